@@ -1,0 +1,133 @@
+"""The command line: ``kdas data | weights | train | predict | evaluate | book``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from kdas_core import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+data_app = typer.Typer(no_args_is_help=True, help="Look at data, or make synthetic polyps.")
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("synthetic")
+def data_synthetic(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    train: Annotated[int, typer.Option(help="Training pairs.")] = 200,
+    test: Annotated[int, typer.Option(help="Pairs in each of the five test sets.")] = 40,
+    seed: int = 0,
+) -> None:
+    """Write synthetic polyps in PraNet's layout."""
+    from kdas_core.data.synthetic import make_dataset
+
+    print(f"{make_dataset(out, train=train, test=test, seed=seed)}: {train} training pairs, 5 test sets of {test}")
+
+
+@data_app.command("check")
+def data_check(root: Annotated[Path, typer.Argument(help="Folder with TrainDataset and TestDataset.")] = Path("data")) -> None:
+    """Open every image and mask and list what is wrong; exit code 1 if anything is."""
+    from kdas_core.data.polyps import check_folder
+
+    folders = [root / "TrainDataset", *sorted(p for p in (root / "TestDataset").glob("*") if p.is_dir())]
+    problems = [problem for folder in folders for problem in check_folder(folder)]
+    print("\n".join(problems) if problems else f"{root}: {len(folders)} folders, nothing wrong")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def weights(
+    file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
+    role: Annotated[str, typer.Option(help="teacher or student")] = "teacher",
+    backbone: Annotated[Optional[str], typer.Option(help="timm backbone, if not the role's own")] = None,
+) -> None:
+    """Say whether a file of weights is whole and fits the network."""
+    from kdas_core.models import build, count_parameters
+
+    net = build(role, weights=file, backbone=backbone)
+    print(f"{file} fits the {role}: {count_parameters(net):,} parameters")
+
+
+@app.command()
+def train(
+    preset: str = "smoke",
+    objective: Annotated[str, typer.Option(help="See the table in kdas_core/losses/objectives.py.")] = "kdas",
+    role: Annotated[str, typer.Option(help="student, or teacher to train the teacher alone")] = "student",
+    data_root: Annotated[str, typer.Option(help="Folder in PraNet's layout; empty: data/")] = "",
+    runs_dir: Annotated[str, typer.Option(help="Where runs are kept; empty: runs/")] = "",
+    seed: int = 0,
+    set_: Annotated[Optional[list[str]], typer.Option("--set", help="A knob of the recipe, key=value; repeatable.")] = None,
+) -> None:
+    """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
+    from kdas_core.losses import knobs_of
+    from kdas_core.notebook import begin
+    from kdas_core.recipe import parse_settings
+
+    knobs_of(objective)
+    run = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
+    folder = run.folder("teacher" if role == "teacher" else objective)
+    print(folder or f"the teacher's weights are released ones: {run.released_teacher}")
+
+
+@app.command()
+def predict(
+    weights: Annotated[Path, typer.Option(help="A .safetensors of ours or a released .pth")],
+    images: Annotated[Path, typer.Option(help="Folder of images.")],
+    out: Annotated[Path, typer.Option(help="Folder for the grey PNGs.")],
+    role: Annotated[str, typer.Option(help="teacher or student")] = "student",
+    backbone: Annotated[Optional[str], typer.Option(help="timm backbone, if not the role's own")] = None,
+    size: Annotated[int, typer.Option(help="Side of the square that the network sees.")] = 352,
+) -> None:
+    """Write one 8-bit grey PNG per image, same stem, same size."""
+    import torch
+
+    from kdas_core.inference import predict_folder
+    from kdas_core.models import build, freeze
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    net = freeze(build(role, weights=weights, backbone=backbone)).to(device)
+    print(f"{predict_folder(net, images, out, size)} masks in {out}")
+
+
+@app.command()
+def evaluate(
+    pred_root: Annotated[Optional[Path], typer.Option(help="P in P/<set>/*.png")] = None,
+    gt_root: Annotated[Optional[Path], typer.Option(help="G in G/<set>/masks/*")] = None,
+    datasets: Annotated[str, typer.Option(help="Names of the sets, with commas between.")] = "",
+    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the results here.")] = None,
+    config: Annotated[Optional[Path], typer.Option(help="The release's YAML file instead of the roots.")] = None,
+    minmax: Annotated[bool, typer.Option(help="Stretch each prediction to 0..255 first.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Print the table.")] = False,
+) -> None:
+    """Score grey masks with the 13 metrics of the released evaluation, and Dice and IoU at 0.5."""
+    from kdas_core.evaluation import evaluate_sets
+    from kdas_core.evaluation.report import from_config, table, write_json
+
+    if config:
+        results = from_config(config, minmax=minmax)
+    elif pred_root and gt_root and datasets:
+        results = evaluate_sets(pred_root, gt_root, [d.strip() for d in datasets.split(",")], minmax=minmax)
+    else:
+        raise UserError("Say --pred-root, --gt-root and --datasets, or --config.")
+    if json_file:
+        write_json(results, json_file)
+    if verbose or not json_file:
+        print(table(results).round(3).to_string())
+
+
+def main() -> None:
+    """Run a command; what the user can mend is said in one sentence on standard error, exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"kdas: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

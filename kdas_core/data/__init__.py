@@ -1,0 +1,35 @@
+"""Polyp images and masks: the folder layout (`polyps`), paired augmentation (`augment`), synthetic polyps (`synthetic`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdas_core import UserError
+from kdas_core.data.polyps import PolypData, load_data
+from kdas_core.data.synthetic import make_dataset
+from kdas_core.recipe import Recipe
+
+SPLIT_SEED = 0  # one split for every run: runs with different seeds are compared on the same images
+
+
+def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) -> PolypData:
+    """The data of a recipe: the folder that the user names, else the default one, else synthetic polyps where it allows them.
+
+    Args:
+        data_root: the user's folder, or empty.
+        default: where data is looked for if ``data_root`` is empty.
+        made: synthetic polyps are written below this folder (once).
+
+    Raises:
+        UserError: the folder does not hold the layout, or there is no data and the preset needs some.
+    """
+    root = Path(data_root).expanduser() if data_root else default
+    if not data_root and not (default / "TrainDataset").is_dir():
+        if not recipe.synthetic_images:
+            raise UserError(
+                f'Preset "{recipe.preset}" trains on real images and {default / "TrainDataset"} is not there; fill it as '
+                f'data/README.md says, or write synthetic polyps with "kdas data synthetic --out {default}".'
+            )
+        root = made / f"synthetic-{recipe.synthetic_images}-{recipe.synthetic_test_images}"
+        make_dataset(root, train=recipe.synthetic_images, test=recipe.synthetic_test_images)
+    return load_data(root, recipe.validation_fraction, SPLIT_SEED, recipe.train_images, recipe.test_images)

@@ -1,0 +1,36 @@
+"""What KDAS has to beat: plain logit distillation."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )`` at each pixel, mean over pixels and batch.
+
+    Hinton's knowledge distillation for a decision with two classes, polyp or not, taken once per pixel.
+
+    Args:
+        student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
+        temperature: τ > 0.
+
+    Returns:
+        A scalar ≥ 0; 0 when the maps agree.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: Hinton et al., arXiv 1503.02531, section 2, with two classes.
+
+    >>> import torch
+    >>> float(bernoulli_distillation(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)))
+    0.0
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape.")
+    s, t = student.float() / temperature, teacher.detach().float() / temperature
+    # q·(log q − log p) + (1−q)·(log(1−q) − log(1−p)) with q = σ(t), p = σ(s); logsigmoid never overflows
+    q = t.sigmoid()
+    kl = q * (F.logsigmoid(t) - F.logsigmoid(s)) + (1 - q) * (F.logsigmoid(-t) - F.logsigmoid(-s))
+    return temperature**2 * kl.mean()

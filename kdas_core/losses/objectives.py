@@ -1,0 +1,164 @@
+"""The objectives: named sums of the losses. Each returns its terms by name, and ``total`` is what is minimised.
+
+    S_k, T_k   the student's and the teacher's k-th logit map, k = 1, 2
+    St(·)      structure loss against the mask
+    AS(·,·)    attention supervision, with its τ² inside
+    SG(·,·)    symmetrical guiding
+
+    supervised       St(S₁) + St(S₂)
+    logit_kd         (1−α)·[St(S₁) + St(S₂)] + α·[KD(S₁,T₁) + KD(S₂,T₂)]
+    attention_only   (1−α)·[St(S₁) + St(S₂)] + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
+    symmetric_only   (1−α)·[St(S₁) + St(S₂)] + α·g·SG(S₂,T₂)
+    kdas             (1−α)·[St(S₁) + St(S₂)] + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}      (the paper's figure)
+    released         (1−α)·[St(S₁) + St(S₂)] + α·{R₁ + R₂ + SG(S₁,T₁)}                          (the released program)
+
+R_k is the released attention term, whose gradient is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from kdas_core import UserError
+from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
+from kdas_core.losses.baselines import bernoulli_distillation
+from kdas_core.losses.structure import structure_loss
+from kdas_core.losses.symmetric_guiding import symmetric_guiding
+
+Maps = tuple[Tensor, Tensor]
+Terms = dict[str, Tensor]
+
+
+def _structure(student: Maps, mask: Tensor, weighted_bce: bool) -> Terms:
+    return {f"structure_{k}": structure_loss(s, mask, weighted_bce) for k, s in enumerate(student, start=1)}
+
+
+def _attention(student: Maps, teacher: Maps, temperature: float) -> Terms:
+    pairs = enumerate(zip(student, teacher), start=1)
+    return {f"attention_{k}": attention_supervision(s, t, temperature) for k, (s, t) in pairs}
+
+
+def supervised(student: Maps, teacher: Maps | None, mask: Tensor, *, weighted_bce: bool = False) -> Terms:
+    """No teacher: the structure loss on both maps."""
+    terms = _structure(student, mask, weighted_bce)
+    return terms | {"total": terms["structure_1"] + terms["structure_2"]}
+
+
+def logit_kd(
+    student: Maps, teacher: Maps, mask: Tensor, *, temperature=2.0, alpha=0.3, weighted_bce: bool = False
+) -> Terms:
+    """Hinton's distillation per pixel, on both maps."""
+    terms = _structure(student, mask, weighted_bce)
+    supervision = terms["structure_1"] + terms["structure_2"]
+    for k, (s, t) in enumerate(zip(student, teacher), start=1):
+        terms[f"logit_{k}"] = bernoulli_distillation(s, t, temperature)
+    return terms | {"total": (1 - alpha) * supervision + alpha * (terms["logit_1"] + terms["logit_2"])}
+
+
+def kdas(
+    student: Maps,
+    teacher: Maps,
+    mask: Tensor,
+    *,
+    temperature=2.0,
+    alpha=0.3,
+    attention_weight=1.0,
+    guiding_weight=1.0,
+    weighted_bce: bool = False,
+) -> Terms:
+    """The paper's framework figure: attention on both sides and both maps, symmetrical guiding on the second map.
+
+    A term of weight 0 is left out, so ``attention_only`` and ``symmetric_only`` are this function with one weight at 0.
+    """
+    terms = _structure(student, mask, weighted_bce)
+    supervision = terms["structure_1"] + terms["structure_2"]
+    distillation = torch.zeros((), device=mask.device)
+    if attention_weight:
+        terms |= _attention(student, teacher, temperature)
+        distillation = distillation + attention_weight * (terms["attention_1"] + terms["attention_2"])
+    if guiding_weight:
+        terms["symmetric"] = symmetric_guiding(student[1], teacher[1])
+        distillation = distillation + guiding_weight * terms["symmetric"]
+    return terms | {"total": (1 - alpha) * supervision + alpha * distillation}
+
+
+def released(
+    student: Maps,
+    teacher: Maps,
+    mask: Tensor,
+    *,
+    temperature=2.0,
+    alpha=0.3,
+    weighted_bce: bool = False,
+    positive_targets_only: bool = True,
+) -> Terms:
+    """The released program: its attention terms are reported as ``attention_1_inert`` and teach the student nothing.
+
+    In effect it minimises ``(1−α)·[St(S₁) + St(S₂)] + α·SG(S₁, T₁)``: 0.7 and 0.3 at the released α. With
+    ``positive_targets_only=False`` the inert terms and the total are NaN, as the released program prints on current PyTorch; the
+    gradients do not change.
+    """
+    terms = _structure(student, mask, weighted_bce)
+    supervision = terms["structure_1"] + terms["structure_2"]
+    for k, (s, t) in enumerate(zip(student, teacher), start=1):
+        terms[f"attention_{k}_inert"] = released_attention_term(s, t, temperature, positive_targets_only)
+    terms["symmetric"] = symmetric_guiding(student[0], teacher[0])
+    distillation = terms["attention_1_inert"] + terms["attention_2_inert"] + terms["symmetric"]
+    return terms | {"total": (1 - alpha) * supervision + alpha * distillation}
+
+
+OBJECTIVES: dict[str, Callable[..., Terms]] = {
+    "supervised": supervised,
+    "logit_kd": logit_kd,
+    "attention_only": partial(kdas, guiding_weight=0.0),
+    "symmetric_only": partial(kdas, attention_weight=0.0),
+    "kdas": kdas,
+    "released": released,
+}
+
+
+def knobs_of(name: str) -> dict[str, float | bool]:
+    """The keywords that an objective takes, with their defaults.
+
+    Raises:
+        UserError: there is no objective of that name.
+    """
+    if name not in OBJECTIVES:
+        raise UserError(f'There is no objective "{name}"; choose one of {", ".join(OBJECTIVES)}.')
+    chosen = OBJECTIVES[name]
+    fixed = chosen.keywords if isinstance(chosen, partial) else {}
+    function = chosen.func if isinstance(chosen, partial) else chosen
+    return {knob: value for knob, value in function.__kwdefaults__.items() if knob not in fixed}
+
+
+def objective(name: str, **knobs: float | bool) -> Callable[[Maps, Maps | None, Tensor], Terms]:
+    """The objective of that name, ready to be called with ``(student, teacher, mask)``.
+
+    Args:
+        name: one of :data:`OBJECTIVES`.
+        knobs: its keywords, e.g. ``temperature=2.0, alpha=0.3``; see the table at the top of this file.
+
+    Returns:
+        A function of student maps (P1, P2), teacher maps (P1, P2) and mask (B, 1, H, W) in [0, 1], which gives a dictionary of
+        scalars: the terms by name, and ``total``. Computed in float32 even under autocast.
+
+    Raises:
+        UserError: unknown objective or knob.
+    """
+    known = knobs_of(name)
+    unknown = sorted(knobs.keys() - known.keys())
+    if unknown:
+        raise UserError(f'Objective "{name}" has no knob {", ".join(unknown)}; it takes {", ".join(known)}.')
+    terms_of = partial(OBJECTIVES[name], **knobs)
+
+    def call(student: Maps, teacher: Maps | None, mask: Tensor) -> Terms:
+        if teacher is None and name != "supervised":
+            raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
+        with torch.autocast(device_type=mask.device.type, enabled=False):
+            return terms_of(student, teacher, mask)
+
+    return call

@@ -1,0 +1,71 @@
+"""Networks: the Polyp-PVT decoder on any pyramid backbone of timm, and the files that hold their weights (chapters 2 and 3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kdas_core import UserError
+from kdas_core.models.checkpoints import load_imagenet_backbone, load_weights, save_weights
+from kdas_core.models.polyp_pvt import PolypPVT
+
+__all__ = ["PolypPVT", "build", "count_parameters", "freeze", "teacher_logits", "load_weights", "save_weights"]
+
+BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}
+
+
+def build(
+    role: str, weights: str | Path | None = None, pretrained: bool = False, backbone: str | None = None
+) -> PolypPVT:
+    """Build the teacher or the student.
+
+    Args:
+        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters with its decoder) or ``"student"`` (PVTv2-B0, 3,650,740).
+        weights: a ``.safetensors`` file of ours or a released ``.pth`` (a plain state dict; pickled code is refused).
+        pretrained: start the backbone from ImageNet weights; ignored where ``weights`` is given.
+        backbone: any timm network whose features come at strides 4, 8, 16 and 32, instead of the role's own.
+
+    Returns:
+        A network in training mode. ``net(images) -> (P1, P2)``, two logit maps of shape (B, 1, H, W).
+
+    Raises:
+        UserError: unknown role or backbone; a file that is not there, is damaged, holds code, or is for another network.
+    """
+    if role not in BACKBONE_OF_ROLE:
+        raise UserError(f'There is no network called "{role}"; choose one of {", ".join(BACKBONE_OF_ROLE)}.')
+    net = PolypPVT(backbone or BACKBONE_OF_ROLE[role])
+    if weights:
+        load_weights(net, weights)
+    elif pretrained:
+        load_imagenet_backbone(net.backbone)
+    return net
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of parameters, trainable or not."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def freeze(net: nn.Module) -> nn.Module:
+    """Make a network a teacher: evaluation mode, no parameter asks for a gradient. The only place where this happens."""
+    return net.eval().requires_grad_(False)
+
+
+def teacher_logits(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The teacher's two logit maps, computed without recording anything for a backward pass.
+
+    Inference mode saves the memory and the bookkeeping of the graph; the maps are cloned outside it, because a tensor born in
+    inference mode may not take part in the student's backward pass.
+
+    Args:
+        teacher: a frozen network.
+        images: (B, 3, H, W), normalised.
+
+    Returns:
+        (P1, P2), each (B, 1, H, W), without a graph.
+    """
+    with torch.inference_mode():
+        p1, p2 = teacher(images)
+    return p1.clone(), p2.clone()

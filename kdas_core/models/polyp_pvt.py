@@ -1,0 +1,220 @@
+"""Polyp-PVT: three small decoder modules on top of a pyramid backbone.
+
+Source: Dong et al., Polyp-PVT: Polyp Segmentation with Pyramid Vision Transformers, arXiv 2108.06932. Written from the paper's
+description; the sizes and the order of operations agree with the released weights, which ``tests/test_models.py`` proves.
+
+Shapes below are for an image of H × W pixels. The backbone gives four feature maps
+
+    f1 (B, C1, H/4, W/4)   f2 (B, C2, H/8, W/8)   f3 (B, C3, H/16, W/16)   f4 (B, C4, H/32, W/32)
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdas_core import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+STRIDES = [4, 8, 16, 32]
+WIDTH = 32  # channels of every map inside the decoder
+
+
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """Bilinear upsampling in which the corner pixels of input and output coincide."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
+
+
+class ConvBN(nn.Sequential):
+    """Convolution without bias, then batch normalisation; no activation, as in the released network."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_channels)
+
+
+class Backbone(nn.Module):
+    """A timm network that returns its features at strides 4, 8, 16 and 32.
+
+    Every network of the book is fed the same batch, normalised with ImageNet's mean and standard deviation. A backbone that was
+    trained under another normalisation (EfficientNet-Lite: mean = std = 0.5) has its input converted here.
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        try:
+            everything = timm.create_model(name, pretrained=False, features_only=True)
+        except RuntimeError as error:
+            raise UserError(f'timm cannot build a feature pyramid from "{name}": {error}') from None
+        reductions = everything.feature_info.reduction()
+        missing = [stride for stride in STRIDES if stride not in reductions]
+        if missing:
+            raise UserError(
+                f'The backbone "{name}" has features at strides {reductions}; the decoder needs {STRIDES}. '
+                "Choose a pyramid network such as pvt_v2_b0."
+            )
+        if reductions == STRIDES:
+            self.body = everything
+        else:
+            # the deepest feature of each stride
+            wanted = tuple(max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES)
+            self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
+        self.name = name
+        self.channels: list[int] = self.body.feature_info.channels()
+        config = timm.get_pretrained_cfg(name)
+        mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
+        scale = [ours / theirs for ours, theirs in zip(IMAGENET_STD, std)]
+        shift = [(ours - theirs) / s for ours, theirs, s in zip(IMAGENET_MEAN, mean, std)]
+        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1), persistent=False)
+        self.converts = tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.body(images * self.scale + self.shift if self.converts else images)
+
+
+class CascadedFusion(nn.Module):
+    """Cascaded fusion module: gathers the polyp's semantics and position from the three deep features.
+
+    The deepest map f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then joined from deep to shallow.
+
+    Inputs f2, f3, f4 with 32 channels each; output (B, 32, H/8, W/8).
+    """
+
+    def __init__(self, width: int = WIDTH):
+        super().__init__()
+        self.gate_34 = ConvBN(width, width, 3)
+        self.gate_24 = ConvBN(width, width, 3)
+        self.gate_23 = ConvBN(width, width, 3)
+        self.carry_4 = ConvBN(width, width, 3)
+        self.carry_34 = ConvBN(2 * width, 2 * width, 3)
+        self.join_34 = ConvBN(2 * width, 2 * width, 3)
+        self.join_234 = ConvBN(3 * width, 3 * width, 3)
+        self.squeeze = ConvBN(3 * width, width, 3)
+
+    def forward(self, f2: Tensor, f3: Tensor, f4: Tensor) -> Tensor:
+        gated_3 = self.gate_34(upsample(f4, 2)) * f3
+        gated_2 = self.gate_24(upsample(upsample(f4, 2), 2)) * self.gate_23(upsample(f3, 2)) * f2
+        deep = self.join_34(torch.cat([gated_3, self.carry_4(upsample(f4, 2))], dim=1))
+        every = self.join_234(torch.cat([gated_2, self.carry_34(upsample(deep, 2))], dim=1))
+        return self.squeeze(every)
+
+
+class ChannelAttention(nn.Module):
+    """Weight of each channel in (0, 1), from its mean and its maximum over the picture; shape (B, C, 1, 1)."""
+
+    def __init__(self, channels: int, reduction: int = 16):
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
+        self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        summaries = (x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True))
+        return torch.sigmoid(sum(self.expand(F.relu(self.squeeze(s))) for s in summaries))
+
+
+class SpatialAttention(nn.Module):
+    """Weight of each position in (0, 1), from the mean and the maximum over channels; shape (B, 1, H, W)."""
+
+    def __init__(self, kernel: int = 7):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        summary = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        return torch.sigmoid(self.conv(summary))
+
+
+class CamouflageIdentification(nn.Module):
+    """Camouflage identification module: channel, then spatial attention on the first stage, where edges and texture live."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.channel = ChannelAttention(channels)
+        self.spatial = SpatialAttention()
+
+    def forward(self, f1: Tensor) -> Tensor:
+        f1 = self.channel(f1) * f1
+        return self.spatial(f1) * f1
+
+
+class SimilarityAggregation(nn.Module):
+    """Similarity aggregation module: a graph convolution over anchors puts the fine detail into the deep feature.
+
+    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, picks where anchors are taken.
+    2. Average pooling to a 6 × 6 grid, whose inner 4 × 4 cells are the 16 anchors (graph nodes).
+    3. Every position is assigned to the anchors by a softmax over their similarity.
+    4. The states of the anchors exchange information by one graph convolution and are handed back to the positions.
+
+    Inputs: deep (B, 32, H/8, W/8), detail (B, 32, h, w); output (B, 32, H/8, W/8).
+    """
+
+    def __init__(self, width: int = WIDTH, states: int = 16, grid: int = 4):
+        super().__init__()
+        self.grid = grid
+        self.state = nn.Conv2d(width, states, 1)
+        self.project = nn.Conv2d(width, states, 1)
+        self.mix_nodes = nn.Conv1d(grid * grid, grid * grid, 1)
+        self.mix_states = nn.Conv1d(states, states, 1, bias=False)
+        self.extend = nn.Conv2d(states, width, 1, bias=False)
+
+    def forward(self, deep: Tensor, detail: Tensor) -> Tensor:
+        detail = F.interpolate(detail, size=deep.shape[-2:], mode="bilinear", align_corners=True)
+        where = torch.softmax(detail, dim=1)[:, 1:2]  # the channel that the released network reads as "polyp edge"
+        projected = self.project(deep)
+        anchors = F.adaptive_avg_pool2d(projected * where, self.grid + 2)[:, :, 1:-1, 1:-1].flatten(2)  # (B, S, N)
+        assignment = torch.softmax(anchors.transpose(1, 2) @ projected.flatten(2), dim=1)  # (B, N, pixels)
+        nodes = self.state(deep).flatten(2) @ assignment.transpose(1, 2)  # (B, S, N)
+        mixed = self.mix_nodes(nodes.transpose(1, 2)).transpose(1, 2) - nodes
+        nodes = F.relu(self.mix_states(mixed))
+        return deep + self.extend((nodes @ assignment).unflatten(2, deep.shape[-2:]))
+
+
+class PolypPVT(nn.Module):
+    """Backbone and decoder. ``net(images) -> (P1, P2)``, two logit maps at the images' size.
+
+    P1 comes from the cascaded fusion, P2 from the similarity aggregation after it. The prediction is ``sigmoid(P1 + P2)``.
+
+    Args:
+        backbone: name of a timm network with features at strides 4, 8, 16, 32.
+
+    Raises:
+        UserError: the backbone does not exist or has other strides; height or width is not a multiple of 32.
+
+    >>> net = PolypPVT("pvt_v2_b0").eval()
+    >>> p1, p2 = net(torch.zeros(1, 3, 64, 64))
+    >>> tuple(p2.shape)
+    (1, 1, 64, 64)
+    """
+
+    def __init__(self, backbone: str):
+        super().__init__()
+        self.backbone = Backbone(backbone)
+        c1, c2, c3, c4 = self.backbone.channels
+        self.reduce1 = ConvBN(c1, WIDTH, 1)
+        self.reduce2 = ConvBN(c2, WIDTH, 1)
+        self.reduce3 = ConvBN(c3, WIDTH, 1)
+        self.reduce4 = ConvBN(c4, WIDTH, 1)
+        self.fusion = CascadedFusion()
+        self.camouflage = CamouflageIdentification(c1)
+        self.similarity = SimilarityAggregation()
+        self.head1 = nn.Conv2d(WIDTH, 1, 1)
+        self.head2 = nn.Conv2d(WIDTH, 1, 1)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = images.shape[-2:]
+        if height % 32 or width % 32:
+            raise UserError(f"Images are {height} × {width}; the network needs a height and a width divisible by 32.")
+        f1, f2, f3, f4 = self.backbone(images)
+        deep = self.fusion(self.reduce2(f2), self.reduce3(f3), self.reduce4(f4))
+        detail = self.reduce1(self.camouflage(f1))
+        joined = self.similarity(deep, detail)
+        return tuple(
+            F.interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
+            for logits in (self.head1(deep), self.head2(joined))
+        )

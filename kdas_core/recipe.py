@@ -1,0 +1,208 @@
+"""Every knob of a run in one frozen object: presets, YAML in and out, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kdas_core import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, on what, and how. The defaults are the released recipe of KDAS.
+
+    Sizes are in pixels, rates per optimiser step, fractions in [0, 1). ``None`` means "all".
+    """
+
+    preset: str = "paper"
+    # Networks: names of timm backbones; pretrained = start from ImageNet weights.
+    teacher: str = "pvt_v2_b2"
+    student: str = "pvt_v2_b0"
+    teacher_weights: str = ""  # a file; relative to the repository. Used if it is there, otherwise the teacher is trained.
+    pretrained_teacher: bool = True
+    pretrained_student: bool = True
+    # Data
+    image_size: int = 352
+    train_images: int | None = None
+    test_images: int | None = None  # of each test set
+    validation_fraction: float = 0.1
+    augment: bool = False
+    soft_masks: bool = True  # masks resized bilinearly, as released; False keeps them binary
+    synthetic_images: int = 0  # pairs to make where there is no data; 0: stop and say so
+    synthetic_test_images: int = 0
+    # Optimisation
+    epochs: int = 99
+    teacher_epochs: int = 99
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    teacher_learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    schedule: str = "constant"  # or "cosine", down to 0 after a short warm-up
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    gradient_clamp: float = 0.5  # every element of the gradient is clamped to ± this
+    # Distillation
+    objective: str = "kdas"
+    temperature: float = 2.0
+    alpha: float = 0.3
+    attention_weight: float = 1.0
+    guiding_weight: float = 1.0
+    weighted_bce: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "scales", tuple(self.scales))
+        positive = ("image_size", "epochs", "teacher_epochs", "batch_size", "learning_rate", "temperature")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be positive.")
+        if self.image_size % 32:
+            raise UserError(f"image_size is {self.image_size}; the networks need a multiple of 32.")
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1.")
+        if not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha is {self.alpha}; it weighs two parts and must lie in [0, 1].")
+        if self.schedule not in ("constant", "cosine"):
+            raise UserError(f'schedule is "{self.schedule}"; choose constant or cosine.')
+
+    def for_teacher(self) -> Recipe:
+        """The recipe under which the teacher of this recipe is trained: supervised, with the teacher's epochs and rate.
+
+        Knobs that concern the student alone go back to their defaults, so that one teacher serves all objectives.
+        """
+        plain = {name: _DEFAULTS[name] for name in ("temperature", "alpha", "attention_weight", "guiding_weight")}
+        return replace(
+            self, objective="supervised", epochs=self.teacher_epochs, learning_rate=self.teacher_learning_rate, **plain
+        )
+
+    def fingerprint(self, *more: str) -> str:
+        """Eight hexadecimal digits that change with any knob (and with ``more``, such as the names of the images)."""
+        text = json.dumps([asdict(self), *more], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    def to_yaml(self, path: str | Path) -> None:
+        values = asdict(self) | {"scales": list(self.scales)}
+        Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Recipe:
+        """Raises UserError: no such file, no mapping, or a key that is not a knob."""
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; a recipe is a YAML file such as runs/<name>/recipe.yaml.")
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise UserError(f"{path} is no recipe: knobs and their values are expected.")
+        _refuse_unknown(values, f"{path}: ")
+        return cls(**values)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Recipe)}
+
+# What differs from the released recipe, and only that.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"teacher_weights": "teacher_weights/PolypPVT.pth"},
+    "colab": {
+        "teacher_weights": "teacher_weights/PolypPVT.pth",
+        "epochs": 20,
+        "teacher_epochs": 15,
+        "scales": (1.0,),
+        "schedule": "cosine",
+        "augment": True,
+    },
+    "laptop": {
+        "teacher": "tf_efficientnet_lite2",
+        "pretrained_student": False,
+        "image_size": 128,
+        "epochs": 12,
+        "teacher_epochs": 8,
+        "learning_rate": 5e-4,
+        "teacher_learning_rate": 5e-4,
+        "scales": (1.0,),
+        "schedule": "cosine",
+        "augment": True,
+    },
+    "smoke": {
+        "pretrained_teacher": False,
+        "pretrained_student": False,
+        "image_size": 96,
+        "train_images": 64,
+        "test_images": 8,
+        "validation_fraction": 0.2,
+        "synthetic_images": 80,
+        "synthetic_test_images": 8,
+        "batch_size": 8,
+        "epochs": 6,
+        "teacher_epochs": 6,
+        "learning_rate": 1e-3,
+        "teacher_learning_rate": 5e-4,
+        "scales": (1.0,),
+        "schedule": "cosine",
+    },
+}
+PRESETS = ("smoke", "laptop", "colab", "paper")
+
+
+def preset(name: str, **overrides: Any) -> Recipe:
+    """The recipe of that name, with some knobs set otherwise.
+
+    Raises:
+        UserError: unknown preset or knob, or a value that the recipe refuses.
+
+    >>> preset("smoke", seed=3).seed
+    3
+    """
+    if name not in _PRESETS:
+        raise UserError(f'There is no preset "{name}"; choose one of {", ".join(PRESETS)}.')
+    _refuse_unknown(overrides)
+    return Recipe(**{"preset": name, **_PRESETS[name], **overrides})
+
+
+def parse_settings(settings: list[str]) -> dict[str, Any]:
+    """``["alpha=0.5", "scales=[1.0]"]`` -> knobs with values of their own types (YAML's rules for numbers and lists).
+
+    Raises:
+        UserError: no ``=``, an unknown knob, or a value of another type.
+    """
+    values = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f'"{setting}" is no setting; write key=value, for example alpha=0.5.')
+        _refuse_unknown({key: text})
+        values[key] = _as_type_of(key, yaml.safe_load(text))
+    return values
+
+
+def _as_type_of(key: str, value: Any) -> Any:
+    default = _DEFAULTS[key]
+    if default is None or key in ("train_images", "test_images"):
+        fits = value is None or (isinstance(value, int) and not isinstance(value, bool))
+    elif isinstance(default, bool):
+        fits = isinstance(value, bool)
+    elif isinstance(default, float):
+        if isinstance(value, str):  # YAML reads 1e-3 as text
+            try:
+                value = float(value)
+            except ValueError:
+                pass
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        value = float(value) if fits else value
+    elif isinstance(default, tuple):
+        fits = isinstance(value, list) and all(isinstance(v, (int, float)) for v in value)
+    else:
+        fits = isinstance(value, type(default)) and not isinstance(value, bool)
+    if not fits:
+        raise UserError(f"{key}={value!r} does not fit; {key} is like {default!r}.")
+    return value
+
+
+def _refuse_unknown(values: dict[str, Any], where: str = "") -> None:
+    unknown = sorted(set(values) - set(_DEFAULTS))
+    if unknown:
+        raise UserError(f"{where}there is no knob {', '.join(unknown)}; the knobs are {', '.join(_DEFAULTS)}.")

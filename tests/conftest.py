@@ -1,0 +1,67 @@
+"""Fixtures shared by the tests. Golden files hold numbers of the released programs; their inputs are made from seeds here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+
+torch.set_num_threads(2)
+
+
+def golden_checkpoint(role: str, seed: int) -> dict[str, torch.Tensor]:
+    """A state dict in the released naming, filled from a seed by the rule under which the golden numbers were made."""
+    shapes = json.loads((GOLDEN / f"{role}_state_dict_shapes.json").read_text())
+    state = {}
+    for i, key in enumerate(sorted(shapes)):
+        rng, shape = np.random.default_rng([seed, i]), shapes[key]
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.zeros((), dtype=torch.int64)
+            continue
+        if key.endswith("running_var"):
+            x = rng.uniform(0.5, 1.5, shape).astype(np.float32)
+        else:
+            x = rng.standard_normal(shape).astype(np.float32)
+            if key.endswith("running_mean"):
+                x = np.float32(0.1) * x
+            elif len(shape) == 1 and key.endswith("weight"):
+                x = 1 + np.float32(0.1) * x
+            elif len(shape) == 1:
+                x = np.float32(0.05) * x
+            else:
+                x = (x / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+        state[key] = torch.from_numpy(x)
+    return state
+
+
+@pytest.fixture(scope="session")
+def released_file(tmp_path_factory):
+    """``released_file(role, seed)`` -> path of a checkpoint in the released format."""
+    made = {}
+
+    def make(role: str, seed: int) -> Path:
+        if (role, seed) not in made:
+            made[role, seed] = tmp_path_factory.mktemp("released") / f"{role}-{seed}.pth"
+            torch.save(golden_checkpoint(role, seed), made[role, seed])
+        return made[role, seed]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real polyps; tests that need it are skipped where it is not, except where KDAS_REAL_DATA promises it."""
+    promised = os.environ.get("KDAS_REAL_DATA")
+    folder = Path(promised) if promised else ROOT.parent / "shared" / "polyp_data"
+    if not (folder / "TrainDataset").is_dir():
+        if promised:
+            pytest.fail(f"KDAS_REAL_DATA names {folder}, and there is no TrainDataset in it")
+        pytest.skip("no real data on this machine")
+    return folder

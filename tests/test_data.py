@@ -1,0 +1,546 @@
+"""Folders, pairs, splits, augmentation and synthetic polyps: relations that hold, and what bad input gets to hear."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import unicodedata
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from kdas_core import UserError
+from kdas_core.data import augment, synthetic
+from kdas_core.data.polyps import (
+    TEST_SETS,
+    Pair,
+    PairIndex,
+    PolypDataset,
+    check_folder,
+    denormalise,
+    index_pairs,
+    load_data,
+    normalise,
+    read_image,
+    read_mask,
+    resize_pair,
+    split_validation,
+)
+
+
+def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def disc(height: int = 48, width: int = 64) -> np.ndarray:
+    y, x = np.mgrid[:height, :width]
+    return (x - width * 0.4) ** 2 + (y - height * 0.6) ** 2 < (height / 4) ** 2
+
+
+def put(folder: Path, name: str, image_suffix=".png", mask_suffix=".png", size=(48, 64), mask=None) -> None:
+    for part in ("images", "masks"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture(len(name), *size)).save(folder / "images" / (name + image_suffix))
+    mask = disc(*size) if mask is None else mask
+    Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / (name + mask_suffix))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("1", "2", "10"):
+        put(tmp_path / "set", name)
+    return tmp_path / "set"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return synthetic.make_dataset(tmp_path_factory.mktemp("data") / "polyps", train=24, test=3, size=64, seed=3)
+
+
+def fake_index(count: int, order=None) -> PairIndex:
+    names = [str(i) for i in (order if order is not None else range(count))]
+    return PairIndex(Path("set"), tuple(Pair(n, Path(f"{n}.jpg"), Path(f"{n}.png")) for n in names))
+
+
+# --- pairing ----------------------------------------------------------------------------------------------------------
+
+
+def test_pairs_share_a_stem_and_come_in_natural_order(folder):
+    index = index_pairs(folder)
+    assert index.names == ("1", "2", "10")
+    assert all(pair.image.stem == pair.mask.stem == pair.name for pair in index)
+    assert index.take([2, 0]).names == ("10", "1")
+
+
+def test_every_suffix_in_any_case_pairs_and_other_files_are_passed_over(folder):
+    put(folder, "a.b", ".JPG", ".PNG")
+    put(folder, "c", ".jpeg", ".tif")
+    put(folder, "d", ".TIFF", ".bmp")
+    (folder / "images" / ".hidden.png").write_bytes(b"no image")
+    (folder / "images" / "Thumbs.db").write_bytes(b"no image")
+    (folder / "images" / "folder.png").mkdir()
+    assert index_pairs(folder).names == ("1", "2", "10", "a.b", "c", "d")
+
+
+def test_names_in_any_alphabet_and_with_spaces_can_be_read(folder):
+    put(folder, "polype nº 7 – ruột già")
+    pair = index_pairs(folder)[3]
+    assert read_image(pair.image).shape == (48, 64, 3) and read_mask(pair.mask).any()
+
+
+def test_composed_and_decomposed_letters_are_the_same_stem(folder):
+    put(folder, unicodedata.normalize("NFC", "é"))
+    mask = folder / "masks" / (unicodedata.normalize("NFC", "é") + ".png")
+    mask.rename(folder / "masks" / (unicodedata.normalize("NFD", "é") + ".png"))
+    assert len(index_pairs(folder)) == 4
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_data_folder_is_named_with_the_command_that_fills_it(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere/TrainDataset does not exist; .*kdas data synthetic --out"):
+        load_data(tmp_path / "nowhere")
+
+
+def test_a_folder_without_masks_or_with_other_names_is_told_apart(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="masks does not exist; a set has its pictures in images/ and masks/"):
+        index_pairs(tmp_path)
+    (tmp_path / "mask").mkdir()
+    with pytest.raises(UserError, match="rename it to masks"):
+        index_pairs(tmp_path)
+
+
+def test_an_empty_folder_is_no_data_set(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        index_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "part, words", [("masks", r"images/2\.png has no mask"), ("images", r"masks/2\.png has no image")]
+)
+def test_a_missing_partner_is_named(folder, part, words):
+    (folder / part / "2.png").unlink()
+    with pytest.raises(UserError, match=words):
+        index_pairs(folder)
+
+
+def test_a_duplicate_stem_is_named_and_never_guessed(folder):
+    Image.fromarray(picture()).save(folder / "images" / "2.jpg")
+    with pytest.raises(UserError, match=r"one stem twice: 2\.jpg and 2\.png"):
+        index_pairs(folder)
+
+
+def test_sizes_that_differ_are_named_with_both_sizes(folder):
+    Image.fromarray(disc(30, 40)).save(folder / "masks" / "10.png")
+    with pytest.raises(UserError, match=r"10\.png is 40×30 but its image is 64×48; masks must have their image's size"):
+        index_pairs(folder)
+    by_hand = PairIndex(folder, (Pair("10", folder / "images" / "10.png", folder / "masks" / "10.png"),))
+    with pytest.raises(UserError, match="40×30"):
+        PolypDataset(by_hand, 32)[0]
+
+
+def test_all_problems_of_a_folder_come_in_one_sentence_with_counts(folder):
+    for i in range(20, 25):
+        put(folder, str(i))
+        (folder / "masks" / f"{i}.png").unlink()
+    (folder / "images" / "1.png").write_bytes(b"not an image")
+    (folder / "images" / "10.png").unlink()
+    with pytest.raises(UserError) as error:
+        index_pairs(folder)
+    text = str(error.value)
+    assert "5 images without a mask (20.png, 21.png, 22.png, …)" in text
+    assert "1 mask without an image (10.png)" in text and "1 unreadable or truncated file (images/1.png)" in text
+    assert len(check_folder(folder)) == 7  # and here, each by itself
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow also warns of a short TIFF
+@pytest.mark.parametrize(
+    "suffix, options", [(".jpg", {}), (".jpg", {"progressive": True}), (".png", {}), (".tif", {}), (".bmp", {})]
+)
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.95])
+def test_a_truncated_image_is_refused_by_name_and_never_read_in_part(folder, suffix, options, kept):
+    whole = io.BytesIO()
+    Image.fromarray(picture(5, 120, 160)).save(whole, Image.registered_extensions()[suffix], **options)
+    (folder / "images" / "2.png").unlink()
+    path = folder / "images" / f"2{suffix}"
+    path.write_bytes(whole.getvalue()[: int(kept * len(whole.getvalue()))])
+    for read in (read_image, lambda p: index_pairs(folder)):
+        with pytest.raises(UserError, match=rf"images/2\{suffix} is (truncated or not an image|empty \(0 bytes\))"):
+            read(path)
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_no_fault(folder):
+    (folder / "images" / "2.png").unlink()
+    path = folder / "images" / "2.jpg"
+    Image.fromarray(picture()).save(path)
+    path.write_bytes(path.read_bytes() + b"\0" * 500)
+    assert len(index_pairs(folder)) == 3
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        read_image(tmp_path / "gone.png")
+
+
+def test_an_empty_mask_can_be_read_and_the_check_names_it(folder):
+    assert check_folder(folder) == []
+    put(folder, "none", mask=np.zeros((48, 64), bool))
+    assert len(index_pairs(folder)) == 4
+    assert not read_mask(folder / "masks" / "none.png").any()
+    (line,) = check_folder(folder)
+    assert "none.png is an empty mask" in line
+
+
+def test_a_mask_of_zeros_and_ones_is_named_with_its_brightest_value(folder):
+    Image.fromarray(disc().astype(np.uint8)).save(folder / "masks" / "2.png")
+    (line,) = check_folder(folder)
+    assert "2.png is an empty mask" in line and "brightest grey value is 1" in line
+
+
+def test_a_mask_that_is_polyp_all_over_is_named(folder):
+    put(folder, "full", mask=np.ones((48, 64), bool))
+    assert ["full.png is polyp in every pixel" in line for line in check_folder(folder)] == [True]
+
+
+def test_a_jpeg_mask_with_grey_levels_is_thresholded_and_noted(folder):
+    (folder / "masks" / "2.png").unlink()
+    Image.fromarray(disc().astype(np.uint8) * 255).save(folder / "masks" / "2.jpg", quality=70)
+    mask = read_mask(folder / "masks" / "2.jpg")
+    assert mask.dtype == bool and (mask != disc()).mean() < 0.01
+    (line,) = check_folder(folder)
+    assert "1 of 3 masks with grey levels" in line and "2.jpg" in line
+
+
+def test_the_threshold_lies_between_127_and_128(tmp_path):
+    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[False, False, True, True]]
+
+
+def test_colour_palette_alpha_and_one_bit_masks_read_alike(tmp_path):
+    grey = Image.fromarray(disc().astype(np.uint8) * 255)
+    for mode in ("L", "RGB", "RGBA", "P", "1"):
+        grey.convert(mode).save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png"), disc()), mode
+    Image.fromarray(disc().astype(np.uint16) * 65535).save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png"), disc())
+
+
+def test_an_exif_turn_is_not_applied_since_masks_follow_the_stored_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture()).save(tmp_path / "i.jpg", exif=exif)
+    assert read_image(tmp_path / "i.jpg").shape == (48, 64, 3)
+
+
+# --- split and benchmark ----------------------------------------------------------------------------------------------
+
+
+def test_the_split_is_disjoint_complete_and_of_the_asked_size():
+    index = fake_index(50)
+    train, validation = split_validation(index, 0.1, 7)
+    assert (len(train), len(validation)) == (45, 5)
+    assert set(train.names) | set(validation.names) == set(index.names)
+    assert not set(train.names) & set(validation.names)
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_files():
+    shuffled = fake_index(50, np.random.default_rng(0).permutation(50))
+    assert split_validation(fake_index(50), 0.2, 7) == split_validation(shuffled, 0.2, 7)
+    assert split_validation(fake_index(50), 0.2, 7)[1] != split_validation(fake_index(50), 0.2, 8)[1]
+
+
+def test_the_smallest_splits_leave_something_on_both_sides():
+    assert [len(part) for part in split_validation(fake_index(2), 0.01, 0)] == [1, 1]
+    assert [len(part) for part in split_validation(fake_index(2), 0.99, 0)] == [1, 1]
+    assert [len(part) for part in split_validation(fake_index(2), 0, 0)] == [2, 0]
+    with pytest.raises(UserError, match="too few"):
+        split_validation(fake_index(1), 0.1, 0)
+    for fraction in (1.0, -0.1, float("nan")):
+        with pytest.raises(UserError, match="validation_fraction"):
+            split_validation(fake_index(5), fraction, 0)
+
+
+def test_fewer_training_images_are_a_subset_and_validation_shrinks_in_proportion(made):
+    everything = load_data(made, validation_fraction=0.25, seed=1)
+    eight = load_data(made, validation_fraction=0.25, seed=1, train_images=9)
+    four = load_data(made, validation_fraction=0.25, seed=1, train_images=4)
+    assert [len(d.train) for d in (everything, eight, four)] == [18, 9, 4]
+    assert [len(d.validation) for d in (everything, eight, four)] == [6, 3, 1]
+    assert set(four.train.names) < set(eight.train.names) < set(everything.train.names)
+    assert set(eight.validation.names) < set(everything.validation.names)
+
+
+def test_test_images_are_the_same_whatever_the_seed(made):
+    one, two = (load_data(made, seed=seed, test_images=2) for seed in (1, 2))
+    assert one.tests == two.tests and {len(index) for index in one.tests.values()} == {2}
+    assert one.train != two.train
+
+
+def test_test_sets_come_in_the_known_order_and_others_after(tmp_path):
+    put(tmp_path / "TrainDataset", "1")
+    put(tmp_path / "TrainDataset", "2")
+    for name in ("Mine", "Kvasir", "CVC-300"):
+        put(tmp_path / "TestDataset" / name, "1")
+    data = load_data(tmp_path)
+    assert list(data.tests) == ["CVC-300", "Kvasir", "Mine"] and not data.synthetic
+    assert [data.label(name) for name in data.tests] == ["CVC-300 (1 of 60)", "Kvasir (1 of 100)", "Mine"]
+
+
+@pytest.mark.parametrize("knob", ["train_images", "test_images"])
+def test_a_number_of_images_below_one_is_refused(made, knob):
+    with pytest.raises(UserError, match=f"{knob} is 0"):
+        load_data(made, **{knob: 0})
+
+
+# --- tensors ----------------------------------------------------------------------------------------------------------
+
+
+def test_denormalise_undoes_normalise_exactly_and_the_values_are_imagenets():
+    image = picture()
+    tensor = normalise(image)
+    assert tensor.dtype == torch.float32 and np.array_equal(denormalise(tensor), image)
+    black = normalise(np.zeros((2, 2, 3), np.uint8))[:, 0, 0]
+    assert torch.allclose(black, torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
+    with pytest.raises(ValueError, match="uint8"):
+        normalise(image / 255)
+
+
+def test_channels_are_red_green_blue(tmp_path):
+    Image.fromarray(np.full((4, 4, 3), (200, 100, 0), np.uint8)).save(tmp_path / "i.png")
+    assert read_image(tmp_path / "i.png")[0, 0].tolist() == [200, 100, 0]
+
+
+def test_resizing_keeps_the_mask_where_the_image_has_it():
+    for height, width, size in ((97, 143, 64), (40, 50, 96)):
+        mask = disc(height, width)
+        painted = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
+        image, hard = resize_pair(painted, mask, size)
+        assert set(np.unique(hard)) == {0, 255}
+        assert ((image[..., 0] >= 128) != (hard >= 128)).mean() < 0.01
+        _, soft = resize_pair(painted, mask, size, soft=True)
+        assert np.array_equal(soft, image[..., 0]) and len(np.unique(soft)) > 2
+
+
+def test_the_default_collate_makes_the_contracts_batch(made):
+    index = index_pairs(made / "TrainDataset")
+    batch = next(iter(DataLoader(PolypDataset(index, 32, augment=True, soft_masks=True), batch_size=4)))
+    assert batch["image"].shape == (4, 3, 32, 32) and batch["image"].dtype == torch.float32
+    assert batch["mask"].shape == (4, 1, 32, 32) and batch["mask"].dtype == torch.float32
+    assert 0 <= batch["mask"].min() and batch["mask"].max() <= 1
+    assert batch["name"] == list(index.names[:4])
+
+
+@pytest.mark.parametrize("do_augment", [False, True])
+def test_hard_masks_are_binary_and_soft_masks_are_not(made, do_augment):
+    index = index_pairs(made / "TrainDataset")
+    hard = torch.cat([item["mask"] for item in PolypDataset(index, 40, do_augment)])
+    soft = torch.cat([item["mask"] for item in PolypDataset(index, 40, do_augment, soft_masks=True)])
+    assert set(hard.unique().tolist()) == {0.0, 1.0}
+    assert len(soft.unique()) > 10
+    assert abs(float(hard.mean() - soft.mean())) < 0.01
+
+
+def test_an_item_is_a_function_of_seed_epoch_and_position_only(made):
+    index = index_pairs(made / "TrainDataset")
+
+    def item(i=3, epoch=0, seed=0, warm=(), **options):
+        dataset = PolypDataset(index, 32, augment=True, seed=seed, **options)
+        for j in warm:
+            dataset[j]
+        dataset.set_epoch(epoch)
+        return dataset[i]["image"]
+
+    first = item()
+    np.random.seed(1)
+    assert torch.equal(first, item(warm=(5, 3, 3)))
+    assert torch.equal(first, item(in_memory=True, warm=(3, 3)))
+    assert not torch.equal(first, item(epoch=1)) and not torch.equal(first, item(seed=1))
+
+
+def test_workers_give_the_same_items_as_the_main_process(made):
+    dataset = PolypDataset(index_pairs(made / "TrainDataset").take(range(4)), 32, augment=True)
+    dataset.set_epoch(2)
+    alone, helped = (list(DataLoader(dataset, batch_size=2, num_workers=n)) for n in (0, 1))
+    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, helped, strict=True))
+
+
+def test_in_memory_reads_each_file_once(made, tmp_path):
+    copy = synthetic.make_dataset(tmp_path / "copy", train=2, test=1, size=64)
+    dataset = PolypDataset(index_pairs(copy / "TrainDataset"), 32, in_memory=True)
+    first = dataset[0]["image"].clone()
+    dataset[0]["image"].zero_()  # an item belongs to its reader; the kept pair must not change with it
+    (copy / "TrainDataset" / "images" / "1.jpg").unlink()
+    assert torch.equal(dataset[0]["image"], first)
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [augment.random_flip, augment.random_quarter_turn, augment.random_affine])
+@pytest.mark.parametrize("shape", [(64, 64), (48, 64)])
+def test_what_moves_the_image_moves_the_mask(step, shape):
+    mask = disc(*shape)
+    painted = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
+    moved = 0
+    for seed in range(12):
+        image, binary = step(painted, mask, np.random.default_rng(seed))
+        _, grey = step(painted, painted[..., 0], np.random.default_rng(seed))
+        assert image.shape == painted.shape and binary.dtype == bool
+        assert ((image[..., 0] >= 128) != binary).mean() < 0.01
+        assert np.array_equal(grey, image[..., 0])
+        moved += not np.array_equal(binary, mask)
+    assert moved >= 6
+
+
+def test_the_whole_chain_keeps_image_and_mask_aligned():
+    mask = disc(96, 96)
+    painted = np.where(mask[..., None], np.uint8(230), np.uint8(20)) * np.ones(3, np.uint8)
+    for seed in range(20):
+        image, moved = augment.augment_pair(painted, mask, np.random.default_rng(seed))
+        bright = image.mean(2) > (float(image[moved].mean()) + float(image[~moved].mean())) / 2
+        assert (bright != moved).mean() < 0.02
+
+
+def test_augmentation_leaves_its_inputs_alone_and_repeats_with_its_seed():
+    image, mask = picture(), disc()
+    before = image.copy(), mask.copy()
+    one, two = (augment.augment_pair(image, mask, np.random.default_rng(4)) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip((image, mask, *one), (*before, *two), strict=True))
+
+
+def test_colour_jitter_of_strength_zero_is_the_identity_and_black_stays_dark():
+    image = picture()
+    same = augment.colour_jitter(image, np.random.default_rng(0), 0, 0, 0, 0)
+    assert np.abs(same.astype(int) - image).max() <= 1
+    changed = augment.colour_jitter(image, np.random.default_rng(0))
+    assert changed.dtype == np.uint8 and np.abs(changed.astype(int) - image).mean() > 3
+
+
+def test_a_mask_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="same height and width"):
+        augment.augment_pair(picture(), disc(10, 10), np.random.default_rng(0))
+
+
+# --- synthetic polyps -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("style", TEST_SETS)
+def test_a_seed_fixes_the_picture(style):
+    one, two, other = (synthetic.render(seed, (64, 80), style) for seed in (1, 1, 2))
+    assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
+    assert not np.array_equal(one[0], other[0])
+    assert one[0].shape == (64, 80, 3) and one[0].dtype == np.uint8 and one[1].dtype == bool
+
+
+def test_the_same_seed_is_the_same_scene_at_every_size():
+    for seed in range(5):
+        small, large = (synthetic.render(seed, (n, n), polyps=1)[1] for n in (64, 256))
+        coarse = large.reshape(64, 4, 64, 4).mean((1, 3)) >= 0.5
+        assert (small & coarse).sum() / (small | coarse).sum() > 0.85
+
+
+@pytest.mark.parametrize("style", TEST_SETS)
+def test_a_mask_has_the_asked_polyps_and_none_when_none_is_asked(style):
+    for seed in range(12):
+        assert not synthetic.render(seed, (48, 64), style, polyps=0)[1].any()
+        assert 0 < synthetic.render(seed, (48, 64), style, polyps=1)[1].mean() < 0.5
+
+
+def test_polyps_lie_in_the_lit_picture_and_their_edge_is_where_the_mask_says():
+    """The same scene without its polyp differs at the mask, and far from it not at all."""
+    for style in TEST_SETS:
+        with_polyp, mask = synthetic.render(11, (128, 128), style, polyps=1)
+        without, _ = synthetic.render(11, (128, 128), style, polyps=0)
+        change = np.abs(with_polyp.astype(int) - without).mean(2)
+        far = ~cv2.dilate(mask.astype(np.uint8), np.ones((41, 41))).astype(bool)
+        assert np.median(change[mask]) > 5 and change[far].mean() < 0.5, style
+        assert with_polyp[mask].mean() > 25
+
+
+def test_a_threshold_on_redness_does_not_solve_the_synthetic_polyps():
+    """They must be learnable, not trivial: the best single threshold on one colour ratio leaves most of the overlap."""
+    scores = []
+    for seed in range(20):
+        image, mask = synthetic.render(seed, (64, 64), polyps=1)
+        red = image[..., 0] / (image.sum(2) + 1.0)
+        found = [red > t for t in np.quantile(red, np.linspace(0.02, 0.98, 25))]
+        scores.append(max(2 * (f & mask).sum() / (f.sum() + mask.sum()) for f in found))
+    assert np.mean(scores) < 0.75
+
+
+def test_a_synthetic_data_set_loads_like_a_real_one(made):
+    data = load_data(made)
+    assert data.synthetic and list(data.tests) == list(TEST_SETS)
+    assert len(data.train) + len(data.validation) == 24 and {len(i) for i in data.tests.values()} == {3}
+    assert data.label("Kvasir") == "Kvasir (synthetic, 3)"
+    for part in (made / "TrainDataset", *(index.folder for index in data.tests.values())):
+        assert check_folder(part) == []
+    sizes = {read_mask(index[0].mask).shape for index in data.tests.values()}
+    assert len(sizes) >= 4  # as many camera sizes as that
+
+
+def test_written_masks_are_the_rendered_ones_and_png_images_too(tmp_path):
+    out = synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64, seed=5, jpeg=False)
+    seed = synthetic._picture_seed(5, "TrainDataset", 0)
+    pair = index_pairs(out / "TrainDataset")[0]
+    mask = read_mask(pair.mask)
+    style = synthetic._train_style(0)
+    found = [synthetic.render(seed, mask.shape, style, polyps=n) for n in (1, 2, 3)]
+    assert any(np.array_equal(m, mask) and np.array_equal(i, read_image(pair.image)) for i, m in found)
+
+
+def test_training_mixes_two_styles_in_the_benchmarks_proportion():
+    styles = [synthetic._train_style(i) for i in range(1450)]
+    assert styles.count("Kvasir") == 900 and styles.count("CVC-ClinicDB") == 550
+
+
+def test_the_same_make_returns_at_once_and_another_is_refused(tmp_path):
+    out = synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert synthetic.make_dataset(out, train=2, test=1, size=64) == out
+    with pytest.raises(UserError, match="other parameters"):
+        synthetic.make_dataset(out, train=2, test=1, size=64, seed=1)
+    assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_foreign_files_are_never_written_over(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="already holds other files"):
+        synthetic.make_dataset(tmp_path, train=2, test=1, size=64)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="already holds other files"):
+        synthetic.make_dataset(tmp_path / "file", train=2, test=1, size=64)
+    with pytest.raises(UserError, match="cannot be written"):
+        synthetic.make_dataset(tmp_path / "file" / "below", train=2, test=1, size=64)
+    assert sorted(os.listdir(tmp_path)) == ["file", "thesis.txt"]
+
+
+def test_a_make_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full_disk(path, *_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(synthetic, "_write", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_parameters_stand_in_the_data_set(made):
+    note = json.loads((made / "dataset.json").read_text())
+    assert (note["train"], note["test"], note["size"], note["seed"]) == (24, 3, 64, 3)
+
+
+@pytest.mark.parametrize("wrong", [{"style": "Unknown"}, {"size": (8, 8)}, {"polyps": 4}])
+def test_render_refuses_what_it_cannot_draw(wrong):
+    with pytest.raises(UserError):
+        synthetic.render(0, **wrong)

@@ -1,0 +1,243 @@
+"""The objectives: released values and gradients, and what must hold of every term."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import GOLDEN
+
+from kdas_core import UserError
+from kdas_core.attention import attention_distribution, attention_weights, self_attention
+from kdas_core.losses import (
+    OBJECTIVES,
+    attention_supervision,
+    bernoulli_distillation,
+    objective,
+    structure_loss,
+    symmetric_guiding,
+)
+
+CASES = json.loads((GOLDEN / "released_losses.json").read_text())
+DISTILLING = [name for name in OBJECTIVES if name != "supervised"]
+
+
+def golden_inputs(case):
+    """The inputs of a golden case, drawn in the order that its description gives."""
+    r, b, s = np.random.default_rng(case["seed"]), case["batch"], case["size"]
+    p1, p2, t1, t2 = (
+        torch.from_numpy((r.standard_normal((b, 1, s, s)) * scale).astype(np.float32)) for scale in (2, 2, 3, 3)
+    )
+    y, x = np.mgrid[:s, :s]
+    masks = []
+    for _ in range(b):
+        cy, cx, radius = r.uniform(0.3, 0.7) * s, r.uniform(0.3, 0.7) * s, r.uniform(0.1, 0.3) * s
+        masks.append((y - cy) ** 2 + (x - cx) ** 2 < radius**2)
+    mask = torch.from_numpy(np.stack(masks)[:, None].astype(np.float32))
+    if case["soft_masks"]:
+        for side in (s // 2, s):
+            mask = F.interpolate(mask, size=(side, side), mode="bilinear", align_corners=True)
+    assert mask.mean().item() == pytest.approx(case["mask_mean"], abs=1e-6)
+    return (p1.requires_grad_(), p2.requires_grad_()), (t1, t2), mask
+
+
+def random_maps(batch=2, size=32, scale=3.0, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    student = tuple((scale * torch.randn(batch, 1, size, size, generator=g)).requires_grad_() for _ in range(2))
+    teacher = tuple((scale * torch.randn(batch, 1, size, size, generator=g)).requires_grad_() for _ in range(2))
+    mask = (torch.rand(batch, 1, size, size, generator=g) > 0.7).float()
+    return student, teacher, mask
+
+
+@pytest.mark.parametrize("case", CASES, ids=[f"seed{c['seed']}" for c in CASES])
+class TestReleased:
+    def objective(self, case, **knobs):
+        return objective("released", temperature=case["temperature"], alpha=case["alpha"], **knobs)
+
+    def test_values_equal_the_released_program(self, case):
+        terms = self.objective(case)(*golden_inputs(case))
+        assert terms["structure_1"].item() == pytest.approx(case["structure_p1"], rel=1e-5)
+        assert terms["structure_2"].item() == pytest.approx(case["structure_p2"], rel=1e-5)
+        assert terms["symmetric"].item() == pytest.approx(case["symmetric_mse"], rel=1e-5)
+        kl = (terms["attention_1_inert"] + terms["attention_2_inert"]).item() / case["temperature"] ** 2
+        assert kl == pytest.approx(case["released_kl_positive_targets_only"], abs=1e-5)
+        assert terms["total"].item() == pytest.approx(case["total_positive_targets_only"], rel=1e-5)
+
+    def test_gradients_equal_the_released_program(self, case):
+        student, teacher, mask = golden_inputs(case)
+        grads = torch.autograd.grad(self.objective(case)(student, teacher, mask)["total"], student)
+        for k, grad in enumerate(grads, start=1):
+            assert grad.norm().item() == pytest.approx(case[f"grad_p{k}_norm"], rel=1e-4)
+            sample = grad.flatten()[:: grad.numel() // 16][:16].numpy()
+            np.testing.assert_allclose(sample, case[f"grad_p{k}_sample"], rtol=1e-3, atol=1e-9)
+
+    def test_on_current_torch_the_value_is_nan_and_the_gradients_are_the_same(self, case):
+        student, teacher, mask = golden_inputs(case)
+        old = torch.autograd.grad(self.objective(case)(student, teacher, mask)["total"], student)
+        terms = self.objective(case, positive_targets_only=False)(student, teacher, mask)
+        assert math.isnan(terms["attention_1_inert"]) and math.isnan(terms["total"])
+        new = torch.autograd.grad(terms["total"], student)
+        assert all(torch.equal(a, b) for a, b in zip(old, new))
+
+    def test_attention_of_the_teacher_is_the_released_one(self, case):
+        attended = self_attention(golden_inputs(case)[1][0]) / case["temperature"]
+        assert attended.mean().item() == pytest.approx(case["attention_t1_mean"], abs=1e-5)
+        assert attended.std().item() == pytest.approx(case["attention_t1_std"], rel=1e-4)
+
+
+def test_released_attention_term_has_no_gradient():
+    student, teacher, mask = random_maps()
+    terms = objective("released")(student, teacher, mask)
+    for k in (1, 2):
+        (grad,) = torch.autograd.grad(terms[f"attention_{k}_inert"], student[k - 1], retain_graph=True)
+        assert torch.count_nonzero(grad) == 0
+        # and the repaired term has one, on the same maps
+        repaired = attention_supervision(student[k - 1], teacher[k - 1])
+        assert torch.autograd.grad(repaired, student[k - 1])[0].norm() > 1e-4
+
+
+def test_released_objective_is_in_effect_supervision_plus_guiding_of_the_first_map():
+    student, teacher, mask = random_maps()
+    grads = torch.autograd.grad(objective("released", alpha=0.3)(student, teacher, mask)["total"], student)
+    effect = 0.7 * (structure_loss(student[0], mask) + structure_loss(student[1], mask))
+    effect = effect + 0.3 * symmetric_guiding(student[0], teacher[0])
+    for ours, theirs in zip(grads, torch.autograd.grad(effect, student)):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", [n for n in DISTILLING if n != "released"])
+def test_every_term_teaches_the_student_and_never_the_teacher(name):
+    student, teacher, mask = random_maps()
+    terms = objective(name)(student, teacher, mask)
+    for term, value in terms.items():
+        of_student = torch.autograd.grad(value, student, retain_graph=True, allow_unused=True)
+        of_teacher = torch.autograd.grad(value, teacher, retain_graph=True, allow_unused=True)
+        assert sum(g.norm().item() for g in of_student if g is not None) > 1e-6, term
+        assert of_teacher == (None, None), term
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+def test_finite_in_float32_under_autocast_for_one_image_and_for_extreme_logits(name, batch, scale):
+    student, teacher, mask = random_maps(batch, scale=1.0)
+    student = tuple((s.detach().sign() * scale).to(torch.bfloat16).requires_grad_() for s in student)
+    teacher = tuple((t.detach().sign() * scale).to(torch.bfloat16) for t in teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = objective(name)(student, teacher, mask)
+    for term, value in terms.items():
+        assert value.dtype == torch.float32, term
+        assert torch.isfinite(value), term
+    for grad in torch.autograd.grad(terms["total"], student):
+        assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("name", [n for n in DISTILLING if n != "released"])
+def test_distillation_is_lowest_when_student_and_teacher_agree(name):
+    student, teacher, mask = random_maps()
+    at_teacher = objective(name)(teacher, teacher, mask)
+    own_terms = [t for t in at_teacher if not t.startswith("structure") and t != "total"]
+    assert own_terms
+    for step in (0.01, 0.1, 1.0):
+        mixed = tuple(t.detach() + step * (s.detach() - t.detach()) for s, t in zip(student, teacher))
+        elsewhere = objective(name)(mixed, teacher, mask)
+        for term in own_terms:
+            assert at_teacher[term].item() == pytest.approx(0, abs=1e-5)
+            assert elsewhere[term] > at_teacher[term]
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_a_better_student_has_a_lower_loss(name):
+    """Good < bad: maps that point at the mask, against maps that point away; the teacher is right."""
+    _, _, mask = random_maps()
+    right, wrong = 6 * mask - 3, 3 - 6 * mask
+    value = objective(name)
+    assert value((right, right), (right, right), mask)["total"] < value((wrong, wrong), (right, right), mask)["total"]
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_a_step_along_the_gradient_lowers_the_total(name):
+    student, teacher, mask = random_maps()
+    value = objective(name)
+    before = value(student, teacher, mask)["total"]
+    grads = torch.autograd.grad(before, student)
+    norm = torch.sqrt(sum(g.square().sum() for g in grads))
+    after = value(tuple(s - 0.1 * g / norm for s, g in zip(student, grads)), teacher, mask)["total"]
+    assert after < before
+
+
+def test_kdas_is_the_sum_that_the_table_states():
+    student, teacher, mask = random_maps()
+    terms = objective("kdas", alpha=0.2, attention_weight=3.0, guiding_weight=0.5, temperature=4.0)(
+        student, teacher, mask
+    )
+    attention = [attention_supervision(s, t, 4.0) for s, t in zip(student, teacher)]
+    guiding = symmetric_guiding(student[1], teacher[1])
+    structure = sum(structure_loss(s, mask) for s in student)
+    expected = 0.8 * structure + 0.2 * (3 * sum(attention) + 0.5 * guiding)
+    torch.testing.assert_close(terms["total"], expected)
+    assert set(terms) == {"structure_1", "structure_2", "attention_1", "attention_2", "symmetric", "total"}
+
+
+def test_attention_supervision_equals_the_divergence_written_out():
+    student, teacher, _ = random_maps(size=8)
+    tau = 3.0
+    p, q = attention_distribution(student[0], tau), attention_distribution(teacher[0], tau)
+    torch.testing.assert_close(q.sum((1, 2)), torch.ones(2))
+    expected = tau**2 * (q * (q.log() - p.log())).sum((1, 2)).mean()
+    torch.testing.assert_close(attention_supervision(student[0], teacher[0], tau), expected)
+
+
+def test_attention_mixes_rows_and_stays_within_the_map():
+    p = random_maps(size=16)[0][0].detach()
+    weights = attention_weights(p)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 16))
+    attended = self_attention(p)
+    assert (attended.amax((1, 2)) <= p.amax((1, 2, 3)) + 1e-5).all()
+    # rows that are all alike attend to each other evenly, and attention leaves them as they are
+    same = torch.randn(1, 1, 1, 16).expand(1, 1, 16, 16)
+    torch.testing.assert_close(attention_weights(same), torch.full((1, 16, 16), 1 / 16))
+    torch.testing.assert_close(self_attention(same), same.squeeze(1))
+
+
+def test_symmetric_guiding_sees_only_the_symmetric_part():
+    student, teacher, _ = random_maps()
+    s = student[0]
+    antisymmetric = torch.randn_like(s)
+    antisymmetric = antisymmetric - antisymmetric.transpose(2, 3)
+    torch.testing.assert_close(symmetric_guiding(s + antisymmetric, teacher[0]), symmetric_guiding(s, teacher[0]))
+    assert symmetric_guiding(s.transpose(2, 3), s) == 0
+    with pytest.raises(ValueError, match="not square"):
+        symmetric_guiding(torch.zeros(1, 1, 4, 6), torch.zeros(1, 1, 4, 6))
+
+
+def test_weights_of_the_structure_loss_count_only_where_they_are_asked_for():
+    logits = random_maps(size=64)[0][0]
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[:, :, 20:40, 20:40] = 1
+    plain = F.binary_cross_entropy_with_logits(logits, mask)
+    iou = structure_loss(logits, mask) - plain
+    assert 0 < iou < 1
+    assert abs(structure_loss(logits, mask, weighted_bce=True) - iou - plain) > 1e-3
+
+
+def test_logit_distillation_equals_the_sum_over_two_classes():
+    student, teacher, _ = random_maps(size=8)
+    s, t, tau = student[0], teacher[0], 2.0
+    two = [torch.log_softmax(torch.cat([x / tau, torch.zeros_like(x)], dim=1), dim=1) for x in (s, t)]
+    expected = tau**2 * F.kl_div(two[0], two[1], log_target=True, reduction="none").sum(1).mean()
+    torch.testing.assert_close(bernoulli_distillation(s, t, tau), expected)
+
+
+def test_unknown_objective_knob_or_missing_teacher_are_told_in_a_sentence():
+    with pytest.raises(UserError, match="kdass.*supervised, logit_kd"):
+        objective("kdass")
+    with pytest.raises(UserError, match="no knob tau"):
+        objective("kdas", tau=3)
+    with pytest.raises(UserError, match="no knob guiding_weight"):
+        objective("attention_only", guiding_weight=1.0)
+    student, _, mask = random_maps()
+    with pytest.raises(UserError, match="none was given"):
+        objective("kdas")(student, None, mask)
