@@ -120,6 +120,17 @@ def evaluate(
         print(table(results).round(3).to_string())
 
 
+@app.command(
+    "book", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+)
+def book_(context: typer.Context) -> None:
+    """Run the chapters and build the site; "kdas book --help" lists its options."""
+    from kdas_core import book
+
+    sys.argv = ["kdas book", *context.args]
+    book.main()
+
+
 def main() -> None:
     """Run a command; what the user can mend is said in one sentence on standard error, exit code 2."""
     try:

@@ -51,9 +51,7 @@ def predict_maps(net: nn.Module, files: list[Path], size: int) -> Iterator[tuple
 
 
 def predict_folder(net: nn.Module, images: str | Path, out: str | Path, size: int, limit: int | None = None) -> int:
-    """Write one 8-bit grey PNG per image: ``round(255 · probability)``, same stem, same size as the image.
-
-    Files that are there already are written anew, each beside its target and then renamed.
+    """Write one 8-bit grey PNG per image of a folder, as :func:`predict_files` does.
 
     Args:
         net: a network.
@@ -68,9 +66,30 @@ def predict_folder(net: nn.Module, images: str | Path, out: str | Path, size: in
     Raises:
         UserError: no images there, two images of one stem, or the folder cannot be written.
     """
-    files, out = list_images(images)[:limit], Path(out)
+    files = list_images(images)[:limit]
     if not files:
         raise UserError(f"{images} holds no images; it must contain .jpg, .png, .tif or .bmp files.")
+    return predict_files(net, files, out, size)
+
+
+def predict_files(net: nn.Module, files: list[Path], out: str | Path, size: int) -> int:
+    """Write one 8-bit grey PNG per image: ``round(255 · probability)``, same stem, same size as the image.
+
+    Files that are there already are written anew, each beside its target and then renamed.
+
+    Args:
+        net: a network.
+        files: the images, each of a stem of its own; a subset of a folder, say.
+        out: the folder for the masks; made if needed.
+        size: side of the square that the network sees.
+
+    Returns:
+        How many masks were written.
+
+    Raises:
+        UserError: an image cannot be read, or the folder cannot be written.
+    """
+    out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for name, p in tqdm(predict_maps(net, files, size), total=len(files), desc=f"masks to {out.name}", leave=False):

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from kdas_core.data.polyps import denormalise
+from kdas_core.evaluation.metrics import THRESHOLDS, image_curves, image_metrics
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, YELLOW = (
     "#0072B2",
@@ -162,4 +163,462 @@ def story(here: str) -> Figure:
             axis.annotate("", (i - 0.42, 0), (i - 0.58, 0), arrowprops={"arrowstyle": "->", "color": "#888888"})
     axis.set(xlim=(-0.6, len(STORY) - 0.4), ylim=(-0.5, 0.5))
     axis.axis("off")
+    return figure
+
+
+# --- chapter 7: evaluation ---
+
+
+def constructed_predictions(mask: np.ndarray, seed: int = 0) -> dict[str, np.ndarray]:
+    """Five predictions whose mistake is known, for a bool mask (H, W) with a polyp: uint8 grey maps by name.
+
+    Lengths are fractions of the diameter of a disc of the polyp's area, so that small and large polyps are treated alike.
+    """
+    white = mask.astype(np.uint8) * 255
+    diameter = 2 * np.sqrt(mask.sum() / np.pi)
+    step, sigma = max(1, round(diameter / 6)), max(1.0, diameter / 6)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * step + 1, 2 * step + 1))
+    move = np.float32([[1, 0, step], [0, 1, 0]])
+    return {
+        "perfect": white,
+        "shifted": cv2.warpAffine(white, move, mask.shape[::-1], flags=cv2.INTER_NEAREST),
+        "eroded": cv2.erode(white, disc),
+        "blurred": cv2.GaussianBlur(white, (0, 0), sigma),
+        "noise": np.random.default_rng(seed).integers(0, 256, mask.shape, dtype=np.uint8),
+    }
+
+
+def dice_by_threshold(axis: plt.Axes, grey: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw an image's Dice over the 256 thresholds into an axis and return it, shape (256,) in the order of THRESHOLDS."""
+    dice = image_curves(grey, mask)["Dic"]
+    axis.plot(THRESHOLDS, dice, color=BLUE)
+    axis.set(xlabel="threshold", ylabel="Dice", ylim=(-0.03, 1.03), xlim=(-0.03, 1.03))
+    return dice
+
+
+def threshold_curve(grey: np.ndarray, mask: np.ndarray) -> Figure:
+    """Dice over the 256 thresholds, with the three numbers that one may read off it: mean, maximum, value at 0.5.
+
+    Args:
+        grey: prediction, uint8 (H, W). mask: bool (H, W).
+    """
+    figure, axis = plt.subplots(figsize=(6, 3))
+    dice = dice_by_threshold(axis, grey, mask)
+    best, half = int(dice.argmax()), image_metrics(grey, mask)["dice"]
+    axis.axhline(dice.mean(), color=ORANGE, ls="--", label=f"mean {dice.mean():.3f}")
+    axis.plot(THRESHOLDS[best], dice[best], "o", color=GREEN, ms=9, label=f"maximum {dice[best]:.3f}")
+    axis.plot(0.5, half, "s", color=RED, label=f"at 0.5: {half:.3f}")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def cut_at(image: np.ndarray, grey: np.ndarray, mask: np.ndarray, threshold: float) -> Figure:
+    """One cut through a grey map: the verdict on every pixel, and where the cut lies on the curve of Dice."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6, 2.5), width_ratios=(1.2, 1))
+    left.imshow(verdict(image, grey / 255 >= threshold, mask))
+    left.set(xticks=[], yticks=[])
+    left.spines[:].set_visible(False)
+    dice = dice_by_threshold(right, grey, mask)
+    here = dice[np.abs(THRESHOLDS - threshold).argmin()]
+    right.axvline(threshold, color="#999999", lw=1)
+    right.plot(threshold, here, "o", color=RED)
+    left.set_title(f"cut at {threshold:.2f}: Dice {here:.3f}")
+    return figure
+
+
+def paired_differences(differences: Mapping[str, np.ndarray]) -> Figure:
+    """Histograms of a difference per image, one panel a comparison, all on one scale; the mean is a vertical line."""
+    figure, axes = plt.subplots(1, len(differences), figsize=(3.4 * len(differences), 2.8), squeeze=False, sharey=True)
+    limit = max(0.05, *(float(np.abs(values).max()) for values in differences.values()))
+    for axis, (name, values) in zip(axes[0], differences.items()):
+        axis.hist(values, bins=np.linspace(-limit, limit, 22), color=SKY, edgecolor="white")
+        axis.axvline(0, color="#444444", lw=1)
+        axis.axvline(values.mean(), color=RED, lw=2, label=f"mean {values.mean():+.3f}")
+        axis.set(title=name, xlabel="difference of Dice")
+        axis.legend(loc="upper left")
+    axes[0, 0].set_ylabel("images")
+    return figure
+
+
+def score_by_size(frame: pd.DataFrame, bins: int = 4) -> Figure:
+    """Dice of each image against its polyp's share of the image, and the networks' means over groups of equal number.
+
+    Args:
+        frame: one row an image of a network: columns ``network``, ``share`` in (0, 1], ``dice``.
+        bins: groups, cut at the quantiles of the share.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.4))
+    for network, rows in frame.groupby("network", sort=False):
+        colour = COLOUR_OF.get(network)
+        axis.plot(100 * rows["share"], rows["dice"], ".", color=colour, alpha=0.3, ms=5)
+        groups = rows.groupby(pd.qcut(rows["share"], bins, duplicates="drop"), observed=True)[["share", "dice"]].mean()
+        axis.plot(100 * groups["share"], groups["dice"], "o-", color=colour, label=network)
+    axis.set(xscale="log", xlabel="polyp's share of the image, %", ylabel="Dice", ylim=(-0.03, 1.03))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def captioned(rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], size: float = 1.9) -> Figure:
+    """Rows of pictures, each with a caption of its own above it.
+
+    Args:
+        rows: label of a row → its (picture, caption) pairs; a picture is uint8 (H, W, 3).
+        size: inches a picture.
+    """
+    figure = grid({label: [picture for picture, _ in row] for label, row in rows.items()}, size=size)
+    columns = max(len(row) for row in rows.values())
+    for i, row in enumerate(rows.values()):
+        for j, (_, caption) in enumerate(row):
+            figure.axes[i * columns + j].set_title(caption, fontsize=8)
+    return figure
+
+
+# --- chapter 5: distillation losses ---
+
+COLOUR_OF_TERM = {"structure": BLUE, "logit": SKY, "attention": PURPLE, "symmetric": GREEN}
+
+
+def panels(
+    cells: Mapping[str, Tensor | np.ndarray],
+    signed: Sequence[str] = (),
+    one_scale: bool = False,
+    size: float = 2.0,
+    columns: int = 0,
+) -> Figure:
+    """Pictures and maps side by side under their titles, each map with a colour bar of its own.
+
+    Args:
+        cells: title → uint8 (H, W, 3) picture, or a map as :func:`as_map` takes it.
+        signed: titles of maps to be drawn in red and blue around 0.
+        one_scale: give all signed maps the same limits, so that a small one looks small and a zero one blank.
+        size: inches a panel.
+        columns: panels in a row; 0: all.
+    """
+    columns = columns or len(cells)
+    rows = -(-len(cells) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.15) * rows), squeeze=False)
+    largest = {title: float(np.abs(as_map(cells[title])).max()) for title in signed}
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    for axis, (title, cell) in zip(axes.flat, cells.items()):
+        axis.set_title(title, fontsize=9)
+        if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
+            axis.imshow(cell)
+            continue
+        limit = (max(largest.values()) if one_scale else largest[title]) if title in signed else None
+        scale = {"cmap": "RdBu_r", "vmin": -(limit or 1), "vmax": limit or 1} if title in signed else {}
+        drawn = axis.imshow(as_map(cell), **scale)
+        bar = figure.colorbar(drawn, ax=axis, shrink=0.8, location="bottom", pad=0.03)
+        bar.ax.tick_params(labelsize=7)
+        bar.ax.xaxis.get_offset_text().set_fontsize(7)
+        bar.locator = plt.MaxNLocator(3)
+        bar.formatter.set_powerlimits((-2, 3))
+        bar.update_ticks()
+    return figure
+
+
+def share_of_half(distribution: Tensor) -> float:
+    """The smallest share of the pixels that holds half of a distribution over them, in (0, 0.5]."""
+    heaviest_first = distribution.flatten().double().sort(descending=True).values.cumsum(0)
+    return (int((heaviest_first < 0.5 * heaviest_first[-1]).sum()) + 1) / distribution.numel()
+
+
+def looking(student: Tensor, teacher: Tensor, title: str = "") -> Figure:
+    """Two distributions over the pixels of an image on one scale, each relative to its mean, 1/pixels.
+
+    Args:
+        student, teacher: (H, W), each sums to 1.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
+    top = max(float(teacher.max()), float(student.max())) * teacher.numel()
+    for axis, name, values in ((axes[0], "teacher", teacher), (axes[1], "student", student)):
+        drawn = axis.imshow(as_map(values) * values.numel(), vmin=0, vmax=top)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_title(f"{name}: half on {100 * share_of_half(values):.2g} % of pixels", fontsize=9)
+    figure.colorbar(drawn, ax=axes, shrink=0.8, label="× uniform")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def along_path(values: pd.DataFrame) -> Figure:
+    """Distillation terms on the way from the student's maps to the teacher's, each relative to where it starts.
+
+    Args:
+        values: one column a term, indexed by the share of the way, 0 (student) to 1 (teacher).
+    """
+    figure, axis = plt.subplots(figsize=(6, 3.1))
+    for column, style in zip(values, ("-", "--", ":")):
+        colour = next((c for kind, c in COLOUR_OF_TERM.items() if kind in column), None)
+        axis.plot(values.index, values[column] / values[column].iloc[0], style, color=colour, label=column, lw=2)
+    axis.axhline(0, color="#999999", lw=0.8)
+    axis.set(xlabel="share of the way from student to teacher", ylabel="term / term at the student")
+    axis.legend()
+    return figure
+
+
+def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Bars on a logarithmic scale, one panel an objective, one bar a term; a zero has no bar and says so.
+
+    Args:
+        norms: objective → term → norm ≥ 0.
+    """
+    lengths = [len(terms) for terms in norms.values()]
+    figure, axes = plt.subplots(
+        len(norms), 1, figsize=(7, 0.42 * sum(lengths) + 1), sharex=True, height_ratios=lengths, squeeze=False
+    )
+    positive = [value for terms in norms.values() for value in terms.values() if value > 0]
+    low, high = min(positive) / 5, max(positive) * 8
+    for axis, (name, terms) in zip(axes[:, 0], norms.items()):
+        for i, (term, value) in enumerate(terms.items()):
+            colour = next((c for kind, c in COLOUR_OF_TERM.items() if term.startswith(kind)), "#555555")
+            if value > 0:
+                axis.barh(i, value - low, left=low, color=colour)
+                axis.text(value * 1.1, i, f"{value:.2g}", va="center", fontsize=9)
+            else:
+                axis.plot(low * 1.15, i, "o", mfc="white", mec=RED, clip_on=False)
+                axis.text(low * 1.4, i, "exactly 0", va="center", fontsize=9, color=RED, weight="bold")
+        axis.set(yticks=range(len(terms)), yticklabels=list(terms), xscale="log", xlim=(low, high), title=name)
+        axis.invert_yaxis()
+    axes[-1, 0].set_xlabel("norm of the gradient on the student's weights")
+    return figure
+
+
+# --- chapter 4: attention maps ---
+
+
+def numbers(maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: float = 2.9) -> Figure:
+    """Small maps side by side with every value written into its cell; orange is above zero, purple below.
+
+    Args:
+        maps: title → (H, W), with H and W up to about 8.
+        digits: decimals, the same for all or one for each map.
+    """
+    figure, axes = plt.subplots(1, len(maps), figsize=(size * len(maps), size), squeeze=False)
+    digits = [digits] * len(maps) if isinstance(digits, int) else digits
+    for axis, (title, values), places in zip(axes[0], maps.items(), digits):
+        values = as_map(values)
+        limit = max(float(np.abs(values).max()), 1e-9)
+        axis.imshow(values, cmap="PuOr_r", vmin=-1.3 * limit, vmax=1.3 * limit)
+        for (i, j), value in np.ndenumerate(values):
+            text = f"{0.0 if round(value, places) == 0 else value:.{places}f}"  # no "-0.00"
+            axis.text(j, i, text, ha="center", va="center", fontsize=8.5 if places < 2 else 7.5)
+        axis.set(title=title, xticks=range(values.shape[1]), yticks=range(values.shape[0]))
+        axis.tick_params(length=0, labelsize=8)
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def map_table(
+    images: Tensor, masks: Tensor, logits: Mapping[str, Tensor], shares: Mapping[str, Tensor] | None = None, size: float = 1.6
+) -> Figure:
+    """One row an image: the picture, its logit maps on one scale for all, its distributions each on its own scale.
+
+    Args:
+        images, masks: (B, 3, H, W) and (B, 1, H, W); the mask's outline is drawn on everything.
+        logits: column title → (B, H, W) or (B, 1, H, W); orange is above zero (polyp), purple below.
+        shares: column title → distributions over pixels, same shapes; bright is much.
+    """
+    shares = shares or {}
+    columns, count = 1 + len(logits) + len(shares), len(images)
+    figure, axes = plt.subplots(count, columns, figsize=(size * columns + 0.6, size * count + 0.3), squeeze=False)
+    limit = max(float(np.quantile(values.abs().float().cpu().numpy(), 0.995)) for values in logits.values())
+    for i, line in enumerate(axes):
+        line[0].imshow(outlined(images[i], masks[i]))
+        drawn = [axis.imshow(as_map(v[i]), cmap="PuOr_r", vmin=-limit, vmax=limit) for axis, v in zip(line[1:], logits.values())]
+        for axis, values in zip(line[1 + len(logits) :], shares.values()):
+            axis.imshow(as_map(values[i]), cmap="magma")
+        for axis in line[1:]:
+            axis.contour(as_map(masks[i]), levels=[0.5], colors="#00c8a0", linewidths=0.9)
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    for axis, title in zip(axes[0], ["image", *logits, *shares]):
+        axis.set_title(title, fontsize=9)
+    figure.colorbar(drawn[-1], ax=axes[:, 1 : 1 + len(logits)], location="bottom", shrink=0.5, aspect=40, label="logit")
+    return figure
+
+
+def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, attended: Tensor, row: int) -> Figure:
+    """What one row of a map does in the attention: where it lies, at which rows it looks, and what it becomes.
+
+    Args:
+        image, mask: (3, H, W) and (1, H, W). logits, attended: (H, W). weights: (H, H). row: the query, from 0 at the top.
+    """
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(6, 2.5), width_ratios=(1, 0.45, 1.1))
+    height = len(logits)
+    left.imshow(outlined(image, mask))
+    left.axhline(row, color=RED, lw=2)
+    left.set(xticks=[], yticks=[0, height - 1], title=f"row {row} asks")
+    middle.barh(range(height), as_map(weights)[row], height=1.0, color=BLUE)
+    middle.axhline(row, color=RED, lw=1)
+    middle.set(ylim=(height - 0.5, -0.5), xlim=(0, 1.02), yticks=[], title="weights", xlabel="0 to 1", xticks=[0, 0.5, 1])
+    right.plot(as_map(logits)[row], color=RED, label="row of P", lw=1.2)
+    right.plot(as_map(attended)[row], color=BLUE, label="row of A(P)", lw=1.2)
+    limit = 1.05 * float(logits.abs().max())
+    right.axhline(0, color="#999999", lw=0.8)
+    right.set(ylim=(-limit, limit), xlabel="column", title="logits")
+    right.legend(fontsize=7, loc="upper right")
+    return figure
+
+
+def pixels_by_temperature(
+    temperatures: Sequence[float], effective: Mapping[str, np.ndarray], polyp: float, total: int, used: float
+) -> Figure:
+    """Effective number of pixels of distributions over a map, one line a kind, against the temperature.
+
+    Args:
+        effective: name → one number a temperature. polyp, total: pixels in the polyp and in the map. used: the recipe's τ.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3.2))
+    for name, values in effective.items():
+        axis.plot(temperatures, values, marker="o", ms=3, label=name)
+    for level, name in ((polyp, "polyp"), (total, "whole map")):
+        axis.axhline(level, color="#777777", ls="--", lw=1)
+        axis.text(temperatures[0], level, f" {name}, {level:,.0f} px", va="bottom", fontsize=8, color="#555555")
+    axis.axvline(used, color="#bbbbbb", lw=1)
+    axis.text(used, 1, f" τ = {used:g}", fontsize=8, color="#555555")
+    axis.set(xscale="log", yscale="log", xlabel="temperature τ", ylabel="effective number of pixels", ylim=(0.8, 2.5 * total))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def by_temperature(figure_data: Mapping[float, Tensor], mask: Tensor, size: float = 1.7) -> Figure:
+    """One distribution at several temperatures, each on its own scale from 0 to its largest value, with the mask's outline."""
+    figure, axes = plt.subplots(1, len(figure_data), figsize=(size * len(figure_data), size + 0.4), squeeze=False)
+    for axis, (temperature, share) in zip(axes[0], figure_data.items()):
+        axis.imshow(as_map(share), cmap="magma", vmin=0)
+        axis.contour(as_map(mask), levels=[0.5], colors="#00c8a0", linewidths=0.9)
+        axis.set(xticks=[], yticks=[], title=f"τ = {temperature:g}")
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def divergence_against_dice(dice: Sequence[float], divergences: Mapping[str, Sequence[float]]) -> Figure:
+    """One dot an image: how far its two distributions lie apart, against the student's Dice."""
+    figure, axis = plt.subplots(figsize=(5.6, 3))
+    for name, values in divergences.items():
+        axis.plot(dice, values, "o", ms=4, alpha=0.7, label=name)
+    axis.set(xlabel="student's Dice", ylabel="KL, nats", xlim=(-0.03, 1.03), yscale="log")
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+# --- chapter 2: teacher ---
+
+
+def strength(features: Tensor) -> Tensor:
+    """How strongly a feature map speaks at each position: root mean square over channels, (B, C, H, W) → (B, H, W)."""
+    return features.square().mean(dim=1).sqrt()
+
+
+def through_cells(image: Tensor, mask: Tensor, strides: Sequence[int] = (4, 8, 16, 32)) -> Figure:
+    """The outline of a mask on its image, then the mask as cells of each stride see it: the polyp's share of each cell.
+
+    Args:
+        image: (3, S, S), normalised. mask: (1, S, S) in [0, 1].
+    """
+    cells = [avg_pool2d(mask, stride) for stride in strides]
+    sides = [f"stride {stride}\n{cell.shape[-2]} × {cell.shape[-1]} cells" for stride, cell in zip(strides, cells)]
+    row = [outlined(image, mask), *cells]
+    return grid({"": row}, ["image and mask", *sides], vmin=0, vmax=1, cmap="gray")
+
+
+def anchor_grid(assignment: Tensor) -> Figure:
+    """The assignment maps of all anchors, each where its anchor lies in the picture; one scale for all.
+
+    Args:
+        assignment: (N, h, w) with N = side², sums to 1 over N at each position.
+    """
+    side = round(len(assignment) ** 0.5)
+    rows = {f"row {i + 1}": list(assignment[i * side : (i + 1) * side]) for i in range(side)}
+    columns = [f"column {j + 1}" for j in range(side)]
+    figure = grid(rows, columns, size=1.3, vmin=float(assignment.min()), vmax=float(assignment.max()))
+    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, shrink=0.7, label="assignment")
+    return figure
+
+
+def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
+    """One anchor: the cell that it averages, framed in the picture, beside the positions that are assigned to it.
+
+    Args:
+        image: (3, S, S), normalised.
+        assignment: (N, h, w) with N = side²; the anchors are the inner cells of a (side + 2) × (side + 2) grid.
+        anchor: counted from 0, row by row.
+    """
+    side, picture = round(len(assignment) ** 0.5), as_picture(image)
+    cell = picture.shape[0] / (side + 2)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.5))
+    left.imshow(picture)
+    corner = ((anchor % side + 1) * cell, (anchor // side + 1) * cell)
+    left.add_patch(plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2))
+    share = float(assignment[anchor].mean())
+    drawn = right.imshow(as_map(assignment[anchor]))
+    left.set_title(f"anchor {anchor + 1}: its cell")
+    right.set_title(f"assigned to it: {100 * share:.1f} %")
+    for axis in (left, right):
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    figure.colorbar(drawn, ax=right, shrink=0.9)
+    return figure
+
+
+# --- chapter 3: student ---
+
+
+def edge_band(mask: Tensor, width: int) -> Tensor:
+    """True where a pixel lies at most ``width`` pixels (of a square) from the outline of the mask; bool (B, 1, H, W)."""
+    solid, side = (mask >= 0.5).float(), 2 * width + 1
+    grown = max_pool2d(solid, side, stride=1, padding=width)
+    shrunk = -max_pool2d(-solid, side, stride=1, padding=width)
+    return grown != shrunk
+
+
+def stacked(parts: pd.DataFrame, label: str, percent: bool = False) -> Figure:
+    """Horizontal bars, one a row of the table, made of its columns; with ``percent`` every bar has length 100."""
+    figure, axis = plt.subplots(figsize=(7, 0.55 * len(parts) + 1.3))
+    shown = 100 * parts.div(parts.sum(axis=1), axis=0) if percent else parts
+    left = np.zeros(len(parts))
+    for column, colour in zip(shown, PALETTE):
+        axis.barh(shown.index, shown[column], left=left, color=colour, label=column, height=0.6)
+        left += shown[column].to_numpy()
+    axis.invert_yaxis()
+    axis.set_xlabel(label)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def beside_teacher(image: Tensor, teacher: Tensor, student: Tensor, mask: Tensor, threshold: float) -> Figure:
+    """The verdicts on two probability maps cut at one threshold, with the Dice of each.
+
+    Args:
+        image: (3, S, S), normalised. teacher, student, mask: (1, S, S) in [0, 1].
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
+    true = as_map(mask) >= 0.5
+    for axis, name, probability in zip(axes, ("teacher", "student"), (teacher, student)):
+        found = as_map(probability) >= threshold
+        dice = 2 * (found & true).sum() / max(1, found.sum() + true.sum())
+        axis.imshow(verdict(image, found, true))
+        axis.set(xticks=[], yticks=[], title=f"{name} ≥ {threshold:.2f}: Dice {dice:.3f}")
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def probabilities_by_place(probability: Tensor, places: Mapping[str, Tensor], bins: int = 25) -> Figure:
+    """Histograms of probabilities in several sets of pixels, each relative to its own number of pixels, on a log scale.
+
+    Args:
+        probability: in [0, 1], any shape. places: name → bool tensor of that shape.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3))
+    for (name, where), colour in zip(places.items(), (ORANGE, BLUE, GREEN)):
+        values = probability[where].cpu().numpy()
+        weights = np.full(len(values), 100 / max(1, len(values)))
+        axis.hist(values, np.linspace(0, 1, bins + 1), weights=weights, histtype="step", lw=2, color=colour, label=name)
+    axis.set(xlabel="the teacher's probability of polyp", ylabel="pixels of the group, %", yscale="log")
+    axis.legend(loc="upper center")
     return figure

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdas_core import UserError
 from kdas_core.data.polyps import PolypData, load_data
-from kdas_core.data.synthetic import make_dataset
+from kdas_core.data.synthetic import VERSION, make_dataset
 from kdas_core.recipe import Recipe
 
 SPLIT_SEED = 0  # one split for every run: runs with different seeds are compared on the same images
@@ -30,6 +30,6 @@ def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) 
                 f'Preset "{recipe.preset}" trains on real images and {default / "TrainDataset"} is not there; fill it as '
                 f'data/README.md says, or write synthetic polyps with "kdas data synthetic --out {default}".'
             )
-        root = made / f"synthetic-{recipe.synthetic_images}-{recipe.synthetic_test_images}"
+        root = made / f"synthetic-v{VERSION}-{recipe.synthetic_images}-{recipe.synthetic_test_images}"
         make_dataset(root, train=recipe.synthetic_images, test=recipe.synthetic_test_images)
     return load_data(root, recipe.validation_fraction, SPLIT_SEED, recipe.train_images, recipe.test_images)

@@ -1,0 +1,47 @@
+# make book · make test · make lint · make clean    (each sets up .venv first; make venv does only that)
+#
+#   make book                                        smoke preset: drawn polyps, a few minutes on two cores
+#   make book PRESET=laptop DATA=path/to/polyps      real images
+#   make book RUNS=runs                              keep (and reuse) the trained networks in runs/
+#
+# Without RUNS the networks go to _build/runs, and `make clean` removes them with the rest of _build.
+
+PYTHON ?= python3
+# Plain "=", so that only the command line sets these, never a stray variable of the shell.
+PRESET = smoke
+DATA =
+RUNS =
+SEED = 0
+
+BIN := .venv/bin
+READY := .venv/.ready
+
+# Another environment may be active; what it exports must not reach ours.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX
+
+.PHONY: book test lint clean venv
+.DEFAULT_GOAL := book
+
+book: $(READY)
+	$(BIN)/python -m kdas_core.book --preset "$(PRESET)" --data-root "$(DATA)" --runs-dir "$(RUNS)" --seed "$(SEED)"
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "The versions in constraints.txt need Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test,laptop]"
+	@touch $(READY)
+
+clean:
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find kdas_core tests book -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,566 @@
+"""Run the chapters and build the site: what ``make book`` and ``kdas book`` call.
+
+The chapters are the notebooks that ``_toc.yml`` names, in its order. Each is run by papermill in a kernel of its own,
+and the executed copy is kept in ``_build/executed/``; the sources are only read. Then the text pages and the executed
+copies are staged in ``_build/stage/`` and Jupyter Book renders them to ``_build/html/``, with warnings as errors and
+nothing left over from an earlier build.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import nbformat
+import papermill
+import psutil
+import typer
+import yaml
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from kdas_core import UserError, recipe
+
+TIMES = Path("book") / "results" / "chapter_times.csv"
+STANDARD = ("preset", "data_root", "runs_dir", "seed")  # the parameters that every chapter takes
+COLUMNS = ["preset", "chapter", "seconds", "peak_mb", "machine", "date"]
+
+
+class BuildError(UserError):
+    """A chapter failed, or the site has a warning; the message says where."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a chapter took: seconds, kernel start included, and the peak resident memory of its processes in MB."""
+
+    chapter: str
+    seconds: float
+    peak_mb: float
+
+
+# --- what there is ----------------------------------------------------------------------------------------------------
+
+
+def find_root() -> Path:
+    """The repository: the first folder with a ``_toc.yml`` at or above the working directory, else above this package.
+
+    Raises:
+        UserError: there is none.
+    """
+    for start in (Path.cwd(), Path(__file__).resolve().parent):
+        for folder in (start, *start.parents):
+            if (folder / "_toc.yml").is_file():
+                return folder
+    raise UserError(f"There is no _toc.yml in {Path.cwd()} or above it; run this in a checkout of the book.")
+
+
+def chapters(root: Path) -> list[Path]:
+    """The notebooks that ``_toc.yml`` names, in its order; pages of plain text are left out.
+
+    Raises:
+        UserError: no table of contents, it names a page that does not exist, or two notebooks have the same name.
+    """
+    toc = root / "_toc.yml"
+    if not toc.is_file():
+        raise UserError(f"{toc} does not exist; it lists the chapters of the book.")
+    found: list[Path] = []
+    for name in _pages(yaml.safe_load(toc.read_text(encoding="utf-8"))):
+        stem = root / re.sub(r"\.(ipynb|md)$", "", name)
+        notebook, text = Path(f"{stem}.ipynb"), Path(f"{stem}.md")
+        if notebook.is_file():
+            if notebook.stem in (other.stem for other in found):
+                raise UserError(f'{toc} names two notebooks called "{notebook.stem}"; each name may occur once.')
+            found.append(notebook)
+        elif not text.is_file():
+            raise UserError(f"{toc} names {name}, but neither {notebook} nor {text} exists.")
+    return found
+
+
+def _pages(entry: Any) -> Iterator[str]:
+    """Every ``root`` and ``file`` of a table of contents, top to bottom."""
+    if isinstance(entry, Mapping):
+        for key, value in entry.items():
+            if key in ("root", "file"):
+                yield str(value)
+            else:
+                yield from _pages(value)
+    elif isinstance(entry, list):
+        for item in entry:
+            yield from _pages(item)
+
+
+def select(notebooks: Sequence[Path], names: Sequence[str]) -> list[Path]:
+    """The notebooks of these names (``02_teacher`` or ``book/02_teacher.ipynb``), in the book's order; no names: all.
+
+    Raises:
+        UserError: a name that is no chapter.
+    """
+    wanted = [Path(name).name.removesuffix(".ipynb") for name in names]
+    known = [notebook.stem for notebook in notebooks]
+    for name in wanted:
+        if name not in known:
+            raise UserError(f'There is no chapter "{name}"; the chapters are {", ".join(known)}.')
+    return [notebook for notebook in notebooks if not wanted or notebook.stem in wanted]
+
+
+# --- parameters, checked before anything runs -------------------------------------------------------------------------
+
+
+def known_parameters(notebook: Path) -> dict[str, str]:
+    """The parameters of a chapter and their types (``"str"``, ``"int"``, … or ``"None"`` where the cell names no type).
+
+    Raises:
+        UserError: not a notebook, no cell tagged ``parameters``, or one of the four of every chapter is missing.
+    """
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+        tagged = any("parameters" in cell.metadata.get("tags", []) for cell in cells)
+        found = papermill.inspect_notebook(str(notebook)) if tagged else {}
+    except Exception as error:  # whatever the parsers find wrong with the file, the way out is the same
+        raise UserError(f"{notebook} cannot be read as a notebook ({error}); save it again from Jupyter.") from error
+    if not tagged:
+        raise UserError(f'{notebook} has no cell tagged "parameters"; tag the one with {", ".join(STANDARD)}.')
+    if missing := [name for name in STANDARD if name not in found]:
+        raise UserError(
+            f"The parameters cell of {notebook} lacks {', '.join(missing)}; every chapter takes the same four."
+        )
+    return {name: about["inferred_type_name"] for name, about in found.items()}
+
+
+def parameters_of(notebooks: Sequence[Path], given: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
+    """Which chapter gets which of the given parameters: each gets those that its parameters cell names.
+
+    Texts are turned into the type that the cell names, so that ``seed=3`` of a command line is a number.
+
+    Raises:
+        UserError: a parameter that no chapter knows, or a value of another type.
+    """
+    known = {notebook: known_parameters(notebook) for notebook in notebooks}
+    names = sorted(set().union(*known.values()))
+    for name in given:
+        if name not in names:
+            raise UserError(f'No chapter has a parameter "{name}"; the known ones are {", ".join(names)}.')
+    return {
+        notebook: {name: _as_type(name, value, types[name]) for name, value in given.items() if name in types}
+        for notebook, types in known.items()
+    }
+
+
+def _as_type(name: str, value: Any, kind: str) -> Any:
+    if not isinstance(value, str) or kind == "str":
+        return value
+    try:
+        if kind in ("int", "float"):
+            return {"int": int, "float": float}[kind](value)
+        value = yaml.safe_load(value)
+        if kind == "bool" and not isinstance(value, bool):
+            raise ValueError
+    except (ValueError, yaml.YAMLError):
+        raise UserError(f'{name} is "{value}"; a value of type {kind} is expected.') from None
+    return value
+
+
+def _folders(root: Path, data_root: str, runs_dir: str, fresh_runs: bool) -> tuple[str, str]:
+    """The two folders as absolute paths, since a chapter's working directory is not the user's.
+
+    Raises:
+        UserError: no such data folder; the runs folder cannot be written, or is not empty and should be.
+    """
+    if data_root:
+        data = Path(data_root).expanduser().absolute()
+        if not data.is_dir():
+            raise UserError(f"The data folder {data} does not exist; data/README.md says what belongs in it.")
+        data_root = str(data)
+    runs = Path(runs_dir).expanduser().absolute() if runs_dir else root / "_build" / "runs"
+    if fresh_runs:
+        if not runs_dir:
+            shutil.rmtree(runs, ignore_errors=True)
+        elif runs.is_dir() and any(runs.iterdir()):
+            raise UserError(f"{runs} holds earlier runs, and recorded times would be too short; name an empty folder.")
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        probe = runs / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"The runs folder {runs} cannot be written ({error.strerror}); name another one.") from error
+    return data_root, str(runs)
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def run_chapter(notebook: Path, executed: Path, parameters: Mapping[str, Any], progress: Progress) -> Measured:
+    """Run one notebook in a kernel of its own; the copy with its outputs is written to ``executed`` after every cell.
+
+    Raises:
+        BuildError: a cell failed or the kernel died; says the chapter, the cell and the error. The copy is kept.
+    """
+    build = executed.parent.parent
+    work = build / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    with _environment(build), _Watch(progress) as watch:
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                language="python",
+                cwd=str(work),
+                progress_bar=False,
+                start_timeout=180,
+                execution_timeout=None,
+            )
+        except (PapermillExecutionError, DeadKernelError) as error:
+            progress.close()
+            raise _failure(notebook, executed, error) from error
+    return Measured(notebook.stem, watch.seconds, watch.peak_mb)
+
+
+@contextlib.contextmanager
+def _environment(build: Path) -> Iterator[None]:
+    """What the kernels of the chapters inherit, whatever the user's shell and settings say."""
+    jupyter = build / "jupyter"
+    kernel = jupyter / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True, exist_ok=True)
+    # A kernel called python3 may be installed anywhere; this one is the interpreter that runs this line.
+    argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}))
+    ours = {
+        "JUPYTER_PATH": _before("JUPYTER_PATH", jupyter),
+        "PYTHONPATH": _before("PYTHONPATH", Path(__file__).resolve().parents[1]),
+        "IPYTHONDIR": str(jupyter / "ipython"),  # no start-up files of the user
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook, display or not
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "TQDM_DISABLE": "1",  # a progress bar is nothing to read afterwards
+        "KDAS_BATCH": "1",  # kdas_core.widgets draws for a page, not for a person at the keyboard
+    }
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _before(variable: str, folder: Path) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
+
+
+def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
+    """The one message about a failed chapter: cell numbers count the code cells of the source from 1."""
+    copy = nbformat.read(executed, as_version=4)
+    cells = [c for c in copy.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
+    states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
+    # A failed cell is marked; if the kernel died, the last one that was begun is still "running" or has no state.
+    number = next((i for i, state in enumerate(states) if state in ("failed", "running")), states.count("completed"))
+    number = min(number, len(cells) - 1)
+    first_line = next(iter(cells[number].source.strip().splitlines()), "")
+    where = f"Chapter {notebook.stem} failed in code cell {number + 1} of {len(cells)} (which begins: {first_line})"
+    kept = f"The notebook up to there is {executed}."
+    if isinstance(error, PapermillExecutionError):
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-30:]
+        return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n" + "\n".join(f"    {x}" for x in trace))
+    return BuildError(f"{where}: its process died, most often because the memory was not enough.\n{kept}")
+
+
+class _Watch:
+    """Measures the time and the peak memory of the processes that this one starts, and shows the progress meanwhile."""
+
+    def __init__(self, progress: Progress):
+        self.progress, self.peak_mb, self.seconds = progress, 0.0, 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> _Watch:
+        self._began = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.seconds = time.perf_counter() - self._began
+
+    def _sample(self) -> None:
+        me = psutil.Process()
+        while not self._stop.wait(0.2):
+            total = 0
+            for child in me.children(recursive=True):
+                with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+                    total += child.memory_info().rss
+            self.peak_mb = max(self.peak_mb, total / 2**20)
+            self.progress.tick(time.perf_counter() - self._began)
+
+
+@dataclass
+class Progress:
+    """One line a chapter: name, elapsed, expected. A terminal shows it growing; a log gets a line a minute."""
+
+    label: str
+    expected: float | None
+    _shown: float = field(default=0.0, init=False)
+    _live: bool = field(default_factory=lambda: sys.stdout.isatty(), init=False)
+
+    def start(self) -> None:
+        print(f"{self.label}  expected {_clock(self.expected)}", end="" if self._live else "\n", flush=True)
+
+    def tick(self, elapsed: float) -> None:
+        if elapsed - self._shown >= (1 if self._live else 60):
+            self._shown = elapsed
+            self._line(elapsed, "running", end="" if self._live else "\n")
+
+    def close(self, measured: Measured | None = None) -> None:
+        if measured:
+            self._line(measured.seconds, f"done, peak memory {measured.peak_mb / 1024:.1f} GB")
+        elif self._live:
+            print()
+
+    def _line(self, elapsed: float, state: str, end: str = "\n") -> None:
+        text = f"{self.label}  elapsed {_clock(elapsed)}, expected {_clock(self.expected)}, {state}"
+        print(f"\r\x1b[K{text}" if self._live else text, end=end, flush=True)
+
+
+def _clock(seconds: float | None) -> str:
+    return "unknown" if seconds is None else f"{int(seconds + 0.5) // 60}:{int(seconds + 0.5) % 60:02d}"
+
+
+# --- recorded times ---------------------------------------------------------------------------------------------------
+
+
+def expected_seconds(root: Path, preset: str) -> dict[str, float]:
+    """Seconds per chapter at a preset, as recorded in ``book/results/chapter_times.csv``; empty where nothing is."""
+    import pandas as pd
+
+    if not (root / TIMES).is_file():
+        return {}
+    rows = pd.read_csv(root / TIMES).query("preset == @preset")
+    return dict(zip(rows.chapter, rows.seconds.astype(float), strict=True))
+
+
+def record(root: Path, preset: str, measured: Sequence[Measured]) -> Path:
+    """Write the times into ``book/results/chapter_times.csv``, over earlier ones of the same preset and chapter."""
+    import pandas as pd
+
+    file, today = root / TIMES, datetime.date.today().isoformat()
+    rows = [[preset, m.chapter, round(m.seconds, 1), round(m.peak_mb), machine(), today] for m in measured]
+    new = pd.DataFrame(rows, columns=COLUMNS)
+    parts = [pd.read_csv(file), new] if file.is_file() else [new]
+    table = pd.concat(parts).drop_duplicates(["preset", "chapter"], keep="last")
+    order = table.preset.map({name: i for i, name in enumerate(recipe.PRESETS)})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    table.assign(order=order).sort_values(["order", "chapter"])[COLUMNS].to_csv(file, index=False)
+    return file
+
+
+def machine() -> str:
+    """This machine in words that fit any other like it, such as "2 CPU cores, no GPU"."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} CPU cores, {torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'no GPU'}"
+
+
+# --- the site ---------------------------------------------------------------------------------------------------------
+
+
+def stage(root: Path, notebooks: Sequence[Path]) -> Path:
+    """Put together what Jupyter Book reads: the text pages as they are, the chapters as they were executed.
+
+    The cell of parameters that papermill adds is left off the page: it holds folders of this machine, and the panel
+    that every chapter prints says the rest.
+
+    Raises:
+        UserError: a chapter has not been run.
+    """
+    folder = root / "_build" / "stage"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(root / name, folder / name)
+    for notebook in notebooks:
+        executed = executed_copy(root, notebook)
+        if not executed.is_file():
+            raise UserError(
+                f"{executed} does not exist, so chapter {notebook.stem} has not been run; run the book first."
+            )
+        page = nbformat.read(executed, as_version=4)
+        page.cells = [cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+        _drop_live_widgets(page)
+        target = folder / notebook.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(page, target)
+    return folder
+
+
+def _drop_live_widgets(page: nbformat.NotebookNode) -> None:
+    """Without a kernel they are dead; under papermill the only ones are bars that showed some progress."""
+    page.metadata.pop("widgets", None)
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+
+
+def executed_copy(root: Path, notebook: Path) -> Path:
+    return root / "_build" / "executed" / notebook.name
+
+
+def build_site(root: Path, notebooks: Sequence[Path]) -> Path:
+    """Render the staged book to ``_build/html``; every warning counts as an error, and all of them are listed.
+
+    The doctrees of earlier builds are deleted first: over old ones, a page with a warning is not read again and passes.
+
+    Returns:
+        The site's first page.
+
+    Raises:
+        BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
+    """
+    build, source = root / "_build", stage(root, notebooks)
+    for left in ("html", ".doctrees", ".jupyter_cache"):
+        shutil.rmtree(build / left, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", str(source), "--path-output", str(root), "--warningiserror", "--keep-going"]
+    log = build / "site.log"
+    with log.open("w", encoding="utf-8") as out:
+        environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
+    text = text.replace(f"{source}{os.sep}", "")
+    text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)  # MyST-NB counts 10,000 lines to a cell
+    complaints = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR)\b", line)]
+    page = build / "html" / "index.html"
+    if done.returncode or complaints or not page.is_file():
+        listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
+        raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
+    return page
+
+
+# --- all of it --------------------------------------------------------------------------------------------------------
+
+
+def build(
+    preset: str = "smoke",
+    data_root: str = "",
+    runs_dir: str = "",
+    seed: int = 0,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    only: Sequence[str] = (),
+    run: bool = True,
+    site: bool = True,
+    keep_times: bool = False,
+    root: Path | None = None,
+) -> Path | None:
+    """Run the chapters and build the site.
+
+    Args:
+        preset: ``smoke``, ``laptop``, ``colab`` or ``paper``.
+        data_root, runs_dir: as in a chapter, relative to the working directory; no ``runs_dir``: ``_build/runs``.
+        settings: further parameters of chapters.
+        only: names of chapters; then just these are run and no site is built.
+        run: False renders what was executed last time.
+        keep_times: write the times into ``book/results/chapter_times.csv`` (the networks are then trained anew).
+        root: the repository; None: found from the working directory.
+
+    Returns:
+        The site's first page, or None if none was asked for.
+
+    Raises:
+        UserError: something in the arguments is wrong; said before anything runs.
+        BuildError: a chapter or the site failed.
+    """
+    root = (root or find_root()).absolute()
+    every = chapters(root)
+    chosen = select(every, only)
+    if run:
+        recipe.preset(preset, seed=seed)  # refuses an unknown preset
+        values = parameters_of(chosen, {**(settings or {}), "preset": preset, "seed": seed})
+        data_root, runs_dir = _folders(root, data_root, runs_dir, keep_times)
+        values = {notebook: {**v, "data_root": data_root, "runs_dir": runs_dir} for notebook, v in values.items()}
+        measured = _run_all(root, preset, values)
+        if keep_times:
+            print(f"Times recorded in {record(root, preset, measured)}")
+    if only or not site:
+        print(f"Executed copies are in {root / '_build' / 'executed'}; no site was built.")
+        return None
+    began = time.perf_counter()
+    page = build_site(root, every)
+    print(f"Site built in {_clock(time.perf_counter() - began)}: {page}")
+    return page
+
+
+def _run_all(root: Path, preset: str, parameters: Mapping[Path, Mapping[str, Any]]) -> list[Measured]:
+    expected, measured = expected_seconds(root, preset), []
+    total = sum(expected[n.stem] for n in parameters) if all(n.stem in expected for n in parameters) else None
+    count = f"{len(parameters)} chapter" + ("s" if len(parameters) > 1 else "")
+    print(f"{count} at preset {preset}, expected {_clock(total)} in all (minutes:seconds)")
+    for notebook in parameters:  # an old copy must not pass for a new one if an earlier chapter fails
+        executed_copy(root, notebook).unlink(missing_ok=True)
+    width = max(len(notebook.stem) for notebook in parameters)
+    for i, (notebook, values) in enumerate(parameters.items(), 1):
+        progress = Progress(f"[{i}/{len(parameters)}] {notebook.stem:{width}}", expected.get(notebook.stem))
+        progress.start()
+        measured.append(run_chapter(notebook, executed_copy(root, notebook), values, progress))
+        progress.close(measured[-1])
+    return measured
+
+
+def command(
+    preset: Annotated[str, typer.Option(help="smoke, laptop, colab or paper")] = "smoke",
+    data_root: Annotated[str, typer.Option(help="folder with TrainDataset/ and TestDataset/; empty: data/")] = "",
+    runs_dir: Annotated[str, typer.Option(help="where trained networks are kept; empty: _build/runs")] = "",
+    seed: Annotated[int, typer.Option(help="of everything random")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-p", help="key=value, a further parameter of chapters; repeatable")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--chapters", help="run just this chapter, without the site; repeatable")
+    ] = None,
+    run: Annotated[bool, typer.Option("--run/--no-run", help="--no-run renders what was executed last time")] = True,
+    site: Annotated[bool, typer.Option("--site/--no-site", help="--no-site only runs the chapters")] = True,
+    keep_times: Annotated[bool, typer.Option("--record", help="write the measured times to book/results")] = False,
+) -> None:
+    """Run the chapters and build the site in _build/html."""
+    pairs = {}
+    for setting in settings or []:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f'"{setting}" is no setting; write key=value.')
+        if key in STANDARD:
+            raise UserError(f"{key} has an option of its own; write --{key.replace('_', '-')} {value}.")
+        pairs[key] = value
+    build(preset, data_root, runs_dir, seed, settings=pairs, only=only or (), run=run, site=site, keep_times=keep_times)
+
+
+def main() -> None:
+    """As ``kdas book``: what the user can mend is said on standard error, exit code 2."""
+    try:
+        typer.run(command)
+    except UserError as error:
+        print(f"kdas book: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

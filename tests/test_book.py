@@ -1,0 +1,331 @@
+"""The build: what it refuses, what it says of a failure, what it keeps apart; and what every chapter promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from kdas_core import UserError, book
+
+ROOT = Path(__file__).resolve().parents[1]
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
+
+# --- a tiny book ------------------------------------------------------------------------------------------------------
+
+
+def write_chapter(folder: Path, name: str, *cells, parameters: str | None = PARAMETERS) -> Path:
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook = new_notebook(metadata={"kernelspec": kernel}, cells=[new_markdown_cell(f"# {name}")])
+    if parameters is not None:
+        notebook.cells.append(new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    notebook.cells += [new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    path = folder / "book" / f"{name}.ipynb"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(notebook, path)
+    return path
+
+
+def write_toc(folder: Path, *names: str) -> None:
+    lines = ["format: jb-book", "root: book/index", "chapters:", *(f"  - file: book/{name}" for name in names)]
+    (folder / "_toc.yml").write_text("\n".join(lines) + "\n")
+    (folder / "book").mkdir(exist_ok=True)
+    (folder / "book" / "index.md").write_text("# A small book\n")
+
+
+def run_cli(folder: Path, *options: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "kdas_core.book", *options]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def printed(notebook: Path) -> str:
+    cells = nbformat.read(notebook, as_version=4).cells
+    return "".join(o.get("text", "") for c in cells if c.cell_type == "code" for o in c.outputs)
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    write_toc(tmp_path, "01_first")
+    write_chapter(tmp_path, "01_first", "print('ran with seed', seed)")
+    return tmp_path
+
+
+# --- refused before anything runs -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (
+            {"settings": {"sead": "1"}},
+            'no chapter has a parameter "sead"; the known ones are data_root, preset, runs_dir, seed',
+        ),
+        ({"preset": "tiny"}, "tiny"),
+        ({"data_root": "no/such/folder"}, "no/such/folder"),
+        ({"runs_dir": "_toc.yml/runs"}, "_toc.yml/runs cannot be written"),
+        ({"only": ["02_second"]}, 'there is no chapter "02_second"; the chapters are 01_first'),
+    ],
+    ids=["parameter", "preset", "data", "runs", "chapter"],
+)
+def test_a_wrong_argument_is_refused_before_anything_runs(small_book, monkeypatch, arguments, named):
+    monkeypatch.chdir(small_book)
+    with pytest.raises(UserError) as error:
+        book.build(root=small_book, **arguments)
+    assert named.lower() in str(error.value).lower()
+    assert not list(small_book.glob("_build/executed/*"))
+
+
+def test_a_chapter_without_the_tagged_cell_is_refused_and_named(small_book):
+    write_chapter(small_book, "01_first", PARAMETERS, parameters=None)
+    with pytest.raises(UserError, match=r'01_first\.ipynb has no cell tagged "parameters"'):
+        book.build(root=small_book)
+
+
+def test_a_chapter_that_lacks_one_of_the_four_parameters_is_refused(small_book):
+    write_chapter(small_book, "01_first", parameters='preset: str = "smoke"\ndata_root: str = ""\nseed: int = 0')
+    with pytest.raises(UserError, match="lacks runs_dir"):
+        book.build(root=small_book)
+
+
+def test_a_page_that_the_contents_name_must_exist(small_book):
+    write_toc(small_book, "01_first", "02_second")
+    with pytest.raises(UserError, match="names book/02_second, but neither"):
+        book.chapters(small_book)
+
+
+def test_a_further_parameter_reaches_only_the_chapters_that_name_it_and_in_its_own_type(small_book):
+    first = small_book / "book" / "01_first.ipynb"
+    second = write_chapter(small_book, "02_second", parameters=PARAMETERS + "\nrow: int = 3")
+    values = book.parameters_of([first, second], {"row": "7"})
+    assert values == {first: {}, second: {"row": 7}}
+    with pytest.raises(UserError, match='row is "seven"; a value of type int'):
+        book.parameters_of([second], {"row": "seven"})
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def test_chapters_run_with_the_given_parameters_and_the_sources_stay_as_they_were(small_book, monkeypatch):
+    source = write_chapter(
+        small_book,
+        "01_first",
+        "import os, sys\nprint(seed, data_root, runs_dir, sys.executable, os.environ['MPLBACKEND'])",
+    )
+    before = source.read_bytes()
+    (small_book / "polyps").mkdir()
+    monkeypatch.chdir(small_book)
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    book.build(root=small_book, data_root="polyps", runs_dir="my runs", seed=5, site=False)
+    executed = small_book / "_build" / "executed" / "01_first.ipynb"
+    # Relative folders arrive as absolute ones, the kernel is this interpreter, and figures still go into the notebook.
+    folders = f"{small_book / 'polyps'} {small_book / 'my runs'}"
+    assert printed(executed) == f"5 {folders} {sys.executable} module://matplotlib_inline.backend_inline\n"
+    assert source.read_bytes() == before
+    assert os.environ["MPLBACKEND"] == "agg"
+
+
+def test_progress_names_the_chapter_the_elapsed_and_the_expected_time(small_book, capsys):
+    results = small_book / "book" / "results"
+    results.mkdir()
+    row = dict(zip(book.COLUMNS, ["smoke", "01_first", 83.0, 512, "2 CPU cores, no GPU", "2026-01-01"], strict=True))
+    pd.DataFrame([row]).to_csv(results / "chapter_times.csv", index=False)
+    book.build(root=small_book, site=False)
+    assert re.search(r"01_first .*elapsed 0:\d\d, expected 1:23, done, peak memory \d\.\d GB", capsys.readouterr().out)
+
+
+def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_what_was_run(small_book):
+    write_toc(small_book, "01_first", "02_second", "03_third")
+    write_chapter(
+        small_book, "02_second", "print('so far')", "answer = 41\nraise ValueError('not 42')", "print('never')"
+    )
+    write_chapter(small_book, "03_third")
+    done = run_cli(small_book)
+    kept = small_book / "_build" / "executed" / "02_second.ipynb"
+    assert done.returncode != 0
+    assert "Chapter 02_second failed in code cell 3 of 4 (which begins: answer = 41): ValueError: not 42" in done.stderr
+    assert str(kept) in done.stderr
+    assert printed(kept).startswith("so far")
+    assert not (small_book / "_build" / "executed" / "03_third.ipynb").exists()
+    assert not (small_book / "_build" / "html").exists()
+
+
+def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
+    write_chapter(small_book, "01_first", "print('so far')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(book.BuildError, match="Chapter 01_first failed in code cell 3 of 3.*its process died"):
+        book.build(root=small_book)
+
+
+def test_recorded_times_replace_earlier_ones_of_the_same_preset_and_chapter(tmp_path):
+    book.record(tmp_path, "laptop", [book.Measured("01_first", 100.0, 900.0)])
+    book.record(tmp_path, "smoke", [book.Measured("01_first", 9.0, 500.0)])
+    book.record(tmp_path, "smoke", [book.Measured("01_first", 7.04, 600.0)])
+    table = pd.read_csv(tmp_path / book.TIMES)
+    assert list(table.columns) == book.COLUMNS
+    assert table[["preset", "seconds"]].values.tolist() == [["smoke", 7.0], ["laptop", 100.0]]
+    assert book.expected_seconds(tmp_path, "smoke") == {"01_first": 7.0}
+
+
+# --- the site ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_site(small_book):
+    shutil.copy(ROOT / "_config.yml", small_book)
+    shutil.copytree(ROOT / "book" / "_static", small_book / "book" / "_static")
+    shutil.copy(ROOT / "book" / "references.bib", small_book / "book")
+    (small_book / "book" / "index.md").write_text("# A small book\n\nOf {cite}`kdas`.\n\n```{bibliography}\n```\n")
+    return small_book
+
+
+def test_the_site_shows_the_executed_chapters_and_nothing_of_this_machine(small_site):
+    draw = new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
+    draw.metadata["mystnb"] = {"image": {"alt": "A rising line."}}
+    write_chapter(small_site, "01_first", "print('ran with seed', seed)", draw, new_markdown_cell("So $a<b$."))
+    page = book.build(root=small_site, seed=3)
+    assert page == small_site / "_build" / "html" / "index.html"
+    text = (page.parent / "book" / "01_first.html").read_text()
+    assert "ran with seed 3" in text
+    assert 'alt="A rising line."' in text
+    assert str(small_site) not in text
+    assert not foreign_requests(text)
+
+
+def test_a_broken_reference_fails_the_build_and_fails_it_again_over_the_old_doctrees(small_site):
+    write_chapter(small_site, "01_first", new_markdown_cell("See {ref}`nowhere`."))
+    for run in (True, False):  # the second time Sphinx would not read an unchanged page again
+        with pytest.raises(book.BuildError, match=r"01_first\.ipynb, cell 3: WARNING: undefined label: 'nowhere'"):
+            book.build(root=small_site, run=run)
+
+
+# --- what every chapter promises --------------------------------------------------------------------------------------
+
+DRAWS = re.compile(r"\b(plots\.\w+\(|plt\.\w+\()")
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+
+
+def code_cells(chapter: Path) -> list[nbformat.NotebookNode]:
+    return [cell for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "code"]
+
+
+@each_chapter
+def test_a_chapter_opens_with_the_same_parameters_and_begin(chapter):
+    first, second = code_cells(chapter)[:2]
+    assert "parameters" in first.metadata.get("tags", [])
+    values: dict = {}
+    exec(first.source, {}, values)  # our own notebook
+    values.pop("__annotations__", None)
+    assert values == {"preset": "smoke", "data_root": "", "runs_dir": "", "seed": 0}
+    assert "begin(preset, data_root, runs_dir, seed)" in second.source
+
+
+@each_chapter
+def test_a_chapter_is_stored_without_outputs(chapter):
+    cells = code_cells(chapter)
+    assert [i for i, cell in enumerate(cells, 1) if cell.outputs or cell.execution_count] == []
+
+
+@each_chapter
+def test_no_code_cell_is_longer_than_25_lines(chapter):
+    assert [i for i, cell in enumerate(code_cells(chapter), 1) if len(cell.source.splitlines()) > 25] == []
+
+
+@each_chapter
+def test_every_cell_that_draws_has_a_text_for_those_who_cannot_see_it(chapter):
+    bare = []
+    for i, cell in enumerate(code_cells(chapter), 1):
+        draws = DRAWS.search(cell.source) and "def " not in cell.source
+        if draws and "alt=" not in cell.source:  # widgets.explore takes its text as an argument
+            if not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip():
+                bare.append(i)
+    assert bare == [], "code cells without alt text"
+
+
+@each_chapter
+def test_a_chapter_has_three_exercises_each_with_a_solution(chapter):
+    text = "\n".join(cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "markdown")
+    exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*?:label:\s*(\S+)", text)
+    solutions = re.findall(r"\{solution(?:-start)?\}\s*(\S+)", text)
+    assert len(exercises) >= 3
+    assert sorted(exercises) == sorted(solutions)
+
+
+def test_the_contents_name_every_notebook_of_the_book():
+    if not CHAPTERS:
+        pytest.skip("no chapter is written yet")
+    assert sorted(book.chapters(ROOT)) == CHAPTERS
+
+
+# --- the whole book ---------------------------------------------------------------------------------------------------
+
+
+class Images(HTMLParser):
+    """Collects the alt texts of a page's pictures; the theme's logo stands beside the title and needs none."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.alts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        about = dict(attrs)
+        if tag == "img" and "logo__image" not in (about.get("class") or ""):
+            self.alts.append((about.get("alt") or "").strip())
+
+
+def foreign_requests(page: str) -> list[str]:
+    """What a page would fetch from elsewhere when it is opened."""
+    fetched = re.findall(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page)
+    return [address for address in fetched if address]
+
+
+@pytest.fixture(scope="session")
+def whole_book(tmp_path_factory):
+    """The book of this checkout, run at preset smoke and rendered, in a copy."""
+    folder = tmp_path_factory.mktemp("whole") / "kdas"
+    folder.mkdir()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("book", "kdas_core"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    (folder / "data").mkdir()
+    book.build(root=folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_the_whole_book_runs_at_smoke_and_has_all_its_pages(whole_book):
+    site = whole_book / "_build" / "html"
+    assert (site / "index.html").is_file()
+    assert [c.stem for c in CHAPTERS if not (site / "book" / f"{c.stem}.html").is_file()] == []
+
+
+@pytest.mark.slow
+def test_every_picture_of_the_site_has_an_alt_text_and_no_page_fetches_from_elsewhere(whole_book):
+    pages = {page.name: page.read_text() for page in (whole_book / "_build" / "html" / "book").glob("*.html")}
+    assert [name for name, page in pages.items() if not all(Images(page).alts)] == []
+    assert {name: foreign_requests(page) for name, page in pages.items() if foreign_requests(page)} == {}
+
+
+@pytest.mark.slow
+def test_no_chapter_writes_to_standard_error(whole_book):
+    noisy = {}
+    for chapter in CHAPTERS:
+        for i, cell in enumerate(code_cells(whole_book / "_build" / "executed" / chapter.name), 1):
+            said = "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stderr")
+            if said:
+                noisy[f"{chapter.stem}, code cell {i}"] = said[:300]
+    assert noisy == {}, json.dumps(noisy, indent=1)

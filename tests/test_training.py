@@ -1,0 +1,314 @@
+"""The recipe, the loop, masks from a trained network, and the command line around them; on a few tiny synthetic polyps."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import kdas_core.training as training
+from kdas_core import UserError
+from kdas_core.cli import main
+from kdas_core.data.polyps import load_data, read_image
+from kdas_core.data.synthetic import make_dataset
+from kdas_core.inference import predict_folder, probability
+from kdas_core.models import build, freeze
+from kdas_core.notebook import begin
+from kdas_core.recipe import PRESETS, Recipe, parse_settings, preset
+from kdas_core.training import dice_at_half, fit, load_history
+
+TINY = {"image_size": 32, "batch_size": 4, "epochs": 3, "teacher_epochs": 1, "train_images": None, "test_images": 2}
+
+
+@pytest.fixture(scope="session")
+def polyps(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("polyps") / "data", train=10, test=3, size=64)
+
+
+@pytest.fixture(scope="session")
+def data(polyps):
+    return load_data(polyps, validation_fraction=0.2)
+
+
+@pytest.fixture(scope="session")
+def teacher():
+    torch.manual_seed(7)
+    return build("student")  # any frozen network can teach; a small one keeps the test quick
+
+
+# --- recipe ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_paper_preset_is_the_released_recipe():
+    r = preset("paper")
+    assert (r.image_size, r.batch_size, r.epochs, r.learning_rate, r.weight_decay) == (352, 16, 99, 1e-4, 1e-4)
+    assert (r.scales, r.gradient_clamp, r.temperature, r.alpha) == ((0.75, 1.0, 1.25), 0.5, 2.0, 0.3)
+    assert (r.schedule, r.augment, r.soft_masks, r.weighted_bce) == ("constant", False, True, False)
+    assert (r.teacher, r.student) == ("pvt_v2_b2", "pvt_v2_b0")
+
+
+def test_only_smoke_makes_up_its_data():
+    assert [name for name in PRESETS if preset(name).synthetic_images] == ["smoke"]
+
+
+def test_a_recipe_survives_yaml_and_any_knob_changes_the_fingerprint(tmp_path):
+    r = preset("smoke", alpha=0.25)
+    r.to_yaml(tmp_path / "recipe.yaml")
+    assert Recipe.from_yaml(tmp_path / "recipe.yaml") == r
+    others = [replace(r, seed=1), replace(r, alpha=0.3), replace(r, scales=(1.25,)), replace(r, objective="released")]
+    assert len({x.fingerprint() for x in [r, *others]}) == 5
+    assert r.fingerprint("a") != r.fingerprint("b")
+
+
+def test_one_teacher_serves_every_objective_and_alpha():
+    r = preset("laptop")
+    same = [replace(r, objective="released"), replace(r, alpha=0.9), replace(r, epochs=99, learning_rate=1.0)]
+    assert {x.for_teacher().fingerprint() for x in same} == {r.for_teacher().fingerprint()}
+    assert replace(r, seed=1).for_teacher().fingerprint() != r.for_teacher().fingerprint()
+
+
+def test_settings_are_read_with_the_types_of_the_knobs():
+    got = parse_settings(["alpha=1", "scales=[0.75, 1]", "learning_rate=1e-3", "augment=true", "train_images=5"])
+    assert got == {"alpha": 1.0, "scales": [0.75, 1], "learning_rate": 1e-3, "augment": True, "train_images": 5}
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: preset("toy"), 'no preset "toy"; choose one of smoke, laptop, colab, paper'),
+        (lambda: preset("smoke", tau=2), "no knob tau"),
+        (lambda: preset("smoke", image_size=100), "multiple of 32"),
+        (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
+        (lambda: preset("smoke", epochs=0), "epochs is 0"),
+        (lambda: preset("smoke", schedule="step"), "constant or cosine"),
+        (lambda: parse_settings(["alpha"]), "key=value"),
+        (lambda: parse_settings(["aplha=0.1"]), "no knob aplha"),
+        (lambda: parse_settings(["epochs=many"]), "epochs='many' does not fit"),
+        (lambda: parse_settings(["augment=1"]), "augment=1 does not fit"),
+        (lambda: Recipe.from_yaml("nowhere.yaml"), "nowhere.yaml does not exist"),
+    ],
+)
+def test_a_wrong_recipe_is_told_in_a_sentence(make, sentence):
+    with pytest.raises(UserError, match=sentence):
+        make()
+
+
+def test_a_recipe_file_with_an_unknown_knob_is_refused(tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"preset": "smoke", "momentum": 0.9}))
+    with pytest.raises(UserError, match="r.yaml: there is no knob momentum"):
+        Recipe.from_yaml(tmp_path / "r.yaml")
+
+
+# --- the loop --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_its_files_and_its_best_epoch(tmp_path, data, teacher):
+    recipe = preset("smoke", **TINY)
+    folder = fit(recipe, data, tmp_path, teacher=teacher)
+    assert {p.name for p in folder.iterdir()} == {
+        "recipe.yaml",
+        "history.csv",
+        "best.safetensors",
+        "last.ckpt",
+        "metrics.json",
+    }
+    history, metrics = load_history(folder), json.loads((folder / "metrics.json").read_text())
+    terms = ["structure_1", "structure_2", "attention_1", "attention_2", "symmetric", "total"]
+    assert list(history.columns) == ["epoch", *(f"train_{t}" for t in terms), "val_loss", "val_dice", "seconds"]
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert metrics["val_dice"] == history["val_dice"].max()
+    assert metrics["best_epoch"] == history["epoch"][history["val_dice"].idxmax()]
+    assert Recipe.from_yaml(folder / "recipe.yaml") == recipe
+
+
+def test_training_lowers_the_loss(tmp_path, data):
+    recipe = preset("smoke", **TINY | {"epochs": 12, "objective": "supervised"})
+    history = load_history(fit(recipe, data, tmp_path))
+    assert history["train_total"].iloc[-1] < 0.9 * history["train_total"].iloc[0]
+
+
+def test_the_teacher_is_frozen_and_does_not_move(tmp_path, data, teacher):
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    fit(preset("smoke", **TINY), data, tmp_path, teacher=teacher)
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+    assert not teacher.training and all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, data, monkeypatch):
+    recipe = preset("smoke", **TINY | {"objective": "supervised"})
+    folder = fit(recipe, data, tmp_path)
+    monkeypatch.setattr(training, "start_network", lambda *a: pytest.fail("trained again"))
+    assert fit(recipe, data, tmp_path) == folder
+    with pytest.raises(pytest.fail.Exception):
+        fit(replace(recipe, seed=1), data, tmp_path)
+
+
+def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path, data, teacher, monkeypatch):
+    recipe = preset("smoke", **TINY | {"augment": True, "scales": (0.75, 1.25), "image_size": 64})
+    straight = fit(recipe, data, tmp_path / "straight", teacher=teacher)
+    save = training.save_progress
+
+    def power_cut(folder, net, optimiser, history):
+        save(folder, net, optimiser, history)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_progress", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, data, tmp_path / "cut", teacher=teacher)
+    monkeypatch.setattr(training, "save_progress", save)
+    torch.manual_seed(12345)  # a new process would have another random state
+    resumed = fit(recipe, data, tmp_path / "cut", teacher=teacher)
+    ours, theirs = load_history(resumed).drop(columns="seconds"), load_history(straight).drop(columns="seconds")
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    last = [torch.load(f / "last.ckpt", weights_only=True)["network"] for f in (resumed, straight)]
+    assert all(torch.equal(last[0][k], v) for k, v in last[1].items())
+    best = [load_file(f / "best.safetensors") for f in (resumed, straight)]
+    assert all(torch.equal(best[0][k], v) for k, v in best[1].items())
+
+
+def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective():
+    torch.manual_seed(0)
+    a = training.start_network(preset("smoke"), "student")
+    torch.manual_seed(0)
+    b = training.start_network(preset("smoke", objective="released"), "student")
+    assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
+
+
+def test_sizes_of_the_three_scales_are_the_released_ones():
+    batch = {"image": torch.zeros(1, 3, 352, 352), "mask": torch.zeros(1, 1, 352, 352)}
+    sides = [training.resized(batch, s, 352, torch.device("cpu"))[0].shape[-1] for s in preset("paper").scales]
+    assert sides == [256, 352, 448]
+
+
+def test_dice_at_half_counts_as_it_should():
+    mask = torch.zeros(4, 1, 4, 4)
+    mask[:3, :, :2] = 1
+    logits = torch.full((4, 1, 4, 4), -1.0)
+    logits[0, :, :2] = 1  # exact
+    logits[1, :, 1:3] = 1  # half of it
+    assert dice_at_half(logits, mask).tolist() == [1.0, 0.5, 0.0, 1.0]  # missed; empty and rightly so
+
+
+def test_a_loss_that_is_no_number_stops_with_the_images_named(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(training, "objective", lambda *a, **k: lambda s, t, m: {"total": s[0].mean() * float("nan")})
+    with pytest.raises(UserError, match="epoch 1: the loss is nan at"):
+        fit(preset("smoke", **TINY), data, tmp_path)
+
+
+def test_an_unknown_objective_stops_before_anything_is_made(tmp_path, data):
+    with pytest.raises(UserError, match='no objective "kdsa"'):
+        fit(preset("smoke", **TINY, objective="kdsa"), data, tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, data):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written.*--runs-dir"):
+        fit(preset("smoke", **TINY), data, tmp_path / "file" / "runs")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+# --- masks from images -----------------------------------------------------------------------------------------------
+
+
+def test_masks_have_the_name_and_size_of_their_image(tmp_path, polyps):
+    net = freeze(build("student"))
+    images = polyps / "TestDataset" / "Kvasir" / "images"
+    count = predict_folder(net, images, tmp_path / "out", size=64)
+    files = sorted((tmp_path / "out").iterdir())
+    assert count == 3 and [f.stem for f in files] == sorted(f.stem for f in images.iterdir())
+    for f in files:
+        grey = cv2.imread(str(f), cv2.IMREAD_UNCHANGED)
+        image = read_image(next(images.glob(f"{f.stem}.*")))
+        assert grey.dtype == np.uint8 and grey.shape == image.shape[:2]
+        assert np.abs(grey / 255 - probability(net, image, 64)).max() <= 0.5 / 255 + 1e-6
+
+
+def test_no_images_or_no_place_for_masks_are_told_in_a_sentence(tmp_path):
+    net = freeze(build("student"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no images"):
+        predict_folder(net, tmp_path / "empty", tmp_path / "out", size=64)
+    with pytest.raises(UserError, match="not a folder"):
+        predict_folder(net, tmp_path / "missing", tmp_path / "out", size=64)
+    cv2.imwrite(str(tmp_path / "empty" / "a.png"), np.zeros((40, 50, 3), np.uint8))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        predict_folder(net, tmp_path / "empty", tmp_path / "file", size=64)
+
+
+# --- the first cell and the command line ------------------------------------------------------------------------------
+
+
+def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsys, monkeypatch):
+    monkeypatch.setattr("kdas_core.notebook.find_root", lambda: tmp_path)
+    run = begin("smoke", str(polyps), str(tmp_path / "runs"))
+    assert run.data.root == polyps and "synthetic polyps" in capsys.readouterr().out
+    with pytest.raises(UserError, match="nowhere"):
+        begin("smoke", str(tmp_path / "nowhere"), str(tmp_path / "runs"))
+    for name in ("laptop", "colab", "paper"):
+        with pytest.raises(UserError, match="data.TrainDataset is not there.*kdas data synthetic"):
+            begin(name, "", str(tmp_path / "runs"))
+    made = begin("smoke", "", str(tmp_path / "runs"), synthetic_images=6, synthetic_test_images=1)
+    assert made.data.synthetic and len(made.data.train) + len(made.data.validation) == 6
+
+
+def kdas(*arguments):
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "kdas_core.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, timeout=300)
+
+
+def test_the_command_line_from_data_to_scores(tmp_path):
+    """As a user would: make data, train, predict, evaluate; every step reads what the one before wrote."""
+    data, runs, out = tmp_path / "data", tmp_path / "runs", tmp_path / "masks"
+    assert kdas("data", "synthetic", "--out", data, "--train", 8, "--test", 2).returncode == 0
+    assert "nothing wrong" in kdas("data", "check", data).stdout
+    settings = [f"--set={k}={v}" for k, v in (TINY | {"epochs": 1, "train_images": 4, "teacher": "pvt_v2_b0"}).items()]
+    trained = kdas("train", "--objective", "kdas", "--data-root", data, "--runs-dir", runs, "--seed", 3, *settings)
+    assert trained.returncode == 0, trained.stderr
+    (folder,) = runs.glob("kdas-seed3-*")
+    assert (folder / "metrics.json").is_file() and list(runs.glob("teacher-seed3-*"))
+    for name in ("CVC-300", "Kvasir"):
+        images = data / "TestDataset" / name / "images"
+        made = kdas(
+            "predict", "--weights", folder / "best.safetensors", "--images", images, "--out", out / name, "--size", 32
+        )
+        assert made.returncode == 0, made.stderr
+    scored = kdas(
+        *("evaluate", "--pred-root", out, "--gt-root", data / "TestDataset", "--datasets", "CVC-300,Kvasir"),
+        *("--json", tmp_path / "out.json", "--verbose"),
+    )
+    assert scored.returncode == 0, scored.stderr
+    results = json.loads((tmp_path / "out.json").read_text())
+    assert set(results) == {"CVC-300", "Kvasir"} and 0 <= results["Kvasir"]["dice"] <= 1
+    assert len(results["Kvasir"]["per_image"]) == 2
+    assert "CVC-300" in scored.stdout and "meanDic" in scored.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (["train", "--preset", "toy"], 'There is no preset "toy"'),
+        (["train", "--objective", "toy"], 'There is no objective "toy"'),
+        (["train", "--set", "colour=red"], "there is no knob colour"),
+        (["train", "--data-root", "/nowhere"], "/nowhere"),
+        (["weights", "/nowhere.pth"], "/nowhere.pth does not exist"),
+        (["predict", "--weights", "/nowhere.pth", "--images", "x", "--out", "y"], "/nowhere.pth does not exist"),
+        (["evaluate"], "--pred-root"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(arguments, sentence, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["kdas", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and sentence.lower() in error.lower() and error.count("\n") == 1
