@@ -32,6 +32,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from kdas_core import UserError, recipe
+from kdas_core.notebook import find_root
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
 STANDARD = ("preset", "data_root", "runs_dir", "seed")  # the parameters that every chapter takes
@@ -52,19 +53,6 @@ class Measured:
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------
-
-
-def find_root() -> Path:
-    """The repository: the first folder with a ``_toc.yml`` at or above the working directory, else above this package.
-
-    Raises:
-        UserError: there is none.
-    """
-    for start in (Path.cwd(), Path(__file__).resolve().parent):
-        for folder in (start, *start.parents):
-            if (folder / "_toc.yml").is_file():
-                return folder
-    raise UserError(f"There is no _toc.yml in {Path.cwd()} or above it; run this in a checkout of the book.")
 
 
 def chapters(root: Path) -> list[Path]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from kdas_core.data.polyps import denormalise
 from kdas_core.evaluation.metrics import THRESHOLDS, image_curves, image_metrics
@@ -226,8 +227,13 @@ def cut_at(image: np.ndarray, grey: np.ndarray, mask: np.ndarray, threshold: flo
     return figure
 
 
-def paired_differences(differences: Mapping[str, np.ndarray]) -> Figure:
-    """Histograms of a difference per image, one panel a comparison, all on one scale; the mean is a vertical line."""
+def paired_differences(differences: Mapping[str, np.ndarray], images: str = "") -> Figure:
+    """Histograms of a difference per image, one panel a comparison, all on one scale; the mean is a vertical line.
+
+    Args:
+        differences: title of a panel → the differences, shape (n,).
+        images: which images these are, for the axis.
+    """
     figure, axes = plt.subplots(1, len(differences), figsize=(3.4 * len(differences), 2.8), squeeze=False, sharey=True)
     limit = max(0.05, *(float(np.abs(values).max()) for values in differences.values()))
     for axis, (name, values) in zip(axes[0], differences.items()):
@@ -236,7 +242,8 @@ def paired_differences(differences: Mapping[str, np.ndarray]) -> Figure:
         axis.axvline(values.mean(), color=RED, lw=2, label=f"mean {values.mean():+.3f}")
         axis.set(title=name, xlabel="difference of Dice")
         axis.legend(loc="upper left")
-    axes[0, 0].set_ylabel("images")
+    axes[0, 0].yaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].set_ylabel(f"images\n{images}" if images else "images")
     return figure
 
 
@@ -376,7 +383,7 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
             colour = next((c for kind, c in COLOUR_OF_TERM.items() if term.startswith(kind)), "#555555")
             if value > 0:
                 axis.barh(i, value - low, left=low, color=colour)
-                axis.text(value * 1.1, i, f"{value:.2g}", va="center", fontsize=9)
+                axis.text(value * 1.1, i, f"{value:.3g}", va="center", fontsize=9)
             else:
                 axis.plot(low * 1.15, i, "o", mfc="white", mec=RED, clip_on=False)
                 axis.text(low * 1.4, i, "exactly 0", va="center", fontsize=9, color=RED, weight="bold")
@@ -528,16 +535,18 @@ def through_cells(image: Tensor, mask: Tensor, strides: Sequence[int] = (4, 8, 1
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps of all anchors, each where its anchor lies in the picture; one scale for all.
+    """The assignment maps of all anchors, each where its anchor lies in the picture; one scale for all, 1 = an equal share.
 
     Args:
         assignment: (N, h, w) with N = side², sums to 1 over N at each position.
     """
-    side = round(len(assignment) ** 0.5)
-    rows = {f"row {i + 1}": list(assignment[i * side : (i + 1) * side]) for i in range(side)}
+    side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
+    rows = {f"row {i + 1}": list(relative[i * side : (i + 1) * side]) for i in range(side)}
     columns = [f"column {j + 1}" for j in range(side)]
-    figure = grid(rows, columns, size=1.3, vmin=float(assignment.min()), vmax=float(assignment.max()))
-    figure.colorbar(figure.axes[0].images[0], ax=figure.axes, shrink=0.7, label="assignment")
+    figure = grid(rows, columns, size=1.3, vmin=float(relative.min()), vmax=float(relative.max()))
+    figure.set_layout_engine("compressed")
+    bar = figure.colorbar(figure.axes[0].images[0], ax=figure.axes, shrink=0.7, label="× equal share")
+    bar.formatter.set_useOffset(False)
     return figure
 
 
@@ -553,16 +562,16 @@ def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
     cell = picture.shape[0] / (side + 2)
     figure, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.5))
     left.imshow(picture)
-    corner = ((anchor % side + 1) * cell, (anchor // side + 1) * cell)
+    corner = ((anchor % side + 1) * cell - 0.5, (anchor // side + 1) * cell - 0.5)
     left.add_patch(plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2))
-    share = float(assignment[anchor].mean())
-    drawn = right.imshow(as_map(assignment[anchor]))
-    left.set_title(f"anchor {anchor + 1}: its cell")
-    right.set_title(f"assigned to it: {100 * share:.1f} %")
+    drawn = right.imshow(as_map(assignment[anchor]) * len(assignment))
+    left.set_title(f"cell of anchor {anchor + 1}")
+    right.set_title("assigned to it")
     for axis in (left, right):
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    figure.colorbar(drawn, ax=right, shrink=0.9)
+    bar = figure.colorbar(drawn, ax=right, shrink=0.9, label="× equal share")
+    bar.formatter.set_useOffset(False)
     return figure
 
 
@@ -570,7 +579,7 @@ def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
 
 
 def edge_band(mask: Tensor, width: int) -> Tensor:
-    """True where a pixel lies at most ``width`` pixels (of a square) from the outline of the mask; bool (B, 1, H, W)."""
+    """True where a pixel lies at most ``width`` pixels from the outline of the mask; bool (B, 1, H, W)."""
     solid, side = (mask >= 0.5).float(), 2 * width + 1
     grown = max_pool2d(solid, side, stride=1, padding=width)
     shrunk = -max_pool2d(-solid, side, stride=1, padding=width)
@@ -621,4 +630,162 @@ def probabilities_by_place(probability: Tensor, places: Mapping[str, Tensor], bi
         axis.hist(values, np.linspace(0, 1, bins + 1), weights=weights, histtype="step", lw=2, color=colour, label=name)
     axis.set(xlabel="the teacher's probability of polyp", ylabel="pixels of the group, %", yscale="log")
     axis.legend(loc="upper center")
+    return figure
+
+
+# --- chapter 6: training ---
+
+
+def at_true_size(pictures: Mapping[str, np.ndarray], inches: float = 7.0) -> Figure:
+    """Pictures side by side, each drawn as large as it is in pixels compared with the others."""
+    heights, widths = zip(*(picture.shape[:2] for picture in pictures.values()))
+    size = (inches, inches * max(heights) / sum(widths) + 0.4)
+    figure, axes = plt.subplots(1, len(pictures), figsize=size, width_ratios=widths)
+    for axis, (title, picture) in zip(np.atleast_1d(axes), pictures.items()):
+        axis.imshow(picture)
+        axis.set(xticks=[], yticks=[], title=title, anchor="S")
+        axis.spines[:].set_visible(False)
+    return figure
+
+
+def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) -> Figure:
+    """A gradient of two elements, clamped element by element to ±limit (left) and shortened to length limit (right).
+
+    Args:
+        angle: of the gradient, degrees from the first axis.
+    """
+    gradient = length * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
+    ways = {"elements clamped": np.clip(gradient, -limit, limit), "norm clipped": gradient * min(1, limit / length)}
+    figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.9))
+    borders = (
+        plt.Rectangle((-limit, -limit), 2 * limit, 2 * limit, fill=False, ls="--", ec="#888888"),
+        plt.Circle((0, 0), limit, fill=False, ls="--", ec="#888888"),
+    )
+    for axis, border, (name, after) in zip(axes, borders, ways.items()):
+        cosine = min(1.0, after @ gradient / np.linalg.norm(after) / length)
+        axis.add_patch(border)
+        for arrow, colour in ((gradient, "#bbbbbb"), (after, BLUE)):
+            axis.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2.5, "shrinkB": 0})
+        axis.set(xlim=(-0.6, 1.3), ylim=(-0.6, 1.3), xticks=[-0.5, 0, 0.5, 1], yticks=[-0.5, 0, 0.5, 1], aspect="equal")
+        axis.set_title(f"{name}: turned by {np.degrees(np.arccos(cosine)):.0f}°")
+    return figure
+
+
+def cosine_by_limit(cosines: pd.DataFrame, limit: float) -> Figure:
+    """Cosine between a gradient and its clamped self over the limit of the clamp (the index); ``limit`` is marked."""
+    figure, axis = plt.subplots(figsize=(6, 2.8))
+    for name, colour in zip(cosines, PALETTE):
+        axis.plot(cosines.index, cosines[name], color=colour, marker="o", ms=3, label=name)
+    axis.axvline(limit, color="#888888", ls="--", lw=1)
+    axis.annotate(f" ±{limit:g}, the recipe's", (limit, 0.02), color="#555555", xycoords=("data", "axes fraction"))
+    axis.set(xscale="log", xlabel="every element clamped to ± this", ylabel="cosine", ylim=(None, 1.02))
+    axis.legend(loc="best")
+    return figure
+
+
+def schedules(rates: Mapping[str, Sequence[float]]) -> Figure:
+    """Learning rates over the optimiser steps of a training."""
+    figure, axis = plt.subplots(figsize=(6, 2.6))
+    for (name, values), colour in zip(rates.items(), PALETTE):
+        axis.plot(np.arange(1, len(values) + 1), values, color=colour, label=name, lw=2)
+    axis.set(xlabel="optimiser step", ylabel="learning rate", ylim=(0, None))
+    axis.legend(loc="lower left", bbox_to_anchor=(0.1, 0))
+    return figure
+
+
+def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) -> Figure:
+    """Left: every term of an objective over the epochs (the index), log scale. Right: validation Dice of several runs.
+
+    The epoch that is kept, the one with the highest validation Dice, has a ring.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1))
+    for name, colour in zip(terms, (BLUE, SKY, ORANGE, RED, GREEN, PURPLE)):
+        dashed = {"color": "black", "ls": "--"} if name == "total" else {"color": colour}
+        left.plot(terms.index, terms[name].clip(lower=1e-6), marker="o", ms=3, label=name.replace("_", " "), **dashed)
+    left.set(yscale="log", xlabel="epoch", title="terms of the objective, training images")
+    left.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    for name, history in students.items():
+        best = history.loc[history["val_dice"].idxmax()]
+        colour = COLOUR_OF.get(name)
+        right.plot(history["epoch"], history["val_dice"], marker="o", ms=3, color=colour, label=name)
+        right.plot(best["epoch"], best["val_dice"], "o", ms=11, mfc="none", mec=colour, mew=2)
+    right.set(xlabel="epoch", title="Dice on the validation split", ylim=(0, 1))
+    right.legend()
+    return figure
+
+
+def optimism(bias: pd.DataFrame, epochs: int) -> Figure:
+    """How much too high a reported score is, over the number of checkpoints (the index); ``epochs`` is marked."""
+    figure, axis = plt.subplots(figsize=(6, 3))
+    for name, colour in zip(bias, PALETTE):
+        axis.plot(bias.index, bias[name], color=colour, marker="o", ms=3, label=name)
+    axis.axvline(epochs, color="#888888", ls="--", lw=1)
+    axis.annotate(f"{epochs} epochs ", (epochs, 0.5), color="#555555", ha="right", xycoords=("data", "axes fraction"))
+    axis.set(xscale="log", xlabel="checkpoints to choose from", ylabel="reported − true Dice")
+    axis.axhline(0, color="#888888", lw=0.8)
+    axis.legend(loc="upper left", title="the best is chosen on")
+    return figure
+
+
+# --- chapter 1: data ---
+
+
+def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
+    """Rows and columns of a square window on the mask's edge, at the edge pixel that is nearest to the picture's centre.
+
+    Args:
+        mask: bool (H, W) with at least one True. side: pixels; at most H and W.
+    """
+    height, width = mask.shape
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    inner = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+    edge = mask & ~inner if (mask & ~inner).any() else mask
+    rows, columns = np.nonzero(edge)
+    nearest = np.argmin((rows - height / 2) ** 2 + (columns - width / 2) ** 2)
+    top = int(np.clip(rows[nearest] - side // 2, 0, height - side))
+    left = int(np.clip(columns[nearest] - side // 2, 0, width - side))
+    return slice(top, top + side), slice(left, left + side)
+
+
+def trivial_predictors(shares: np.ndarray) -> Figure:
+    """How large the polyps are, and what two predictors that never look would score on a polyp of each size.
+
+    Args:
+        shares: the polyp's share of each image, in (0, 1].
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3))
+    median = float(np.median(shares))
+    left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=SKY)
+    left.axvline(100 * median, color="black", lw=1)
+    left.annotate(f" median {100 * median:.1f} %", (100 * median, left.get_ylim()[1]), va="top")
+    left.set(xlabel="polyp's share of the image, %", ylabel="training images")
+    p = np.linspace(0.001, 0.999, 400)
+    right.plot(100 * p, 1 - p, "--", color=BLUE, label="all background: accuracy")
+    right.plot(100 * p, 0 * p, "-", color=BLUE, label="all background: Dice")
+    right.plot(100 * p, p, "--", color=ORANGE, label="all foreground: accuracy")
+    right.plot(100 * p, 2 * p / (1 + p), "-", color=ORANGE, label="all foreground: Dice")
+    right.axvline(100 * median, color="black", lw=1)
+    right.set(xlabel="polyp's share of the image, %", ylabel="score", ylim=(-0.03, 1.03))
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return figure
+
+
+def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False) -> Figure:
+    """One row of dots for each group of values, and a black tick at its median.
+
+    Args:
+        values: group → its values. colours: one a group (any matplotlib colour); empty: all blue.
+    """
+    figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
+    scatter = np.random.default_rng(0)
+    for row, (name, numbers_of) in enumerate(values.items()):
+        height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
+        colour = colours[row] if len(colours) else BLUE
+        axis.scatter(numbers_of, height, s=22, color=colour, alpha=0.75, linewidth=0.3, edgecolor="black")
+        axis.plot([np.median(numbers_of)] * 2, [row - 0.42, row + 0.42], color="black", lw=2.5)
+    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
+    axis.invert_yaxis()
+    if log:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
     return figure

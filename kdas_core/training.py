@@ -95,9 +95,9 @@ def fit(
         row = {"epoch": epoch, **{f"train_{name}": value for name, value in sums.items()}}
         row |= validate(net, held_out, recipe.batch_size, accelerator.device)
         row["seconds"] = round(time.perf_counter() - started, 2)
-        history.append(row)
-        if row["val_dice"] == max(r["val_dice"] for r in history):
+        if all(row["val_dice"] > earlier["val_dice"] for earlier in history):  # of equal epochs the first stays
             save_weights(accelerator.unwrap_model(net), folder / "best.safetensors", epoch=epoch)
+        history.append(row)
         save_progress(folder, net, optimiser, history)
 
     write_metrics(folder, recipe, net, history)
@@ -138,7 +138,8 @@ def batches(dataset: PolypDataset, recipe: Recipe, epoch: int) -> tqdm:
     """The batches of an epoch, in an order that depends on the seed and the epoch alone."""
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
     loader = DataLoader(dataset, recipe.batch_size, sampler=order.tolist())
-    return tqdm(loader, desc=f"{recipe.objective}, epoch {epoch}/{recipe.epochs}", leave=False)
+    quiet = "TQDM_DISABLE" in os.environ  # a bar in a notebook does not read this itself
+    return tqdm(loader, desc=f"{recipe.objective}, epoch {epoch}/{recipe.epochs}", leave=False, disable=quiet)
 
 
 def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -192,7 +193,12 @@ def resume(folder: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tu
 
 
 def save_progress(folder: Path, net: nn.Module, optimiser: torch.optim.Optimizer, history: list[dict]) -> None:
-    """``last.ckpt`` and ``history.csv``, each written beside and renamed, so that neither is ever half there."""
+    """``history.csv`` and ``last.ckpt``, each written beside and renamed, so that neither is ever half there.
+
+    ``last.ckpt`` comes last: cut off between the two, a run does the epoch again and writes its row again.
+    """
+    pd.DataFrame(history).to_csv(folder / "history.csv.part", index=False)
+    os.replace(folder / "history.csv.part", folder / "history.csv")
     state = {
         "network": net.state_dict(),
         "optimiser": optimiser.state_dict(),
@@ -201,8 +207,6 @@ def save_progress(folder: Path, net: nn.Module, optimiser: torch.optim.Optimizer
     }
     torch.save(state, folder / "last.ckpt.part")
     os.replace(folder / "last.ckpt.part", folder / "last.ckpt")
-    pd.DataFrame(history).to_csv(folder / "history.csv.part", index=False)
-    os.replace(folder / "history.csv.part", folder / "history.csv")
 
 
 def write_metrics(folder: Path, recipe: Recipe, net: nn.Module, history: list[dict]) -> None:

@@ -52,8 +52,8 @@ def released_attention_term(
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
         temperature: τ > 0.
-        positive_targets_only: count negative targets as 0, the rule of PyTorch at the time of the release. With ``False`` they
-            give NaN, as on current PyTorch. The student's gradient is the same.
+        positive_targets_only: count negative targets as 0, as earlier versions of PyTorch did. With ``False`` they give NaN, as on
+            current PyTorch. The student's gradient is the same.
 
     Returns:
         A scalar, not bounded below; NaN under the current rule.
