@@ -75,7 +75,9 @@ def main() -> None:
     options = parser.parse_args()
     t = measure(options.size, options.batch, options.rounds)
     print(f"{options.size} px, batch {options.batch}, {torch.get_num_threads()} threads of {os.cpu_count()} cores")
-    for name, what in zip("ABCD", ("supervised student", "teacher forward", "KDAS, frozen teacher", "KDAS, teacher's graph")):
+    for name, what in zip(
+        "ABCD", ("supervised student", "teacher forward", "KDAS, frozen teacher", "KDAS, teacher's graph")
+    ):
         print(f"  {name}  {what:24s} {1000 * t[name]:8.1f} ms")
     print(f"  C / (A + B) = {t['C'] / (t['A'] + t['B']):.3f}")
     print(f"  D / C       = {t['D'] / t['C']:.2f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -29,7 +29,9 @@ def data_synthetic(
 
 
 @data_app.command("check")
-def data_check(root: Annotated[Path, typer.Argument(help="Folder with TrainDataset and TestDataset.")] = Path("data")) -> None:
+def data_check(
+    root: Annotated[Path, typer.Argument(help="Folder with TrainDataset and TestDataset.")] = Path("data"),
+) -> None:
     """Open every image and mask and list what is wrong; exit code 1 if anything is."""
     from kdas_core.data.polyps import check_folder
 
@@ -44,7 +46,7 @@ def data_check(root: Annotated[Path, typer.Argument(help="Folder with TrainDatas
 def weights(
     file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
     role: Annotated[str, typer.Option(help="teacher or student")] = "teacher",
-    backbone: Annotated[Optional[str], typer.Option(help="timm backbone, if not the role's own")] = None,
+    backbone: Annotated[str | None, typer.Option(help="timm backbone, if not the role's own")] = None,
 ) -> None:
     """Say whether a file of weights is whole and fits the network."""
     from kdas_core.models import build, count_parameters
@@ -61,7 +63,9 @@ def train(
     data_root: Annotated[str, typer.Option(help="Folder in PraNet's layout; empty: data/")] = "",
     runs_dir: Annotated[str, typer.Option(help="Where runs are kept; empty: runs/")] = "",
     seed: int = 0,
-    set_: Annotated[Optional[list[str]], typer.Option("--set", help="A knob of the recipe, key=value; repeatable.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A knob of the recipe, key=value; repeatable.")
+    ] = None,
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
     from kdas_core.losses import knobs_of
@@ -80,7 +84,7 @@ def predict(
     images: Annotated[Path, typer.Option(help="Folder of images.")],
     out: Annotated[Path, typer.Option(help="Folder for the grey PNGs.")],
     role: Annotated[str, typer.Option(help="teacher or student")] = "student",
-    backbone: Annotated[Optional[str], typer.Option(help="timm backbone, if not the role's own")] = None,
+    backbone: Annotated[str | None, typer.Option(help="timm backbone, if not the role's own")] = None,
     size: Annotated[int, typer.Option(help="Side of the square that the network sees.")] = 352,
 ) -> None:
     """Write one 8-bit grey PNG per image, same stem, same size."""
@@ -96,11 +100,11 @@ def predict(
 
 @app.command()
 def evaluate(
-    pred_root: Annotated[Optional[Path], typer.Option(help="P in P/<set>/*.png")] = None,
-    gt_root: Annotated[Optional[Path], typer.Option(help="G in G/<set>/masks/*")] = None,
+    pred_root: Annotated[Path | None, typer.Option(help="P in P/<set>/*.png")] = None,
+    gt_root: Annotated[Path | None, typer.Option(help="G in G/<set>/masks/*")] = None,
     datasets: Annotated[str, typer.Option(help="Names of the sets, with commas between.")] = "",
-    json_file: Annotated[Optional[Path], typer.Option("--json", help="Write the results here.")] = None,
-    config: Annotated[Optional[Path], typer.Option(help="The release's YAML file instead of the roots.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
+    config: Annotated[Path | None, typer.Option(help="The release's YAML file instead of the roots.")] = None,
     minmax: Annotated[bool, typer.Option(help="Stretch each prediction to 0..255 first.")] = False,
     verbose: Annotated[bool, typer.Option(help="Print the table.")] = False,
 ) -> None:
@@ -120,9 +124,7 @@ def evaluate(
         print(table(results).round(3).to_string())
 
 
-@app.command(
-    "book", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
-)
+@app.command("book", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def book_(context: typer.Context) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
     from kdas_core import book

@@ -109,7 +109,9 @@ class Run:
         index = getattr(self.data, split) if split in ("train", "validation") else self.data.tests[split]
         dataset = PolypDataset(index.take(range(min(count, len(index)))), self.recipe.image_size)
         items = list(dataset)
-        stacked: dict[str, Tensor] = {key: torch.stack([i[key] for i in items]).to(self.device) for key in ("image", "mask")}
+        stacked: dict[str, Tensor] = {
+            key: torch.stack([i[key] for i in items]).to(self.device) for key in ("image", "mask")
+        }
         return {**stacked, "name": [i["name"] for i in items]}
 
     def times(self, chapter: str) -> pd.DataFrame:
@@ -157,7 +159,9 @@ def _panel(run: Run) -> str:
     else:
         device = f"CPU, {os.cpu_count()} cores"
     kind = "synthetic polyps" if data.synthetic else "images"
-    teacher = f"released weights, {run.released_teacher.name}" if run.released_teacher else f"{recipe.teacher}, trained here"
+    teacher = (
+        f"released weights, {run.released_teacher.name}" if run.released_teacher else f"{recipe.teacher}, trained here"
+    )
     return "\n".join(
         [
             f"preset   {recipe.preset} (seed {recipe.seed}, {recipe.image_size} px)",

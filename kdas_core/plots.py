@@ -99,7 +99,9 @@ def grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), size: float =
         imshow: for maps, e.g. ``vmin=0, vmax=1, cmap="gray"``.
     """
     columns = max(len(row) for row in rows.values())
-    figure, axes = plt.subplots(len(rows), columns, figsize=(size * columns + 0.4, size * len(rows) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(size * columns + 0.4, size * len(rows) + 0.3), squeeze=False
+    )
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -161,7 +163,7 @@ def story(here: str) -> Figure:
             bbox={"boxstyle": "round,pad=0.45", "facecolor": BLUE if mine else "#eef2f5", "edgecolor": "none"},
         )
         if i:
-            axis.annotate("", (i - 0.42, 0), (i - 0.58, 0), arrowprops={"arrowstyle": "->", "color": "#888888"})
+            axis.annotate("", (i - 0.42, 0), (i - 0.58, 0), arrowprops={"arrowstyle": "-", "color": "#aaaaaa"})
     axis.set(xlim=(-0.6, len(STORY) - 0.4), ylim=(-0.5, 0.5))
     axis.axis("off")
     return figure
@@ -419,7 +421,11 @@ def numbers(maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: f
 
 
 def map_table(
-    images: Tensor, masks: Tensor, logits: Mapping[str, Tensor], shares: Mapping[str, Tensor] | None = None, size: float = 1.6
+    images: Tensor,
+    masks: Tensor,
+    logits: Mapping[str, Tensor],
+    shares: Mapping[str, Tensor] | None = None,
+    size: float = 1.6,
 ) -> Figure:
     """One row an image: the picture, its logit maps on one scale for all, its distributions each on its own scale.
 
@@ -434,7 +440,10 @@ def map_table(
     limit = max(float(np.quantile(values.abs().float().cpu().numpy(), 0.995)) for values in logits.values())
     for i, line in enumerate(axes):
         line[0].imshow(outlined(images[i], masks[i]))
-        drawn = [axis.imshow(as_map(v[i]), cmap="PuOr_r", vmin=-limit, vmax=limit) for axis, v in zip(line[1:], logits.values())]
+        drawn = [
+            axis.imshow(as_map(v[i]), cmap="PuOr_r", vmin=-limit, vmax=limit)
+            for axis, v in zip(line[1:], logits.values())
+        ]
         for axis, values in zip(line[1 + len(logits) :], shares.values()):
             axis.imshow(as_map(values[i]), cmap="magma")
         for axis in line[1:]:
@@ -461,7 +470,9 @@ def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, a
     left.set(xticks=[], yticks=[0, height - 1], title=f"row {row} asks")
     middle.barh(range(height), as_map(weights)[row], height=1.0, color=BLUE)
     middle.axhline(row, color=RED, lw=1)
-    middle.set(ylim=(height - 0.5, -0.5), xlim=(0, 1.02), yticks=[], title="weights", xlabel="0 to 1", xticks=[0, 0.5, 1])
+    middle.set(
+        ylim=(height - 0.5, -0.5), xlim=(0, 1.02), yticks=[], title="weights", xlabel="0 to 1", xticks=[0, 0.5, 1]
+    )
     right.plot(as_map(logits)[row], color=RED, label="row of P", lw=1.2)
     right.plot(as_map(attended)[row], color=BLUE, label="row of A(P)", lw=1.2)
     limit = 1.05 * float(logits.abs().max())
@@ -487,7 +498,9 @@ def pixels_by_temperature(
         axis.text(temperatures[0], level, f" {name}, {level:,.0f} px", va="bottom", fontsize=8, color="#555555")
     axis.axvline(used, color="#bbbbbb", lw=1)
     axis.text(used, 1, f" τ = {used:g}", fontsize=8, color="#555555")
-    axis.set(xscale="log", yscale="log", xlabel="temperature τ", ylabel="effective number of pixels", ylim=(0.8, 2.5 * total))
+    axis.set(
+        xscale="log", yscale="log", xlabel="temperature τ", ylabel="effective number of pixels", ylim=(0.8, 2.5 * total)
+    )
     axis.xaxis.set_major_formatter("{x:g}")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -778,7 +791,7 @@ def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (),
     """
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
-    for row, (name, numbers_of) in enumerate(values.items()):
+    for row, (_name, numbers_of) in enumerate(values.items()):
         height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
         colour = colours[row] if len(colours) else BLUE
         axis.scatter(numbers_of, height, s=22, color=colour, alpha=0.75, linewidth=0.3, edgecolor="black")

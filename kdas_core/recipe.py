@@ -24,7 +24,9 @@ class Recipe:
     # Networks: names of timm backbones; pretrained = start from ImageNet weights.
     teacher: str = "pvt_v2_b2"
     student: str = "pvt_v2_b0"
-    teacher_weights: str = ""  # a file; relative to the repository. Used if it is there, otherwise the teacher is trained.
+    teacher_weights: str = (
+        ""  # a file; relative to the repository. Used if it is there, otherwise the teacher is trained.
+    )
     pretrained_teacher: bool = True
     pretrained_student: bool = True
     # Data

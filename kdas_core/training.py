@@ -84,7 +84,9 @@ def fit(
                 of_teacher = None if teacher is None else teacher_logits(teacher, images)
                 terms = terms_of(net(images), of_teacher, mask)
                 if not torch.isfinite(terms["total"]):
-                    raise UserError(f"{folder.name}, epoch {epoch}: the loss is {terms['total']:.3g} at {batch['name']}.")
+                    raise UserError(
+                        f"{folder.name}, epoch {epoch}: the loss is {terms['total']:.3g} at {batch['name']}."
+                    )
                 optimiser.zero_grad()
                 accelerator.backward(terms["total"])
                 nn.utils.clip_grad_value_(net.parameters(), recipe.gradient_clamp)

@@ -90,7 +90,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
         # torch reports a refused global as pickle.UnpicklingError, everything below is a damaged file
-        raise UserError(f"{path} is damaged or cut short ({_first_sentence(error)}); fetch or write it again.") from None
+        raise UserError(
+            f"{path} is damaged or cut short ({_first_sentence(error)}); fetch or write it again."
+        ) from None
     except pickle.UnpicklingError as error:
         if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
             raise UserError(
