@@ -92,7 +92,8 @@ def predict_files(net: nn.Module, files: list[Path], out: str | Path, size: int)
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name, p in tqdm(predict_maps(net, files, size), total=len(files), desc=f"masks to {out.name}", leave=False):
+        maps, quiet = predict_maps(net, files, size), "TQDM_DISABLE" in os.environ
+        for name, p in tqdm(maps, total=len(files), desc=f"masks to {out.name}", leave=False, disable=quiet):
             encoded = cv2.imencode(".png", np.rint(p * 255).astype(np.uint8))[1]
             (out / f"{name}.png.part").write_bytes(encoded.tobytes())
             os.replace(out / f"{name}.png.part", out / f"{name}.png")

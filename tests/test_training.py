@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import kdas_core.training as training
@@ -172,6 +173,36 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path
     assert all(torch.equal(last[0][k], v) for k, v in last[1].items())
     best = [load_file(f / "best.safetensors") for f in (resumed, straight)]
     assert all(torch.equal(best[0][k], v) for k, v in best[1].items())
+
+
+def test_a_cut_between_two_files_loses_no_row(tmp_path, data, monkeypatch):
+    """history.csv of the last epoch is written, last.ckpt is not: the run does that epoch again and ends complete."""
+    recipe = preset("smoke", **TINY | {"objective": "supervised"})
+    straight = fit(recipe, data, tmp_path / "straight")
+    replace_file, saves = os.replace, []
+
+    def power_cut(source, target):
+        if str(target).endswith("last.ckpt"):
+            saves.append(target)
+            if len(saves) == recipe.epochs:
+                raise KeyboardInterrupt
+        replace_file(source, target)
+
+    monkeypatch.setattr(training.os, "replace", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        fit(recipe, data, tmp_path / "cut")
+    monkeypatch.setattr(training.os, "replace", replace_file)
+    resumed = fit(recipe, data, tmp_path / "cut")
+    ours, theirs = load_history(resumed).drop(columns="seconds"), load_history(straight).drop(columns="seconds")
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_of_equally_good_epochs_the_first_is_kept_and_named(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *a: {"val_loss": 1.0, "val_dice": 0.5})
+    folder = fit(preset("smoke", **TINY | {"objective": "supervised"}), data, tmp_path)
+    with safe_open(folder / "best.safetensors", framework="pt") as best:
+        assert best.metadata()["epoch"] == "1"
+    assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == 1
 
 
 def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective():
