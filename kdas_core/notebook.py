@@ -87,8 +87,7 @@ class Run:
     @property
     def released_teacher(self) -> Path | None:
         """The file of released teacher weights, if the preset names one and it is there."""
-        file = self.root / self.recipe.teacher_weights
-        return file if self.recipe.teacher_weights and file.is_file() else None
+        return self.root / self.recipe.teacher_weights if self.recipe.teacher_weights else None
 
     def _network(self, what: str, **knobs: Any) -> nn.Module:
         key = f"{what} {sorted(knobs.items())}"
@@ -144,6 +143,8 @@ def begin(preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: 
         UserError: unknown preset or knob, or no data and a preset that needs some.
     """
     recipe, root = recipe_of(preset, seed=seed, **knobs), find_root()
+    if not (root / recipe.teacher_weights).is_file():  # so that a student's fingerprint says which teacher it had
+        recipe = replace(recipe, teacher_weights="")
     runs = Path(runs_dir).expanduser() if runs_dir else root / "runs"
     data = open_data(recipe, data_root, default=root / "data", made=runs)
     use_style()

@@ -292,6 +292,21 @@ def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsy
     assert made.data.synthetic and len(made.data.train) + len(made.data.validation) == 6
 
 
+def test_released_weights_are_the_teacher_where_they_are_and_change_the_students_run(tmp_path, polyps, monkeypatch):
+    monkeypatch.setattr("kdas_core.notebook.find_root", lambda: tmp_path)
+    without = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
+    assert without.released_teacher is None
+    (tmp_path / "teacher_weights").mkdir()
+    net = build("teacher", backbone="pvt_v2_b0")
+    torch.save(net.state_dict(), tmp_path / "teacher_weights" / "PolypPVT.pth")
+    having = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
+    assert having.folder("teacher") is None and not having.teacher().training
+    assert all(
+        torch.equal(a, b.cpu()) for a, b in zip(net.state_dict().values(), having.teacher().state_dict().values())
+    )
+    assert having.recipe.fingerprint() != without.recipe.fingerprint()
+
+
 def kdas(*arguments):
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "kdas_core.cli", *map(str, arguments)]

@@ -24,6 +24,8 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image
+from timm.data import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
+from timm.data import IMAGENET_DEFAULT_STD as IMAGENET_STD
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -33,8 +35,6 @@ from kdas_core.data.augment import augment_pair
 FULL_COUNTS = {"CVC-300": 60, "CVC-ClinicDB": 62, "Kvasir": 100, "CVC-ColonDB": 380, "ETIS-LaribPolypDB": 196}
 TEST_SETS = tuple(FULL_COUNTS)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 SYNTHETIC_NOTE = "dataset.json"  # written by kdas_core.data.synthetic.make_dataset, and by nothing else
 THRESHOLD = 128  # a mask's grey value from which a pixel is polyp
 
