@@ -470,9 +470,8 @@ def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, a
     left.set(xticks=[], yticks=[0, height - 1], title=f"row {row} asks")
     middle.barh(range(height), as_map(weights)[row], height=1.0, color=BLUE)
     middle.axhline(row, color=RED, lw=1)
-    middle.set(
-        ylim=(height - 0.5, -0.5), xlim=(0, 1.02), yticks=[], title="weights", xlabel="0 to 1", xticks=[0, 0.5, 1]
-    )
+    most = float(weights.max())
+    middle.set(ylim=(height - 0.5, -0.5), xlim=(0, 1.05 * most), yticks=[], title="looks at", xlabel="weight")
     right.plot(as_map(logits)[row], color=RED, label="row of P", lw=1.2)
     right.plot(as_map(attended)[row], color=BLUE, label="row of A(P)", lw=1.2)
     limit = 1.05 * float(logits.abs().max())
@@ -493,9 +492,11 @@ def pixels_by_temperature(
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     for name, values in effective.items():
         axis.plot(temperatures, values, marker="o", ms=3, label=name)
-    for level, name in ((polyp, "polyp"), (total, "whole map")):
+    for level, name, end, side in ((polyp, "polyp", -1, "right"), (total, "whole map", 0, "left")):
         axis.axhline(level, color="#777777", ls="--", lw=1)
-        axis.text(temperatures[0], level, f" {name}, {level:,.0f} px", va="bottom", fontsize=8, color="#555555")
+        axis.text(
+            temperatures[end], level, f"{name}, {level:,.0f} px", va="bottom", ha=side, fontsize=8, color="#555555"
+        )
     axis.axvline(used, color="#bbbbbb", lw=1)
     axis.text(used, 1, f" τ = {used:g}", fontsize=8, color="#555555")
     axis.set(
@@ -506,10 +507,10 @@ def pixels_by_temperature(
     return figure
 
 
-def by_temperature(figure_data: Mapping[float, Tensor], mask: Tensor, size: float = 1.7) -> Figure:
+def by_temperature(shares: Mapping[float, Tensor], mask: Tensor, size: float = 1.7) -> Figure:
     """One distribution at several temperatures, each on its own scale from 0 to its largest value, with the mask's outline."""
-    figure, axes = plt.subplots(1, len(figure_data), figsize=(size * len(figure_data), size + 0.4), squeeze=False)
-    for axis, (temperature, share) in zip(axes[0], figure_data.items()):
+    figure, axes = plt.subplots(1, len(shares), figsize=(size * len(shares), size + 0.4), squeeze=False)
+    for axis, (temperature, share) in zip(axes[0], shares.items()):
         axis.imshow(as_map(share), cmap="magma", vmin=0)
         axis.contour(as_map(mask), levels=[0.5], colors="#00c8a0", linewidths=0.9)
         axis.set(xticks=[], yticks=[], title=f"τ = {temperature:g}")
