@@ -773,6 +773,7 @@ def trivial_predictors(shares: np.ndarray) -> Figure:
     left.axvline(100 * median, color="black", lw=1)
     left.annotate(f" median {100 * median:.1f} %", (100 * median, left.get_ylim()[1]), va="top")
     left.set(xlabel="polyp's share of the image, %", ylabel="training images")
+    left.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     p = np.linspace(0.001, 0.999, 400)
     right.plot(100 * p, 1 - p, "--", color=BLUE, label="all background: accuracy")
     right.plot(100 * p, 0 * p, "-", color=BLUE, label="all background: Dice")
@@ -788,14 +789,14 @@ def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (),
     """One row of dots for each group of values, and a black tick at its median.
 
     Args:
-        values: group → its values. colours: one a group (any matplotlib colour); empty: all blue.
+        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value; empty: all blue.
     """
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
     for row, (_name, numbers_of) in enumerate(values.items()):
         height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
         colour = colours[row] if len(colours) else BLUE
-        axis.scatter(numbers_of, height, s=22, color=colour, alpha=0.75, linewidth=0.3, edgecolor="black")
+        axis.scatter(numbers_of, height, s=40 if len(colours) else 22, c=colour, linewidth=0.3, edgecolor="black")
         axis.plot([np.median(numbers_of)] * 2, [row - 0.42, row + 0.42], color="black", lw=2.5)
     axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
     axis.invert_yaxis()
