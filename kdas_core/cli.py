@@ -33,7 +33,7 @@ def data_check(
     root: Annotated[Path, typer.Argument(help="Folder with TrainDataset and TestDataset.")] = Path("data"),
 ) -> None:
     """Open every image and mask and list what is wrong; exit code 1 if anything is."""
-    from kdas_core.data.polyps import check_folder
+    from kdas_core.data.pairs import check_folder
 
     folders = [root / "TrainDataset", *sorted(p for p in (root / "TestDataset").glob("*") if p.is_dir())]
     problems = [problem for folder in folders for problem in check_folder(folder)]

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
-from kdas_core.data.polyps import list_images, normalise, read_image, resize_image
+from kdas_core.data.pairs import list_images, read_image
+from kdas_core.data.polyps import normalise, resize_image
 
 
 @torch.inference_mode()

@@ -17,21 +17,8 @@ from torch.utils.data import DataLoader
 
 from kdas_core import UserError
 from kdas_core.data import augment, synthetic
-from kdas_core.data.polyps import (
-    TEST_SETS,
-    Pair,
-    PairIndex,
-    PolypDataset,
-    check_folder,
-    denormalise,
-    index_pairs,
-    load_data,
-    normalise,
-    read_image,
-    read_mask,
-    resize_pair,
-    split_validation,
-)
+from kdas_core.data.pairs import TEST_SETS, Pair, PairIndex, check_folder, index_pairs, read_image, read_mask
+from kdas_core.data.polyps import PolypDataset, denormalise, load_data, normalise, resize_pair, split_validation
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 import kdas_core.training as training
 from kdas_core import UserError
 from kdas_core.cli import main
-from kdas_core.data.polyps import load_data, read_image
+from kdas_core.data.pairs import read_image
+from kdas_core.data.polyps import load_data
 from kdas_core.data.synthetic import make_dataset
 from kdas_core.inference import predict_folder, probability
 from kdas_core.models import build, freeze

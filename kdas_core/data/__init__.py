@@ -1,13 +1,15 @@
-"""Polyp images and masks: the folder layout (`polyps`), paired augmentation (`augment`), synthetic polyps (`synthetic`)."""
+"""Polyp images and masks: folders (`pairs`), what a network takes (`polyps`), augmentation (`augment`), synthetic polyps (`synthetic`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdas_core import UserError
-from kdas_core.data.polyps import PolypData, load_data
-from kdas_core.data.synthetic import VERSION, make_dataset
 from kdas_core.recipe import Recipe
+
+if TYPE_CHECKING:
+    from kdas_core.data.polyps import PolypData
 
 SPLIT_SEED = 0  # one split for every run: runs with different seeds are compared on the same images
 
@@ -23,6 +25,9 @@ def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) 
     Raises:
         UserError: the folder does not hold the layout, or there is no data and the preset needs some.
     """
+    from kdas_core.data.polyps import load_data  # here, so that what only reads folders does not wait for PyTorch
+    from kdas_core.data.synthetic import VERSION, make_dataset
+
     root = Path(data_root).expanduser() if data_root else default
     if not data_root and not (default / "TrainDataset").is_dir():
         if not recipe.synthetic_images:

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.polyps import FULL_COUNTS, SYNTHETIC_NOTE, TEST_SETS, rng_for
+from kdas_core.data.pairs import FULL_COUNTS, SYNTHETIC_NOTE, TEST_SETS
+from kdas_core.data.polyps import rng_for
 
 VERSION = 1  # raise when the same seed would no longer give the same pictures
 

@@ -22,7 +22,7 @@ import pandas as pd
 from PIL import Image
 
 from kdas_core import UserError
-from kdas_core.data.polyps import SUFFIXES, is_synthetic, list_images, read_mask
+from kdas_core.data.pairs import SUFFIXES, is_synthetic, list_images, read_mask
 from kdas_core.evaluation.metrics import (
     ALL_METRICS,
     CURVES,

@@ -13,7 +13,7 @@ import pandas as pd
 import yaml
 
 from kdas_core import UserError
-from kdas_core.data.polyps import FULL_COUNTS
+from kdas_core.data.pairs import FULL_COUNTS
 from kdas_core.evaluation.metrics import ALL_METRICS
 
 if TYPE_CHECKING:
