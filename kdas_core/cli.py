@@ -1,4 +1,4 @@
-"""The command line: ``kdas data | weights | train | predict | evaluate | book``."""
+"""The command line: ``kdas data | weights | train | predict | evaluate | compare | book``."""
 
 from __future__ import annotations
 
@@ -86,8 +86,10 @@ def predict(
     role: Annotated[str, typer.Option(help="teacher or student")] = "student",
     backbone: Annotated[str | None, typer.Option(help="timm backbone, if not the role's own")] = None,
     size: Annotated[int, typer.Option(help="Side of the square that the network sees.")] = 352,
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 8,
+    afresh: Annotated[bool, typer.Option(help="Predict again what is there already.")] = False,
 ) -> None:
-    """Write one 8-bit grey PNG per image, same stem, same size."""
+    """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on where it stopped."""
     import torch
 
     from kdas_core.inference import predict_folder
@@ -95,7 +97,8 @@ def predict(
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = freeze(build(role, weights=weights, backbone=backbone)).to(device)
-    print(f"{predict_folder(net, images, out, size)} masks in {out}")
+    count = predict_folder(net, images, out, size, batch_size=batch_size, afresh=afresh)
+    print(f"{count} masks in {out}")
 
 
 @app.command()
@@ -103,25 +106,58 @@ def evaluate(
     pred_root: Annotated[Path | None, typer.Option(help="P in P/<set>/*.png")] = None,
     gt_root: Annotated[Path | None, typer.Option(help="G in G/<set>/masks/*")] = None,
     datasets: Annotated[str, typer.Option(help="Names of the sets, with commas between.")] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results here.")] = None,
-    config: Annotated[Path | None, typer.Option(help="The release's YAML file instead of the roots.")] = None,
-    minmax: Annotated[bool, typer.Option(help="Stretch each prediction to 0..255 first.")] = False,
+    config: Annotated[Path | None, typer.Option(help="The release's eval.yaml instead of these three.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the results to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for JSON, CSV, Markdown and LaTeX.")] = None,
+    convention: Annotated[str, typer.Option(help="released, min-max, binary or pranet")] = "released",
+    strict: Annotated[bool, typer.Option(help="Undefined values are NaN, as released.")] = False,
+    surface: Annotated[bool, typer.Option(help="HD95 and boundary IoU as well.")] = False,
+    drop_repeats: Annotated[bool, typer.Option(help="Count repeated images once.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads; by default one a processor.")] = None,
     verbose: Annotated[bool, typer.Option(help="Print the table.")] = False,
 ) -> None:
     """Score grey masks with the 13 metrics of the released evaluation, and Dice and IoU at 0.5."""
-    from kdas_core.evaluation import evaluate_sets
-    from kdas_core.evaluation.report import from_config, table, write_json
+    from kdas_core.evaluation import METRICS, evaluate_sets
+    from kdas_core.evaluation.report import from_config, read_config, table, verbose_table, write_all, write_json
 
+    settings = {"convention": convention, "strict": strict, "surface": surface, "workers": workers}
+    settings["drop_repeats"] = drop_repeats
     if config:
-        results = from_config(config, minmax=minmax)
+        results, shown = from_config(config, **settings), read_config(config)["metrics"]
     elif pred_root and gt_root and datasets:
-        results = evaluate_sets(pred_root, gt_root, [d.strip() for d in datasets.split(",")], minmax=minmax)
+        results = evaluate_sets(pred_root, gt_root, [d.strip() for d in datasets.split(",")], **settings)
+        shown = [metric for metric in table(results) if metric in (*METRICS, "dice", "iou", "hd95", "boundary_iou")]
     else:
         raise UserError("Say --pred-root, --gt-root and --datasets, or --config.")
     if json_file:
         write_json(results, json_file)
-    if verbose or not json_file:
-        print(table(results).round(3).to_string())
+    if out:
+        write_all(results, out)
+    if verbose or not (json_file or out or config):
+        print(verbose_table(results, shown))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="metrics.json of one method, from kdas evaluate")],
+    b: Annotated[Path, typer.Argument(help="metrics.json of the other")],
+    metric: Annotated[str, typer.Option(help="Any metric in the two files.")] = "dice",
+    groups: Annotated[Path | None, typer.Option(help="CSV dataset,name,group: the video of each frame.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this file as well.")] = None,
+) -> None:
+    """Is A better than B? Image by image: mean difference, 95 % interval, Wilcoxon p, Holm over the sets."""
+    from tabulate import tabulate
+
+    from kdas_core.evaluation import statistics
+    from kdas_core.evaluation.report import CAVEATS, read_per_image
+
+    tables = read_per_image(a), read_per_image(b)
+    frame = statistics.compare(*tables, metric=metric, groups=statistics.read_groups(groups) if groups else None)
+    if csv:
+        frame.to_csv(csv)
+    print(f"{metric}, A = {a}, B = {b}")
+    print(tabulate(frame.reset_index(), headers="keys", showindex=False, floatfmt=".4f"))
+    print("\n".join(f"{name}: {CAVEATS[name]}" for name in frame.index if name in CAVEATS))
 
 
 @app.command("book", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

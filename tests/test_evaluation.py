@@ -18,18 +18,17 @@ from PIL import Image
 from kdas_core import UserError
 from kdas_core.evaluation import (
     ALL_METRICS,
+    CONVENTIONS,
     METRICS,
     THRESHOLDS,
     baselines,
     evaluate,
     evaluate_sets,
-    from_config,
     image_curves,
     image_metrics,
     minmax_grey,
-    table,
-    write_json,
 )
+from kdas_core.evaluation.report import from_config, table, write_json
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {**dict.fromkeys(METRICS, 1e-9), "wFm": 1e-6}
@@ -180,10 +179,10 @@ def test_every_grey_level_falls_on_the_side_that_a_float_comparison_puts_it():
 
 
 @settings(max_examples=60, deadline=None)
-@given(pairs(), st.booleans())
-def test_every_metric_is_a_number_in_its_range(pair, minmax):
+@given(pairs(), st.sampled_from(list(CONVENTIONS)))
+def test_every_metric_is_a_number_in_its_range(pair, rules):
     pred, gt = pair
-    scores = image_metrics(minmax_grey(pred) if minmax else pred, gt)
+    scores = image_metrics(pred, gt, rules=rules)
     assert tuple(scores) == ALL_METRICS
     for metric, value in scores.items():
         most = gt.size / (gt.size - 1) if metric.endswith("Em") else 1
@@ -222,12 +221,12 @@ def test_an_unsure_map_loses_mean_dice_and_minmax_gives_it_back(tmp_path):
     save(tmp_path / "P" / "1.png", np.where(disc(), 180, 75).astype(np.uint8))
     as_saved, stretched = (
         evaluate(tmp_path / "P", tmp_path / "G"),
-        evaluate(tmp_path / "P", tmp_path / "G", minmax=True),
+        evaluate(tmp_path / "P", tmp_path / "G", convention="min-max"),
     )
     assert as_saved.summary["dice"] == stretched.summary["dice"] == 1
     assert as_saved.summary["meanDic"] < 0.7 < 0.99 < stretched.summary["meanDic"]
-    assert (as_saved.convention, stretched.convention) == ("as saved", "min–max")
-    assert table({"A": stretched})["prediction"].tolist() == ["min–max"]
+    assert (as_saved.convention, stretched.convention) == ("released", "min-max")
+    assert table({"A": stretched})["convention"].tolist() == ["min-max"]
 
 
 def test_minmax_stretches_to_the_full_range_and_makes_a_constant_map_black():
@@ -245,8 +244,8 @@ def test_maximum_of_a_set_is_taken_of_the_average_curve(golden_folders):
         assert result.summary[metric] == pytest.approx(result.per_image[metric].mean()), metric
 
 
-def test_processes_do_not_change_a_digit(folders):
-    assert evaluate(*folders, processes=2).summary == evaluate(*folders).summary
+def test_workers_do_not_change_a_digit(folders):
+    assert evaluate(*folders, workers=3).summary == evaluate(*folders, workers=1).summary
 
 
 def test_baselines_are_what_predicting_everything_or_nothing_scores(folders):
@@ -320,7 +319,7 @@ def spoil_suffix(pred_dir, gt_dir):
     ("spoil", "says"),
     [
         (spoil_colour, r"1\.png is in colour"),
-        (spoil_depth, r"1\.png has more than 8 bits"),
+        (spoil_depth, r"1\.png does not have 8 bits"),
         (spoil_mask, r"masks.1\.png .*cannot be read"),
         (spoil_all_masks, "holds no mask"),
         (spoil_suffix, "holds no prediction"),
@@ -405,8 +404,8 @@ def released_config(folders, tmp_path, **changes) -> Path:
 def test_a_released_eval_yaml_runs_unchanged_and_writes_the_metrics_it_chose(folders, tmp_path):
     results = from_config(released_config(folders, tmp_path))
     header, line = (tmp_path / "results" / "result_all.csv").read_text().splitlines()
-    assert header == "dataset,n,images,prediction,wFm,meanDic,mae"
-    assert line.split(",")[:4] == ["A", "3", "3", "as saved"]
+    assert header == "dataset,n,images,convention,wFm,meanDic,mae"
+    assert line.split(",")[:4] == ["A", "3", "3", "released"]
     assert float(line.split(",")[5]) == pytest.approx(results["A"].summary["meanDic"], abs=1e-6)
 
 

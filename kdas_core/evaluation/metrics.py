@@ -29,17 +29,17 @@ NaN):
 - ``Sm`` of a polyp whose centroid lies in the first row or column: a quadrant without pixels has weight 0, adds
   nothing.
 
-``dice`` and ``iou``, which are not part of the released 13, cut at grey ≥ 128 and are 1 when prediction and mask are
-both empty.
+A map is read by the rules of a :class:`~kdas_core.evaluation.conventions.Convention`; all above is the first of them,
+``released``. Three measures of ours have fixed rules of their own: ``dice`` and ``iou`` cut at one half and are 1 when
+prediction and mask are both empty; ``soft_dice`` is the number in the training log of the KDAS release.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-
 import numpy as np
 from scipy import ndimage
+
+from kdas_core.evaluation.conventions import RELEASED, Convention
 
 METRICS = (
     "meanDic",
@@ -58,8 +58,8 @@ METRICS = (
 )
 """The released 13, in the released order."""
 
-ALL_METRICS = (*METRICS, "dice", "iou")
-"""The released 13, then ours at one threshold."""
+ALL_METRICS = (*METRICS, "dice", "iou", "soft_dice")
+"""The released 13, then ours."""
 
 CURVES = ("Dic", "IoU", "Sen", "Spe", "Em")
 """The measures that depend on the threshold, as the metrics' names abbreviate them."""
@@ -67,54 +67,42 @@ CURVES = ("Dic", "IoU", "Sen", "Spe", "Em")
 THRESHOLDS = np.linspace(1, 0, 256)
 """From 1 (only pure white is foreground) down to 0 (everything is)."""
 
-HALF = 128
-"""The lowest grey level that counts as foreground, in a mask and in ``dice`` and ``iou``."""
-
 EPS = np.finfo(np.float64).eps
 
-# [threshold, grey level] -> is a pixel of this level foreground? As floats on purpose, see the module's docstring.
-_FOREGROUND = (np.arange(256) / 255)[None, :] >= THRESHOLDS[:, None]
 
-
-def minmax_grey(pred: np.ndarray) -> np.ndarray:
-    """Stretch a grey map to 0 … 255, as the saving scripts of PraNet and Polyp-PVT do before they write it.
-
-    The darkest pixel becomes 0 and the lightest 255, whatever the network said, rounded to the nearest grey level. A
-    constant map has no darkest and lightest pixel and becomes black, as it does there.
-
-    Args:
-        pred: uint8, (H, W).
-
-    Returns:
-        uint8, (H, W). A map that spans 0 … 255 already comes back unchanged.
-    """
-    low, high = int(pred.min()), int(pred.max())
-    if low == high:
-        return np.zeros_like(pred)
-    levels = np.clip((np.arange(256) - low) * 255 / (high - low), 0, 255)
-    return np.rint(levels).astype(np.uint8)[pred]
-
-
-def dice(pred: np.ndarray, gt: np.ndarray) -> float:
-    """Dice of the prediction cut at grey ≥ 128, ``2|P ∩ G| / (|P| + |G|)``; 1 when both are empty."""
-    cut = pred >= HALF
+def dice(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
+    """Dice of the prediction cut at one half, ``2|P ∩ G| / (|P| + |G|)``; 1 when both are empty."""
+    cut = (convention.values(pred) >= 0.5)[pred]
     size = int(cut.sum()) + int(gt.sum())
     return 2 * int((cut & gt).sum()) / size if size else 1.0
 
 
-def iou(pred: np.ndarray, gt: np.ndarray) -> float:
-    """Intersection over union of the prediction cut at grey ≥ 128, ``|P ∩ G| / |P ∪ G|``; 1 when both are empty."""
-    cut = pred >= HALF
-    union = int((cut | gt).sum())
-    return int((cut & gt).sum()) / union if union else 1.0
+def iou(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
+    """Intersection over union of the prediction cut at one half, ``|P ∩ G| / |P ∪ G|``; 1 when both are empty."""
+    overlap = dice(pred, gt, convention)
+    return overlap / (2 - overlap)
 
 
-def mean_absolute_error(pred: np.ndarray, gt: np.ndarray) -> float:
-    """Mean of ``|pred/255 − gt|`` over the pixels, in [0, 1]; the one metric of which less is better."""
-    return float(np.abs(pred / 255 - gt).mean())
+def soft_dice(pred: np.ndarray, gt: np.ndarray) -> float:
+    """Dice without a cut, ``(2 Σ p·g + 1) / (Σ p + Σ g + 1)``, on the map stretched to [0, 1] (a constant map is black).
+
+    This is the number in the training log of the KDAS release, as far as a map of 8 bits keeps it. It has its own rules
+    under every convention: stretching hides how sure the network is, and the 1 makes two empty maps agree.
+    """
+    low, high = int(pred.min()), int(pred.max())
+    values = np.clip((np.arange(256) - low) / max(high - low, 1), 0, 1)
+    counts, polyp = np.bincount(pred.ravel(), minlength=256), np.bincount(pred[gt], minlength=256)
+    return float((2 * values @ polyp + 1) / (values @ counts + polyp.sum() + 1))
 
 
-def image_curves(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> dict[str, np.ndarray]:
+def mean_absolute_error(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
+    """Mean of ``|p − g|`` over the pixels, p in [0, 1], in [0, 1]; the one of the 13 of which less is better."""
+    return float(np.abs(convention.values(pred)[pred] - gt).mean())
+
+
+def image_curves(
+    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
+) -> dict[str, np.ndarray]:
     """The five measures at each of the 256 thresholds.
 
     Args:
@@ -130,9 +118,11 @@ def image_curves(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> dict
 
     Source: E-measure, Fan et al., IJCAI 2018; the others are ratios of counts.
     """
-    _check(pred, gt)
+    check_pair(pred, gt)
     histogram = np.bincount(pred.ravel() + np.where(gt.ravel(), 256, 0), minlength=512).reshape(2, 256)
-    false_positive, true_positive = _FOREGROUND @ histogram[0], _FOREGROUND @ histogram[1]
+    # [threshold, grey level] → is a pixel of this level foreground? As floats on purpose, see the module's docstring.
+    foreground_at = convention.values(pred)[None, :] >= THRESHOLDS[:, None]
+    false_positive, true_positive = foreground_at @ histogram[0], foreground_at @ histogram[1]
     background, foreground = (int(n) for n in histogram.sum(axis=1))
 
     overlap = true_positive > 0
@@ -183,7 +173,7 @@ def _enhanced_alignment(
     return total / (pixels - 1)
 
 
-def s_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> float:
+def s_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED) -> float:
     """Structure measure: half likeness of object and background, half of the four quadrants about the centroid.
 
     Args:
@@ -195,28 +185,30 @@ def s_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> float:
     Returns:
         A number in [0, 1]; a negative sum counts as 0.
 
-    Source: Fan et al., ICCV 2017; standard deviations divide by N.
+    Source: Fan et al., ICCV 2017; standard deviations divide by N (convention ``pranet``: N − 1).
     """
-    _check(pred, gt)
-    grey = pred / 255
+    check_pair(pred, gt)
+    grey, matlab = convention.values(pred)[pred], convention.matlab
     share = gt.mean()
     if share == 0 or share == 1:
         return float(grey.mean() if share else 1 - grey.mean())
-    objects = share * _object_likeness(grey[gt]) + (1 - share) * _object_likeness(1 - grey[~gt])
-    score = (objects + _region_likeness(grey, gt, strict)) / 2
+    objects = share * _object_likeness(grey[gt], matlab) + (1 - share) * _object_likeness(1 - grey[~gt], matlab)
+    score = (objects + _region_likeness(grey, gt, strict, matlab)) / 2
     return float(max(score, 0.0)) if not np.isnan(score) else float("nan")
 
 
-def _object_likeness(values: np.ndarray) -> float:
+def _object_likeness(values: np.ndarray, matlab: bool) -> float:
     """Near 1 when the values are high and alike: ``2x / (x² + 1 + σ)``."""
-    mean = values.mean()
-    return 2 * mean / (mean**2 + 1 + values.std() + EPS)
+    mean, deviation = values.mean(), values.std(ddof=1 if matlab and len(values) > 1 else 0)
+    return 2 * mean / (mean**2 + 1 + deviation + EPS)
 
 
-def _region_likeness(grey: np.ndarray, gt: np.ndarray, strict: bool) -> float:
+def _region_likeness(grey: np.ndarray, gt: np.ndarray, strict: bool, matlab: bool) -> float:
     rows, columns = np.nonzero(gt)
-    # The centroid's own row and column belong to the lower right quadrant; halves round to even.
-    y, x = int(np.rint(rows.mean())), int(np.rint(columns.mean()))
+    if matlab:  # counts from 1, rounds halves up, and 1:y holds row y: the centroid's row lies above the cut
+        y, x = int(np.floor(rows.mean() + 1.5)), int(np.floor(columns.mean() + 1.5))
+    else:  # the centroid's row lies below the cut; halves round to even
+        y, x = int(np.rint(rows.mean())), int(np.rint(columns.mean()))
     total = 0.0
     for part in np.s_[:y, :x], np.s_[:y, x:], np.s_[y:, :x], np.s_[y:, x:]:
         if gt[part].size:
@@ -241,7 +233,9 @@ def _structural_similarity(x: np.ndarray, y: np.ndarray) -> float:
     return 1.0 if denominator == 0 else 0.0
 
 
-def weighted_f_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> float:
+def weighted_f_measure(
+    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
+) -> float:
     """F-measure of a grey map in which an error costs less near others of its kind and near the polyp.
 
     An error inside the polyp is eased by the errors around it (7×7 Gaussian, σ = 5), an error outside weighs 1 at the
@@ -256,18 +250,20 @@ def weighted_f_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -
     Returns:
         A number in [0, 1].
 
-    Source: Margolin et al., CVPR 2014; beyond the border the Gaussian sees the border's own pixels repeated.
+    Source: Margolin et al., CVPR 2014; beyond the border the Gaussian sees the border's own pixels repeated (convention
+    ``pranet``: black).
     """
-    _check(pred, gt)
+    check_pair(pred, gt)
     if not gt.any():
-        return float("nan") if strict else float(not pred.any())
-    error = np.abs(pred / 255 - gt)
+        return float("nan") if strict else float(not convention.values(pred)[pred].any())
+    error = np.abs(convention.values(pred)[pred] - gt)
     distance, nearest = ndimage.distance_transform_edt(~gt, return_indices=True)
     # Outside, a pixel carries the error of its nearest polyp pixel, so the Gaussian at the rim sees only polyp errors.
     carried = error[tuple(nearest)]
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 5**2))
     kernel /= kernel.sum()
-    eased = ndimage.correlate1d(ndimage.correlate1d(carried, kernel, 0, mode="nearest"), kernel, 1, mode="nearest")
+    border = "constant" if convention.matlab else "nearest"
+    eased = ndimage.correlate1d(ndimage.correlate1d(carried, kernel, 0, mode=border), kernel, 1, mode=border)
     inside = np.minimum(error, eased)[gt]
     outside = (error * (2 - 0.5 ** (distance / 5)))[~gt]
     recall = 1 - inside.mean()
@@ -276,101 +272,8 @@ def weighted_f_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -
     return float(2 * recall * precision / (recall + precision + EPS))
 
 
-@dataclass(frozen=True)
-class ImageScore:
-    """What one image contributes to a set: five curves and five single numbers."""
-
-    curves: dict[str, np.ndarray]
-    scalars: dict[str, float]
-
-    def metrics(self) -> dict[str, float]:
-        """The image's 15 numbers."""
-        return summarise(self.curves, self.scalars)
-
-
-def score_image(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> ImageScore:
-    """Everything there is to measure on one image; arguments as in :func:`image_metrics`."""
-    scalars = {
-        "wFm": weighted_f_measure(pred, gt, strict),
-        "Sm": s_measure(pred, gt, strict),
-        "mae": mean_absolute_error(pred, gt),
-        "dice": dice(pred, gt),
-        "iou": iou(pred, gt),
-    }
-    return ImageScore(image_curves(pred, gt, strict), scalars)
-
-
-def image_metrics(pred: np.ndarray, gt: np.ndarray, strict: bool = False) -> dict[str, float]:
-    """The 13 released metrics of one image, then ``dice`` and ``iou`` at grey ≥ 128.
-
-    Args:
-        pred: grey map, uint8, (H, W).
-        gt: mask, bool, (H, W).
-        strict: as released, NaN included; the module's docstring says what replaces it otherwise.
-
-    Returns:
-        ``{metric: value}`` in the order of ``ALL_METRICS``.
-
-    Raises:
-        ValueError: not a uint8 map and a bool mask of the same two-dimensional shape.
-
-    >>> mask = np.zeros((60, 80), bool); mask[20:40, 20:50] = True
-    >>> scores = image_metrics(np.where(mask, 255, 0).astype(np.uint8), mask)
-    >>> scores["dice"], round(scores["meanDic"], 4)
-    (1.0, 0.997)
-    """
-    return score_image(pred, gt, strict).metrics()
-
-
-def summarise(curves: Mapping[str, np.ndarray], scalars: Mapping[str, float]) -> dict[str, float]:
-    """Mean and maximum of each curve beside the single numbers, in the order of ``ALL_METRICS``.
-
-    The same for an image and for a set: a set's curves and scalars are the averages over its images.
-    """
-    numbers = dict(scalars)
-    for name, curve in curves.items():
-        numbers[f"mean{name}"], numbers[f"max{name}"] = float(curve.mean()), float(curve.max())
-    return {name: numbers[name] for name in ALL_METRICS}
-
-
-@dataclass
-class SetScore:
-    """Adds up the scores of a set. It keeps one sum of curves and 15 numbers an image, never the images."""
-
-    names: list[str] = field(default_factory=list)
-    rows: list[dict[str, float]] = field(default_factory=list)
-    _curves: dict[str, np.ndarray] = field(default_factory=lambda: {name: np.zeros(len(THRESHOLDS)) for name in CURVES})
-
-    def add(self, name: str, score: ImageScore) -> None:
-        """Count one image in."""
-        for curve in CURVES:
-            self._curves[curve] += score.curves[curve]
-        self.names.append(name)
-        self.rows.append(score.metrics())
-
-    def extend(self, scores: Iterable[tuple[str, ImageScore]]) -> SetScore:
-        """Count a stream of images in; returns itself."""
-        for name, score in scores:
-            self.add(name, score)
-        return self
-
-    @property
-    def curves(self) -> dict[str, np.ndarray]:
-        """The curves averaged over the images, each of shape (256,)."""
-        if not self.names:
-            raise ValueError("A set without images has no score.")
-        return {name: total / len(self.names) for name, total in self._curves.items()}
-
-    def summary(self) -> dict[str, float]:
-        """The set's 15 numbers, in the order of ``ALL_METRICS``."""
-        curves = self.curves
-        scalars = {
-            name: float(np.mean([row[name] for row in self.rows])) for name in ("wFm", "Sm", "mae", "dice", "iou")
-        }
-        return summarise(curves, scalars)
-
-
-def _check(pred: np.ndarray, gt: np.ndarray) -> None:
+def check_pair(pred: np.ndarray, gt: np.ndarray) -> None:
+    """ValueError unless this is a uint8 map and a bool mask of one two-dimensional shape, two pixels or more."""
     if pred.dtype != np.uint8 or gt.dtype != bool:
         raise ValueError(f"A prediction is uint8 and a mask is bool, these are {pred.dtype} and {gt.dtype}.")
     if pred.ndim != 2 or pred.shape != gt.shape:

@@ -1,0 +1,74 @@
+"""Figures of images and masks: chapter 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from kdas_core.plots.basics import BLUE, ORANGE, SKY
+
+
+def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
+    """Rows and columns of a square window on the mask's edge, at the edge pixel that is nearest to the picture's centre.
+
+    Args:
+        mask: bool (H, W) with at least one True. side: pixels; at most H and W.
+    """
+    height, width = mask.shape
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    inner = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
+    edge = mask & ~inner if (mask & ~inner).any() else mask
+    rows, columns = np.nonzero(edge)
+    nearest = np.argmin((rows - height / 2) ** 2 + (columns - width / 2) ** 2)
+    top = int(np.clip(rows[nearest] - side // 2, 0, height - side))
+    left = int(np.clip(columns[nearest] - side // 2, 0, width - side))
+    return slice(top, top + side), slice(left, left + side)
+
+
+def trivial_predictors(shares: np.ndarray) -> Figure:
+    """How large the polyps are, and what two predictors that never look would score on a polyp of each size.
+
+    Args:
+        shares: the polyp's share of each image, in (0, 1].
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3))
+    median = float(np.median(shares))
+    left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=SKY)
+    left.axvline(100 * median, color="black", lw=1)
+    left.annotate(f" median {100 * median:.1f} %", (100 * median, left.get_ylim()[1]), va="top")
+    left.set(xlabel="polyp's share of the image, %", ylabel="training images")
+    left.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
+    p = np.linspace(0.001, 0.999, 400)
+    right.plot(100 * p, 1 - p, "--", color=BLUE, label="all background: accuracy")
+    right.plot(100 * p, 0 * p, "-", color=BLUE, label="all background: Dice")
+    right.plot(100 * p, p, "--", color=ORANGE, label="all foreground: accuracy")
+    right.plot(100 * p, 2 * p / (1 + p), "-", color=ORANGE, label="all foreground: Dice")
+    right.axvline(100 * median, color="black", lw=1)
+    right.set(xlabel="polyp's share of the image, %", ylabel="score", ylim=(-0.03, 1.03))
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    return figure
+
+
+def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False) -> Figure:
+    """One row of dots for each group of values, and a black tick at its median.
+
+    Args:
+        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value; empty: all blue.
+    """
+    figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
+    scatter = np.random.default_rng(0)
+    for row, (_name, numbers_of) in enumerate(values.items()):
+        height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
+        colour = colours[row] if len(colours) else BLUE
+        axis.scatter(numbers_of, height, s=40 if len(colours) else 22, c=colour, linewidth=0.3, edgecolor="black")
+        axis.plot([np.median(numbers_of)] * 2, [row - 0.42, row + 0.42], color="black", lw=2.5)
+    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
+    axis.invert_yaxis()
+    if log:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+    return figure
