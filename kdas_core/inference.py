@@ -1,21 +1,30 @@
-"""From images to grey masks."""
+"""From images to grey masks.
+
+Reading, the network and writing overlap: while the network works on one batch, threads decode the next and write the last.
+"""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, PngImagePlugin
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
 from kdas_core.data.pairs import list_images, read_image
-from kdas_core.data.polyps import normalise, resize_image
+from kdas_core.data.polyps import normalise, normalise_batch, resize_image
+
+MARK = "network"  # the text field of a PNG that says which network drew it
 
 
 @torch.inference_mode()
@@ -35,34 +44,42 @@ def probability(net: nn.Module, image: np.ndarray, size: int) -> np.ndarray:
     """
     device = next(net.parameters()).device
     p1, p2 = net(normalise(resize_image(image, size))[None].to(device))
-    return to_native(p1 + p2, image.shape[:2])
+    return to_native(p1 + p2, image.shape[:2]).cpu().numpy()
 
 
-def to_native(logits: Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """Logits (1, 1, h, w) as probabilities of shape (H, W)."""
+def to_native(logits: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Logits (1, 1, h, w) as probabilities of shape (H, W), on their device."""
     resized = F.interpolate(logits.float(), size=shape, mode="bilinear", align_corners=False)
-    return torch.sigmoid(resized)[0, 0].cpu().numpy()
+    return torch.sigmoid(resized)[0, 0]
 
 
-def predict_maps(net: nn.Module, files: list[Path], size: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and probability map, at the image's own size, of each file in turn."""
-    net.eval()
-    for file in files:
-        yield file.stem, probability(net, read_image(file), size)
+def predict_maps(
+    net: nn.Module, files: Sequence[Path], size: int, batch_size: int = 8
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and probability map, float32 at the image's own size, of each file in turn."""
+    with torch.inference_mode():
+        for file, p in _probabilities(net, files, size, batch_size):
+            yield file.stem, p.cpu().numpy()
 
 
-def predict_folder(net: nn.Module, images: str | Path, out: str | Path, size: int, limit: int | None = None) -> int:
+def predict_folder(
+    net: nn.Module,
+    images: str | Path,
+    out: str | Path,
+    size: int,
+    limit: int | None = None,
+    batch_size: int = 8,
+    afresh: bool = False,
+) -> int:
     """Write one 8-bit grey PNG per image of a folder, as :func:`predict_files` does.
 
     Args:
-        net: a network.
+        net, out, size, batch_size, afresh: as there.
         images: a folder of images.
-        out: the folder for the masks; made if needed.
-        size: side of the square that the network sees.
         limit: only the first so many images, in order of their names.
 
     Returns:
-        How many masks were written.
+        How many images have their mask now.
 
     Raises:
         UserError: no images there, two images of one stem, or the folder cannot be written.
@@ -70,34 +87,131 @@ def predict_folder(net: nn.Module, images: str | Path, out: str | Path, size: in
     files = list_images(images)[:limit]
     if not files:
         raise UserError(f"{images} holds no images; it must contain .jpg, .png, .tif or .bmp files.")
-    return predict_files(net, files, out, size)
+    return predict_files(net, files, out, size, batch_size, afresh)
 
 
-def predict_files(net: nn.Module, files: list[Path], out: str | Path, size: int) -> int:
+def predict_files(
+    net: nn.Module, files: Sequence[Path], out: str | Path, size: int, batch_size: int = 8, afresh: bool = False
+) -> int:
     """Write one 8-bit grey PNG per image: ``round(255 · probability)``, same stem, same size as the image.
 
-    Files that are there already are written anew, each beside its target and then renamed.
+    Each file is written beside its target and then renamed, and carries the fingerprint of its network as a text field. So
+    an interrupted run goes on where it stopped: a mask that this network drew at this size, for an image that is not
+    newer, is kept. A mask of another network is replaced.
 
     Args:
         net: a network.
         files: the images, each of a stem of its own; a subset of a folder, say.
         out: the folder for the masks; made if needed.
         size: side of the square that the network sees.
+        batch_size: images per forward pass. In exact arithmetic the masks do not depend on it.
+        afresh: keep nothing.
 
     Returns:
-        How many masks were written.
+        How many of the images have their mask now: all.
 
     Raises:
-        UserError: an image cannot be read, or the folder cannot be written.
+        UserError: an image cannot be read, or the folder cannot be written. Masks written before that stay.
     """
-    out = Path(out)
+    out, mark = Path(out), fingerprint(net, size)
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+    todo = [file for file in files if afresh or not _finished(out / f"{file.stem}.png", file, mark)]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        maps, quiet = predict_maps(net, files, size), "TQDM_DISABLE" in os.environ
-        for name, p in tqdm(maps, total=len(files), desc=f"masks to {out.name}", leave=False, disable=quiet):
-            encoded = cv2.imencode(".png", np.rint(p * 255).astype(np.uint8))[1]
-            (out / f"{name}.png.part").write_bytes(encoded.tobytes())
-            os.replace(out / f"{name}.png.part", out / f"{name}.png")
+        bar = tqdm(
+            total=len(files),
+            initial=len(files) - len(todo),
+            desc=f"masks to {out.name}",
+            leave=False,
+            disable="TQDM_DISABLE" in os.environ,
+        )
+        with ThreadPoolExecutor(_threads()) as writers, bar, torch.inference_mode():
+            pending: deque[Future] = deque()
+            for file, p in _probabilities(net, todo, size, batch_size):
+                grey = p.mul(255).round().byte().cpu().numpy()
+                pending.append(writers.submit(_write, grey, out / f"{file.stem}.png", mark))
+                while len(pending) > 4 * batch_size or (pending and pending[0].done()):
+                    pending.popleft().result()
+                    bar.update()
+            for future in pending:
+                future.result()
+                bar.update()
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror}); choose another --out.") from None
     return len(files)
+
+
+def fingerprint(net: nn.Module, size: int) -> str:
+    """What decides the masks of a network: 16 hexadecimal digits of its weights and of the side of its square."""
+    digest = sha256(str(size).encode())
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _probabilities(net: nn.Module, files: Sequence[Path], size: int, batch_size: int) -> Iterator[tuple[Path, Tensor]]:
+    """Each file and its map (H, W) in [0, 1], on the network's device; to be used in inference mode."""
+    net.eval()
+    device = next(net.parameters()).device
+    previous: list[tuple[Path, tuple[int, int]]] = []
+    logits: Tensor | None = None
+    for batch in _decoded(files, size, batch_size):
+        images = torch.from_numpy(np.stack([small for _, small, _ in batch]))
+        p1, p2 = net(normalise_batch(images.to(device, non_blocking=True)))
+        # A GPU has only been asked so far. While it works, hand out the maps of the batch before.
+        yield from _native(previous, logits)
+        previous, logits = [(file, shape) for file, _, shape in batch], p1 + p2
+    yield from _native(previous, logits)
+
+
+def _native(of: Sequence[tuple[Path, tuple[int, int]]], logits: Tensor | None) -> Iterator[tuple[Path, Tensor]]:
+    for i, (file, shape) in enumerate(of):
+        yield file, to_native(logits[i : i + 1], shape)
+
+
+def _decoded(files: Sequence[Path], size: int, batch_size: int) -> Iterator[list[tuple[Path, np.ndarray, tuple]]]:
+    """Batches of (file, resized image, own height and width), decoded in threads up to two batches ahead."""
+    with ThreadPoolExecutor(_threads()) as readers:
+        ahead: deque[Future] = deque()
+        batch = []
+        for file in [*files[: 2 * batch_size]]:
+            ahead.append(readers.submit(_read, file, size))
+        for i in range(len(files)):
+            batch.append(ahead.popleft().result())
+            if i + 2 * batch_size < len(files):
+                ahead.append(readers.submit(_read, files[i + 2 * batch_size], size))
+            if len(batch) == batch_size or i + 1 == len(files):
+                yield batch
+                batch = []
+
+
+def _read(file: Path, size: int) -> tuple[Path, np.ndarray, tuple[int, int]]:
+    image = read_image(file)
+    return file, resize_image(image, size), image.shape[:2]
+
+
+def _write(grey: np.ndarray, path: Path, mark: str) -> None:
+    text = PngImagePlugin.PngInfo()
+    text.add_text(MARK, mark)
+    buffer = io.BytesIO()
+    Image.fromarray(grey).save(buffer, "png", compress_level=1, pnginfo=text)
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(buffer.getvalue())
+    os.replace(part, path)
+
+
+def _finished(mask: Path, image: Path, mark: str) -> bool:
+    """Is this mask the one that would be written now? Only headers are read: a file under its own name is whole."""
+    try:
+        if mask.stat().st_mtime < image.stat().st_mtime:
+            return False
+        with Image.open(mask) as drawn, Image.open(image) as picture:
+            return drawn.size == picture.size and drawn.mode == "L" and drawn.info.get(MARK) == mark
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)

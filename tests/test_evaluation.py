@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from kdas_core import UserError
 from kdas_core.evaluation import (
     ALL_METRICS,
     CONVENTIONS,
@@ -23,12 +19,11 @@ from kdas_core.evaluation import (
     THRESHOLDS,
     baselines,
     evaluate,
-    evaluate_sets,
     image_curves,
     image_metrics,
     minmax_grey,
 )
-from kdas_core.evaluation.report import from_config, table, write_json
+from kdas_core.evaluation.report import table
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {**dict.fromkeys(METRICS, 1e-9), "wFm": 1e-6}
@@ -256,184 +251,3 @@ def test_baselines_are_what_predicting_everything_or_nothing_scores(folders):
     assert result["all background"].summary["dice"] == 0
     assert result["all background"].summary["mae"] == pytest.approx(share)
     assert baselines(disc() for _ in range(3))["all foreground"].summary == result["all foreground"].summary
-
-
-# --- files: what is matched, what is refused --------------------------------------------------------------------------
-
-
-def test_files_are_matched_by_stem_and_predictions_without_a_mask_are_named(folders):
-    pred_dir, gt_dir = folders
-    save(gt_dir / "11.jpg", white(disc()))
-    save(pred_dir / "11.png", white(disc()))
-    save(pred_dir / "zz.png", white(disc()))
-    result = evaluate(pred_dir, gt_dir)
-    assert set(result.per_image["name"]) == {"1", "2", "10", "11"} and result.n == 4
-    assert result.per_image.set_index("name")["dice"]["11"] > 0.9
-    assert result.ignored == ("zz",)
-
-
-def test_names_limit_what_is_scored(folders):
-    result = evaluate(*folders, names=["2"])
-    assert result.per_image["name"].tolist() == ["2"] and result.ignored == ("1", "10")
-    with pytest.raises(UserError, match="no mask for 3"):
-        evaluate(*folders, names=["2", "3"])
-
-
-def test_all_problems_of_all_sets_come_together_before_anything_is_computed(folders, monkeypatch):
-    pred_dir, gt_dir = folders
-    (pred_dir / "1.png").unlink()
-    save(pred_dir / "2.png", np.zeros((30, 40), np.uint8))
-    (pred_dir / "10.png").write_bytes((pred_dir / "10.png").read_bytes()[:200])
-    save(gt_dir / "2.bmp", white(disc()))
-    monkeypatch.setattr("kdas_core.evaluation.score_image", lambda *_: pytest.fail("scored in spite of problems"))
-    with pytest.raises(UserError) as caught:
-        evaluate_sets(pred_dir.parent, gt_dir.parent.parent, ["A", "B"])
-    text = str(caught.value)
-    for part in ("lacks the prediction of 1 of 3 masks (1.png)", "40×30", "80×60", "10.png", "2.bmp and 2.png", "B"):
-        assert part in text, part
-
-
-def spoil_colour(pred_dir, gt_dir):
-    save(pred_dir / "1.png", np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8))
-
-
-def spoil_depth(pred_dir, gt_dir):
-    save(pred_dir / "1.png", np.full((60, 80), 40000, np.uint16))
-
-
-def spoil_mask(pred_dir, gt_dir):
-    (gt_dir / "1.png").write_text("no image")
-
-
-def spoil_all_masks(pred_dir, gt_dir):
-    for path in gt_dir.iterdir():
-        path.unlink()
-
-
-def spoil_suffix(pred_dir, gt_dir):
-    for path in pred_dir.iterdir():
-        path.rename(path.with_suffix(".jpg"))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (spoil_colour, r"1\.png is in colour"),
-        (spoil_depth, r"1\.png does not have 8 bits"),
-        (spoil_mask, r"masks.1\.png .*cannot be read"),
-        (spoil_all_masks, "holds no mask"),
-        (spoil_suffix, "holds no prediction"),
-    ],
-)
-def test_bad_input_is_one_sentence_with_the_file(folders, spoil, says):
-    spoil(*folders)
-    with pytest.raises(UserError, match=says) as caught:
-        evaluate(*folders)
-    assert "\n" not in str(caught.value)
-
-
-def test_grey_saved_as_colour_or_black_and_white_is_read_as_grey(folders):
-    pred_dir, gt_dir = folders
-    before = evaluate(pred_dir, gt_dir).summary
-    with Image.open(pred_dir / "1.png") as image:
-        grey = np.array(image)
-    save(pred_dir / "1.png", np.stack([grey] * 3, axis=-1))
-    assert evaluate(pred_dir, gt_dir).summary == before
-    Image.fromarray(disc()).save(pred_dir / "1.png")
-    assert evaluate(pred_dir, gt_dir, names=["1"]).summary["dice"] == 1
-
-
-# --- tables and files -------------------------------------------------------------------------------------------------
-
-
-def test_table_says_when_a_known_test_set_is_partial(folders):
-    result = evaluate(*folders)
-    rows = table({"ETIS-LaribPolypDB": result, "mine": result}, metrics=["meanDic"])
-    assert rows["images"].tolist() == ["3 of 196", "3"] and rows["n"].tolist() == [3, 3]
-    assert rows["meanDic"]["mine"] == result.summary["meanDic"]
-    with pytest.raises(UserError, match="meanDice"):
-        table({"mine": result}, metrics=["meanDice"])
-
-
-def test_a_synthetic_set_is_never_labelled_as_the_real_one(folders, tmp_path):
-    pred_dir, gt_dir = folders
-    (gt_dir.parent.parent / "dataset.json").write_text('{"made_by": "kdas_core.data.synthetic"}')
-    assert table({"Kvasir": evaluate(pred_dir, gt_dir)})["images"].tolist() == ["3 synthetic"]
-
-
-def test_json_has_the_contract_form_and_nan_becomes_null(folders, tmp_path):
-    pred_dir, gt_dir = folders
-    save(gt_dir / "2.png", np.zeros((60, 80), np.uint8))
-    results = evaluate_sets(pred_dir.parent, gt_dir.parent.parent, ["A"], strict=True)
-    content = json.loads(write_json(results, tmp_path / "new" / "metrics.json").read_text())
-    assert [key for key in content["A"] if key in ALL_METRICS] == list(ALL_METRICS)
-    assert content["A"]["wFm"] is None and content["A"]["per_image"]["2"]["wFm"] is None
-    assert content["A"]["meanDic"] == results["A"].summary["meanDic"]
-    assert content["A"]["per_image"].keys() == {"1", "2", "10"}
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(folders, tmp_path, monkeypatch):
-    results, path = {"A": evaluate(*folders)}, tmp_path / "out" / "metrics.json"
-    write_json(results, path)
-    before = path.read_bytes()
-
-    def fail(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(UserError, match="metrics.json cannot be written .*No space left"):
-        write_json({}, path)
-    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
-
-
-def released_config(folders, tmp_path, **changes) -> Path:
-    pred_dir, gt_dir = folders
-    section = {
-        "gt_root": str(gt_dir.parent.parent),
-        "pred_root": str(pred_dir.parent),
-        "result_path": str(tmp_path / "results"),
-        "datasets": ["A"],
-        "metrics": ["wFm", "meanDic", "mae"],
-    }
-    section = {key: value for key, value in {**section, **changes}.items() if value is not None}
-    path = tmp_path / "eval.yaml"
-    path.write_text(yaml.safe_dump({"Eval": section}))
-    return path
-
-
-def test_a_released_eval_yaml_runs_unchanged_and_writes_the_metrics_it_chose(folders, tmp_path):
-    results = from_config(released_config(folders, tmp_path))
-    header, line = (tmp_path / "results" / "result_all.csv").read_text().splitlines()
-    assert header == "dataset,n,images,convention,wFm,meanDic,mae"
-    assert line.split(",")[:4] == ["A", "3", "3", "released"]
-    assert float(line.split(",")[5]) == pytest.approx(results["A"].summary["meanDic"], abs=1e-6)
-
-
-def test_relative_paths_of_a_config_start_at_the_working_directory(folders, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    from_config(released_config(folders, tmp_path, gt_root="./G", pred_root="P", result_path="r"))
-    assert (tmp_path / "r" / "result_all.csv").is_file()
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"threshold": 0.5}, "unknown key Eval.threshold"),
-        ({"metrics": ["meanDic", "meanDice"]}, "unknown metric meanDice"),
-        ({"datasets": None}, "lacks Eval.datasets"),
-        ({"datasets": "A"}, "must be a list"),
-        ({"pred_root": 3}, "must be the path"),
-    ],
-)
-def test_a_config_that_asks_for_what_does_not_exist_is_refused(folders, tmp_path, changes, says):
-    with pytest.raises(UserError, match=says):
-        from_config(released_config(folders, tmp_path, **changes))
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_config_without_its_section_or_file_is_refused(tmp_path):
-    (tmp_path / "a.yaml").write_text("Train: {}\n")
-    with pytest.raises(UserError, match="no section Eval"):
-        from_config(tmp_path / "a.yaml")
-    with pytest.raises(UserError, match="b.yaml cannot be read"):
-        from_config(tmp_path / "b.yaml")

@@ -34,8 +34,13 @@ def normalise(image: np.ndarray) -> Tensor:
     """uint8 RGB (H, W, 3) → float32 tensor (3, H, W) with ImageNet's mean taken off and its deviation divided out."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"normalise wants uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}")
-    mean, std = _statistics()
-    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float().div_(255).sub_(mean).div_(std)
+    return normalise_batch(torch.from_numpy(np.ascontiguousarray(image))[None])[0]
+
+
+def normalise_batch(images: Tensor) -> Tensor:
+    """`normalise` for a batch, on whatever device it is: uint8 (B, H, W, 3) → float32 (B, 3, H, W)."""
+    mean, std = (statistic.to(images.device) for statistic in _statistics())
+    return images.permute(0, 3, 1, 2).float().contiguous().div_(255).sub_(mean).div_(std)
 
 
 def denormalise(image: Tensor) -> np.ndarray:
