@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from kdas_core.data.synthetic import make_dataset
+
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parent.parent
 
@@ -65,3 +67,9 @@ def real_data() -> Path:
             pytest.fail(f"KDAS_REAL_DATA names {folder}, and there is no TrainDataset in it")
         pytest.skip("no real data on this machine")
     return folder
+
+
+@pytest.fixture(scope="session")
+def polyps(tmp_path_factory) -> Path:
+    """A tiny synthetic benchmark."""
+    return make_dataset(tmp_path_factory.mktemp("polyps") / "data", train=10, test=3, size=64)

@@ -1,4 +1,4 @@
-"""The recipe, the loop, masks from a trained network, and the command line around them; on a few tiny synthetic polyps."""
+"""The recipe, the loop, and the command line around them; on a few tiny synthetic polyps."""
 
 import json
 import os
@@ -6,8 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 
-import cv2
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -18,21 +16,13 @@ from safetensors.torch import load_file
 import kdas_core.training as training
 from kdas_core import UserError
 from kdas_core.cli import main
-from kdas_core.data.pairs import read_image
 from kdas_core.data.polyps import load_data
-from kdas_core.data.synthetic import make_dataset
-from kdas_core.inference import predict_folder, probability
-from kdas_core.models import build, freeze
+from kdas_core.models import build
 from kdas_core.notebook import begin
 from kdas_core.recipe import PRESETS, Recipe, parse_settings, preset
 from kdas_core.training import dice_at_half, fit, load_history
 
 TINY = {"image_size": 32, "batch_size": 4, "epochs": 3, "teacher_epochs": 1, "train_images": None, "test_images": 2}
-
-
-@pytest.fixture(scope="session")
-def polyps(tmp_path_factory):
-    return make_dataset(tmp_path_factory.mktemp("polyps") / "data", train=10, test=3, size=64)
 
 
 @pytest.fixture(scope="session")
@@ -246,35 +236,6 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, data):
     with pytest.raises(UserError, match="cannot be written.*--runs-dir"):
         fit(preset("smoke", **TINY), data, tmp_path / "file" / "runs")
     assert (tmp_path / "file").read_text() == "in the way"
-
-
-# --- masks from images -----------------------------------------------------------------------------------------------
-
-
-def test_masks_have_the_name_and_size_of_their_image(tmp_path, polyps):
-    net = freeze(build("student"))
-    images = polyps / "TestDataset" / "Kvasir" / "images"
-    count = predict_folder(net, images, tmp_path / "out", size=64)
-    files = sorted((tmp_path / "out").iterdir())
-    assert count == 3 and [f.stem for f in files] == sorted(f.stem for f in images.iterdir())
-    for f in files:
-        grey = cv2.imread(str(f), cv2.IMREAD_UNCHANGED)
-        image = read_image(next(images.glob(f"{f.stem}.*")))
-        assert grey.dtype == np.uint8 and grey.shape == image.shape[:2]
-        assert np.abs(grey / 255 - probability(net, image, 64)).max() <= 0.5 / 255 + 1e-6
-
-
-def test_no_images_or_no_place_for_masks_are_told_in_a_sentence(tmp_path):
-    net = freeze(build("student"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no images"):
-        predict_folder(net, tmp_path / "empty", tmp_path / "out", size=64)
-    with pytest.raises(UserError, match="not a folder"):
-        predict_folder(net, tmp_path / "missing", tmp_path / "out", size=64)
-    cv2.imwrite(str(tmp_path / "empty" / "a.png"), np.zeros((40, 50, 3), np.uint8))
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot be written"):
-        predict_folder(net, tmp_path / "empty", tmp_path / "file", size=64)
 
 
 # --- the first cell and the command line ------------------------------------------------------------------------------

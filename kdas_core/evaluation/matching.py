@@ -154,17 +154,18 @@ def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
     return grey >= rules.polyp_from
 
 
-def sentence(problems: list[str]) -> str:
-    """One problem as it is; several as a list of lines."""
+def sentence(problems: list[str], not_done: str = "scored") -> str:
+    """One problem as it is; several as a list of lines below what was not done."""
     if len(problems) == 1:
         return problems[0]
     rest = len(problems) - SHOWN
     lines = [f"- {problem}" for problem in problems[:SHOWN]] + ([f"- and {rest} more"] if rest > 0 else [])
-    return "\n".join([f"Nothing was scored, since {len(problems)} things are wrong:", *lines])
+    return "\n".join([f"Nothing was {not_done}, since {len(problems)} things are wrong:", *lines])
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Iterable[object]) -> str:
     """The first names of a list, and how many more there are."""
+    names = [str(name) for name in names]
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 

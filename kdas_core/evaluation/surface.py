@@ -6,6 +6,8 @@ at the rim alone. Both act on the map cut at one half, at the image's own size.
 
 from __future__ import annotations
 
+import warnings
+
 import cv2
 import numpy as np
 
@@ -54,6 +56,8 @@ def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float
     import torch
     from monai.metrics import compute_hausdorff_distance
 
+    # MONAI warns of an argument that it passes to itself.
+    warnings.filterwarnings("ignore", ".*always_return_as_numpy.*", FutureWarning)
     tensors = (torch.from_numpy(mask)[None, None] for mask in (cut, gt))
     return float(compute_hausdorff_distance(*tensors, include_background=True, percentile=95))
 
