@@ -155,8 +155,10 @@ def compare(
     frame = statistics.compare(*tables, metric=metric, groups=statistics.read_groups(groups) if groups else None)
     if csv:
         frame.to_csv(csv)
-    print(f"{metric}, A = {a}, B = {b}")
-    print(tabulate(frame.reset_index(), headers="keys", showindex=False, floatfmt=".4f"))
+    less = " (less is better)" if metric in ("mae", "hd95") else ""
+    print(f"{metric}{less}, A = {a}, B = {b}; the difference is A - B")
+    shown = frame.assign(p=frame["p"].map("{:.2g}".format), p_holm=frame["p_holm"].map("{:.2g}".format)).reset_index()
+    print(tabulate(shown, headers="keys", showindex=False, floatfmt=".3f"))
     print("\n".join(f"{name}: {CAVEATS[name]}" for name in frame.index if name in CAVEATS))
 
 

@@ -29,6 +29,8 @@ class Convention:
             becomes 0, its lightest 255, rounded to 8 bits again; ``"stretched, unrounded"`` the same without rounding;
             ``"cut"`` 0 below grey 128 and 255 from there.
         polyp_from: the lowest grey level of a mask that is polyp.
+            A map of another size than its mask is refused under every convention; PraNet's programs resize it and
+            overwrite the file.
         matlab: measure as PraNet's MATLAB programs do: standard deviations in the S-measure divide by N − 1, the
             centroid's own row and column belong to the upper left quadrant, and the Gaussian of the weighted F-measure
             sees black beyond the border.
