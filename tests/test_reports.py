@@ -450,8 +450,19 @@ def test_a_full_set_in_the_released_convention_may_be_compared(tmp_path):
     for i in range(60):
         save(tmp_path / "P" / f"{i}.png", white(disc(20, 24, 5)))
         save(tmp_path / "G" / f"{i}.png", white(disc(20, 24, 6)))
-    frame = ledger({"CVC-300": evaluate(tmp_path / "P", tmp_path / "G")}, "x", PUBLISHED)
+    results = {"CVC-300": evaluate(tmp_path / "P", tmp_path / "G")}
+    frame = ledger(results, "x", PUBLISHED)
     assert set(frame["not_comparable"]) == {""} and set(frame["images"]) == {"60"}
+    reserved = ledger(results, "x", PUBLISHED, reservations=["other networks", "another recipe"])
+    assert set(reserved["not_comparable"]) == {"other networks, another recipe"}
+
+
+def test_synthetic_results_are_marked_in_the_file_and_compared_without_notes_on_the_real_sets(folders, tmp_path):
+    (tmp_path / "G" / "dataset.json").write_text('{"made_by": "kdas_core.data.synthetic"}')
+    write_json({"CVC-300": evaluate(*folders)}, tmp_path / "a.json")
+    assert read_per_image(tmp_path / "a.json")["CVC-300"].attrs["synthetic"]
+    done = kdas("compare", "a.json", "a.json", cwd=tmp_path)
+    assert done.returncode == 0 and "CVC-ColonDB" not in done.stdout
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -97,7 +97,11 @@ def verbose_table(results: Mapping[str, EvaluationResult], metrics: Sequence[str
 
 
 def ledger(
-    results: Mapping[str, EvaluationResult], run: str, published: str | Path, model: str | None = None
+    results: Mapping[str, EvaluationResult],
+    run: str,
+    published: str | Path,
+    model: str | None = None,
+    reservations: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Reported numbers beside ours, with everything that one must know before comparing them.
 
@@ -107,11 +111,12 @@ def ledger(
         published: a CSV file with the columns ``model, dataset, mean_dice, mean_iou, mae, source, confidence``, empty
             where a number was not reported; the book keeps one in ``book/results/published_results.csv``.
         model: only rows of this model.
+        reservations: what else keeps this run from being compared, such as ``"other networks"``; results alone cannot tell.
 
     Returns:
         One row for each reported number on a data set that was measured: ``dataset, metric, model, reported, measured,
         difference`` (measured − reported), ``images, convention, run, not_comparable`` (why the difference must not be
-        read as one: a part of the set, synthetic images, another convention; empty if there is no such reason),
+        read as one: a part of the set, synthetic images, another convention, a reservation; empty if there is no such reason),
         ``source, confidence``. ``mean_dice`` and ``mean_iou`` stand for ``meanDic`` and ``meanIoU``.
 
     Raises:
@@ -137,7 +142,7 @@ def ledger(
                         "images": images_label(dataset, result),
                         "convention": result.convention,
                         "run": run,
-                        "not_comparable": _not_comparable(dataset, result),
+                        "not_comparable": ", ".join([*_not_comparable(dataset, result), *reservations]),
                         "source": line["source"],
                         "confidence": line["confidence"],
                     }
@@ -156,7 +161,7 @@ def _published(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def _not_comparable(dataset: str, result: EvaluationResult) -> str:
+def _not_comparable(dataset: str, result: EvaluationResult) -> list[str]:
     reasons = []
     if result.synthetic:
         reasons.append("synthetic images")
@@ -164,7 +169,7 @@ def _not_comparable(dataset: str, result: EvaluationResult) -> str:
         reasons.append(f"only {images_label(dataset, result)} images")
     if result.convention != "released":
         reasons.append(f"convention {result.convention}")
-    return ", ".join(reasons)
+    return reasons
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -173,7 +178,7 @@ def _not_comparable(dataset: str, result: EvaluationResult) -> str:
 def write_json(results: Mapping[str, EvaluationResult], path: str | Path) -> Path:
     """Write ``{dataset: {metric: value, …, "per_image": {name: {metric: value}}}}``.
 
-    Beside the metrics a set has ``n``, ``convention``, ``strict``, ``calibration_error``, ``ignored`` and ``dropped``.
+    Beside the metrics a set has ``n``, ``convention``, ``strict``, ``synthetic``, ``calibration_error``, ``ignored`` and ``dropped``.
     The file appears whole or not at all, and an older one stays until the new one is complete. NaN, which only
     ``strict`` can bring, becomes null.
 
@@ -219,15 +224,18 @@ def write_all(results: Mapping[str, EvaluationResult], folder: str | Path) -> li
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
     """The values of each image from a file of :func:`write_json`: ``{data set: table with name and the metrics}``.
 
+    Where the images are synthetic, the table's ``attrs["synthetic"]`` is True.
+
     Raises:
         UserError: the file is missing or of another kind.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {
-            dataset: pd.DataFrame([{"name": name, **values} for name, values in part["per_image"].items()])
-            for dataset, part in content.items()
-        }
+        tables = {}
+        for dataset, part in content.items():
+            tables[dataset] = pd.DataFrame([{"name": name, **values} for name, values in part["per_image"].items()])
+            tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
+        return tables
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give a file that kdas evaluate wrote.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -243,6 +251,7 @@ def _as_json(results: Mapping[str, EvaluationResult]) -> str:
             "n": result.n,
             "convention": result.convention,
             "strict": result.strict,
+            "synthetic": result.synthetic,
             "calibration_error": result.calibration_error,
             "ignored": list(result.ignored),
             "dropped": list(result.dropped),
