@@ -146,10 +146,8 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="Write the table to this file as well.")] = None,
 ) -> None:
     """Is A better than B? Image by image: mean difference, 95 % interval, Wilcoxon p, Holm over the sets."""
-    from tabulate import tabulate
-
     from kdas_core.evaluation import statistics
-    from kdas_core.evaluation.report import CAVEATS, read_per_image
+    from kdas_core.evaluation.report import CAVEATS, comparison_table, read_per_image
 
     tables = read_per_image(a), read_per_image(b)
     frame = statistics.compare(*tables, metric=metric, groups=statistics.read_groups(groups) if groups else None)
@@ -157,8 +155,7 @@ def compare(
         frame.to_csv(csv)
     less = " (less is better)" if metric in ("mae", "hd95") else ""
     print(f"{metric}{less}, A = {a}, B = {b}; the difference is A - B")
-    shown = frame.assign(p=frame["p"].map("{:.2g}".format), p_holm=frame["p_holm"].map("{:.2g}".format)).reset_index()
-    print(tabulate(shown, headers="keys", showindex=False, floatfmt=".3f"))
+    print(comparison_table(frame))
     for name in frame.index:
         if name in CAVEATS and not tables[0][name].attrs["synthetic"]:
             print(f"{name}: {CAVEATS[name]}")

@@ -19,6 +19,7 @@ from kdas_core.evaluation import ALL_METRICS, evaluate, evaluate_sets, repeats
 from kdas_core.evaluation.conventions import convention
 from kdas_core.evaluation.matching import read_ground_truth
 from kdas_core.evaluation.report import (
+    comparison_table,
     from_config,
     ledger,
     notes,
@@ -28,6 +29,7 @@ from kdas_core.evaluation.report import (
     write_all,
     write_json,
 )
+from kdas_core.evaluation.statistics import compare
 
 PUBLISHED = Path(__file__).parent.parent / "book" / "results" / "published_results.csv"
 
@@ -455,6 +457,16 @@ def test_a_full_set_in_the_released_convention_may_be_compared(tmp_path):
     assert set(frame["not_comparable"]) == {""} and set(frame["images"]) == {"60"}
     reserved = ledger(results, "x", PUBLISHED, reservations=["other networks", "another recipe"])
     assert set(reserved["not_comparable"]) == {"other networks, another recipe"}
+
+
+def test_a_small_p_value_is_printed_as_it_is():
+    noise = np.random.default_rng(0).uniform(0, 0.1, 60)
+    tables = [{"A": pd.DataFrame({"name": range(60), "dice": values})} for values in (0.5 + noise, 0.3 + noise / 2)]
+    compared = compare(*tables)
+    line = comparison_table(compared).splitlines()[2]
+    assert (
+        compared["p"]["A"] < 1e-9 and f"{compared['p']['A']:.2g}" in line and f"{compared['mean_a']['A']:.3f}" in line
+    )
 
 
 def test_synthetic_results_are_marked_in_the_file_and_compared_without_notes_on_the_real_sets(folders, tmp_path):

@@ -96,6 +96,14 @@ def verbose_table(results: Mapping[str, EvaluationResult], metrics: Sequence[str
     return "\n".join([text, "", f"Images: {counts}.", f"Convention: {conventions}.", *notes(results)])
 
 
+def comparison_table(compared: pd.DataFrame) -> str:
+    """What ``statistics.compare`` found, for a terminal: three decimals, and two digits of a p-value however small."""
+    small = [name for name in ("p", "p_holm") if name in compared]
+    frame = compared.assign(**{name: compared[name].map("{:.2g}".format) for name in small}).reset_index()
+    as_they_are = [frame.columns.get_loc(name) for name in small]
+    return tabulate(frame, headers="keys", showindex=False, floatfmt=".3f", disable_numparse=as_they_are)
+
+
 def ledger(
     results: Mapping[str, EvaluationResult],
     run: str,
