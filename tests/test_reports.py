@@ -331,10 +331,10 @@ def test_a_config_without_its_section_or_file_is_refused(tmp_path):
 
 def test_all_that_is_wrong_with_a_config_and_its_images_comes_at_once(folders, tmp_path):
     (folders[0] / "2.png").unlink()
-    path = released_config(folders, tmp_path, metrics=["meanDic", "meanDice"], treshold=1, datasets=["A", "B"])
+    path = released_config(folders, tmp_path, metrics=["meanDic", "meanDice"], cutoff=1, datasets=["A", "B"])
     with pytest.raises(UserError) as caught:
         from_config(path)
-    for part in ("meanDice", "Eval.treshold", "lacks the prediction of 1 of 3 masks (2.png)", "B"):
+    for part in ("meanDice", "Eval.cutoff", "lacks the prediction of 1 of 3 masks (2.png)", "B"):
         assert part in str(caught.value), part
 
 
