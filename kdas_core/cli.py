@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -66,14 +68,24 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A knob of the recipe, key=value; repeatable.")
     ] = None,
+    processes: Annotated[int, typer.Option(help="Divide every batch among so many processes (GPUs).")] = 1,
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
+    if processes > 1 and "RANK" not in os.environ:
+        from kdas_core.launch import launch
+
+        return launch(sys.argv[sys.argv.index("train") + 1 :], processes)
+
+    import torch
+    from accelerate import PartialState
+
     from kdas_core.losses import knobs_of
     from kdas_core.notebook import begin
     from kdas_core.recipe import parse_settings
 
     knobs_of(objective)
-    run = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():  # synthetic polyps are written once
+        run = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
     folder = run.folder("teacher" if role == "teacher" else objective)
     print(folder or f"the teacher's weights are released ones: {run.released_teacher}")
 
@@ -170,10 +182,14 @@ def book_(context: typer.Context) -> None:
     book.main()
 
 
-def main() -> None:
-    """Run a command; what the user can mend is said in one sentence on standard error, exit code 2."""
+def main(first: Sequence[str] = ()) -> None:
+    """Run a command; what the user can mend is said in one sentence on standard error, exit code 2.
+
+    Args:
+        first: words in front of those of the command line, such as the name of a command.
+    """
     try:
-        app()
+        app([*first, *sys.argv[1:]])
     except UserError as error:
         print(f"kdas: {error}", file=sys.stderr)
         sys.exit(2)

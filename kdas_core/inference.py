@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from kdas_core import UserError
 from kdas_core.data.pairs import list_images, read_image
 from kdas_core.data.polyps import normalise, normalise_batch, resize_image
+from kdas_core.models.checkpoints import weights_digest
 
 MARK = "network"  # the text field of a PNG that says which network drew it
 
@@ -148,11 +149,7 @@ def predict_files(
 
 def fingerprint(net: nn.Module, size: int) -> str:
     """What decides the masks of a network: 16 hexadecimal digits of its weights and of the side of its square."""
-    digest = sha256(str(size).encode())
-    for name, tensor in sorted(net.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return sha256(f"{weights_digest(net)} {size}".encode()).hexdigest()[:16]
 
 
 def _probabilities(net: nn.Module, files: Sequence[Path], size: int, batch_size: int) -> Iterator[tuple[Path, Tensor]]:

@@ -24,7 +24,8 @@ from kdas_core.models import build, freeze
 from kdas_core.plots import use_style
 from kdas_core.recipe import PRESETS, Recipe
 from kdas_core.recipe import preset as recipe_of
-from kdas_core.training import fit, load_history
+from kdas_core.runs import load_history
+from kdas_core.training import fit
 
 
 def find_root() -> Path:

@@ -45,9 +45,23 @@ class Recipe:
     learning_rate: float = 1e-4
     teacher_learning_rate: float = 1e-4
     weight_decay: float = 1e-4
-    schedule: str = "constant"  # or "cosine", down to 0 after a short warm-up
+    schedule: str = "constant"  # or "cosine", down to 0 after a warm-up
+    warm_up: float = 0.05  # share of the steps over which a cosine schedule rises
     scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    random_scale: bool = False  # one scale a batch, drawn, instead of a step at each
     gradient_clamp: float = 0.5  # every element of the gradient is clamped to ± this
+    gradient_norm: float = 0.0  # above 0: the gradient is shortened to this length instead
+    accumulate: int = 1  # backward passes per step; the batch is divided among them
+    precision: str = "float32"  # or "bf16", "fp16" (GPU); losses are float32 in any case
+    freeze_statistics: bool = False  # batch norm uses its running statistics and leaves them as they are
+    ema: float = 0.0  # above 0: validate and keep an average of the weights with this decay
+    patience: int = 0  # above 0: stop after so many epochs without a better one
+    select_on: str = "validation"
+    # Speed alone: the numbers stay the same up to rounding.
+    teacher_graph: bool = False  # let the teacher record a graph that nobody uses, as released
+    teacher_cache: bool = False  # keep the teacher's maps of unaugmented images on disk, in half precision
+    channels_last: bool = False
+    compile: bool = False
     # Distillation
     objective: str = "kdas"
     temperature: float = 2.0
@@ -69,8 +83,22 @@ class Recipe:
             raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1.")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"alpha is {self.alpha}; it weighs two parts and must lie in [0, 1].")
-        if self.schedule not in ("constant", "cosine"):
-            raise UserError(f'schedule is "{self.schedule}"; choose constant or cosine.')
+        for name, known in (("schedule", ("constant", "cosine")), ("precision", ("float32", "bf16", "fp16"))):
+            if getattr(self, name) not in known:
+                raise UserError(f'{name} is "{getattr(self, name)}"; choose {" or ".join(known)}.')
+        if self.select_on != "validation":
+            raise UserError(
+                f'select_on is "{self.select_on}"; only validation is possible. The released program keeps the epoch that is '
+                "best on the test images, and a score on images that chose the network is no test (chapter 6)."
+            )
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema is {self.ema}; it is a decay and must lie in [0, 1), such as 0.999.")
+        if self.accumulate < 1 or self.accumulate > self.batch_size:
+            raise UserError(
+                f"accumulate is {self.accumulate}; it must lie between 1 and batch_size ({self.batch_size})."
+            )
+        if self.teacher_cache and (self.augment or self.random_scale):
+            raise UserError("teacher_cache needs images that stay the same; switch augment and random_scale off.")
 
     def for_teacher(self) -> Recipe:
         """The recipe under which the teacher of this recipe is trained: supervised, with the teacher's epochs and rate.
@@ -88,8 +116,11 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def to_yaml(self, path: str | Path) -> None:
-        values = asdict(self) | {"scales": list(self.scales)}
-        Path(path).write_text(yaml.safe_dump(values, sort_keys=False))
+        Path(path).write_text(self.as_yaml())
+
+    def as_yaml(self) -> str:
+        """Every knob, one a line."""
+        return yaml.safe_dump(asdict(self) | {"scales": list(self.scales)}, sort_keys=False)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:

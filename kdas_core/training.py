@@ -1,45 +1,71 @@
 """The training loop, written to be read from top to bottom (chapter 6).
 
-One function trains the teacher (no teacher of its own, objective ``supervised``) and every student. A run is a folder:
+One function trains the teacher (no teacher of its own, objective ``supervised``) and every student. What a run leaves in its
+folder, and how it is written, stands in ``runs``; the frozen teacher and the cache of its maps in ``teaching``.
 
-    recipe.yaml        every knob
-    history.csv        one row per epoch: terms of the objective, validation loss and Dice
-    best.safetensors   the weights of the epoch with the highest validation Dice
-    last.ckpt          everything needed to go on after the last finished epoch
-    metrics.json       written at the end: a run that has it is finished
+``python -m kdas_core.training`` is ``kdas train``; ``accelerate launch -m kdas_core.training`` runs it on several devices.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
-import os
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
 import torch
-import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 import kdas_core
 from kdas_core import UserError
+from kdas_core.batches import batches, divided, resized, scales_of
 from kdas_core.data.polyps import PolypData, PolypDataset
 from kdas_core.losses import knobs_of, objective, structure_loss
-from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
+from kdas_core.models import build, count_parameters, save_weights
 from kdas_core.recipe import Recipe
+from kdas_core.runs import (
+    Interruption,
+    StepLog,
+    claim,
+    latest_checkpoint,
+    load_history,
+    random_states,
+    seed_everything,
+    set_random_states,
+    write_checkpoint,
+    write_history,
+    write_whole,
+)
+from kdas_core.teaching import Teaching
+
+__all__ = ["Run", "fit", "load_history", "validate"]
+
+Terms = dict[str, float]
 
 
 def fit(
-    recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str = "student", teacher: nn.Module | None = None
+    recipe: Recipe,
+    data: PolypData,
+    runs_dir: str | Path,
+    role: str = "student",
+    teacher: nn.Module | None = None,
+    checkpoint_minutes: float = 5.0,
+    watch: Any = None,
 ) -> Path:
     """Train one network and keep the epoch that is best on the validation split; the test sets are never looked at.
 
-    A finished run is returned at once, an interrupted one goes on after its last finished epoch.
+    A finished run is returned at once, an interrupted one goes on at the step after its last checkpoint, and ends as if
+    nothing had happened: on a CPU, to the last bit.
 
     Args:
         recipe: the knobs. The teacher's own recipe is ``recipe.for_teacher()``.
@@ -47,63 +73,309 @@ def fit(
         runs_dir: the run's folder is made in here; its name holds the recipe's fingerprint.
         role: ``"student"`` or ``"teacher"``, which picks the backbone.
         teacher: the network to distil from, for every objective but ``supervised``.
+        checkpoint_minutes: a checkpoint is written after each epoch, and within an epoch as often as this.
+        watch: called with the history after each epoch (``watching.LivePlot``, ``watching.TensorBoard``).
 
     Returns:
         The run's folder.
 
     Raises:
-        UserError: the folder cannot be written, or the loss is no longer a number.
+        UserError: the folder cannot be written or holds another recipe's run; a loss or gradient is no longer a number; one
+            image does not fit into memory.
+        SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     terms_of = objective(recipe.objective, **knobs_in(recipe))  # first of all: an unknown name stops here
     folder = run_folder(recipe, data, runs_dir, role)
-    if (folder / "metrics.json").exists():
+    accelerator = start_accelerator(recipe)
+    if is_finished(folder, accelerator):
         return folder
-    make_writable(folder)
-    recipe.to_yaml(folder / "recipe.yaml")
+    if accelerator.is_main_process:
+        claim(folder, recipe)
 
-    torch.manual_seed(recipe.seed)
-    accelerator = Accelerator()
+    seed_everything(recipe.seed)
     net = start_network(recipe, role)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    net, optimiser = accelerator.prepare(net, optimiser)
-    if teacher is not None:
-        teacher = freeze(teacher).to(accelerator.device)
+    run = Run(recipe, folder, accelerator, net)
+    run.resume()
     training = PolypDataset(data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, True)
     held_out = PolypDataset(data.validation, recipe.image_size, in_memory=True)
+    teaching = Teaching(teacher, recipe, training, accelerator, Path(runs_dir))
     steps = math.ceil(len(training) / recipe.batch_size)
-    history, first = resume(folder, net, optimiser)
 
-    for epoch in range(first, recipe.epochs + 1):
-        started, sums = time.perf_counter(), defaultdict(float)
-        training.set_epoch(epoch)
-        net.train()
-        for step, batch in enumerate(batches(training, recipe, epoch)):
-            set_learning_rate(optimiser, recipe, (epoch - 1) * steps + step, recipe.epochs * steps)
-            for scale in recipe.scales:
-                images, mask = resized(batch, scale, recipe.image_size, accelerator.device)
-                of_teacher = None if teacher is None else teacher_logits(teacher, images)
-                terms = terms_of(net(images), of_teacher, mask)
-                if not torch.isfinite(terms["total"]):
-                    raise UserError(
-                        f"{folder.name}, epoch {epoch}: the loss is {terms['total']:.3g} at {batch['name']}."
-                    )
-                optimiser.zero_grad()
-                accelerator.backward(terms["total"])
-                nn.utils.clip_grad_value_(net.parameters(), recipe.gradient_clamp)
-                optimiser.step()
-                for name, value in terms.items():
-                    sums[name] += float(value.detach()) / (steps * len(recipe.scales))
+    with Interruption() as interruption:
+        while run.epoch < recipe.epochs and not run.is_stale():
+            training.set_epoch(run.epoch + 1)
+            run.begin_epoch()
+            for batch in batches(training, recipe, run.epoch + 1, run.step, accelerator):
+                for scale in scales_of(recipe, run.epoch + 1, run.step):
+                    run.set_learning_rate(run.epoch * steps + run.step, recipe.epochs * steps)
+                    terms = run.optimise(batch, scale, teaching, terms_of)
+                    run.record(terms, steps)
+                batch["bar"].set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+                run.step += 1
+                wanted, due = run.agree(interruption.wanted, checkpoint_minutes)
+                if wanted or due:
+                    run.checkpoint()
+                    interruption.stop(wanted, folder)
+            row = validate(run.kept, held_out, recipe.batch_size, accelerator)
+            run.finish_epoch(row)
+            if watch is not None and accelerator.is_main_process:
+                watch(run.history)
+            interruption.stop(run.agree(interruption.wanted)[0], folder)
 
-        row = {"epoch": epoch, **{f"train_{name}": value for name, value in sums.items()}}
-        row |= validate(net, held_out, recipe.batch_size, accelerator.device)
-        row["seconds"] = round(time.perf_counter() - started, 2)
-        if all(row["val_dice"] > earlier["val_dice"] for earlier in history):  # of equal epochs the first stays
-            save_weights(accelerator.unwrap_model(net), folder / "best.safetensors", epoch=epoch)
-        history.append(row)
-        save_progress(folder, net, optimiser, history)
-
-    write_metrics(folder, recipe, net, history)
+    run.finish()
     return folder
+
+
+class Run:
+    """A training under way: all that changes from step to step, and therefore all that a checkpoint holds."""
+
+    def __init__(self, recipe: Recipe, folder: Path, accelerator: Accelerator, net: nn.Module):
+        self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
+        self.optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and not recipe.freeze_statistics:
+            net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+        if recipe.channels_last:
+            net = net.to(memory_format=torch.channels_last)
+        self.module = net  # as it is saved; self.net is the same network as it is called
+        self.net, self.optimiser = accelerator.prepare(net, self.optimiser)
+        if recipe.compile:
+            self.net = torch.compile(self.net)
+        average = get_ema_multi_avg_fn(recipe.ema)
+        self.ema = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
+        self.epoch, self.step, self.passes = 0, 0, recipe.accumulate
+        self.history: list[dict] = []
+        self.sums: dict[str, float] = defaultdict(float)
+        self.seconds, self._clock, self._saved = 0.0, time.perf_counter(), time.perf_counter()
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network that is validated and saved: the average where there is one."""
+        return self.ema.module if self.ema else self.module
+
+    # --- one step ---
+
+    def begin_epoch(self) -> None:
+        self.net.train()
+        if self.recipe.freeze_statistics:
+            for module in self.module.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+
+    def set_learning_rate(self, step: int, steps: int) -> None:
+        """Constant as released, or a warm-up and half a cosine down to 0."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * learning_rate_factor(self.recipe, step, steps)
+
+    def optimise(self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable) -> Terms:
+        """One optimiser step on one batch at one scale; returns the objective's terms, means over the whole batch.
+
+        Where the memory does not suffice, the batch is divided into twice as many passes and the step is done again: the
+        gradient is the same sum, only batch norm sees smaller batches.
+        """
+        statistics = [buffer.clone() for buffer in self.module.buffers()]
+        while True:
+            try:
+                terms = self._forward_and_backward(batch, scale, teaching, terms_of)
+                break
+            except torch.OutOfMemoryError:
+                self._halve(len(batch["name"]))
+                for buffer, before in zip(self.module.buffers(), statistics):
+                    buffer.copy_(before)
+        self._check(terms, batch, scale)
+        if self.recipe.gradient_norm:
+            self.accelerator.clip_grad_norm_(self.net.parameters(), self.recipe.gradient_norm)
+        else:
+            self.accelerator.clip_grad_value_(self.net.parameters(), self.recipe.gradient_clamp)
+        self.optimiser.step()
+        if self.ema:
+            self.ema.update_parameters(self.module)
+        return terms
+
+    def _forward_and_backward(self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable) -> Terms:
+        self.optimiser.zero_grad()
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
+        pieces = list(divided(batch, self.passes))
+        for last, piece in enumerate(pieces, start=1 - len(pieces)):
+            images, mask = resized(piece, scale, self.recipe.image_size, self.accelerator.device)
+            if self.recipe.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            of_teacher = teaching.maps(images, piece["index"])
+            with contextlib.nullcontext() if last == 0 else self.accelerator.no_sync(self.net):
+                terms = terms_of(self.net(images), of_teacher, mask)
+                self.accelerator.backward(terms["total"] * piece["weight"])
+            for name, value in terms.items():
+                sums[name] += value.detach() * piece["weight"]
+        names = list(sums)
+        means = self.accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="mean")
+        return dict(zip(names, means.tolist()))
+
+    def _halve(self, images: int) -> None:
+        """Twice as many passes, or one clear sentence where that cannot help."""
+        smallest = self.passes >= images
+        if smallest or self.accelerator.num_processes > 1:
+            help = "choose a smaller image_size" if smallest else f"start again with --set accumulate={2 * self.passes}"
+            raise UserError(
+                f"{self.folder.name}: the memory does not suffice for {self.passes} passes a batch; {help}."
+            )
+        self.passes = min(2 * self.passes, images)
+        self.optimiser.zero_grad()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.accelerator.is_main_process:
+            tqdm.write(f"Out of memory: from here on a batch takes {self.passes} passes; its size stays the same.")
+
+    def _check(self, terms: Terms, batch: dict, scale: float) -> None:
+        """Stop at the first loss or gradient that is no finite number, and keep what is needed to see it again."""
+        faulty = [name for name, value in terms.items() if not math.isfinite(value) and not name.endswith("_inert")]
+        if (
+            not faulty and self.accelerator.scaler is None
+        ):  # with fp16 the scaler skips such steps and halves its factor
+            parameters = [p for p in self.net.parameters() if p.grad is not None]
+            if not math.isfinite(float(nn.utils.clip_grad_norm_(parameters, math.inf))):
+                faulty = ["the gradient"]
+        if not faulty:
+            return
+        where = f"epoch {self.epoch + 1}, step {self.step + 1}"
+        if self.accelerator.is_main_process:
+            state = {"network": self.module.state_dict(), "scale": scale, "terms": terms}
+            torch.save({**state, **{key: batch[key] for key in ("image", "mask", "name")}}, self.folder / "failure.pt")
+        raise UserError(
+            f"{self.folder.name}, {where}: {', '.join(faulty)} is no finite number, on {', '.join(batch['name'])}. The batch and "
+            "the weights are in failure.pt; the last checkpoint is sound. Try a lower learning_rate, or gradient_norm=1."
+        )
+
+    def record(self, terms: Terms, steps: int) -> None:
+        """Add one step to the epoch's means, and to ``steps.csv``."""
+        share = 1 / (steps * (1 if self.recipe.random_scale else len(self.recipe.scales)))
+        for name, value in terms.items():
+            self.sums[name] += value * share
+        self.log.add({"epoch": self.epoch + 1, "step": self.step + 1, **terms})
+
+    # --- checkpoints ---
+
+    def agree(self, wanted: int, minutes: float = math.inf) -> tuple[int, bool]:
+        """(a signal that any process has got, is it time for a checkpoint): the same answer in all processes."""
+        due = time.perf_counter() - self._saved >= 60 * minutes
+        if self.accelerator.num_processes == 1:
+            return wanted, due
+        mine = torch.tensor([[wanted, int(due)]], device=self.accelerator.device)
+        wanted, due = self.accelerator.gather(mine).amax(dim=0).tolist()
+        return wanted, bool(due)
+
+    def checkpoint(self) -> None:
+        """Everything that is needed to go on after the last step."""
+        randoms = gather_object([random_states()])
+        if self.accelerator.is_main_process:
+            now = time.perf_counter()
+            self.seconds, self._clock = self.seconds + now - self._clock, now
+            scaler = self.accelerator.scaler
+            write_checkpoint(
+                self.folder,
+                {
+                    "recipe": self.recipe.fingerprint(),
+                    "epoch": self.epoch,
+                    "step": self.step,
+                    "passes": self.passes,
+                    "network": self.module.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "scaler": scaler.state_dict() if scaler else {},
+                    "ema": self.ema.state_dict() if self.ema else {},
+                    "random": randoms,
+                    "history": self.history,
+                    "sums": dict(self.sums),
+                    "seconds": self.seconds,
+                    "log": self.log.flush(),
+                },
+            )
+        self._saved = time.perf_counter()
+
+    def resume(self) -> None:
+        """Go back to the last checkpoint, if there is one."""
+        saved = latest_checkpoint(self.folder)
+        self.log = StepLog(self.folder if self.accelerator.is_main_process else None, saved["log"] if saved else 0)
+        if saved is None:
+            return
+        if saved["recipe"] != self.recipe.fingerprint():
+            raise UserError(f"{self.folder} holds a checkpoint of another recipe; choose another --runs-dir.")
+        self.module.load_state_dict(saved["network"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.accelerator.scaler and saved["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(saved["ema"])
+        self.epoch, self.step, self.passes = saved["epoch"], saved["step"], saved["passes"]
+        self.history, self.seconds = saved["history"], saved["seconds"]
+        self.sums = defaultdict(float, saved["sums"])
+        if self.accelerator.process_index < len(
+            saved["random"]
+        ):  # with more processes than before, the others start anew
+            set_random_states(saved["random"][self.accelerator.process_index])
+
+    # --- the end of an epoch, and of the run ---
+
+    def is_stale(self) -> bool:
+        """Has validation Dice not risen for ``patience`` epochs?"""
+        if not self.recipe.patience or not self.history:
+            return False
+        return len(self.history) - best_of(self.history)["epoch"] >= self.recipe.patience
+
+    def finish_epoch(self, validation: dict[str, float]) -> None:
+        """One more row of the history; the weights, if they are the best so far; a checkpoint."""
+        terms = {f"train_{name}": value for name, value in self.sums.items()}
+        row = {"epoch": self.epoch + 1, **terms, **validation}
+        elapsed = self.seconds + time.perf_counter() - self._clock
+        row["seconds"] = round(elapsed - sum(earlier["seconds"] for earlier in self.history), 2)
+        if self.accelerator.is_main_process:
+            if all(
+                row["val_dice"] > earlier["val_dice"] for earlier in self.history
+            ):  # of equal epochs the first stays
+                save_weights(self.kept, self.folder / "best.safetensors", epoch=row["epoch"])
+        self.history.append(row)
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, defaultdict(float)
+        if self.accelerator.is_main_process:
+            write_history(self.folder, self.history)
+        self.checkpoint()
+
+    def finish(self) -> None:
+        """``metrics.json``: which epoch was best on validation, how good it was, and what it cost."""
+        best = best_of(self.history)
+        metrics = {
+            "objective": self.recipe.objective,
+            "seed": self.recipe.seed,
+            "best_epoch": best["epoch"],
+            "val_dice": best["val_dice"],
+            "val_loss": best["val_loss"],
+            "epochs": len(self.history),
+            "seconds": round(sum(row["seconds"] for row in self.history), 1),
+            "parameters": count_parameters(self.module),
+            "passes": self.passes,
+            "processes": self.accelerator.num_processes,
+            "torch": torch.__version__,
+            "kdas_core": kdas_core.__version__,
+        }
+        if self.accelerator.is_main_process:
+            write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+        self.accelerator.wait_for_everyone()
+
+
+# --- before the loop --------------------------------------------------------------------------------------------------
+
+
+def start_accelerator(recipe: Recipe) -> Accelerator:
+    """Device, precision and processes, as Accelerate finds them."""
+    precision = {"float32": "no"}.get(recipe.precision, recipe.precision)
+    if precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision fp16 needs a GPU; choose bf16 or float32.")
+    AcceleratorState._reset_state()  # a notebook may train one network in one precision and the next in another
+    return Accelerator(mixed_precision=precision)
+
+
+def is_finished(folder: Path, accelerator: Accelerator) -> bool:
+    """Is ``metrics.json`` there? All processes look at the same moment, before any of them writes."""
+    accelerator.wait_for_everyone()
+    finished = (folder / "metrics.json").exists()
+    accelerator.wait_for_everyone()
+    return finished
 
 
 def knobs_in(recipe: Recipe) -> dict:
@@ -118,17 +390,6 @@ def run_folder(recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str)
     return Path(runs_dir) / f"{what}-seed{recipe.seed}-{recipe.fingerprint(role, data.root.name, *names)}"
 
 
-def make_writable(folder: Path) -> None:
-    """Make the run's folder, or say in a sentence why that cannot be done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
-
-
 def start_network(recipe: Recipe, role: str) -> nn.Module:
     """The untrained network of a role."""
     pretrained = recipe.pretrained_teacher if role == "teacher" else recipe.pretrained_student
@@ -136,44 +397,34 @@ def start_network(recipe: Recipe, role: str) -> nn.Module:
     return build(role, pretrained=pretrained, backbone=backbone)
 
 
-def batches(dataset: PolypDataset, recipe: Recipe, epoch: int) -> tqdm:
-    """The batches of an epoch, in an order that depends on the seed and the epoch alone."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(recipe.seed * 100_003 + epoch))
-    loader = DataLoader(dataset, recipe.batch_size, sampler=order.tolist())
-    quiet = "TQDM_DISABLE" in os.environ  # a bar in a notebook does not read this itself
-    return tqdm(loader, desc=f"{recipe.objective}, epoch {epoch}/{recipe.epochs}", leave=False, disable=quiet)
+def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """What the learning rate is multiplied with at a step: 1, or a warm-up and half a cosine down to 0."""
+    if recipe.schedule == "constant":
+        return 1.0
+    rising = max(1, int(steps * recipe.warm_up))
+    return min((step + 1) / rising, 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
-def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and masks at ``round(size·scale/32)·32`` pixels, bilinear with coinciding corners, as released."""
-    images, mask = batch["image"].to(device), batch["mask"].to(device)
-    side = round(size * scale / 32) * 32
-    if side == size:
-        return images, mask
-    return tuple(F.interpolate(x, size=(side, side), mode="bilinear", align_corners=True) for x in (images, mask))
-
-
-def set_learning_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
-    """Constant as released, or a warm-up over the first 5 % of the steps and half a cosine down to 0."""
-    factor = 1.0
-    if recipe.schedule == "cosine":
-        warm_up = max(1, steps // 20)
-        factor = min((step + 1) / warm_up, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-    for group in optimiser.param_groups:
-        group["lr"] = recipe.learning_rate * factor
+# --- validation -------------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def validate(net: nn.Module, held_out: PolypDataset, batch_size: int, device: torch.device) -> dict[str, float]:
-    """Structure loss and mean Dice at threshold 0.5 on the validation split, at the network's own image size."""
+def validate(net: nn.Module, held_out: PolypDataset, batch_size: int, accelerator: Accelerator) -> dict[str, float]:
+    """Structure loss and mean Dice at threshold 0.5 on the validation split, at the network's own image size.
+
+    Each process takes every n-th image; the sums are added up, so no image counts twice or is left out.
+    """
     net.eval()
-    loss = dice = 0.0
-    for batch in DataLoader(held_out, batch_size):
-        images, mask = batch["image"].to(device), batch["mask"].to(device)
-        p1, p2 = net(images)
-        loss += float(structure_loss(p1, mask) + structure_loss(p2, mask)) * len(images)
-        dice += float(dice_at_half(p1 + p2, mask).sum())
-    return {"val_loss": loss / len(held_out), "val_dice": dice / len(held_out)}
+    sums = torch.zeros(2, device=accelerator.device)
+    mine = list(range(accelerator.process_index, len(held_out), accelerator.num_processes))
+    for batch in DataLoader(held_out, batch_size, sampler=mine, generator=torch.Generator()):
+        images, mask = batch["image"].to(accelerator.device), batch["mask"].to(accelerator.device)
+        with accelerator.autocast():
+            p1, p2 = (p.float() for p in net(images))
+        sums[0] += (structure_loss(p1, mask) + structure_loss(p2, mask)) * len(images)
+        sums[1] += dice_at_half(p1 + p2, mask).sum()
+    loss, dice = (accelerator.reduce(sums, reduction="sum") / len(held_out)).tolist()
+    return {"val_loss": loss, "val_dice": dice}
 
 
 def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
@@ -183,53 +434,12 @@ def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
     return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0)
 
 
-def resume(folder: Path, net: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[list[dict], int]:
-    """The history so far and the epoch to go on with."""
-    if not (folder / "last.ckpt").exists():
-        return [], 1
-    saved = torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)
-    net.load_state_dict(saved["network"])
-    optimiser.load_state_dict(saved["optimiser"])
-    torch.set_rng_state(saved["random"])
-    return saved["history"], len(saved["history"]) + 1
+def best_of(history: list[dict]) -> dict:
+    """The row with the highest validation Dice; of equal ones the first."""
+    return max(history, key=lambda row: row["val_dice"])
 
 
-def save_progress(folder: Path, net: nn.Module, optimiser: torch.optim.Optimizer, history: list[dict]) -> None:
-    """``history.csv`` and ``last.ckpt``, each written beside and renamed, so that neither is ever half there.
+if __name__ == "__main__":
+    from kdas_core.cli import main
 
-    ``last.ckpt`` comes last: cut off between the two, a run does the epoch again and writes its row again.
-    """
-    pd.DataFrame(history).to_csv(folder / "history.csv.part", index=False)
-    os.replace(folder / "history.csv.part", folder / "history.csv")
-    state = {
-        "network": net.state_dict(),
-        "optimiser": optimiser.state_dict(),
-        "random": torch.get_rng_state(),
-        "history": history,
-    }
-    torch.save(state, folder / "last.ckpt.part")
-    os.replace(folder / "last.ckpt.part", folder / "last.ckpt")
-
-
-def write_metrics(folder: Path, recipe: Recipe, net: nn.Module, history: list[dict]) -> None:
-    """``metrics.json``: which epoch was best on validation, how good it was, and what it cost."""
-    best = max(history, key=lambda row: row["val_dice"])
-    metrics = {
-        "objective": recipe.objective,
-        "seed": recipe.seed,
-        "best_epoch": best["epoch"],
-        "val_dice": best["val_dice"],
-        "val_loss": best["val_loss"],
-        "epochs": len(history),
-        "seconds": round(sum(row["seconds"] for row in history), 1),
-        "parameters": count_parameters(net),
-        "torch": torch.__version__,
-        "kdas_core": kdas_core.__version__,
-    }
-    (folder / "metrics.json.part").write_text(json.dumps(metrics, indent=2))
-    os.replace(folder / "metrics.json.part", folder / "metrics.json")
-
-
-def load_history(folder: str | Path) -> pd.DataFrame:
-    """``history.csv`` of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
-    return pd.read_csv(Path(folder) / "history.csv")
+    main(["train"])

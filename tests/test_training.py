@@ -108,8 +108,10 @@ def test_a_run_leaves_its_files_and_its_best_epoch(tmp_path, data, teacher):
     assert {p.name for p in folder.iterdir()} == {
         "recipe.yaml",
         "history.csv",
+        "steps.csv",
         "best.safetensors",
         "last.ckpt",
+        "previous.ckpt",
         "metrics.json",
     }
     history, metrics = load_history(folder), json.loads((folder / "metrics.json").read_text())
@@ -143,51 +145,6 @@ def test_a_finished_run_is_not_trained_again(tmp_path, data, monkeypatch):
         fit(replace(recipe, seed=1), data, tmp_path)
 
 
-def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(tmp_path, data, teacher, monkeypatch):
-    recipe = preset("smoke", **TINY | {"augment": True, "scales": (0.75, 1.25), "image_size": 64})
-    straight = fit(recipe, data, tmp_path / "straight", teacher=teacher)
-    save = training.save_progress
-
-    def power_cut(folder, net, optimiser, history):
-        save(folder, net, optimiser, history)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "save_progress", power_cut)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipe, data, tmp_path / "cut", teacher=teacher)
-    monkeypatch.setattr(training, "save_progress", save)
-    torch.manual_seed(12345)  # a new process would have another random state
-    resumed = fit(recipe, data, tmp_path / "cut", teacher=teacher)
-    ours, theirs = load_history(resumed).drop(columns="seconds"), load_history(straight).drop(columns="seconds")
-    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-    last = [torch.load(f / "last.ckpt", weights_only=True)["network"] for f in (resumed, straight)]
-    assert all(torch.equal(last[0][k], v) for k, v in last[1].items())
-    best = [load_file(f / "best.safetensors") for f in (resumed, straight)]
-    assert all(torch.equal(best[0][k], v) for k, v in best[1].items())
-
-
-def test_a_cut_between_two_files_loses_no_row(tmp_path, data, monkeypatch):
-    """history.csv of the last epoch is written, last.ckpt is not: the run does that epoch again and ends complete."""
-    recipe = preset("smoke", **TINY | {"objective": "supervised"})
-    straight = fit(recipe, data, tmp_path / "straight")
-    replace_file, saves = os.replace, []
-
-    def power_cut(source, target):
-        if str(target).endswith("last.ckpt"):
-            saves.append(target)
-            if len(saves) == recipe.epochs:
-                raise KeyboardInterrupt
-        replace_file(source, target)
-
-    monkeypatch.setattr(training.os, "replace", power_cut)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipe, data, tmp_path / "cut")
-    monkeypatch.setattr(training.os, "replace", replace_file)
-    resumed = fit(recipe, data, tmp_path / "cut")
-    ours, theirs = load_history(resumed).drop(columns="seconds"), load_history(straight).drop(columns="seconds")
-    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
-
-
 def test_of_equally_good_epochs_the_first_is_kept_and_named(tmp_path, data, monkeypatch):
     monkeypatch.setattr(training, "validate", lambda *a: {"val_loss": 1.0, "val_dice": 0.5})
     folder = fit(preset("smoke", **TINY | {"objective": "supervised"}), data, tmp_path)
@@ -217,12 +174,6 @@ def test_dice_at_half_counts_as_it_should():
     logits[0, :, :2] = 1  # exact
     logits[1, :, 1:3] = 1  # half of it
     assert dice_at_half(logits, mask).tolist() == [1.0, 0.5, 0.0, 1.0]  # missed; empty and rightly so
-
-
-def test_a_loss_that_is_no_number_stops_with_the_images_named(tmp_path, data, monkeypatch):
-    monkeypatch.setattr(training, "objective", lambda *a, **k: lambda s, t, m: {"total": s[0].mean() * float("nan")})
-    with pytest.raises(UserError, match="epoch 1: the loss is nan at"):
-        fit(preset("smoke", **TINY), data, tmp_path)
 
 
 def test_an_unknown_objective_stops_before_anything_is_made(tmp_path, data):
@@ -320,3 +271,153 @@ def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(arguments, sente
         main()
     error = capsys.readouterr().err
     assert stop.value.code == 2 and sentence.lower() in error.lower() and error.count("\n") == 1
+
+
+# --- knobs of the optimisation ----------------------------------------------------------------------------------------
+
+PLAIN = TINY | {"objective": "supervised"}
+
+
+def final(folder) -> dict[str, torch.Tensor]:
+    return training.latest_checkpoint(folder)["network"]
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_saved(tmp_path, data):
+    recipe = preset("smoke", **PLAIN | {"ema": 0.5, "epochs": 1, "batch_size": 8})
+    folder = fit(recipe, data, tmp_path)
+    state = training.latest_checkpoint(folder)
+    torch.manual_seed(recipe.seed)
+    start = training.start_network(recipe, "student").state_dict()
+    kept = load_file(folder / "best.safetensors")
+    name = "head1.weight"  # one step: the average takes the network as it is after the first update
+    assert torch.equal(kept[name], state["ema"][f"module.{name}"]) and not torch.equal(kept[name], start[name])
+    many = fit(replace(recipe, epochs=3, batch_size=2), data, tmp_path)
+    kept, last = load_file(many / "best.safetensors"), final(many)
+    assert not torch.equal(kept[name], last[name]), "after several steps the average lags behind"
+
+
+def test_patience_ends_a_run_that_no_longer_gets_better_also_after_a_restart(tmp_path, data, monkeypatch):
+    scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
+    monkeypatch.setattr(training, "validate", lambda *a: {"val_loss": 1.0, "val_dice": next(scores)})
+    recipe = preset("smoke", **PLAIN | {"epochs": 9, "patience": 2})
+    folder = fit(recipe, data, tmp_path)
+    assert json.loads((folder / "metrics.json").read_text())["epochs"] == 4
+    (folder / "metrics.json").unlink()  # killed just before the end
+    assert len(load_history(fit(recipe, data, tmp_path))) == 4
+
+
+def test_norm_clipping_keeps_the_direction_and_the_clamp_bends_it(tmp_path, data, monkeypatch):
+    seen = {}
+
+    def watched(name):
+        step = torch.optim.AdamW.step
+
+        def first(self, *a, **k):
+            gradient = torch.cat(
+                [p.grad.flatten() for g in self.param_groups for p in g["params"] if p.grad is not None]
+            )
+            seen.setdefault(name, gradient.double())
+            return step(self, *a, **k)
+
+        return first
+
+    for name, knobs in {
+        "free": {"gradient_clamp": 1e9},
+        "clamp": {"gradient_clamp": 1e-4},
+        "norm": {"gradient_norm": 1e-3},
+    }.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.AdamW, "step", watched(name))
+            fit(preset("smoke", **PLAIN | {"epochs": 1} | knobs), data, tmp_path / name)
+    cosine = {name: float(torch.cosine_similarity(seen["free"], seen[name], dim=0)) for name in ("clamp", "norm")}
+    assert cosine["norm"] == pytest.approx(1, abs=1e-5) and cosine["clamp"] < 0.9
+    assert float(seen["norm"].norm()) == pytest.approx(1e-3, rel=1e-3) and float(seen["clamp"].abs().max()) <= 1e-4
+
+
+def test_a_random_scale_is_one_of_the_scales_and_the_same_after_a_restart():
+    recipe = preset("smoke", scales=(0.75, 1.0, 1.25), random_scale=True)
+    drawn = [training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)]
+    assert {scales[0] for scales in drawn} == set(recipe.scales) and all(len(scales) == 1 for scales in drawn)
+    assert drawn == [training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)]
+    assert training.scales_of(replace(recipe, random_scale=False), 1, 0) == recipe.scales
+
+
+def test_every_term_is_recorded_at_every_step_and_the_epoch_is_their_mean(tmp_path, data, teacher):
+    folder = fit(preset("smoke", **TINY | {"scales": (1.0, 2.0)}), data, tmp_path, teacher=teacher)
+    steps, history = pd.read_csv(folder / "steps.csv"), load_history(folder)
+    assert list(steps.columns[2:]) == [c.removeprefix("train_") for c in history if c.startswith("train_")]
+    assert len(steps) == 3 * 2 * 2  # epochs × batches × scales
+    means = steps.groupby("epoch")["total"].mean()
+    assert history["train_total"].to_numpy() == pytest.approx(means.to_numpy(), rel=1e-6)
+
+
+@pytest.mark.parametrize("knobs", [{"teacher_graph": True}, {"teacher_cache": True}, {"channels_last": True}])
+def test_knobs_of_speed_leave_the_numbers(tmp_path, data, teacher, knobs):
+    recipe = preset("smoke", **TINY | {"scales": (1.0, 2.0)})
+    plain = fit(recipe, data, tmp_path / "plain", teacher=teacher)
+    fast = fit(replace(recipe, **knobs), data, tmp_path / "fast", teacher=teacher)
+    ours, theirs = (pd.read_csv(f / "steps.csv")["total"].to_numpy() for f in (fast, plain))
+    assert ours == pytest.approx(theirs, rel=2e-3 if "teacher_cache" in knobs else 1e-4)
+    assert teacher.requires_grad_(False) is teacher
+
+
+def test_the_cache_asks_the_teacher_once_an_image_and_scale_and_notices_another_teacher(
+    tmp_path, data, teacher, monkeypatch
+):
+    recipe, asked = preset("smoke", **TINY | {"teacher_cache": True}), []
+    live = training.Teaching._live
+    monkeypatch.setattr(training.Teaching, "_live", lambda self, x: asked.append(len(x)) or live(self, x))
+    fit(recipe, data, tmp_path, teacher=teacher)
+    batches_an_epoch = 2
+    assert len(asked) == batches_an_epoch + 1, "one epoch, and one look whether the cache is right"
+    (cache,) = tmp_path.glob("teacher-maps-*")
+    maps = cache / "maps.f16"
+    maps.write_bytes(b"\x3c" * maps.stat().st_size)  # somebody else's numbers
+    with pytest.warns(UserWarning, match="does not hold this teacher's maps"):
+        folder = fit(replace(recipe, alpha=0.4), data, tmp_path, teacher=teacher)
+    plain = fit(replace(recipe, alpha=0.4, teacher_cache=False), data, tmp_path, teacher=teacher)
+    ours, theirs = (pd.read_csv(f / "steps.csv")["total"].to_numpy() for f in (folder, plain))
+    assert ours == pytest.approx(theirs, rel=2e-3)
+
+
+def test_bfloat16_trains_and_its_losses_are_float32(tmp_path, data, teacher, monkeypatch):
+    kinds, make = set(), training.objective
+
+    def noting(*a, **k):
+        terms_of = make(*a, **k)
+
+        def call(student, teacher_maps, mask):
+            terms = terms_of(student, teacher_maps, mask)
+            kinds.update(term.dtype for term in terms.values())
+            return terms
+
+        return call
+
+    monkeypatch.setattr(training, "objective", noting)
+    folder = fit(preset("smoke", **TINY | {"precision": "bf16"}), data, tmp_path, teacher=teacher)
+    plain = fit(preset("smoke", **TINY), data, tmp_path, teacher=teacher)
+    assert kinds == {torch.float32}
+    ours, theirs = (load_history(f)["train_structure_1"] for f in (folder, plain))
+    assert ours.iloc[0] == pytest.approx(theirs.iloc[0], rel=0.02) and not ours.equals(theirs)
+
+
+@pytest.mark.parametrize(
+    "knobs, sentence",
+    [
+        ({"select_on": "test"}, "only validation is possible.*is no test"),
+        ({"precision": "fp8"}, "float32 or bf16 or fp16"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"accumulate": 9}, "accumulate is 9"),
+        ({"teacher_cache": True, "augment": True}, "images that stay the same"),
+    ],
+)
+def test_knobs_that_make_no_sense_are_refused(knobs, sentence):
+    with pytest.raises(UserError, match=sentence):
+        preset("smoke", **knobs)
+
+
+def test_fp16_without_a_gpu_is_refused(tmp_path, data):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        fit(preset("smoke", **PLAIN | {"precision": "fp16"}), data, tmp_path)

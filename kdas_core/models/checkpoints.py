@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pickle
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import timm
@@ -111,6 +112,15 @@ def _tensors_of(state: object, path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise UserError(f"{path} is not a state dict: a dictionary of names and tensors is expected.")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def weights_digest(net: nn.Module) -> str:
+    """SHA-256 of all parameters and buffers with their names, as hexadecimal digits."""
+    digest = sha256()
+    for name, tensor in sorted(net.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:

@@ -1,0 +1,247 @@
+"""A run's folder: what is in it, written so that nothing is ever half there, and verified when it is read back.
+
+recipe.yaml        every knob
+history.csv        one row per epoch: terms of the objective, validation loss and Dice
+steps.csv          one row per optimiser step: terms of the objective
+best.safetensors   the weights of the epoch with the highest validation Dice
+last.ckpt          everything needed to go on, with a checksum; previous.ckpt is the one before
+metrics.json       written at the end: a run that has it is finished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import pickle
+import random
+import signal
+import warnings
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kdas_core import UserError
+from kdas_core.recipe import Recipe
+
+MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Make the run's folder and its ``recipe.yaml``.
+
+    Raises:
+        UserError: the folder cannot be written, or holds the run of another recipe.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
+    file = folder / "recipe.yaml"
+    if file.is_file() and Recipe.from_yaml(file) != recipe:
+        raise UserError(f"{folder} holds the run of another recipe (see its recipe.yaml); choose another --runs-dir.")
+    write_whole(file, recipe.as_yaml().encode())
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write beside the target, push to the disk, rename: a reader, or a power cut, sees the old file or the new one.
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written; the old file is as it was.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            try:
+                os.fsync(file.fileno())
+            except OSError:  # some mounted folders, such as a Drive, cannot
+                pass
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _unwritten(path, error) from None
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """``last.ckpt`` with its checksum; the one before is kept as ``previous.ckpt``."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    fresh = folder / "next.ckpt"
+    write_whole(fresh, MAGIC + sha256(data).digest() + data)
+    if (folder / LAST).exists():
+        os.replace(folder / LAST, folder / PREVIOUS)
+    os.replace(fresh, folder / LAST)  # cut off between the two, next.ckpt and previous.ckpt are there
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """What :func:`write_checkpoint` wrote. No code in the file is ever run.
+
+    Raises:
+        UserError: the file is missing, cut short or damaged.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from None
+    head, data = content[: len(MAGIC) + 32], memoryview(content)[len(MAGIC) + 32 :]
+    if not head.startswith(MAGIC) or sha256(data).digest() != head[len(MAGIC) :]:
+        raise UserError(f"{path} is cut short or damaged: its checksum does not fit.")
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{path} is whole, but this PyTorch cannot read it ({str(error).splitlines()[0]}).") from None
+
+
+def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that is sound, or None where there is none; a damaged one is reported and passed over."""
+    damaged = []
+    for name in ("next.ckpt", LAST, PREVIOUS):
+        if not (folder / name).exists():
+            continue
+        try:
+            state = read_checkpoint(folder / name)
+        except UserError as error:
+            damaged.append(str(error))
+            continue
+        if damaged:
+            warnings.warn(f"{' '.join(damaged)} The run goes on from {name}.", stacklevel=2)
+        return state
+    if damaged:
+        warnings.warn(f"{' '.join(damaged)} No other is left, so the run starts anew.", stacklevel=2)
+    return None
+
+
+class StepLog:
+    """``steps.csv``: appended to step by step, and cut back to where a checkpoint was when a run goes on from it.
+
+    Args:
+        folder: the run's; None in a process that leaves writing to another.
+        size: bytes to keep of a file that is there.
+    """
+
+    def __init__(self, folder: Path | None, size: int = 0):
+        self.path = None if folder is None else folder / "steps.csv"
+        self._lines: list[str] = []
+        if self.path and self.path.exists():
+            with open(self.path, "rb+") as file:
+                file.truncate(min(size, self.path.stat().st_size))
+
+    def add(self, row: dict[str, float]) -> None:
+        """One more step."""
+        if self.path is None:
+            return
+        if not self._lines and not (self.path.exists() and self.path.stat().st_size):
+            self._lines.append(",".join(row))
+        self._lines.append(",".join(f"{value:.7g}" for value in row.values()))
+
+    def flush(self) -> int:
+        """Write what was added; returns the size of the file, for the checkpoint.
+
+        Raises:
+            UserError: the disk is full, or the file cannot be written.
+        """
+        try:
+            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
+                file.writelines(line + "\n" for line in self._lines)
+        except OSError as error:
+            raise _unwritten(self.path, error) from None
+        self._lines.clear()
+        return self.path.stat().st_size
+
+
+def _unwritten(path: Path, error: OSError) -> UserError:
+    why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
+    return UserError(
+        f"{path} cannot be written ({why}); the last checkpoint is intact. Make room, start the same command again, and the "
+        "run goes on."
+    )
+
+
+def write_history(folder: Path, history: list[dict]) -> None:
+    """``history.csv``, whole."""
+    write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+
+
+def load_history(folder: str | Path) -> pd.DataFrame:
+    """``history.csv`` of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
+    return pd.read_csv(Path(folder) / "history.csv")
+
+
+# --- what must survive besides files ---------------------------------------------------------------------------------
+
+
+class Interruption:
+    """Inside ``with``: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C) wait until a checkpoint is written.
+
+    A second Ctrl-C does not wait. Outside the main thread nothing can be caught, and nothing is.
+    """
+
+    def __init__(self):
+        self.wanted = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        with contextlib.suppress(ValueError):  # not the main thread
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: Any) -> None:
+        if number == signal.SIGINT and self.wanted == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.wanted = number
+
+    def stop(self, wanted: int, folder: Path) -> None:
+        """After a checkpoint: end the program (SIGTERM, exit code 0) or hand Ctrl-C on; 0: neither."""
+        if wanted == signal.SIGTERM:
+            print(
+                f"Stopped on request; {folder.name} has a checkpoint, and the same command goes on from there.",
+                flush=True,
+            )
+            raise SystemExit(0)
+        if wanted:
+            raise KeyboardInterrupt
+
+
+def seed_everything(seed: int) -> None:
+    """Every global stream of random numbers."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_states() -> dict[str, Any]:
+    """The state of every global stream of random numbers, in types that a checkpoint may hold."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, keys.tolist(), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """The inverse of :func:`random_states`."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

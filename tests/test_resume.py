@@ -1,0 +1,394 @@
+"""What a training survives: kill -9 anywhere, a damaged or unwritable file, SIGTERM, too little memory, a number that is none."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdas_core import UserError, runs, training
+from kdas_core.data.polyps import load_data
+from kdas_core.models import build
+from kdas_core.recipe import Recipe, preset
+from kdas_core.runs import latest_checkpoint, load_history, read_checkpoint, write_checkpoint
+from kdas_core.training import fit
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "image_size": 32,
+    "batch_size": 2,
+    "epochs": 2,
+    "train_images": None,
+    "test_images": 2,
+    "objective": "supervised",
+}
+
+
+@pytest.fixture(scope="session")
+def data(polyps):
+    return load_data(polyps, validation_fraction=0.2)
+
+
+def same_run(one: Path, other: Path) -> None:
+    """Two runs ended in the same numbers, to the last bit."""
+    histories = [load_history(folder).drop(columns="seconds") for folder in (one, other)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert (one / "steps.csv").read_text() == (other / "steps.csv").read_text()
+    states = [read_checkpoint(folder / "last.ckpt") for folder in (one, other)]
+    for part in ("network", "optimiser", "random"):
+        assert equal(*(state[part] for state in states)), part
+    best = [load_file(folder / "best.safetensors") for folder in (one, other)]
+    assert equal(*best)
+
+
+def equal(a, b) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+# --- kill -9 ----------------------------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from kdas_core import runs, training
+from kdas_core.data.polyps import load_data
+from kdas_core.models import build
+from kdas_core.recipe import Recipe
+
+torch.set_num_threads(1)
+recipe, root, out, moment, count = Recipe.from_yaml(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])
+seen = 0
+
+def die_at(*_):
+    global seen
+    seen += 1
+    if seen == count:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if moment == "step":            # between the optimiser's step and the checkpoint
+    record = training.Run.record
+    training.Run.record = lambda *a: (record(*a), die_at())
+elif moment == "write":         # half of a checkpoint is written
+    whole = runs.write_whole
+    def half(path, content):
+        if path.name == "next.ckpt":
+            global seen
+            seen += 1
+            if seen == count:
+                path.with_name(path.name + ".part").write_bytes(bytes(content)[: len(content) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+        whole(path, content)
+    runs.write_whole = half
+elif moment == "rename":        # last.ckpt has become previous.ckpt, and there is no last.ckpt
+    rename = os.replace
+    def between(source, target):
+        rename(source, target)
+        if str(target).endswith("previous.ckpt"):
+            die_at()
+    runs.os.replace = between
+elif moment == "epoch":         # history.csv and best.safetensors are written, the checkpoint is not
+    training.write_history = lambda *a: (runs.write_history(*a), die_at())
+
+torch.manual_seed(7)
+training.fit(recipe, load_data(root, validation_fraction=0.2), out, teacher=build("student"), checkpoint_minutes=0)
+"""
+
+
+def start(tmp_path: Path, polyps: Path, recipe: Recipe, moment: str = "never", count: int = 0) -> int:
+    """Run the program above; returns its exit code."""
+    recipe.to_yaml(tmp_path / "asked.yaml")
+    words = [tmp_path / "asked.yaml", polyps, tmp_path / "runs", moment, count]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error::UserWarning", "-c", KILLED, *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+@pytest.mark.slow
+def test_five_kills_at_awkward_moments_change_no_bit(tmp_path, polyps, data):
+    """10 pairs, 8 for training: 4 steps of 2 scales an epoch, 3 epochs, augmentation, EMA."""
+    recipe = preset(
+        "smoke", **TINY | {"objective": "kdas", "epochs": 3, "scales": (1.0, 2.0), "augment": True, "ema": 0.9}
+    )
+    moments = [("step", 3), ("write", 2), ("rename", 2), ("epoch", 1), ("step", 5)]
+    for moment, count in moments:
+        assert start(tmp_path, polyps, recipe, moment, count) == -signal.SIGKILL, f"{moment} {count} was never reached"
+    assert start(tmp_path, polyps, recipe) == 0
+    (survivor,) = (tmp_path / "runs").iterdir()
+    (tmp_path / "straight").mkdir()
+    assert start(tmp_path / "straight", polyps, recipe) == 0
+    (straight,) = (tmp_path / "straight" / "runs").iterdir()
+    same_run(survivor, straight)
+    assert not list(survivor.glob("*.part")) and json.loads((survivor / "metrics.json").read_text())["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
+    """Not at moments that we chose: after so many milliseconds, whatever the program is doing then."""
+    recipe = preset("smoke", **TINY | {"epochs": 6})
+    recipe.to_yaml(tmp_path / "asked.yaml")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    words = [tmp_path / "asked.yaml", polyps, tmp_path / "runs", "never", 0]
+    rng, kills = np.random.default_rng(), 0
+    for _ in range(40):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, *map(str, words)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+        )
+        before = sorted(tmp_path.glob("runs/*/last.ckpt"))
+        stamp = before[0].stat().st_mtime_ns if before else 0
+        # wait for the first checkpoint of this life, then a random moment
+        while process.poll() is None and not (
+            (files := sorted(tmp_path.glob("runs/*/last.ckpt"))) and files[0].stat().st_mtime_ns > stamp
+        ):
+            try:
+                process.wait(0.01)
+            except subprocess.TimeoutExpired:
+                pass
+        try:
+            process.wait(float(rng.uniform(0, 0.8)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            kills += 1
+        process.communicate()
+        if process.returncode == 0:
+            break
+    assert process.returncode == 0 and kills >= 2
+    (survivor,) = (tmp_path / "runs").iterdir()
+    (tmp_path / "straight").mkdir()
+    assert start(tmp_path / "straight", polyps, recipe) == 0
+    (straight,) = (tmp_path / "straight" / "runs").iterdir()
+    same_run(survivor, straight)
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(tmp_path, data, monkeypatch):
+    """A run cut off in its second epoch, with two checkpoints: (recipe, folder)."""
+    recipe, record = preset("smoke", **TINY), training.Run.record
+    calls = []
+
+    def cut(self, *terms):
+        record(self, *terms)
+        calls.append(1)
+        if len(calls) == 7:
+            raise RuntimeError("cut")
+
+    monkeypatch.setattr(training.Run, "record", cut)
+    with pytest.raises(RuntimeError, match="cut"):
+        fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
+    monkeypatch.setattr(training.Run, "record", record)
+    (folder,) = (tmp_path / "runs").iterdir()
+    return recipe, folder
+
+
+def test_a_run_goes_on_at_the_step_where_it_stopped(interrupted, data, tmp_path):
+    recipe, folder = interrupted
+    state = read_checkpoint(folder / "last.ckpt")
+    assert (state["epoch"], state["step"]) == (1, 2)
+    resumed = fit(recipe, data, tmp_path / "runs")
+    same_run(resumed, fit(recipe, data, tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("harm", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(interrupted, data, tmp_path, harm):
+    recipe, folder = interrupted
+    content = bytearray((folder / "last.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1
+    harmed = {"truncated": content[:-1000], "flipped": content, "empty": b""}[harm]
+    (folder / "last.ckpt").write_bytes(harmed)
+    with pytest.warns(UserWarning, match="last.ckpt is cut short or damaged.*goes on from previous.ckpt"):
+        resumed = fit(recipe, data, tmp_path / "runs")
+    same_run(resumed, fit(recipe, data, tmp_path / "straight"))
+
+
+def test_without_a_sound_checkpoint_the_run_starts_anew_and_says_so(interrupted, data, tmp_path):
+    recipe, folder = interrupted
+    for name in ("last.ckpt", "previous.ckpt"):
+        (folder / name).write_bytes(b"no checkpoint")
+    with pytest.warns(UserWarning, match="No other is left, so the run starts anew"):
+        resumed = fit(recipe, data, tmp_path / "runs")
+    same_run(resumed, fit(recipe, data, tmp_path / "straight"))
+
+
+def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "harm"),))
+
+    write_checkpoint(tmp_path, {"x": Harm()})
+    with pytest.raises(UserError, match="cannot read it"):
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_another_recipe_in_the_same_folder_is_refused(interrupted, data, tmp_path, monkeypatch):
+    recipe, folder = interrupted
+    monkeypatch.setattr(training, "run_folder", lambda *a: folder)
+    with pytest.raises(UserError, match="holds the run of another recipe"):
+        fit(replace(recipe, alpha=0.5), data, tmp_path / "runs")
+    (folder / "recipe.yaml").unlink()
+    with pytest.raises(UserError, match="checkpoint of another recipe"):
+        fit(replace(recipe, alpha=0.5), data, tmp_path / "runs")
+
+
+def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(data, tmp_path, monkeypatch):
+    recipe, whole, writes = preset("smoke", **TINY), open, []
+
+    class Full:
+        def __init__(self, path, *mode, **options):
+            self.file, self.checkpoint = whole(path, *mode, **options), str(path).endswith("next.ckpt.part")
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def write(self, content):
+            writes.append(self.checkpoint)
+            if self.checkpoint and sum(writes) == 4:
+                self.file.write(content[: len(content) // 3])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(content)
+
+    monkeypatch.setattr(runs, "open", Full, raising=False)
+    with pytest.raises(
+        UserError, match="next.ckpt cannot be written .the disk is full.; the last checkpoint is intact"
+    ):
+        fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not list(folder.glob("*.part")) and latest_checkpoint(folder)["step"] == 3
+    same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
+
+
+# --- requests to stop -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number, ends_in", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_request_to_stop_waits_for_a_checkpoint(data, tmp_path, monkeypatch, capsys, number, ends_in):
+    recipe, record, calls = preset("smoke", **TINY), training.Run.record, []
+    before = signal.getsignal(number)
+
+    def asked(self, *terms):
+        record(self, *terms)
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(training.Run, "record", asked)
+    with pytest.raises(ends_in) as ended:
+        fit(recipe, data, tmp_path / "runs")
+    monkeypatch.setattr(training.Run, "record", record)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert latest_checkpoint(folder)["step"] == 3 and signal.getsignal(number) == before
+    if number == signal.SIGTERM:
+        assert ended.value.code == 0 and "the same command goes on from there" in capsys.readouterr().out
+    same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
+
+
+# --- memory, and numbers that are none --------------------------------------------------------------------------------
+
+
+def run_with_little_memory(recipe, data, folder, monkeypatch, room: int):
+    """``fit`` on a device where a forward pass of more than ``room`` images runs out of memory."""
+    forward = training.Run._forward_and_backward
+
+    def limited(self, batch, *rest):
+        if -(-len(batch["name"]) // self.passes) > room:
+            self.net(batch["image"])  # the running statistics have moved when the memory ends
+            raise torch.OutOfMemoryError("simulated")
+        return forward(self, batch, *rest)
+
+    monkeypatch.setattr(training.Run, "_forward_and_backward", limited)
+    result = fit(recipe, data, folder)
+    monkeypatch.setattr(training.Run, "_forward_and_backward", forward)
+    return result
+
+
+def steps_of(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "steps.csv")
+
+
+def test_out_of_memory_takes_more_passes_and_leaves_the_losses(data, tmp_path, monkeypatch):
+    recipe = preset("smoke", **TINY | {"batch_size": 8, "epochs": 4, "freeze_statistics": True})
+    little = run_with_little_memory(recipe, data, tmp_path / "little", monkeypatch, room=2)
+    enough = fit(recipe, data, tmp_path / "enough")
+    assert json.loads((little / "metrics.json").read_text())["passes"] == 4
+    np.testing.assert_allclose(steps_of(little)["total"], steps_of(enough)["total"], atol=1e-5)
+    assert read_checkpoint(little / "last.ckpt")["passes"] == 4, "a resumed run does not try again what did not fit"
+
+
+def test_accumulated_passes_are_one_batch_also_where_they_do_not_divide_it(data, tmp_path):
+    recipe = preset("smoke", **TINY | {"batch_size": 8, "freeze_statistics": True})
+    whole, parts = fit(recipe, data, tmp_path), fit(replace(recipe, accumulate=3), data, tmp_path)
+    np.testing.assert_allclose(steps_of(whole)["total"], steps_of(parts)["total"], atol=1e-5)
+
+
+def test_one_image_that_does_not_fit_is_the_end(data, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="memory does not suffice for 2 passes.*smaller image_size"):
+        run_with_little_memory(preset("smoke", **TINY), data, tmp_path, monkeypatch, room=0)
+
+
+def test_a_number_that_is_none_stops_with_step_term_images_and_a_file(data, tmp_path, monkeypatch):
+    def spoiled(*_, **__):
+        calls = []
+
+        def terms(student, teacher, mask):
+            calls.append(1)
+            bad = student[0].mean() * (float("nan") if len(calls) == 3 else 1.0)
+            return {"structure_1": bad, "structure_2": student[1].mean(), "total": bad + student[1].mean()}
+
+        return terms
+
+    monkeypatch.setattr(training, "objective", spoiled)
+    with pytest.raises(UserError, match=r"epoch 1, step 3: structure_1, total is no finite number, on .*failure.pt"):
+        fit(preset("smoke", **TINY), data, tmp_path, checkpoint_minutes=0)
+    (folder,) = tmp_path.iterdir()
+    assert latest_checkpoint(folder)["step"] == 2, "the checkpoint before is sound"
+    failure = torch.load(folder / "failure.pt", weights_only=True)
+    assert failure["image"].shape == (2, 3, 32, 32) and len(failure["name"]) == 2 and failure["scale"] == 1.0
+    net = build("student")
+    net.load_state_dict(failure["network"])
+
+
+def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(data, tmp_path, monkeypatch):
+    class Spoil(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient * float("inf")
+
+    monkeypatch.setattr(training, "objective", lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()})
+    with pytest.raises(UserError, match="epoch 1, step 1: the gradient is no finite number"):
+        fit(preset("smoke", **TINY), data, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    weights = torch.load(folder / "failure.pt", weights_only=True)["network"].values()
+    assert all(torch.isfinite(w).all() for w in weights if w.is_floating_point())
