@@ -69,6 +69,7 @@ def train(
         list[str] | None, typer.Option("--set", help="A knob of the recipe, key=value; repeatable.")
     ] = None,
     processes: Annotated[int, typer.Option(help="Divide every batch among so many processes (GPUs).")] = 1,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Scalars in the run's folder.")] = False,
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
     if processes > 1 and "RANK" not in os.environ:
@@ -82,11 +83,13 @@ def train(
     from kdas_core.losses import knobs_of
     from kdas_core.notebook import begin
     from kdas_core.recipe import parse_settings
+    from kdas_core.watching import TensorBoard
 
     knobs_of(objective)
+    watch = TensorBoard() if tensorboard else None
     with PartialState(cpu=not torch.cuda.is_available()).main_process_first():  # synthetic polyps are written once
         run = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
-    folder = run.folder("teacher" if role == "teacher" else objective)
+    folder = run.folder("teacher" if role == "teacher" else objective, watch=watch)
     print(folder or f"the teacher's weights are released ones: {run.released_teacher}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,15 +68,20 @@ class Run:
         """
         return self._network(objective, **knobs)
 
-    def folder(self, what: str, **knobs: Any) -> Path | None:
-        """The run's folder of ``"teacher"`` or of an objective, trained if need be; None for a released teacher."""
+    def folder(self, what: str, watch: Callable | None = None, **knobs: Any) -> Path | None:
+        """The run's folder of ``"teacher"`` or of an objective, trained if need be; None for a released teacher.
+
+        Args:
+            watch: called after every step and epoch of this training, e.g. ``watching.LivePlot()``.
+            knobs: knobs of the recipe that differ from the preset.
+        """
         if what == "teacher":
             if self.released_teacher:
                 return None
-            return fit(self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher")
+            return fit(self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=watch)
         recipe = replace(self.recipe, objective=what, **knobs)
         teacher = None if what == "supervised" else self.teacher()
-        return fit(recipe, self.data, self.runs_dir, teacher=teacher)
+        return fit(recipe, self.data, self.runs_dir, teacher=teacher, watch=watch)
 
     def history(self, what: str, **knobs: Any) -> pd.DataFrame:
         """The epochs of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""

@@ -14,13 +14,14 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -60,7 +61,7 @@ def fit(
     role: str = "student",
     teacher: nn.Module | None = None,
     checkpoint_minutes: float = 5.0,
-    watch: Any = None,
+    watch: Callable[[Run], None] | None = None,
 ) -> Path:
     """Train one network and keep the epoch that is best on the validation split; the test sets are never looked at.
 
@@ -74,7 +75,7 @@ def fit(
         role: ``"student"`` or ``"teacher"``, which picks the backbone.
         teacher: the network to distil from, for every objective but ``supervised``.
         checkpoint_minutes: a checkpoint is written after each epoch, and within an epoch as often as this.
-        watch: called with the history after each epoch (``watching.LivePlot``, ``watching.TensorBoard``).
+        watch: called after each step and each epoch (``watching.LivePlot``, ``watching.TensorBoard``).
 
     Returns:
         The run's folder.
@@ -100,6 +101,7 @@ def fit(
     held_out = PolypDataset(data.validation, recipe.image_size, in_memory=True)
     teaching = Teaching(teacher, recipe, training, accelerator, Path(runs_dir))
     steps = math.ceil(len(training) / recipe.batch_size)
+    watch = watch if watch and accelerator.is_main_process else lambda run: None
 
     with Interruption() as interruption:
         while run.epoch < recipe.epochs and not run.is_stale():
@@ -110,16 +112,17 @@ def fit(
                     run.set_learning_rate(run.epoch * steps + run.step, recipe.epochs * steps)
                     terms = run.optimise(batch, scale, teaching, terms_of)
                     run.record(terms, steps)
-                batch["bar"].set_postfix({name: f"{value:.3g}" for name, value in terms.items()}, refresh=False)
+                    watch(run)
                 run.step += 1
+                shown = {name: f"{value:.3g}" for name, value in terms.items()}
+                batch["bar"].set_postfix({**shown, "training": run.time_left(recipe.epochs * steps)}, refresh=False)
                 wanted, due = run.agree(interruption.wanted, checkpoint_minutes)
                 if wanted or due:
                     run.checkpoint()
                     interruption.stop(wanted, folder)
             row = validate(run.kept, held_out, recipe.batch_size, accelerator)
             run.finish_epoch(row)
-            if watch is not None and accelerator.is_main_process:
-                watch(run.history)
+            watch(run)
             interruption.stop(run.agree(interruption.wanted)[0], folder)
 
     run.finish()
@@ -139,12 +142,14 @@ class Run:
         self.module = net  # as it is saved; self.net is the same network as it is called
         self.net, self.optimiser = accelerator.prepare(net, self.optimiser)
         if recipe.compile:
-            self.net = torch.compile(self.net)
+            self.net = compiled(self.net, accelerator.device)
         average = get_ema_multi_avg_fn(recipe.ema)
         self.ema = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
         self.epoch, self.step, self.passes = 0, 0, recipe.accumulate
+        self.taken, self.terms = 0, {}  # optimiser steps since the very beginning, and the terms of the last one
         self.history: list[dict] = []
         self.sums: dict[str, float] = defaultdict(float)
+        self._timed: tuple[int, float] | None = None
         self.seconds, self._clock, self._saved = 0.0, time.perf_counter(), time.perf_counter()
 
     @property
@@ -177,7 +182,9 @@ class Run:
             try:
                 terms = self._forward_and_backward(batch, scale, teaching, terms_of)
                 break
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not (isinstance(error, torch.cuda.OutOfMemoryError) or should_reduce_batch_size(error)):
+                    raise
                 self._halve(len(batch["name"]))
                 for buffer, before in zip(self.module.buffers(), statistics):
                     buffer.copy_(before)
@@ -222,14 +229,18 @@ class Run:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.accelerator.is_main_process:
-            tqdm.write(f"Out of memory: from here on a batch takes {self.passes} passes; its size stays the same.")
+            told = f"Out of memory: from here on a batch takes {self.passes} passes; its size stays the same."
+            if not self.recipe.freeze_statistics:
+                told += (
+                    " Batch norm now sees the smaller parts one by one, so the numbers are not quite those of one pass."
+                )
+            tqdm.write(told)
 
     def _check(self, terms: Terms, batch: dict, scale: float) -> None:
         """Stop at the first loss or gradient that is no finite number, and keep what is needed to see it again."""
         faulty = [name for name, value in terms.items() if not math.isfinite(value) and not name.endswith("_inert")]
-        if (
-            not faulty and self.accelerator.scaler is None
-        ):  # with fp16 the scaler skips such steps and halves its factor
+        # With fp16 the scaler skips such steps and halves its factor.
+        if not faulty and self.accelerator.scaler is None:
             parameters = [p for p in self.net.parameters() if p.grad is not None]
             if not math.isfinite(float(nn.utils.clip_grad_norm_(parameters, math.inf))):
                 faulty = ["the gradient"]
@@ -250,6 +261,17 @@ class Run:
         for name, value in terms.items():
             self.sums[name] += value * share
         self.log.add({"epoch": self.epoch + 1, "step": self.step + 1, **terms})
+        self.taken, self.terms = self.taken + 1, terms
+        self._timed = self._timed or (self.taken, time.perf_counter())  # the first step of all warms up
+
+    def time_left(self, batches: int) -> str:
+        """What the steps that are left take at the pace so far, such as ``1:02:03 left``; validation comes on top."""
+        first, since = self._timed
+        if self.taken == first:
+            return "…"
+        pace = (time.perf_counter() - since) / (self.taken - first)
+        scales = 1 if self.recipe.random_scale else len(self.recipe.scales)
+        return f"{timedelta(seconds=round(pace * (batches * scales - self.taken)))} left"
 
     # --- checkpoints ---
 
@@ -275,6 +297,7 @@ class Run:
                     "recipe": self.recipe.fingerprint(),
                     "epoch": self.epoch,
                     "step": self.step,
+                    "taken": self.taken,
                     "passes": self.passes,
                     "network": self.module.state_dict(),
                     "optimiser": self.optimiser.state_dict(),
@@ -303,12 +326,10 @@ class Run:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
-        self.epoch, self.step, self.passes = saved["epoch"], saved["step"], saved["passes"]
+        self.epoch, self.step, self.taken, self.passes = (saved[k] for k in ("epoch", "step", "taken", "passes"))
         self.history, self.seconds = saved["history"], saved["seconds"]
         self.sums = defaultdict(float, saved["sums"])
-        if self.accelerator.process_index < len(
-            saved["random"]
-        ):  # with more processes than before, the others start anew
+        if self.accelerator.process_index < len(saved["random"]):  # of more processes than before the others start anew
             set_random_states(saved["random"][self.accelerator.process_index])
 
     # --- the end of an epoch, and of the run ---
@@ -326,9 +347,7 @@ class Run:
         elapsed = self.seconds + time.perf_counter() - self._clock
         row["seconds"] = round(elapsed - sum(earlier["seconds"] for earlier in self.history), 2)
         if self.accelerator.is_main_process:
-            if all(
-                row["val_dice"] > earlier["val_dice"] for earlier in self.history
-            ):  # of equal epochs the first stays
+            if all(row["val_dice"] > earlier["val_dice"] for earlier in self.history):  # of equal ones the first stays
                 save_weights(self.kept, self.folder / "best.safetensors", epoch=row["epoch"])
         self.history.append(row)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, defaultdict(float)
@@ -395,6 +414,20 @@ def start_network(recipe: Recipe, role: str) -> nn.Module:
     pretrained = recipe.pretrained_teacher if role == "teacher" else recipe.pretrained_student
     backbone = recipe.teacher if role == "teacher" else recipe.student
     return build(role, pretrained=pretrained, backbone=backbone)
+
+
+def compiled(net: nn.Module, device: torch.device) -> nn.Module:
+    """``torch.compile``, anew for each scale and for a smaller last batch.
+
+    Raises:
+        UserError: nothing can be compiled here, most often because there is no C++ compiler.
+    """
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # of many kinds, deep inside
+        why = str(error).strip().splitlines()[0]
+        raise UserError(f"torch.compile does not work on this machine ({why}); switch compile off.") from None
+    return torch.compile(net, dynamic=False)
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:

@@ -392,3 +392,15 @@ def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(data, tm
     (folder,) = tmp_path.iterdir()
     weights = torch.load(folder / "failure.pt", weights_only=True)["network"].values()
     assert all(torch.isfinite(w).all() for w in weights if w.is_floating_point())
+
+
+def test_a_mounted_drive_that_cannot_push_to_the_disk_serves_as_well(data, tmp_path, monkeypatch):
+    """Google Drive in Colab is such a folder: whole files, renamed, but ``fsync`` may be refused."""
+
+    def refused(_descriptor):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    recipe = preset("smoke", **TINY)
+    plain = fit(recipe, data, tmp_path / "disk")
+    monkeypatch.setattr(os, "fsync", refused)
+    same_run(fit(recipe, data, tmp_path / "My Drive" / "polyps"), plain)

@@ -19,7 +19,7 @@ from kdas_core.cli import main
 from kdas_core.data.polyps import load_data
 from kdas_core.models import build
 from kdas_core.notebook import begin
-from kdas_core.recipe import PRESETS, Recipe, parse_settings, preset
+from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, preset
 from kdas_core.training import dice_at_half, fit, load_history
 
 TINY = {"image_size": 32, "batch_size": 4, "epochs": 3, "teacher_epochs": 1, "train_images": None, "test_images": 2}
@@ -60,9 +60,10 @@ def test_a_recipe_survives_yaml_and_any_knob_changes_the_fingerprint(tmp_path):
     assert r.fingerprint("a") != r.fingerprint("b")
 
 
-def test_one_teacher_serves_every_objective_and_alpha():
-    r = preset("laptop")
+def test_one_teacher_serves_every_objective_alpha_and_student():
+    r = preset("laptop", augment=False)
     same = [replace(r, objective="released"), replace(r, alpha=0.9), replace(r, epochs=99, learning_rate=1.0)]
+    same += [replace(r, student="pvt_v2_b1"), replace(r, teacher_graph=True), replace(r, teacher_cache=True)]
     assert {x.for_teacher().fingerprint() for x in same} == {r.for_teacher().fingerprint()}
     assert replace(r, seed=1).for_teacher().fingerprint() != r.for_teacher().fingerprint()
 
@@ -359,6 +360,42 @@ def test_knobs_of_speed_leave_the_numbers(tmp_path, data, teacher, knobs):
     ours, theirs = (pd.read_csv(f / "steps.csv")["total"].to_numpy() for f in (fast, plain))
     assert ours == pytest.approx(theirs, rel=2e-3 if "teacher_cache" in knobs else 1e-4)
     assert teacher.requires_grad_(False) is teacher
+
+
+@pytest.mark.slow
+def test_a_compiled_student_has_the_same_losses_or_says_why_it_cannot_be_compiled(tmp_path, data):
+    recipe = preset("smoke", **TINY | {"objective": "supervised", "scales": (1.0, 2.0), "epochs": 1})
+    try:
+        fast = fit(replace(recipe, compile=True), data, tmp_path / "fast")
+    except UserError as error:
+        assert "torch.compile does not work on this machine" in str(error)
+        return
+    plain = fit(recipe, data, tmp_path / "plain")
+    ours, theirs = (pd.read_csv(f / "steps.csv")["total"].to_numpy() for f in (fast, plain))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+def test_without_a_compiler_the_knob_is_refused_in_a_sentence(tmp_path, data, monkeypatch):
+    def none_here(*_, **__):
+        raise RuntimeError("no compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", none_here)
+    with pytest.raises(UserError, match=r"does not work on this machine \(no compiler\); switch compile off"):
+        fit(preset("smoke", **TINY | {"objective": "supervised", "compile": True}), data, tmp_path)
+
+
+def test_the_paper_presets_slips_are_the_released_ones_and_each_has_a_switch():
+    paper = preset("paper")
+    for knob, (released, mended, what) in RELEASED_SLIPS.items():
+        assert what and released != mended
+        if knob == "select_on":
+            with pytest.raises(UserError, match="is no test"):
+                replace(paper, select_on=released)
+            continue
+        both = {replace(paper, **{knob: value}).fingerprint() for value in (released, mended)}
+        assert len(both) == 2, knob
+    as_released = {knob for knob, (released, _, _) in RELEASED_SLIPS.items() if getattr(paper, knob) == released}
+    assert as_released == {"augment", "schedule", "soft_masks", "weighted_bce"}
 
 
 def test_the_cache_asks_the_teacher_once_an_image_and_scale_and_notices_another_teacher(

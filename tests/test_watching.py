@@ -1,0 +1,89 @@
+"""Looking at a training: the plot that grows in a notebook, and TensorBoard's files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from kdas_core import training
+from kdas_core.data.polyps import load_data
+from kdas_core.recipe import preset
+from kdas_core.runs import load_history
+from kdas_core.training import fit
+from kdas_core.watching import LivePlot, TensorBoard
+
+KNOBS = {"image_size": 32, "batch_size": 4, "epochs": 3, "train_images": None, "objective": "supervised"}
+
+
+@pytest.fixture(scope="module")
+def data(polyps):
+    return load_data(polyps, validation_fraction=0.2)  # 8 for training: two steps an epoch
+
+
+class Shown:
+    """What IPython's ``display`` hands out: it notes each figure that is shown in its place."""
+
+    def __init__(self):
+        self.figures = []
+
+    def display(self, figure, display_id):
+        self.update(figure)
+        return self
+
+    def update(self, figure):
+        self.figures.append([len(line.get_xdata()) for axis in figure.axes for line in axis.lines])
+
+
+def test_the_plot_grows_in_one_place_and_stays(tmp_path, data, monkeypatch):
+    shown = Shown()
+    monkeypatch.setattr("IPython.display.display", shown.display)
+    fit(preset("smoke", **KNOBS), data, tmp_path, watch=LivePlot())
+    assert shown.figures == [[1, 1], [2, 2], [3, 3]], "two panels, one point more after each epoch"
+
+
+def scalars(folder) -> dict[str, list[tuple[int, float]]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruption(tmp_path, data, monkeypatch):
+    recipe, record = preset("smoke", **KNOBS, scales=(1.0, 2.0)), training.Run.record
+
+    def power_cut(self, terms, steps):
+        record(self, terms, steps)
+        if self.taken == 7:
+            raise ConnectionError
+
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(training.Run, "record", power_cut)
+        fit(recipe, data, tmp_path, watch=TensorBoard())
+    folder = fit(recipe, data, tmp_path, watch=TensorBoard())
+    written, steps = scalars(folder), pd.read_csv(folder / "steps.csv")
+    assert [step for step, _ in written["step/total"]] == list(range(1, 13)), "12 steps: epochs × batches × scales"
+    for term in ("total", "structure_1", "structure_2"):
+        assert [value for _, value in written[f"step/{term}"]] == pytest.approx(list(steps[term]), rel=1e-5)
+    history = load_history(folder)
+    assert written["epoch/val_dice"] == [
+        (4 * epoch, pytest.approx(value, rel=1e-5)) for epoch, value in zip(history["epoch"], history["val_dice"])
+    ]
+
+
+def test_the_bar_says_what_is_left_of_the_training(tmp_path, data, monkeypatch):
+    """Every step takes ten seconds by this clock; four batches of one scale."""
+    said, clock, optimise = [], [0.0], training.Run.optimise
+
+    def slowly(self, *batch):
+        clock[0] += 10
+        return optimise(self, *batch)
+
+    monkeypatch.setattr(training.Run, "optimise", slowly)
+    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("kdas_core.batches.tqdm.set_postfix", lambda bar, values, refresh: said.append(values))
+    fit(replace(preset("smoke", **KNOBS), epochs=2), data, tmp_path)
+    assert [set(values) for values in said] == [{"structure_1", "structure_2", "total", "training"}] * 4
+    assert [values["training"] for values in said] == ["…", "0:00:20 left", "0:00:10 left", "0:00:00 left"]
