@@ -123,6 +123,7 @@ def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("val
             if column in history:
                 axis.plot(history["epoch"], history[column], label=name, color=COLOUR_OF.get(name), marker="o", ms=3)
         axis.set(title=column.replace("_", " "), xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         if log:
             axis.set_yscale("log")
     axes[0][-1].legend()
