@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from kdas_core.data.polyps import PolypDataset
@@ -26,7 +26,7 @@ def batches(
     that the average of the processes' gradients is the gradient of the whole batch, also where it does not divide evenly.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
-    # A generator of its own, for the loader as well: otherwise each start of a loader would draw from the global stream.
+    # A generator of its own: what others draw from the global stream does not change the order.
     order_of = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = torch.randperm(len(dataset), generator=order_of).tolist()
     whole = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)][first:]
@@ -41,10 +41,20 @@ def batches(
         disable="TQDM_DISABLE" in os.environ or rank > 0,  # a bar in a notebook does not read this itself
     )
     with bar:
-        for everyone, indices, batch in zip(whole, mine, DataLoader(dataset, batch_sampler=mine, generator=order_of)):
+        for everyone, indices, batch in zip(whole, mine, ahead(dataset, mine)):
             weight = world * len(everyone[rank::world]) / len(everyone)
             yield {**batch, "index": indices, "weight": weight, "bar": bar}
             bar.update(len(everyone))
+
+
+def ahead(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
+    """The batches of these positions, the next one being made while the one before is used."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+        upcoming = [worker.submit(dataset.batch, positions) for positions in batches[:1]]
+        for following in range(1, len(batches) + 1):
+            batch = upcoming.pop().result()
+            upcoming += [worker.submit(dataset.batch, positions) for positions in batches[following : following + 1]]
+            yield batch
 
 
 def divided(batch: dict, passes: int) -> Iterator[dict]:

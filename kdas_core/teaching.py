@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kdas_core import UserError
 from kdas_core.batches import side_of
+from kdas_core.data.cache import mapped
 from kdas_core.data.polyps import PolypDataset
 from kdas_core.models import freeze, teacher_logits
 from kdas_core.models.checkpoints import weights_digest
@@ -87,8 +88,8 @@ class MapCache:
         self.checked = False
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._maps = _memory(folder / "maps.f16", np.float16, (images, 2, side, side))
-            self._there = _memory(folder / "there.u8", np.uint8, (images,))
+            self._maps = mapped(folder / "maps.f16", np.dtype(np.float16), (images, 2, side, side))
+            self._there = mapped(folder / "there.u8", np.dtype(np.uint8), (images,))
         except OSError as error:
             raise UserError(
                 f"{folder} cannot be written ({error.strerror}); it needs {images * 4 * side * side / 1e6:.0f} MB. "
@@ -116,10 +117,3 @@ class MapCache:
         warnings.warn(f"{self.folder} does not hold this teacher's maps; it is filled anew.", stacklevel=3)
         self._there[:] = 0
         return False
-
-
-def _memory(path: Path, kind: type, shape: tuple[int, ...]) -> np.memmap:
-    """A file as an array; a missing file, or one of another size, becomes zeros."""
-    bytes_needed = int(np.prod(shape)) * np.dtype(kind).itemsize
-    fresh = not path.exists() or path.stat().st_size != bytes_needed
-    return np.memmap(path, dtype=kind, mode="w+" if fresh else "r+", shape=shape)

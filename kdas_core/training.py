@@ -24,12 +24,11 @@ from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 import kdas_core
 from kdas_core import UserError
-from kdas_core.batches import batches, divided, resized, scales_of
+from kdas_core.batches import ahead, batches, divided, resized, scales_of
 from kdas_core.data.polyps import PolypData, PolypDataset
 from kdas_core.losses import knobs_of, objective, structure_loss
 from kdas_core.models import build, count_parameters, save_weights
@@ -97,8 +96,8 @@ def fit(
     net = start_network(recipe, role)
     run = Run(recipe, folder, accelerator, net)
     run.resume()
-    training = PolypDataset(data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, True)
-    held_out = PolypDataset(data.validation, recipe.image_size, in_memory=True)
+    training = PolypDataset(data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, cached=True)
+    held_out = PolypDataset(data.validation, recipe.image_size, cached=True)
     teaching = Teaching(teacher, recipe, training, accelerator, Path(runs_dir))
     steps = math.ceil(len(training) / recipe.batch_size)
     watch = watch if watch and accelerator.is_main_process else lambda run: None
@@ -449,8 +448,8 @@ def validate(net: nn.Module, held_out: PolypDataset, batch_size: int, accelerato
     """
     net.eval()
     sums = torch.zeros(2, device=accelerator.device)
-    mine = list(range(accelerator.process_index, len(held_out), accelerator.num_processes))
-    for batch in DataLoader(held_out, batch_size, sampler=mine, generator=torch.Generator()):
+    mine = range(accelerator.process_index, len(held_out), accelerator.num_processes)
+    for batch in ahead(held_out, [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]):
         images, mask = batch["image"].to(accelerator.device), batch["mask"].to(accelerator.device)
         with accelerator.autocast():
             p1, p2 = (p.float() for p in net(images))

@@ -18,6 +18,13 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def decoded_pictures(tmp_path_factory) -> Path:
+    """Decoded pictures are kept here, also by the programs that tests start, and not in the home of whoever runs the tests."""
+    os.environ["KDAS_CACHE"] = str(tmp_path_factory.mktemp("decoded"))
+    return Path(os.environ["KDAS_CACHE"])
+
+
 def golden_checkpoint(role: str, seed: int) -> dict[str, torch.Tensor]:
     """A state dict in the released naming, filled from a seed by the rule under which the golden numbers were made."""
     shapes = json.loads((GOLDEN / f"{role}_state_dict_shapes.json").read_text())

@@ -350,7 +350,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_position_only(made):
     first = item()
     np.random.seed(1)
     assert torch.equal(first, item(warm=(5, 3, 3)))
-    assert torch.equal(first, item(in_memory=True, warm=(3, 3)))
+    assert torch.equal(first, item(cached=True, warm=(3, 3)))
     assert not torch.equal(first, item(epoch=1)) and not torch.equal(first, item(seed=1))
 
 
@@ -359,15 +359,6 @@ def test_workers_give_the_same_items_as_the_main_process(made):
     dataset.set_epoch(2)
     alone, helped = (list(DataLoader(dataset, batch_size=2, num_workers=n)) for n in (0, 1))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, helped, strict=True))
-
-
-def test_in_memory_reads_each_file_once(made, tmp_path):
-    copy = synthetic.make_dataset(tmp_path / "copy", train=2, test=1, size=64)
-    dataset = PolypDataset(index_pairs(copy / "TrainDataset"), 32, in_memory=True)
-    first = dataset[0]["image"].clone()
-    dataset[0]["image"].zero_()  # an item belongs to its reader; the kept pair must not change with it
-    (copy / "TrainDataset" / "images" / "1.jpg").unlink()
-    assert torch.equal(dataset[0]["image"], first)
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------

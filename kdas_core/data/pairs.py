@@ -120,7 +120,7 @@ def check_folder(folder: str | Path) -> list[str]:
     for pair in pairs:
         try:
             read_image(pair.image)
-            levels = _read_grey(pair.mask)
+            levels = read_grey(pair.mask)
         except UserError as error:
             lines.append(str(error))
             continue
@@ -293,11 +293,20 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is missing, is not an image, or is cut off.
     """
-    return _read_grey(Path(path)) >= THRESHOLD
+    return read_grey(path) >= THRESHOLD
 
 
-def _read_grey(path: Path) -> np.ndarray:
-    return _decode(path, "L")
+def read_grey(path: str | Path) -> np.ndarray:
+    """The grey levels of a file, uint8 (H, W); errors as in `read_mask`."""
+    return _decode(Path(path), "L")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file as it is; UserError, in a sentence, where that cannot be had."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _decode(path: Path, mode: str) -> np.ndarray:

@@ -1,0 +1,124 @@
+"""Decoded pictures on disk: a file is decoded once, by whoever asks first; later epochs, runs and processes read pixels.
+
+The cache lies in ``$KDAS_CACHE``, else in ``$XDG_CACHE_HOME/kdas_core``, else in ``~/.cache/kdas_core``: on this machine's own disk
+also where the images or the runs lie on a mounted drive. It may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from kdas_core.data.pairs import PairIndex, read_bytes
+
+VERSION = 1  # raise when the same files would no longer give the same pixels
+_DAYS = 30  # a cache that nobody has opened for so long is removed when a new one is made
+_ROW = np.dtype([("there", "u1"), ("check", "<u4"), ("digest", "u1", 16)])
+
+
+class PairCache:
+    """The pairs of an index at one size, uint8: 4·size² bytes a pair, 0.5 MB at 352.
+
+    A row is filled when it is first asked for, so nothing waits for a cache to be built. What a row holds is verified once per
+    process: it must stem from these very files (BLAKE2 of their bytes) and be as it was written (CRC-32). So a changed image, a
+    process that was killed while writing, or two processes that fill the same row, cannot spoil it: at worst it is decoded once more.
+
+    Where no file can be made (no space, no permission) the rows live in memory, and a warning says so.
+
+    Args:
+        index: the pairs.
+        size: side of the square.
+        soft: as in ``PolypDataset``; soft and binary masks have caches of their own.
+        decode: ``position -> (image uint8 (S, S, 3), mask uint8 (S, S))``.
+    """
+
+    def __init__(self, index: PairIndex, size: int, soft: bool, decode):
+        self.index, self.size, self._decode = index, size, decode
+        files = [f"{pair.image.absolute()}\n{pair.mask.absolute()}" for pair in index]
+        words = "\n".join([f"{VERSION} {size} {soft}", *files])
+        self.folder = home() / f"pairs-{size}px-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+        count, size_of_pair = len(index), 4 * size * size
+        try:
+            if not self.folder.exists():
+                _forget_old_ones()
+                self.folder.mkdir(parents=True, exist_ok=True)
+            self._pixels = mapped(self.folder / "pixels.u8", np.dtype(np.uint8), (count, size_of_pair))
+            self._rows = mapped(self.folder / "rows", _ROW, (count,))
+            os.utime(self.folder)
+        except OSError as error:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            warnings.warn(
+                f"{self.folder} cannot be written ({error.strerror}), so {count * size_of_pair / 1e6:.0f} MB of decoded images "
+                "stay in memory; set KDAS_CACHE to another folder to keep them.",
+                stacklevel=3,
+            )
+            self._pixels, self._rows = np.zeros((count, size_of_pair), np.uint8), np.zeros(count, _ROW)
+        self._sound = np.zeros(count, bool)
+
+    def get(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """Image uint8 (S, S, 3) and mask uint8 (S, S) of a position: read-only views.
+
+        Raises:
+            UserError: a file is missing or unreadable.
+        """
+        if not self._sound[i]:
+            self._fill(i)
+        row = self._pixels[i].view()
+        row.flags.writeable = False
+        size = self.size
+        return row[: 3 * size * size].reshape(size, size, 3), row[3 * size * size :].reshape(size, size)
+
+    def _fill(self, i: int) -> None:
+        pair, row = self.index[i], self._rows[i : i + 1]
+        digest = hashlib.blake2b(read_bytes(pair.image), digest_size=16)
+        digest.update(read_bytes(pair.mask))
+        digest = np.frombuffer(digest.digest(), np.uint8)
+        kept = row["there"][0] and np.array_equal(row["digest"][0], digest)
+        if not (kept and zlib.crc32(self._pixels[i]) == row["check"][0]):
+            image, mask = self._decode(i)
+            row["there"] = 0
+            pixels = np.concatenate([image.ravel(), mask.ravel()])
+            self._pixels[i], row["check"], row["digest"] = pixels, zlib.crc32(pixels), digest
+            row["there"] = 1  # last of all
+        self._sound[i] = True
+
+
+def home() -> Path:
+    """Where caches are kept."""
+    if os.environ.get("KDAS_CACHE"):
+        return Path(os.environ["KDAS_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "kdas_core"
+
+
+def mapped(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """A file as an array that several processes share; a new file is zeros.
+
+    Its whole space is taken at once. Otherwise a disk that gets full later would not be an error, but a bus error that ends the
+    process in the middle of an assignment.
+
+    Raises:
+        OSError: no space, or no permission.
+    """
+    size = int(np.prod(shape)) * kind.itemsize
+    if not size:
+        return np.zeros(shape, kind)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:  # makes it where it is missing, and never cuts it
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        elif file.tell() < size:
+            file.write(bytes(size - file.tell()))
+    return np.memmap(path, dtype=kind, mode="r+", shape=shape)
+
+
+def _forget_old_ones() -> None:
+    for folder in home().glob("pairs-*"):
+        if time.time() - folder.stat().st_mtime > 86400 * _DAYS:
+            shutil.rmtree(folder, ignore_errors=True)
