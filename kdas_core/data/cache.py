@@ -36,44 +36,43 @@ class PairCache:
         index: the pairs.
         size: side of the square.
         soft: as in ``PolypDataset``; soft and binary masks have caches of their own.
-        decode: ``position -> (image uint8 (S, S, 3), mask uint8 (S, S))``.
+        decode: ``position -> uint8 (4, S, S)``: red, green, blue, mask.
     """
 
     def __init__(self, index: PairIndex, size: int, soft: bool, decode):
-        self.index, self.size, self._decode = index, size, decode
+        self.index, self._decode = index, decode
         files = [f"{pair.image.absolute()}\n{pair.mask.absolute()}" for pair in index]
         words = "\n".join([f"{VERSION} {size} {soft}", *files])
         self.folder = home() / f"pairs-{size}px-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
-        count, size_of_pair = len(index), 4 * size * size
+        shape = (len(index), 4, size, size)
         try:
             if not self.folder.exists():
                 _forget_old_ones()
                 self.folder.mkdir(parents=True, exist_ok=True)
-            self._pixels = mapped(self.folder / "pixels.u8", np.dtype(np.uint8), (count, size_of_pair))
-            self._rows = mapped(self.folder / "rows", _ROW, (count,))
+            self._pixels = mapped(self.folder / "pixels.u8", np.dtype(np.uint8), shape)
+            self._rows = mapped(self.folder / "rows", _ROW, shape[:1])
             os.utime(self.folder)
         except OSError as error:
             shutil.rmtree(self.folder, ignore_errors=True)
             warnings.warn(
-                f"{self.folder} cannot be written ({error.strerror}), so {count * size_of_pair / 1e6:.0f} MB of decoded images "
+                f"{self.folder} cannot be written ({error.strerror}), so {np.prod(shape) / 1e6:.0f} MB of decoded images "
                 "stay in memory; set KDAS_CACHE to another folder to keep them.",
                 stacklevel=3,
             )
-            self._pixels, self._rows = np.zeros((count, size_of_pair), np.uint8), np.zeros(count, _ROW)
-        self._sound = np.zeros(count, bool)
+            self._pixels, self._rows = np.zeros(shape, np.uint8), np.zeros(shape[:1], _ROW)
+        self._sound = np.zeros(len(index), bool)
 
-    def get(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image uint8 (S, S, 3) and mask uint8 (S, S) of a position: read-only views.
+    def get(self, i: int) -> np.ndarray:
+        """Red, green, blue and mask of a position, uint8 (4, S, S): a read-only view.
 
         Raises:
             UserError: a file is missing or unreadable.
         """
         if not self._sound[i]:
             self._fill(i)
-        row = self._pixels[i].view()
-        row.flags.writeable = False
-        size = self.size
-        return row[: 3 * size * size].reshape(size, size, 3), row[3 * size * size :].reshape(size, size)
+        planes = self._pixels[i].view()
+        planes.flags.writeable = False
+        return planes
 
     def _fill(self, i: int) -> None:
         pair, row = self.index[i], self._rows[i : i + 1]
@@ -82,10 +81,9 @@ class PairCache:
         digest = np.frombuffer(digest.digest(), np.uint8)
         kept = row["there"][0] and np.array_equal(row["digest"][0], digest)
         if not (kept and zlib.crc32(self._pixels[i]) == row["check"][0]):
-            image, mask = self._decode(i)
+            planes = self._decode(i)
             row["there"] = 0
-            pixels = np.concatenate([image.ravel(), mask.ravel()])
-            self._pixels[i], row["check"], row["digest"] = pixels, zlib.crc32(pixels), digest
+            self._pixels[i], row["check"], row["digest"] = planes, zlib.crc32(planes), digest
             row["there"] = 1  # last of all
         self._sound[i] = True
 

@@ -71,9 +71,16 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """
     if image.shape[:2] == (size, size):
         return image
-    planes = torch.from_numpy(np.ascontiguousarray(image)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
-    planes = F.interpolate(planes, size=(size, size), mode="bilinear", antialias=True)
-    return planes[0].permute(1, 2, 0).reshape(size, size, *image.shape[2:]).numpy()
+    planes = _resized_planes(image, size)
+    return cv2.merge(list(planes)) if image.ndim == 3 else planes[0]
+
+
+def _resized_planes(image: np.ndarray, size: int) -> np.ndarray:
+    """`resize_image`, with the channels first: (3, size, size), or (1, size, size) for a grey image."""
+    channels_first = torch.from_numpy(np.ascontiguousarray(image)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
+    if image.shape[:2] != (size, size):
+        channels_first = F.interpolate(channels_first, size=(size, size), mode="bilinear", antialias=True)
+    return channels_first[0].contiguous().numpy()
 
 
 def resize_pair(image: np.ndarray, mask: np.ndarray, size: int, soft: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -88,11 +95,15 @@ def resize_pair(image: np.ndarray, mask: np.ndarray, size: int, soft: bool = Fal
     Returns:
         image uint8 (size, size, 3); mask uint8 (size, size): 0 or 255, with ``soft`` anything between.
     """
+    return resize_image(image, size), _resized_mask(mask, size, soft)
+
+
+def _resized_mask(mask: np.ndarray, size: int, soft: bool) -> np.ndarray:
     white = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
     if soft or white.shape == (size, size):
-        return resize_image(image, size), resize_image(white, size)
+        return resize_image(white, size)
     # The exact variant samples at pixel centres; plain INTER_NEAREST would shift the mask by up to half a pixel.
-    return resize_image(image, size), cv2.resize(white, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return cv2.resize(white, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 class PolypDataset(Dataset):
@@ -126,7 +137,7 @@ class PolypDataset(Dataset):
     ):
         self.index, self.size, self.augment, self.soft_masks, self.seed = index, size, augment, soft_masks, seed
         self.epoch = 0
-        self._pair = PairCache(index, size, soft_masks, self._decode).get if cached else self._decode
+        self._planes = PairCache(index, size, soft_masks, self._decode).get if cached else self._decode
 
     def __len__(self) -> int:
         return len(self.index)
@@ -157,16 +168,18 @@ class PolypDataset(Dataset):
 
     def _write(self, i: int, image_out: np.ndarray, mask_out: np.ndarray) -> None:
         """Item ``i`` into these arrays, (3, S, S) and (1, S, S)."""
-        image, mask = self._pair(i)
+        *planes, mask = self._planes(i)
         if self.augment:
-            image, mask = augment_pair(image, mask, rng_for(self.seed, self.epoch, i))
+            image, mask = augment_pair(cv2.merge(planes), mask, rng_for(self.seed, self.epoch, i))
+            planes = cv2.split(image)
             if not self.soft_masks:  # moving the mask was bilinear
                 mask = (mask >= THRESHOLD).astype(np.uint8) * 255
-        for plane, table, out in zip(cv2.split(image), _tables(), image_out):
+        for plane, table, out in zip(planes, _tables(), image_out):
             cv2.LUT(plane, table, out)
         np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
 
-    def _decode(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+    def _decode(self, i: int) -> np.ndarray:
+        """Red, green, blue and mask of position ``i`` as planes, uint8 (4, S, S)."""
         pair = self.index[i]
         image, mask = read_image(pair.image), (read_grey if self.soft_masks else read_mask)(pair.mask)
         if image.shape[:2] != mask.shape:
@@ -175,7 +188,9 @@ class PolypDataset(Dataset):
                 f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}; masks must have their image's size "
                 '("kdas data check" lists all such pairs).'
             )
-        return resize_pair(image, mask, self.size, self.soft_masks)
+        planes = np.empty((4, self.size, self.size), np.uint8)
+        planes[:3], planes[3] = _resized_planes(image, self.size), _resized_mask(mask, self.size, self.soft_masks)
+        return planes
 
 
 @cache
