@@ -34,7 +34,9 @@ def agree(texts: Sequence[str], yes: bool) -> None:
 
 @data_app.command("get")
 def data_get(
-    names: Annotated[list[str] | None, typer.Argument(help="train, test, kvasir-seg; by default train and test")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="train, test, kvasir-seg; by default train and test")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The data folder.")] = Path("data"),
     yes: Yes = False,
     manifest: Annotated[Path | None, typer.Option(help="YAML with mirrors, or sets of your own.")] = None,

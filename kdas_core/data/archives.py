@@ -46,7 +46,9 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UserError(f"{folder} could not be made ({error.strerror}); mend that and run the command again.") from error
+        raise UserError(
+            f"{folder} could not be made ({error.strerror}); mend that and run the command again."
+        ) from error
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(archive, zipped, frozenset(roots) | RENAMED.keys() | set(RENAMED.values()))
@@ -76,12 +78,19 @@ def _say_if_no_zip(archive: Path) -> None:
         return
     with open(archive, "rb") as stream:
         head = stream.read(512)
-    kinds = {b"Rar!": "a rar archive", b"7z\xbc\xaf": "a 7z archive", b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive"}
+    kinds = {
+        b"Rar!": "a rar archive",
+        b"7z\xbc\xaf": "a 7z archive",
+        b"\x1f\x8b": "a gzip archive",
+        b"BZh": "a bzip2 archive",
+    }
     kind = next((kind for magic, kind in kinds.items() if head.startswith(magic)), None)
     if head[257:262] == b"ustar":
         kind = "a tar archive"
     if kind:
-        raise UserError(f"{archive} is {kind}, and only zip is unpacked here; unpack it by hand as data/README.md says.")
+        raise UserError(
+            f"{archive} is {kind}, and only zip is unpacked here; unpack it by hand as data/README.md says."
+        )
     if head.lstrip()[:1] == b"<":
         raise UserError(f"{archive} is a web page, not an archive; {_AFRESH}.")
     raise UserError(f"{archive} is not a zip archive, or is cut off; {_AFRESH}.")
@@ -95,7 +104,11 @@ def _members(archive: Path, zipped: zipfile.ZipFile, roots: Collection[str]) -> 
         raise UserError(f"{archive} has {len(infos):,} members, more than the {MOST_FILES:,} allowed; {_UNTOUCHED}.")
     for info in infos:
         path = _safe_path(archive, info)
-        if not path.parts or info.filename.endswith(("/", "\\")) or any(part.startswith(".") or part.lower() in JUNK for part in path.parts):
+        if (
+            not path.parts
+            or info.filename.endswith(("/", "\\"))
+            or any(part.startswith(".") or part.lower() in JUNK for part in path.parts)
+        ):
             continue
         if path in files:
             raise UserError(f"{archive} has {path} twice; {_UNTOUCHED}.")

@@ -116,7 +116,9 @@ def _read_manifest(path: Path) -> dict[str, dict]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} could not be read as YAML ({' '.join(str(error).split())}); mend the file.") from None
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        raise UserError(f"{path} should hold data sets by name, each with its fields; kdas_core/data/download.py shows one.")
+        raise UserError(
+            f"{path} should hold data sets by name, each with its fields; kdas_core/data/download.py shows one."
+        )
     return entries
 
 
@@ -135,7 +137,12 @@ def _changed(known: Source | None, name: str, changes: dict, path: Path) -> Sour
     changes = changes | {"addresses": tuple(addresses)}
     source = replace(known, **changes) if known else Source(name, **changes)
     parts = Path(str(source.folder)).parts
-    if not parts or ".." in parts or Path(str(source.folder)).is_absolute() or not re.fullmatch(r"\w[\w.-]*", str(source.archive)):
+    if (
+        not parts
+        or ".." in parts
+        or Path(str(source.folder)).is_absolute()
+        or not re.fullmatch(r"\w[\w.-]*", str(source.archive))
+    ):
         raise UserError(f'{path}, "{name}": folder and archive should be plain names, below the data folder.')
     return source
 
@@ -212,7 +219,10 @@ def _by_hand(source: Source, archive: Path) -> str:
 
 
 def _pairs(source: Source) -> str:
-    return ", ".join(f"{name} {count}" if name else f"{count} pairs" for name, count in source.counts.items()) or "unpacked"
+    return (
+        ", ".join(f"{name} {count}" if name else f"{count} pairs" for name, count in source.counts.items())
+        or "unpacked"
+    )
 
 
 def _mismatch(source: Source, folder: Path) -> str:

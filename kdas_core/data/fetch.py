@@ -136,7 +136,9 @@ def _transfer(session: Session, address: str, part: _Part, patience: Patience) -
     answered = False
     try:
         url = _drive_link(session, address, patience) if address.startswith(DRIVE) else address
-        with session.get(url, headers=part.wishes(), stream=True, timeout=(patience.connect, patience.read)) as response:
+        with session.get(
+            url, headers=part.wishes(), stream=True, timeout=(patience.connect, patience.read)
+        ) as response:
             answered = True
             if response.status_code == 416:  # the part is longer than the file is now
                 part.forget()

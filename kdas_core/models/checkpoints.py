@@ -170,7 +170,9 @@ def load_imagenet_backbone(backbone: nn.Module) -> None:
         state = translate_lite(read_state(file), depths)
     else:
         try:
-            source = {"file": hub_file(backbone.name)}
+            source = (
+                {"file": hub_file(backbone.name)} if _hub_page(backbone.name) else None
+            )  # the rest is timm's own affair
             state = timm.create_model(
                 backbone.name, pretrained=True, features_only=True, pretrained_cfg_overlay=source
             ).state_dict()
@@ -194,7 +196,7 @@ def hub_file(name: str) -> str:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    place = {"repo_id": timm.get_pretrained_cfg(name).hf_hub_id, "filename": "model.safetensors"}
+    place = {"repo_id": _hub_page(name), "filename": "model.safetensors"}
     try:
         return hf_hub_download(**place, local_files_only=True)
     except LocalEntryNotFoundError:
@@ -206,10 +208,15 @@ def hub_file(name: str) -> str:
     return hf_hub_download(**place)
 
 
+def _hub_page(name: str) -> str:
+    """The page of a backbone on the hub, such as ``timm/pvt_v2_b0.in1k``; empty where timm knows of none."""
+    return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or ""
+
+
 def _hub_folder(name: str) -> Path:
     from huggingface_hub import constants
 
-    return Path(constants.HF_HUB_CACHE) / f"models--{timm.get_pretrained_cfg(name).hf_hub_id.replace('/', '--')}"
+    return Path(constants.HF_HUB_CACHE) / f"models--{_hub_page(name).replace('/', '--')}"
 
 
 def translate_lite(state: dict[str, Tensor], depths: list[int]) -> dict[str, Tensor]:

@@ -74,7 +74,9 @@ def get_polyp_pvt(out: str | Path, source: str = "", patience: Patience = PATIEN
         record(out, POLYP_PVT, address, beside.stat().st_size, digest)
         beside.replace(target)
     except OSError as error:
-        raise UserError(f"{target} could not be written ({error.strerror}); mend that and run the command again.") from error
+        raise UserError(
+            f"{target} could not be written ({error.strerror}); mend that and run the command again."
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
     return f"{target} fits the teacher; SHA-256 {digest[:12]}… noted beside it."
@@ -100,7 +102,11 @@ def _listed(way_out: str, patience: Patience) -> str:
 
     try:
         files = gdown.download_folder(
-            id=DRIVE_FOLDER, skip_download=True, quiet=True, use_cookies=False, timeout=(patience.connect, patience.read)
+            id=DRIVE_FOLDER,
+            skip_download=True,
+            quiet=True,
+            use_cookies=False,
+            timeout=(patience.connect, patience.read),
         )
         (file,) = (file for file in files if PurePosixPath(file.path.replace("\\", "/")).name == POLYP_PVT)
     except Exception as error:  # no network, a page that gdown cannot read, no such file: the way out is the same
