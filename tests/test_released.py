@@ -7,25 +7,16 @@ from hashlib import sha256
 import pytest
 import timm
 import torch
+from hazards import HASTE, File
 from huggingface_hub import constants
 from safetensors.torch import save
-from webserver import File, WebServer
 
 from kdas_core import UserError
 from kdas_core.cli import main
-from kdas_core.data.fetch import Patience
 from kdas_core.models import build, released
 from kdas_core.models.checkpoints import hub_file
 
-HASTE = Patience(connect=1, read=0.5, pause=0.01, attempts=2)
 FILE_ID = "1" * 33  # as long as Drive's
-
-
-@pytest.fixture
-def web():
-    server = WebServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

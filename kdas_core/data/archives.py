@@ -57,7 +57,9 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
     except BaseException as error:  # Ctrl-C as well
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, _BROKEN) and not isinstance(error, UserError):
-            raise UserError(f"{archive} is damaged ({error}); {_AFRESH}.") from error
+            raise UserError(
+                f"{archive} is damaged, or packed in a way that Python does not know ({error}); {_AFRESH}."
+            ) from error
         if isinstance(error, (FileExistsError, NotADirectoryError)):
             raise UserError(f"{archive} has a file and a folder of one name; {_UNTOUCHED}.") from error
         if isinstance(error, OSError):

@@ -203,13 +203,13 @@ def get(source: Source, out: str | Path, patience: Patience = PATIENCE) -> str:
                     f"{archive} is not what it should be ({trouble}), so nothing was put into {folder}; the archive is kept, "
                     "look into it, or remove it and run the command again."
                 )
+            record(out, source.archive, address, archive.stat().st_size, digest)
             folder.parent.mkdir(parents=True, exist_ok=True)
             if folder.is_dir():
                 folder.rmdir()  # empty, as seen above; Windows renames onto nothing
             staged.rename(folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-        record(out, source.archive, address, archive.stat().st_size, digest)
     return f"{folder}: {_pairs(source)}, SHA-256 {digest[:12]}… noted in {out / LEDGER}; {archive} may be removed."
 
 
@@ -250,8 +250,10 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(f'Another "kdas data get" is at work in {folder}; wait for it to end.') from None
-    except PermissionError as error:
-        raise UserError(f"{folder} may not be written ({error.strerror}); choose another --out.") from None
+    except OSError as error:
+        raise UserError(
+            f"{folder} could not be written ({error.strerror}); mend that, or choose another --out."
+        ) from error
 
 
 # --- the ledger of what came from where ----------------------------------------------------------------------------------

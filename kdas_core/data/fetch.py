@@ -135,7 +135,8 @@ def _transfer(session: Session, address: str, part: _Part, patience: Patience) -
 
     answered = False
     try:
-        url = _drive_link(session, address, patience) if address.startswith(DRIVE) else address
+        drive_id = _drive_id(address)
+        url = _drive_link(session, drive_id, patience) if drive_id else address
         with session.get(
             url, headers=part.wishes(), stream=True, timeout=(patience.connect, patience.read)
         ) as response:
@@ -176,9 +177,20 @@ def _is_page(response: Response) -> bool:
     return response.headers.get("Content-Type", "").lower().startswith("text/html")
 
 
-def _drive_link(session: Session, address: str, patience: Patience) -> str:
+def _drive_id(address: str) -> str | None:
+    """The id of a file on Google Drive, also from the link that a browser shows; None for any other address."""
+    if address.startswith(DRIVE):
+        return address[len(DRIVE) :]
+    if "google.com" not in _host(address):
+        return None
+    from gdown.parse_url import parse_url
+
+    return parse_url(address)[0]
+
+
+def _drive_link(session: Session, drive_id: str, patience: Patience) -> str:
     """The link behind Drive's page that says it could not scan a large file for viruses."""
-    first = f"https://drive.google.com/uc?export=download&id={address[len(DRIVE) :]}"
+    first = f"https://drive.google.com/uc?export=download&id={drive_id}"
     with session.get(first, stream=True, timeout=(patience.connect, patience.read)) as response:
         _check(response)
         if not _is_page(response):

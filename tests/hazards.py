@@ -1,13 +1,20 @@
-"""A web server on loopback that misbehaves as told, for the tests of downloads."""
+"""What can go wrong with a download, for tests: a web server on loopback that misbehaves as told, and a full disk."""
 
 from __future__ import annotations
 
+import shutil
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
 import requests
+
+from kdas_core.data.fetch import Patience
+
+HASTE = Patience(connect=1, read=0.3, pause=0.01, attempts=3)
 
 
 @dataclass
@@ -118,3 +125,21 @@ class WebServer:
             return response
 
         monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", rerouted)
+
+
+@contextmanager
+def files_no_larger_than(size: int):
+    """A disk that is full, as the operating system says it: writing beyond the limit fails."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def leave_free(monkeypatch, module, size: int) -> None:
+    """From now on the disk, as ``module`` sees it, has so many bytes left."""
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage._replace(free=size))
