@@ -91,7 +91,7 @@ def test_an_encrypted_member_is_refused(tmp_path):
     data = bytearray(archive.read_bytes())
     data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag in the directory
     archive.write_bytes(data)
-    with pytest.raises(UserError, match="encrypted"):
+    with pytest.raises(UserError, match="encrypted .*nothing was unpacked"):
         unpack(archive, tmp_path / "out")
 
 

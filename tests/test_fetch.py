@@ -44,6 +44,14 @@ def test_a_file_that_changes_between_two_runs_is_never_patched_together(web, tmp
     other = os.urandom(len(BODY))  # of the same length, so only the tag tells
     web.files["/f"] = File(other, heeds_if_range=heeds_if_range)
     assert get_file(web, tmp_path, "/f")[1].read_bytes() == other
+    assert len(web.asked) == (3 if heeds_if_range else 4), "a server that heeds If-Range sends the new file at once"
+
+
+def test_failures_count_only_while_nothing_new_arrives(web, tmp_path):
+    breaks = HASTE.attempts + 2
+    web.files["/f"] = File(BODY, steps=[("cut", 80_000)] * breaks)
+    assert get_file(web, tmp_path, "/f")[1].read_bytes() == BODY
+    assert len(web.asked) == breaks + 1
 
 
 def test_a_file_that_became_shorter_is_fetched_anew(web, tmp_path):
@@ -97,7 +105,7 @@ def test_a_refusal_is_not_asked_again_and_the_mirror_is_tried(web, tmp_path, sta
 @pytest.mark.parametrize(
     "file",
     [
-        File(steps=[("page", "<html>Please sign in</html>")] * 9),
+        File(steps=[("page", "Please sign in")] * 9),
         File(b"\n<!DOCTYPE html><html>no longer here</html>"),  # a page under the name of an archive
     ],
 )

@@ -261,7 +261,7 @@ class _Part:
                 f"{self.path} could not be written ({error.strerror}); what has come is kept, so make room or mend the "
                 "permissions and run the command again."
             ) from error
-        if self.total is not None and self.size != self.total:
+        if self.total is not None and self.size != self.total:  # urllib3 before 2 does not notice
             raise _Broken(f"the connection broke off after {_mb(self.size)} of {_mb(self.total)}")
 
     def _write(self, response: Response) -> None:
