@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import threading
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,7 +14,7 @@ import requests
 
 from kdas_core.data.fetch import Patience
 
-HASTE = Patience(connect=1, read=0.3, pause=0.01, attempts=3)
+HASTE = Patience(connect=1, read=1, pause=0.01, attempts=3)
 
 
 @dataclass
@@ -34,7 +34,7 @@ class File:
 
     @property
     def tag(self) -> str:
-        return f'"{sha256(self.body).hexdigest()[:8]}"'
+        return f'"{zlib.crc32(self.body):x}"'  # quick: a teacher has 100 MB
 
 
 class WebServer:
