@@ -13,8 +13,42 @@ import typer
 from kdas_core import UserError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-data_app = typer.Typer(no_args_is_help=True, help="Look at data, or make synthetic polyps.")
+data_app = typer.Typer(no_args_is_help=True, help="Fetch data, look at it, or make synthetic polyps.")
+weights_app = typer.Typer(no_args_is_help=True, help="Fetch released weights, or look at a file of weights.")
 app.add_typer(data_app, name="data")
+app.add_typer(weights_app, name="weights")
+
+Yes = Annotated[bool, typer.Option("--yes", help="Agree to the terms of use without being asked.")]
+
+
+def agree(texts: Sequence[str], yes: bool) -> None:
+    """Show terms of use and ask for consent, before anything is fetched."""
+    print("\n".join(texts))
+    if yes or not texts:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("Nothing was fetched, since nobody is here to agree to the terms above; if you do, add --yes.")
+    if not typer.confirm("Fetch this, on these terms?"):
+        raise UserError("Nothing was fetched.")
+
+
+@data_app.command("get")
+def data_get(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="train, test, kvasir-seg; by default train and test")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The data folder.")] = Path("data"),
+    yes: Yes = False,
+    manifest: Annotated[Path | None, typer.Option(help="YAML with mirrors, or sets of your own.")] = None,
+) -> None:
+    """Fetch the real images from their public homes; what is there already stays as it is."""
+    from kdas_core.data import download
+
+    sources = download.choose(names or (), manifest)
+    missing = [source for source in sources if not download.is_complete(source, out)]
+    agree([download.describe(source, out) for source in missing], yes)
+    for source in sources:
+        print(download.get(source, out))
 
 
 @data_app.command("synthetic")
@@ -44,8 +78,27 @@ def data_check(
         raise typer.Exit(1)
 
 
-@app.command()
-def weights(
+@weights_app.command("get")
+def weights_get(
+    names: Annotated[list[str] | None, typer.Argument(help="polyp_pvt, imagenet; by default both")] = None,
+    out: Annotated[Path, typer.Option(help="Where the teacher's file goes.")] = Path("teacher_weights"),
+    yes: Yes = False,
+    source: Annotated[str, typer.Option("--from", help="Take polyp_pvt from this file or address.")] = "",
+) -> None:
+    """Fetch released weights; nothing is put in place before it has been loaded into its network."""
+    from kdas_core.models import released
+
+    chosen = released.choose(names or (["polyp_pvt"] if source else ()))
+    if source and chosen != ["polyp_pvt"]:
+        raise UserError('--from is for polyp_pvt alone: "kdas weights get polyp_pvt --from FILE".')
+    missing = [name for name in chosen if name != "polyp_pvt" or not released.is_there(out)]
+    agree([f"{name}: {released.NAMES[name]}" for name in missing], yes)
+    for name in chosen:
+        print(released.get_polyp_pvt(out, source) if name == "polyp_pvt" else "\n".join(released.get_imagenet()))
+
+
+@weights_app.command("check")
+def weights_check(
     file: Annotated[Path, typer.Argument(help="A .pth or .safetensors file.")],
     role: Annotated[str, typer.Option(help="teacher or student")] = "teacher",
     backbone: Annotated[str | None, typer.Option(help="timm backbone, if not the role's own")] = None,

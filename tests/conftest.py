@@ -80,3 +80,13 @@ def real_data() -> Path:
 def polyps(tmp_path_factory) -> Path:
     """A tiny synthetic benchmark."""
     return make_dataset(tmp_path_factory.mktemp("polyps") / "data", train=10, test=3, size=64)
+
+
+@pytest.fixture
+def web():
+    """A web server on loopback that misbehaves as told."""
+    from hazards import WebServer
+
+    server = WebServer()
+    yield server
+    server.close()

@@ -147,13 +147,11 @@ def test_unknown_role_backbone_and_size_are_told_in_a_sentence():
         build("student")(torch.zeros(1, 3, 100, 64))
 
 
-def test_missing_imagenet_weights_are_told_in_a_sentence(monkeypatch):
-    import timm
-
-    def offline(*args, pretrained=False, **kwargs):
-        raise ConnectionError("no route to host")
+def test_missing_imagenet_weights_are_told_in_a_sentence(monkeypatch, tmp_path):
+    from huggingface_hub import constants
 
     backbone = build("student").backbone
-    monkeypatch.setattr(timm, "create_model", offline)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="pvt_v2_b0 could not be fetched"):
         load_imagenet_backbone(backbone)

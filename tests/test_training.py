@@ -261,7 +261,7 @@ def test_the_command_line_from_data_to_scores(tmp_path):
         (["train", "--objective", "toy"], 'There is no objective "toy"'),
         (["train", "--set", "colour=red"], "there is no knob colour"),
         (["train", "--data-root", "/nowhere"], "/nowhere"),
-        (["weights", "/nowhere.pth"], "/nowhere.pth does not exist"),
+        (["weights", "check", "/nowhere.pth"], "/nowhere.pth does not exist"),
         (["predict", "--weights", "/nowhere.pth", "--images", "x", "--out", "y"], "/nowhere.pth does not exist"),
         (["evaluate"], "--pred-root"),
     ],

@@ -1,4 +1,5 @@
-"""Polyp images and masks: folders (`pairs`), what a network takes (`polyps`), augmentation (`augment`), synthetic polyps (`synthetic`)."""
+"""Polyp images and masks: folders (`pairs`), what a network takes (`polyps`), augmentation (`augment`), synthetic polyps (`synthetic`),
+and fetching the real images (`download`, `fetch`, `archives`)."""
 
 from __future__ import annotations
 
@@ -32,8 +33,8 @@ def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) 
     if not data_root and not (default / "TrainDataset").is_dir():
         if not recipe.synthetic_images:
             raise UserError(
-                f'Preset "{recipe.preset}" trains on real images and {default / "TrainDataset"} is not there; fill it as '
-                f'data/README.md says, or write synthetic polyps with "kdas data synthetic --out {default}".'
+                f'Preset "{recipe.preset}" trains on real images and {default / "TrainDataset"} is not there; fetch them '
+                f'with "kdas data get --out {default}", or write synthetic polyps with "kdas data synthetic --out {default}".'
             )
         root = made / f"synthetic-v{VERSION}-{recipe.synthetic_images}-{recipe.synthetic_test_images}"
         make_dataset(root, train=recipe.synthetic_images, test=recipe.synthetic_test_images)

@@ -35,7 +35,7 @@ THRESHOLD = 128  # a mask's grey value from which a pixel is polyp
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _GET_DATA = (
     'write synthetic polyps with "kdas data synthetic --out DIR" and use that DIR, '
-    "or put the PraNet archives there (data/README.md says which)"
+    'or fetch the real images with "kdas data get" (data/README.md)'
 )
 
 

