@@ -90,7 +90,9 @@ def _choose_labels(listing: Listing, settings: Options) -> set[str]:
     known = listing.labels | set(counts)
     shown = ", ".join(f"{label} ({counts[label]})" for label in sorted(known, key=lambda k: (-counts[k], k))[:20])
     if not settings.labels and len(known) > 1:
-        raise UserError(f"The source has the categories {shown}; say which are polyps, such as --label {min(known)}.")
+        raise UserError(
+            f"The source has the categories {shown}; say which are polyps, such as --label {shown.split(' (')[0]}."
+        )
     if missing := [label for label in settings.labels if label not in known]:
         raise UserError(f"The source has no category {', '.join(missing)}; it has {shown or 'none'}.")
     return set(settings.labels) or known
@@ -98,19 +100,20 @@ def _choose_labels(listing: Listing, settings: Options) -> set[str]:
 
 def _named(frames: list[Frame], settings: Options, problems: list[str]) -> dict[str, Frame]:
     """Frames by the stem that they will have; two of one stem (case does not count: some file systems) are a problem."""
-    named: dict[str, Frame] = {}
-    seen: dict[str, str] = {}
+    named: dict[str, list[Frame]] = {}
+    stems: dict[str, str] = {}
     for frame in frames:
         path = PurePosixPath(normal(frame.name.replace("\\", "/")))
         parts = [part for part in path.parts if part not in ("/", "..", ".")]
         stem = "_".join(parts) if settings.prefix else parts[-1]
-        if (first := seen.setdefault(stem.casefold(), frame.where)) != frame.where:
-            way = "rename one of them" if settings.prefix else "say --prefix to put the folder in front of the name"
-            problems.append(f"{first} and {frame.where} would both be called {stem}; {way}.")
-        elif stem in named:
-            problems.append(f"{frame.where} is there twice; remove one.")
-        named[stem] = frame
-    return named
+        stem = stems.setdefault(stem.casefold(), stem)
+        named.setdefault(stem, []).append(frame)
+    way = "rename or remove all but one" if settings.prefix else "say --prefix to put folders in front of names"
+    for stem, same in named.items():
+        if len(same) > 1:
+            more = f" and {len(same) - 2} more" if len(same) > 2 else ""
+            problems.append(f"{same[0].where}, {same[1].where}{more} would be called {stem}; {way}.")
+    return {stem: same[0] for stem, same in named.items()}
 
 
 def _raise_all(source: Path, problems: list[str]) -> None:
