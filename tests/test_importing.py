@@ -279,6 +279,32 @@ def test_a_file_that_is_no_coco_file_is_refused(tmp_path, content, words):
         import_data(tmp_path / "a.json", "coco", tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"category_id": [1]}, r"category \[1\]"),
+        ({"image_id": {}}, "is for image {}"),
+        ({"segmentation": {"size": [48], "counts": "1"}}, "run-length mask without a size"),
+        ({"segmentation": {"size": [48, 64], "counts": None}}, "has no run lengths"),
+        ({"segmentation": {"size": [48, 64], "counts": [1, 2]}}, "do not add up to 64×48 pixels"),
+        ({"segmentation": [[1, 2, 3]]}, "not pairs of x and y"),
+        ({"segmentation": "1 2 3"}, "neither an outline nor a box"),
+        ({"segmentation": [], "bbox": [1, 2, None, 4]}, "no numbers"),
+    ],
+)
+def test_a_wrong_entry_is_a_sentence_and_no_traceback(tmp_path, change, words):
+    file = coco(tmp_path / "src", [outline(1) | change])
+    with pytest.raises(UserError, match=words):
+        import_data(file, "coco", tmp_path / "out", box="ellipse")
+
+
+@pytest.mark.parametrize("name", ["/", "..", "../../etc/passwd", "no.jpg"])
+def test_an_image_that_is_not_below_the_folder_is_named(tmp_path, name):
+    images = [{"id": 1, "file_name": name, "width": W, "height": H}]
+    with pytest.raises(UserError, match="is not below"):
+        import_data(coco(tmp_path / "src", [], images), "coco", tmp_path / "out")
+
+
 def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(frames, "LARGEST_JSON", 10)
     with pytest.raises(UserError, match="too much to read at once; divide it"):

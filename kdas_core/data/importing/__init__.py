@@ -104,7 +104,7 @@ def _named(frames: list[Frame], settings: Options, problems: list[str]) -> dict[
     stems: dict[str, str] = {}
     for frame in frames:
         path = PurePosixPath(normal(frame.name.replace("\\", "/")))
-        parts = [part for part in path.parts if part not in ("/", "..", ".")]
+        parts = [part for part in path.parts if part not in ("/", "..", ".")] or ["unnamed"]
         stem = "_".join(parts) if settings.prefix else parts[-1]
         stem = stems.setdefault(stem.casefold(), stem)
         named.setdefault(stem, []).append(frame)

@@ -53,7 +53,7 @@ def read(source: Path, images: Path | None) -> Listing:
         frame = frames.get(entry.get("image_id")) if isinstance(entry.get("image_id"), (int, str)) else None
         if frame is None:
             listing.faults.append(f"{where} is for image {entry.get('image_id')!r}, which the file does not list.")
-        elif entry.get("category_id") not in categories:
+        elif not isinstance(entry.get("category_id"), (int, str)) or entry["category_id"] not in categories:
             frame.faults.append(f"{where} has category {entry.get('category_id')!r}, which the file does not list.")
         else:
             try:
