@@ -78,6 +78,41 @@ def data_check(
         raise typer.Exit(1)
 
 
+@data_app.command("import")
+def data_import(
+    source: Annotated[Path, typer.Argument(help="A COCO .json, or a folder. It is only read.")],
+    layout: Annotated[str, typer.Option("--as", help="coco, labelme, voc, yolo or masks (mask files)")],
+    out: Annotated[Path, typer.Option(help="Folder to make, or to add sets to.")],
+    images: Annotated[Path | None, typer.Option(help="Folder of the images, if elsewhere.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of the mask files, if elsewhere.")] = None,
+    mask_suffix: Annotated[str, typer.Option(help="What masks are called besides: _mask")] = "",
+    label: Annotated[list[str] | None, typer.Option(help="A category that is polyp; repeatable.")] = None,
+    values: Annotated[str, typer.Option(help="Values of mask files that are polyp: 1,3")] = "",
+    colours: Annotated[str, typer.Option(help="The same as colours: ff0000,00ff00")] = "",
+    box: Annotated[str | None, typer.Option(help="Draw mere boxes as ellipse or rectangle: weak masks.")] = None,
+    negatives: Annotated[str | None, typer.Option(help="keep or drop frames without a polyp")] = None,
+    split: Annotated[float, typer.Option(help="Share that becomes the test set; 1: all.")] = 0.0,
+    test_name: Annotated[str, typer.Option(help="The test set's folder in TestDataset.")] = "Own",
+    group_by: Annotated[str, typer.Option(help="Regular expression on folder/stem: its video or patient.")] = "",
+    groups: Annotated[str, typer.Option(help="CSV name,group instead.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the division.")] = 0,
+    prefix: Annotated[bool, typer.Option("--prefix", help="Put folders in front of names: a/1 is a_1.")] = False,
+    exif: Annotated[str | None, typer.Option(help="Annotated turned or stored, where sizes do not tell.")] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave out what is faulty, and list it.")] = False,
+) -> None:
+    """Bring COCO, Labelme, boxes or mask files into PraNet's layout."""
+    from kdas_core.data.importing import import_data
+
+    try:
+        numbers = [int(value) for value in values.split(",") if value.strip()]
+    except ValueError:
+        raise UserError(f'--values "{values}" are no whole numbers; write them as in --values 1,3.') from None
+    chosen = {"images": images, "masks": masks, "mask_suffix": mask_suffix, "labels": label or (), "values": numbers}
+    chosen |= {"colours": [c.strip() for c in colours.split(",") if c.strip()], "box": box, "negatives": negatives}
+    chosen |= {"split": split, "test_name": test_name, "group_by": group_by, "groups": groups, "seed": seed}
+    print(import_data(source, layout, out, prefix=prefix, exif=exif, skip=skip, **chosen))
+
+
 @weights_app.command("get")
 def weights_get(
     names: Annotated[list[str] | None, typer.Argument(help="polyp_pvt, imagenet; by default both")] = None,
