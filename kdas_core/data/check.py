@@ -38,8 +38,8 @@ class Check:
             an earlier one of the set byte for byte or nearly, problems.
         shared: how many pictures of the row's set are in the column's as well, byte for byte or nearly.
         near: pictures that are nearly, not exactly, another one; each with the most similar one, closest first.
-        closest: a few pairs to look at: the closest ones that are not equal byte for byte, at most two for each pair of
-            sets. In sound data none of them is close.
+        closest: six pairs to look at: the four closest that are not equal byte for byte, and the two closest between
+            sets. There are always some; whether they are near, their distance says.
         videos: ``{set: {name: video}}`` where it is known.
     """
 
@@ -51,6 +51,13 @@ class Check:
     near: tuple[Twins, ...]
     closest: tuple[Twins, ...]
     videos: dict[str, dict[str, str]]
+
+    def __str__(self) -> str:
+        """The table, then the problems, then the findings; as ``kdas data check`` prints it."""
+        parts = [f"{self.root}", self.table.to_string()]
+        for title, lines in (("Problems", self.problems), ("Findings", self.findings)):
+            parts.append("\n".join([f"{title}: {len(lines) or 'none'}", *(f"- {line}" for line in lines)]))
+        return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)
@@ -88,8 +95,8 @@ def check_data(root: str | Path) -> Check:
     comparison = Comparison({name: [look.picture for look in of_set] for name, of_set in looks.items()})
     findings = []
     for name, of_set in looks.items():
-        problems[name] += _marked(folders[name], of_set, _BAD_MASKS) + comparison.leaks(name)
-        findings += ([] if is_synthetic(root) else _partial(name, len(of_set))) + _marked(folders[name], of_set, _MARKS)
+        problems[name] += _marked(name, of_set, _BAD_MASKS) + comparison.leaks(name)
+        findings += ([] if is_synthetic(root) else _partial(name, len(of_set))) + _marked(name, of_set, _MARKS)
     videos = {} if is_synthetic(root) else _videos(looks)
     findings += comparison.findings() + _shared_videos(videos)
     rows = {name: _row(looks[name], problems[name], comparison, name) for name in looks}
@@ -172,19 +179,19 @@ def _mask_marks(levels: np.ndarray) -> set[str]:
 
 
 _BAD_MASKS = {
-    "ones": "hold 0 and 1 instead of 0 and 255, so they would be read as empty; multiply them by 255",
-    "dark": f"show something, but nothing as bright as {THRESHOLD}, where polyp begins, so they would be read as empty; draw "
-    "the polyp in white",
+    "ones": "of 0 and 1 instead of 0 and 255, which would be read as empty; multiply them by 255",
+    "dark": f"with something in them, but nothing as bright as {THRESHOLD}, where polyp begins, so that they would be read as "
+    "empty; draw the polyp in white",
 }
 _MARKS = {
-    "empty": "are black all over, without a polyp pixel; see that none was forgotten",
-    "full": "are polyp in every pixel; see that the background is black",
+    "empty": "black all over, without a polyp pixel; see that none was forgotten",
+    "full": "polyp in every pixel; see that the background is black",
     # Of the 2072 public masks, 143 have one corner in a polyp and none has two.
-    "inverted": "have polyp in all four corners, as if black and white were exchanged; look at them",
-    "grey": f"have grey levels between 0 and 255, usually traces of JPEG; a pixel counts as polyp from {THRESHOLD} upwards",
-    "turned": "have an EXIF orientation (on the image or on the mask), which is not applied: viewers show them turned, we read them as stored",
-    "transparent": "have transparent pixels (in the image or in the mask); transparency is dropped and the colour under it is read",
-    "pages": "are TIFF files of several pages (the image or the mask); the first page is read",
+    "inverted": "polyp in all four corners, as if black and white were exchanged; look at them",
+    "grey": f"with grey levels between 0 and 255, usually traces of JPEG; a pixel counts as polyp from {THRESHOLD} upwards",
+    "turned": "with an EXIF orientation (image or mask), which is not applied: viewers show them turned",
+    "transparent": "with transparent pixels (image or mask); transparency is dropped, the colour under it is read",
+    "pages": "in a TIFF file of several pages (image or mask); the first page is read",
 }
 
 
@@ -192,15 +199,16 @@ def _partial(name: str, count: int) -> list[str]:
     full = FULL_COUNTS.get(name)
     if full in (None, count):
         return []
-    return [f"{name} is {count} of the benchmark's {full} pairs; a score on it must say so."]
+    return [f"{name}: {count} of the benchmark's {full} pairs; a score on it must say so."]
 
 
-def _marked(folder: Path, looks: Sequence[_Look], sentences: dict[str, str]) -> list[str]:
+def _marked(name: str, looks: Sequence[_Look], words: Mapping[str, str]) -> list[str]:
+    """A sentence for each of these marks that some pair of the set carries."""
     lines = []
-    for mark, words in sentences.items():
-        names = [look.pair.mask.name for look in looks if mark in look.marks]
-        if names:
-            lines.append(f"{folder / 'masks'}: {len(names)} of {len(looks)} ({first_few(names)}) {words}.")
+    for mark, fact in words.items():
+        found = [look.pair.mask.name for look in looks if mark in look.marks]
+        if found:
+            lines.append(f"{name}: {len(found)} of {len(looks)} masks ({first_few(found)}) {fact}.")
     return lines
 
 
@@ -236,9 +244,9 @@ def _shared_videos(videos: Mapping[str, Mapping[str, str]]) -> list[str]:
         of_set = set(groups.values())
         both = of_set & known
         if name != TRAIN and both:
-            count = f"All {len(both)}" if both == of_set else f"{len(both)} of {len(of_set)}"
+            count = f"all {len(both)}" if both == of_set else f"{len(both)} of {len(of_set)}"
             lines.append(
-                f"{count} videos behind the {len(groups)} frames of {name} occur in {TRAIN} as well, by the published "
-                "table of its sequences; in good part the set tests polyps that training has shown."
+                f"{name}: {count} videos behind its {len(groups)} frames in {TRAIN} as well, by the published table of its "
+                "sequences; in good part it tests polyps that training has shown."
             )
     return lines

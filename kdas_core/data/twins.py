@@ -9,18 +9,20 @@ Where `NEAR` and `SCENE` come from, measured on the 2072 public images that this
 ====================================================  ==========================================================
 what two pictures are                                 distance
 ====================================================  ==========================================================
-one picture saved as JPEG at quality 50, or halved    median 2, at most 6 and 8
-one picture squeezed to 352 × 352, PNG or JPEG        median 2, at most 8
-one picture brightened by a fifth, whites cut off     median 6, at most 18
-the 3 near-duplicate pairs of Kvasir-SEG              0, 2, 4
-one picture less a rim of 1 % of its width            median 28, at most 44
+one picture saved as JPEG at quality 50, or noisier   median 2, at most 6
+one picture at half or twice its size, or 352 × 352   median 0, at most 6
+one picture a fifth brighter, whites cut off          median 6, at most 18
+one picture less a rim of 1 % of its width            median 28, at most 50
+the 3 near-duplicate pairs of Kvasir-SEG              2, 2, 2
 next frames of one CVC-ClinicDB sequence              median 64, 1 in 100 up to 8, at most 114
-strangers (other set, or other image of Kvasir-SEG)   median 120, 1 in 1000 up to 66; one pair at 18, then from 42
+frames of two sequences of CVC-ClinicDB               from 28
+strangers (other source, or others of Kvasir-SEG)     one pair at 18, then from 42; 1 in 1000 up to 66, median 120
 ====================================================  ==========================================================
 
-The pair at 18 shows one polyp a moment apart. So up to 12 two files hold one picture (or frames a person cannot tell apart), and up
-to 32 they show one scene; many frames of one video are farther apart than that. The shorter hash of 64 bits cannot do
-this: by it, six pairs of strangers are as close as 4. Mirrored or turned copies are not recognised.
+The pair at 18 shows one polyp a moment apart. So up to 12 two files hold one picture, or frames that a person hardly tells
+apart, and up to 32 they show one scene; 98 of 100 pairs of frames of one video are farther apart than that. The shorter
+hash of 64 bits cannot do this: by it, six pairs of strangers are as close as 4. Copies that are mirrored, turned, cropped
+or recoloured are not recognised.
 """
 
 from __future__ import annotations
@@ -168,29 +170,27 @@ class Comparison:
         found = [t for i, a in enumerate(self.names) for b in self.names[: i + 1] for t in self.alike(a, b)]
         return tuple(sorted(found, key=lambda twins: twins.distance))
 
-    def closest(self, each: int = 2, count: int = 6) -> tuple[Twins, ...]:
-        """The closest pictures that are not equal byte for byte: ``count`` pairs, at most ``each`` for two sets."""
+    def closest(self, anywhere: int = 4, between: int = 2) -> tuple[Twins, ...]:
+        """The closest pictures that are not equal byte for byte, and the closest ones of two sets; none shown twice."""
+        digest = {picture.pair: picture.digest for _, picture in self._all}
+        pairs = [(a, b) for i, a in enumerate(self.names) for b in self.names[: i + 1]]
+        every = sorted((t for a, b in pairs for t in self.alike(a, b, within=BITS)), key=lambda twins: twins.distance)
         chosen: list[Twins] = []
-        for i, a in enumerate(self.names):
-            for b in self.names[: i + 1]:
-                used: set[Pair] = set()
-                for twins in self.alike(a, b, within=BITS):
-                    if len(used) < 2 * each and not used & set(twins.pairs):
-                        used |= set(twins.pairs)
-                        chosen.append(twins)
-        return tuple(sorted(chosen, key=lambda twins: twins.distance)[:count])
+        used: set[bytes] = set()
+        for pool, count in ((every, anywhere), ([t for t in every if t.sets[0] != t.sets[1]], between)):
+            stop = len(chosen) + count
+            for twins in pool:
+                both = {digest[pair] for pair in twins.pairs}
+                if len(chosen) < stop and not used & both:
+                    used |= both
+                    chosen.append(twins)
+        return tuple(chosen)
 
     def leaks(self, name: str) -> list[str]:
         """A sentence if pictures of a test set are training pictures byte for byte: no score on them is a test."""
         found = self.equal(name, TRAIN) if name != TRAIN and TRAIN in self.sets else []
-        return (
-            [
-                f"{len(found)} of {len(self.sets[name])} pictures of {name} are also in {TRAIN}, byte for byte "
-                f"({first_few(found)}); a score on them is no test, so remove them on one side."
-            ]
-            if found
-            else []
-        )
+        fact = f"{name}: {_count(found, self.sets[name])} in {TRAIN} as well, byte for byte ({first_few(found)})"
+        return [f"{fact}; a score on them is no test, so remove them on one side."] if found else []
 
     def findings(self) -> list[str]:
         """What sets repeat and share, a sentence each."""
@@ -202,35 +202,38 @@ class Comparison:
         return lines
 
     def _within(self, name: str) -> list[str]:
-        repeats, near, total, lines = self.repeats(name), self.alike(name, name), len(self.sets[name]), []
+        total, repeats, near = self.sets[name], self.repeats(name), self.alike(name, name)
+        lines = []
         if repeats:
             lines.append(
-                f"{len(repeats)} of {total} pictures of {name} repeat an earlier one byte for byte ({first_few(repeats)})."
+                f"{name}: {_count(repeats, total)} equal to an earlier one, byte for byte ({first_few(repeats)})."
             )
         if near:
-            lines.append(
-                f"{len(near)} of {total} pictures of {name} are nearly an earlier one ({first_few(list(map(str, near)))})."
-            )
+            lines.append(f"{name}: {_count(near, total)} nearly equal to an earlier one ({_first(near)}).")
         return lines
 
     def _across(self, a: str, b: str) -> list[str]:
         train = TRAIN in (a, b)
-        if b != TRAIN and len(self.sets[a]) > len(self.sets[b]):
+        if b != TRAIN and (a == TRAIN or len(self.sets[a]) > len(self.sets[b])):
             a, b = b, a
-        equal, near, total, lines = self.equal(a, b), self.alike(a, b), len(self.sets[a]), []
+        total, equal, near, lines = self.sets[a], self.equal(a, b), self.alike(a, b), []
         if equal and not train:  # in training as well: see `leaks`
-            count = f"All {total}" if len(equal) == total else f"{len(equal)} of {total}"
-            lines.append(
-                f"{count} pictures of {a} are in {b} as well, byte for byte; scores on the two are not independent."
-            )
+            fact = f"{a}: {_count(equal, total)} in {b} as well, byte for byte"
+            lines.append(f"{fact}; scores on the two sets are not independent.")
         if near:
-            lines.append(
-                f"{len(near)} of {total} pictures of {a} are nearly pictures of {b} ({first_few(list(map(str, near)))})."
-            )
+            lines.append(f"{a}: {_count(near, total)} nearly equal to one of {b} ({_first(near)}).")
         scenes = self.alike(a, b, SCENE) if train else []
         if len(scenes) > len(near):
-            lines.append(
-                f"{len(scenes)} of {total} pictures of {a} show the same scene as one of {b}, as frames of one video do "
-                f"(at most {SCENE} of {BITS} bits apart)."
+            fact = (
+                f"{a}: {_count(scenes, total)} of the same scene as one of {b}, as neighbouring frames of a video are"
             )
+            lines.append(f"{fact} ({_first(scenes)}).")
         return lines
+
+
+def _count(some: Sequence, of: Sequence) -> str:
+    return f"all {len(of)} pictures" if len(some) == len(of) else f"{len(some)} of {len(of)} pictures"
+
+
+def _first(twins: Sequence[Twins]) -> str:
+    return first_few([str(pair) for pair in twins], 4)
