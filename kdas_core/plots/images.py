@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from kdas_core import UserError
 from kdas_core.data.pairs import read_image, read_mask
 from kdas_core.data.polyps import resize_pair
-from kdas_core.data.twins import BITS, Twins
+from kdas_core.data.twins import BITS, NEAR, Twins
 from kdas_core.plots.basics import BLUE, ORANGE, SKY, grid, outlined
 
 
@@ -83,6 +83,8 @@ def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (),
 def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
     """Pictures that are alike, one above the other, each with the outline of its own mask and its set and file.
 
+    Where two pictures are one (`twins.NEAR`), the Dice of their masks says how well two drawings of one polyp agree.
+
     Args:
         pairs: as ``Check.near`` or ``Check.closest`` hold them; with none, the figure says so.
         side: pixels; pictures are squeezed into squares, as a network sees them.
@@ -99,7 +101,11 @@ def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
         for i, (name, pair) in enumerate(zip(found.sets, found.pairs)):
             file = pair.name if len(pair.name) <= 18 else pair.name[:17] + "…"
             figure.axes[i * len(pairs) + k].set_title(f"{name}\n{file}", fontsize=7)
-        figure.axes[len(pairs) + k].set_xlabel(f"{found.distance} of {BITS} bits apart", fontsize=8)
+        below = f"{found.distance} of {BITS} bits apart"
+        if found.distance <= NEAR:  # one picture, drawn twice
+            one, other = (mask > 0 for _, mask in columns[k])
+            below += f"\nDice of the masks {2 * (one & other).sum() / max(1, one.sum() + other.sum()):.2f}"
+        figure.axes[len(pairs) + k].set_xlabel(below, fontsize=8)
     return figure
 
 
