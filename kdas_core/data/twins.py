@@ -45,7 +45,7 @@ NONE = BITS + 1  # the distance where there is no other picture
 
 _SIDE = 64  # cosine frequencies are taken at 64 × 64
 _FLAT = 2.0  # grey levels of deviation below which a picture has nothing to compare
-_ROWS = 1024  # pictures compared with all others at a time
+_ROWS = 256  # pictures compared with all others at a time
 
 
 def fingerprint(grey: Image.Image) -> np.ndarray:
@@ -59,8 +59,8 @@ def fingerprint(grey: Image.Image) -> np.ndarray:
 def nearest(prints: Sequence[np.ndarray], folders: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """For every picture and every folder: how far the most similar picture of that folder is, and which it is.
 
-    In a picture's own folder only *earlier* pictures count, so that of two equal ones the second is the repeat. Compares all
-    with all: the time grows with the square of n, the memory with n.
+    In a picture's own folder only *earlier* pictures count, so that of two equal ones the second is the repeat. All are
+    compared with all: 20,000 pictures take 7 s on one core, and twice as many four times as long; the memory grows with n.
 
     Args:
         prints: n fingerprints, the folders' one after another.
