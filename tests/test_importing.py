@@ -17,9 +17,10 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from kdas_core import UserError
+from kdas_core.data.check import check_data
 from kdas_core.data.importing import NOTE, frames, grouping, import_data, shapes
 from kdas_core.data.importing.frames import Shape
-from kdas_core.data.pairs import check_folder, index_pairs, is_synthetic, read_image, read_mask
+from kdas_core.data.pairs import index_pairs, is_synthetic, read_image, read_mask
 
 H, W = 48, 64
 
@@ -591,7 +592,7 @@ def test_a_test_set_joins_others_and_nothing_is_written_over(tmp_path):
         with pytest.raises(UserError, match="exist.* already, and nothing is written over"):
             import_data(src, "masks", out, split=split, test_name="MyHospital")
     assert state(out) == before
-    assert check_folder(out / "TrainDataset") == []
+    assert check_data(out / "TrainDataset").problems == ()
 
 
 def test_where_an_import_must_not_go(tmp_path, polyps):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdas_core.data.pairs import PairIndex, read_bytes
+from kdas_core.data.pairs import PairIndex
+from kdas_core.data.reading import read_bytes
 
 VERSION = 1  # raise when the same files would no longer give the same pixels
 _DAYS = 30  # a cache that nobody has opened for so long is removed when a new one is made

@@ -21,18 +21,8 @@ from torch.utils.data import Dataset
 from kdas_core import UserError
 from kdas_core.data.augment import augment_pair
 from kdas_core.data.cache import PairCache
-from kdas_core.data.pairs import (
-    FULL_COUNTS,
-    TEST_SETS,
-    THRESHOLD,
-    PairIndex,
-    index_pairs,
-    is_synthetic,
-    natural,
-    read_grey,
-    read_image,
-    read_mask,
-)
+from kdas_core.data.pairs import FULL_COUNTS, TEST_SETS, PairIndex, index_pairs, is_synthetic, natural
+from kdas_core.data.reading import THRESHOLD, read_grey, read_image, read_mask
 
 # --- numbers for the network ------------------------------------------------------------------------------------------
 

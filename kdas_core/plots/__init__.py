@@ -22,7 +22,7 @@ from kdas_core.plots.basics import (
     use_style,
     verdict,
 )
-from kdas_core.plots.images import edge_window, strips, trivial_predictors
+from kdas_core.plots.images import edge_window, save, strips, trivial_predictors, twins
 from kdas_core.plots.maps import (
     COLOUR_OF_TERM,
     along_path,
@@ -117,6 +117,7 @@ __all__ = [
     "reliability",
     "rims_and_outlines",
     "row_looks_at",
+    "save",
     "schedules",
     "score_by_size",
     "share_of_half",
@@ -129,6 +130,7 @@ __all__ = [
     "terms_and_dice",
     "through_cells",
     "trivial_predictors",
+    "twins",
     "use_style",
     "verdict",
     "weighted_errors",

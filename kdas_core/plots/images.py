@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdas_core.plots.basics import BLUE, ORANGE, SKY
+from kdas_core import UserError
+from kdas_core.data.pairs import read_image, read_mask
+from kdas_core.data.polyps import resize_pair
+from kdas_core.data.twins import BITS, NEAR, Twins
+from kdas_core.plots.basics import BLUE, ORANGE, SKY, grid, outlined
 
 
 def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
@@ -72,3 +78,47 @@ def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (),
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
     return figure
+
+
+def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
+    """Pictures that are alike, one above the other, each with the outline of its own mask and its set and file.
+
+    Where two pictures are one (`twins.NEAR`), the Dice of their masks says how well two drawings of one polyp agree.
+
+    Args:
+        pairs: as ``Check.near`` or ``Check.closest`` hold them; with none, the figure says so.
+        side: pixels; pictures are squeezed into squares, as a network sees them.
+    """
+    if not pairs:
+        figure, axis = plt.subplots(figsize=(4, 0.8))
+        axis.text(0.5, 0.5, "no two pictures to compare", ha="center", va="center")
+        axis.axis("off")
+        return figure
+    columns = [[resize_pair(read_image(p.image), read_mask(p.mask), side) for p in found.pairs] for found in pairs]
+    rows = {row: [outlined(*column[i]) for column in columns] for i, row in enumerate(("one", "the other"))}
+    figure = grid(rows, size=1.65)
+    for k, found in enumerate(pairs):
+        for i, (name, pair) in enumerate(zip(found.sets, found.pairs)):
+            file = pair.name if len(pair.name) <= 18 else pair.name[:17] + "…"
+            figure.axes[i * len(pairs) + k].set_title(f"{name}\n{file}", fontsize=7)
+        below = f"{found.distance} of {BITS} bits apart"
+        if found.distance <= NEAR:  # one picture, drawn twice
+            one, other = (mask > 0 for _, mask in columns[k])
+            below += f"\nDice of the masks {2 * (one & other).sum() / max(1, one.sum() + other.sum()):.2f}"
+        figure.axes[len(pairs) + k].set_xlabel(below, fontsize=8)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure to a file, in the format of its suffix; an older file stays until the new one is whole.
+
+    Raises:
+        UserError: the suffix is none that matplotlib writes, or the file cannot be written.
+    """
+    beside = path.with_name(f".part-{path.name}")
+    try:
+        figure.savefig(beside)
+        os.replace(beside, path)
+    except (OSError, ValueError) as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error}); give a path such as figure.png.") from error

@@ -1,0 +1,58 @@
+"""Which video a frame of CVC-ClinicDB comes from.
+
+Its 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout, which mixes them, keeps the names.
+The borders are those of the table that its authors publish with the data (Bernal et al., Computerized Medical Imaging and Graphics
+2015). The images bear them out: at each of the 28 borders, the cut that leaves the least difference within the two
+neighbouring sequences (mean absolute difference of 32 × 32 thumbnails) is where the table has it, to the frame.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from kdas_core import UserError
+
+_LAST = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)  # the last frame of each sequence
+_LAST += (342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612)
+FRAME = (384, 288)  # width and height of every frame
+
+
+def clinicdb_sequence(name: str) -> int | None:
+    """The sequence, 1 to 29, of a frame by its name, ``"1"`` to ``"612"``; None for any other name.
+
+    >>> clinicdb_sequence("25"), clinicdb_sequence("26"), clinicdb_sequence("polyp")
+    (1, 2, None)
+    """
+    if not (name.isascii() and name.isdigit()) or not 1 <= int(name) <= _LAST[-1]:
+        return None
+    return bisect_left(_LAST, int(name)) + 1
+
+
+def clinicdb_groups(frames: Iterable[tuple[str, tuple[int, int]]]) -> dict[str, str]:
+    """name → group, such as ``"ClinicDB-07"``, for the frames among (name, (width, height)); others are left out.
+
+    Both must fit, the name and the size, since a picture called 7 may come from anywhere.
+    """
+    known = ((name, clinicdb_sequence(name)) for name, size in frames if size == FRAME)
+    return {name: f"ClinicDB-{sequence:02d}" for name, sequence in known if sequence}
+
+
+def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
+    """Write ``{data set: {name: group}}`` as the CSV file ``dataset,name,group`` that ``kdas compare --groups`` reads.
+
+    Raises:
+        UserError: it cannot be written there; an older file stays as it was.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        with open(beside, "w", encoding="utf-8", newline="") as file:
+            rows = ((dataset, name, group) for dataset, names in groups.items() for name, group in names.items())
+            csv.writer(file).writerows([("dataset", "name", "group"), *rows])
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
