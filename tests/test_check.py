@@ -250,6 +250,12 @@ def test_empty_full_and_inverted_masks_are_findings(root):
     assert check_data(root).table.loc["TrainDataset", "empty"] == 1
 
 
+def test_a_polyp_in_one_corner_does_not_look_inverted(root):
+    corner = np.zeros((96, 112), np.uint8)
+    corner[:40, :40] = 255
+    assert with_mask(root, corner) == ("", "")
+
+
 def test_grey_levels_are_counted_and_found(root):
     (root / "TrainDataset" / "masks" / "0.png").unlink()
     mask = render(0, (96, 112), polyps=1)[1]

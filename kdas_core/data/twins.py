@@ -21,8 +21,8 @@ strangers (other source, or others of Kvasir-SEG)     one pair at 18, then from 
 
 The pair at 18 shows one polyp a moment apart. So up to 12 two files hold one picture, or frames that a person hardly tells
 apart, and up to 32 they show one scene; 98 of 100 pairs of frames of one video are farther apart than that. The shorter
-hash of 64 bits cannot do this: by it, six pairs of strangers are as close as 4. Copies that are mirrored, turned, cropped
-or recoloured are not recognised.
+hash of 64 bits cannot do this: by it, six pairs of strangers are as close as 4. Copies that are mirrored, turned or
+cropped are not recognised.
 """
 
 from __future__ import annotations
