@@ -59,7 +59,7 @@ def _shape(kind: str, x: float, y: float, radius: float, lumen: Lumen, look: Sty
     """Everything about a polyp but its kind, place and size. All kinds draw the same random numbers."""
     lobed = rng.random() < (0.5 if kind == "flat" else 0.3)
     waves = tuple((rng.uniform(0, (0.18 if lobed else 0.07) / k), rng.uniform(0, 6.3)) for k in range(1, 6))
-    strength = rng.uniform(*look.contrast) * (0.8 if kind == "flat" else 1)
+    strength = max(rng.uniform(*look.contrast), 0.45 if kind == "flat" else 0)  # it has nothing but its colour
     full = np.array([1.08, 0.72, 0.76]) if rng.random() < 0.55 else np.array([1.08, 1.20, 1.25])  # red or pale
     tint = 1 + strength * (full * (1 + 0.05 * rng.standard_normal(3)) - 1)
     height = {"sessile": rng.uniform(0.35, 0.95), "pedunculated": rng.uniform(0.8, 1.0), "flat": rng.uniform(0.08, 0.2)}
@@ -102,7 +102,7 @@ def draw_polyp(surface: Surface, polyp: Polyp, view: View, lumen: Lumen, rng: np
 
     The mask is cut from the same outline that draws the polyp, at the outline itself; the visible edge is a little softer.
     """
-    at = view.window(polyp.x, polyp.y, polyp.radius * (2.9 if polyp.kind == "pedunculated" else 2.1))
+    at = view.window(polyp.x, polyp.y, polyp.radius * (3.0 if polyp.kind == "pedunculated" else 2.5))
     seen = view.crop(*at)
     x, y = seen.x, seen.y[:, None]
     head = head_level(polyp, x, y)
@@ -155,7 +155,7 @@ def _cover(surface: Surface, at, seen: View, polyp: Polyp, level, lift, skin, ar
     rise = slope(np.ascontiguousarray(lift, np.float32), seen) * np.float32(polyp.radius)
     facing = (lamp[2] - lamp[0] * rise[0] - lamp[1] * rise[1]) / np.sqrt(1 + rise[0] ** 2 + rise[1] ** 2)
     shade = (0.32 + 0.68 * np.clip(facing, 0, None) / lamp[2]) * (1 + 0.25 * np.minimum(polyp.height, 0.6))
-    keep = 0.7 if polyp.kind == "flat" else 0.1  # folds show through a flat one
+    keep = 0.45 if polyp.kind == "flat" else 0.1  # folds show through a flat one
     body = (keep * surface.light[at] + (1 - keep) * around) * shade
     surface.light[at] += cover * (body - surface.light[at])
     surface.colour[at] += cover[..., None] * (skin - surface.colour[at])

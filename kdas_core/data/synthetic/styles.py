@@ -40,8 +40,8 @@ class Style:
 STYLES = {
     "CVC-300": Style(
         height=0.95, aspect=1.15, wall=(0.86, 0.51, 0.42), spread=0.05, radius=(0.14, 0.30), contrast=(0.2, 0.7),
-        blur=(2, 5), motion=0.3, noise=1.5, light=(0.65, 0.95), vessels=0.3, residue=0.15, frame="octagon",
-        border=(0.88, 0.97), cut=(0.2, 0.32), sharpen=0.2, quality=(70, 90),
+        blur=(1.5, 3.5), motion=0.3, noise=1.5, light=(0.65, 0.95), vessels=0.3, residue=0.15, frame="octagon",
+        border=(0.88, 0.97), cut=(0.2, 0.32), sharpen=0.5, quality=(70, 90),
     ),
     "CVC-ClinicDB": Style(
         height=0.82, aspect=1.33, wall=(0.92, 0.55, 0.32), spread=0.07, radius=(0.18, 0.46), contrast=(0.3, 0.9),
@@ -49,14 +49,14 @@ STYLES = {
         border=(0.80, 0.93), cut=(0.2, 0.35), sharpen=0.8, quality=(75, 92),
     ),
     "Kvasir": Style(
-        height=1.0, aspect=1.17, wall=(0.95, 0.46, 0.34), spread=0.07, radius=(0.26, 0.72), contrast=(0.3, 1.0),
+        height=1.0, aspect=1.17, wall=(0.95, 0.46, 0.34), spread=0.07, radius=(0.26, 0.72), contrast=(0.45, 1.15),
         blur=(0.5, 2), motion=0.1, noise=1.5, light=(0.75, 1.1), vessels=0.6, residue=0.25, frame="octagon",
         border=(0.99, 0.99), cut=(0.35, 0.55), sharpen=1.3, quality=(70, 92), box=0.6,
     ),
     "CVC-ColonDB": Style(
-        height=0.95, aspect=1.15, wall=(0.88, 0.54, 0.34), spread=0.07, radius=(0.13, 0.36), contrast=(0.15, 0.65),
-        blur=(3, 7), motion=0.5, noise=2.0, light=(0.7, 1.05), vessels=0.35, residue=0.25, frame="octagon",
-        border=(0.88, 0.97), cut=(0.2, 0.32), sharpen=0.3, quality=(55, 80),
+        height=0.95, aspect=1.15, wall=(0.88, 0.54, 0.34), spread=0.07, radius=(0.13, 0.36), contrast=(0.2, 0.75),
+        blur=(2.5, 5), motion=0.5, noise=2.0, light=(0.7, 1.05), vessels=0.35, residue=0.25, frame="octagon",
+        border=(0.88, 0.97), cut=(0.2, 0.32), sharpen=0.6, quality=(55, 80),
     ),
     "ETIS-LaribPolypDB": Style(
         height=1.2, aspect=1.27, wall=(0.88, 0.52, 0.50), spread=0.05, radius=(0.09, 0.24), contrast=(0.15, 0.7),
