@@ -22,7 +22,7 @@ from kdas_core.plots.basics import (
     use_style,
     verdict,
 )
-from kdas_core.plots.images import edge_window, strips, trivial_predictors
+from kdas_core.plots.images import colour_histograms, edge_window, spreads, strips, trivial_predictors
 from kdas_core.plots.maps import (
     COLOUR_OF_TERM,
     along_path,
@@ -92,6 +92,7 @@ __all__ = [
     "by_temperature",
     "captioned",
     "clamped_or_clipped",
+    "colour_histograms",
     "constructed_predictions",
     "cosine_by_limit",
     "curves",
@@ -124,6 +125,7 @@ __all__ = [
     "stacked",
     "story",
     "strength",
+    "spreads",
     "strips",
     "term_norms",
     "terms_and_dice",

@@ -10,8 +10,8 @@ Scenes are laid out in units of half the short side, so one seed gives the same 
 and JPEG differ.
 """
 
-from kdas_core.data.synthetic.dataset import make_dataset
+from kdas_core.data.synthetic.dataset import make_dataset, write_sheet
 from kdas_core.data.synthetic.scene import plan, render
 from kdas_core.data.synthetic.styles import KINDS, STYLES, VERSION, Style
 
-__all__ = ["KINDS", "STYLES", "VERSION", "Style", "make_dataset", "plan", "render"]
+__all__ = ["KINDS", "STYLES", "VERSION", "Style", "make_dataset", "plan", "render", "write_sheet"]

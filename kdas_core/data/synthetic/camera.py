@@ -30,7 +30,9 @@ def aperture(view: View, look: Style, rng: np.random.Generator) -> np.ndarray:
     return inside.astype(np.float32)
 
 
-def photograph(picture: np.ndarray, inside: np.ndarray, view: View, look: Style, rng: np.random.Generator) -> np.ndarray:
+def photograph(
+    picture: np.ndarray, inside: np.ndarray, view: View, look: Style, rng: np.random.Generator
+) -> np.ndarray:
     """Vignetting, exposure, blur of lens and motion, tone, edge enhancement, the frame, noise, JPEG.
 
     Args:

@@ -106,6 +106,36 @@ def _write_pair(folder: Path, i: int, seed: int, style: str, size: int, jpeg: bo
     _write(folder / "masks" / f"{i + 1}.png", mask.astype(np.uint8) * 255, [])
 
 
+def write_sheet(out: str | Path, columns: int = 6, seed: int = 0, height: int = 176) -> Path:
+    """Write a sheet of pictures, a row for each style in the order of `STYLES`; every picture has one polyp or more.
+
+    Args:
+        out: a file, ``.jpg`` (quality 88) or ``.png``; it is replaced.
+        columns: pictures of each style. seed: scene of the first column; the next ones follow.
+        height: of one picture in pixels. Pictures are drawn at twice that and made smaller, and have equal widths.
+
+    Raises:
+        UserError: no column, another kind of file, or it cannot be written.
+    """
+    out = Path(out)
+    if columns < 1 or out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
+        raise UserError(f"{out} with {columns} columns cannot be made; name a .jpg or .png and at least one column.")
+    size, shown = (2 * height, round(2.4 * height)), (round(1.2 * height), height)
+    rows = []
+    for style in STYLES:
+        pictures = [render(seed + i, size, style, polyps=1 + (i == 3))[0] for i in range(columns)]
+        rows.append(np.hstack([cv2.resize(picture, shown, interpolation=cv2.INTER_AREA) for picture in pictures]))
+    options = [] if out.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
+    draft = out.with_name(f".{out.name}.{os.getpid()}{out.suffix}")
+    try:
+        _write(draft, np.vstack(rows)[..., ::-1], options)
+        os.replace(draft, out)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise UserError(f"{out} cannot be written ({error.strerror or error}); choose another file.") from error
+    return out
+
+
 def _write(path: Path, pixels: np.ndarray, options: list[int]) -> None:
     """Encode in memory and write with Python: names in any alphabet work, and a full disk is an error."""
     done, code = cv2.imencode(path.suffix, np.ascontiguousarray(pixels), options)

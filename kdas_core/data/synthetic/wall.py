@@ -65,7 +65,9 @@ def build_wall(view: View, lumen: Lumen, look: Style, rng: np.random.Generator) 
 
     base = np.float32(look.wall) * (1 + look.spread * rng.standard_normal() * np.float32([0.6, 1.0, -1.2]))
     base = base * (1 + 0.4 * look.spread * rng.standard_normal(3, dtype=np.float32))
-    patches = (0.05 * noise(view, 2.5, rng, 3) + 0.03 * noise(view, 45, rng, 2))[..., None] * np.float32([0.3, 1.0, 1.3])
+    patches = (0.05 * noise(view, 2.5, rng, 3) + 0.03 * noise(view, 45, rng, 2))[..., None] * np.float32(
+        [0.3, 1.0, 1.3]
+    )
     colour = base.astype(np.float32) * (1 + patches)
     colour *= 1 - _vessels(view, look, rng)[..., None] * np.float32([0.16, 0.46, 0.40])
     grain = np.stack([noise(view, cells, rng, 2) for cells in (32, 32)]) * np.float32(0.24)
@@ -86,7 +88,9 @@ def _folds(view: View, far: np.ndarray, lumen: Lumen, rng) -> tuple[np.ndarray, 
     behind = np.clip(saw / pixel, 0, 1)
     ramp = 1 - behind * (1 - (0.12 + 0.88 * np.sqrt(saw)))
     crest = step(saw, 0.72, 0.93) * step(saw, 1.0, 0.95)
-    return 1 - strength * (1 - ramp) + 0.22 * strength * crest, (crest * np.minimum(1.6 * strength, 1)).astype(np.float32)
+    return 1 - strength * (1 - ramp) + 0.22 * strength * crest, (crest * np.minimum(1.6 * strength, 1)).astype(
+        np.float32
+    )
 
 
 def _vessels(view: View, look: Style, rng) -> np.ndarray:
@@ -116,7 +120,9 @@ def _grow_tree(roots: int, rng, forks: int = 5, steps: int = 9) -> list[tuple[np
         middles = lines[:, steps // 2 : steps // 2 + 1][:, 0]
         start = np.concatenate([lines[:, -1], lines[:, -1], middles])
         spread = rng.uniform(0.25, 0.8, (3, len(turns)))
-        heading = np.concatenate([turns[:, -1] + spread[0], turns[:, -1] - spread[1], turns[:, steps // 2] + 2 * spread[2]])
+        heading = np.concatenate(
+            [turns[:, -1] + spread[0], turns[:, -1] - spread[1], turns[:, steps // 2] + 2 * spread[2]]
+        )
     return grown
 
 
