@@ -12,8 +12,6 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from kdas_core.data.pairs import Pair, read_image, read_mask
-
 SIDE = 288  # pictures are compared at this height, so that a larger camera is not a sharper or a smoother one
 
 
@@ -106,17 +104,16 @@ def describe_pair(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     }
 
 
-def describe(pairs: Iterable[Pair]) -> tuple[pd.DataFrame, np.ndarray]:
-    """`describe_pair` of every pair, a row each, and the mean `colour_histogram` (3, bins) of the set.
+def describe(pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[pd.DataFrame, np.ndarray]:
+    """`describe_pair` of every (image, mask), a row each, and the mean `colour_histogram` (3, bins) of the set.
 
     Raises:
-        UserError: a file cannot be read. ValueError: there is no pair.
+        ValueError: there is no picture.
     """
-    rows, histograms = {}, []
-    for pair in pairs:
-        image = read_image(pair.image)
-        rows[pair.name] = describe_pair(image, read_mask(pair.mask))
+    rows, histograms = [], []
+    for image, mask in pictures:
+        rows.append(describe_pair(image, mask))
         histograms.append(colour_histogram(image))
     if not rows:
-        raise ValueError("there is no pair to describe")
-    return pd.DataFrame(rows).T.rename_axis("name"), np.mean(histograms, axis=0)
+        raise ValueError("there is no picture to describe")
+    return pd.DataFrame(rows), np.mean(histograms, axis=0)

@@ -49,7 +49,7 @@ class View:
         return View(self.x[columns], self.y[rows], self.unit)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Points (N, 2) as OpenCV draws them: fixed-point numbers with 4 fractional bits, int32 (N, 2)."""
+        """Points (…, 2) as OpenCV draws them: fixed-point numbers with 4 fractional bits, int32 (…, 2)."""
         return np.round((points + self.half) * (self.unit * 16) - 8).astype(np.int32)
 
 

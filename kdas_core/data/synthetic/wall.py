@@ -100,9 +100,8 @@ def _vessels(view: View, look: Style, rng) -> np.ndarray:
     canvas = np.zeros(view.size, np.uint8)
     for places, width in reversed(_grow_tree(int(rng.integers(5, 11)), rng)):
         pixels = width * view.unit
-        strokes = [view.pixels(line).reshape(-1, 1, 2) for line in places]
         shade = int(255 * min(1.0, max(pixels, 0.35) / max(1, round(pixels))))
-        cv2.polylines(canvas, strokes, False, shade, max(1, round(pixels)), cv2.LINE_AA, 4)
+        cv2.polylines(canvas, list(view.pixels(places)), False, shade, max(1, round(pixels)), cv2.LINE_AA, 4)
     soft = cv2.GaussianBlur(canvas, (0, 0), max(0.4, 0.004 * view.unit))
     return soft * clear * np.float32(show / 255)
 
