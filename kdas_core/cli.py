@@ -64,6 +64,18 @@ def data_synthetic(
     print(f"{make_dataset(out, train=train, test=test, seed=seed)}: {train} training pairs, 5 test sets of {test}")
 
 
+@data_app.command("styles")
+def data_styles(
+    out: Annotated[Path, typer.Option(help="Picture file to write, .jpg or .png.")] = Path("styles.jpg"),
+    columns: Annotated[int, typer.Option(help="Pictures of each style.")] = 6,
+    seed: Annotated[int, typer.Option(help="Scene of the first column.")] = 0,
+) -> None:
+    """Write a sheet of synthetic pictures, a row for each of the five styles."""
+    from kdas_core.data.synthetic import write_sheet
+
+    print(f"{write_sheet(out, columns, seed)}: {columns} pictures of each of the five styles")
+
+
 @data_app.command("check")
 def data_check(
     root: Annotated[Path, typer.Argument(help="Folder with TrainDataset and TestDataset, or images and masks.")] = Path(

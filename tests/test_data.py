@@ -1,14 +1,11 @@
-"""Folders, pairs, splits, augmentation and synthetic polyps: relations that hold, and what bad input gets to hear."""
+"""Folders, pairs, splits, augmentation: relations that hold, and what bad input gets to hear."""
 
 from __future__ import annotations
 
 import io
-import json
-import os
 import unicodedata
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from kdas_core import UserError
 from kdas_core.data import augment, synthetic
-from kdas_core.data.check import check_data
-from kdas_core.data.pairs import TEST_SETS, Pair, PairIndex, index_pairs, read_image, read_mask
+from kdas_core.data.pairs import Pair, PairIndex, index_pairs, read_image, read_mask
 from kdas_core.data.polyps import PolypDataset, denormalise, load_data, normalise, resize_pair, split_validation
 
 
@@ -392,118 +388,3 @@ def test_colour_jitter_of_strength_zero_is_the_identity_and_black_stays_dark():
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(ValueError, match="same height and width"):
         augment.augment_pair(picture(), disc(10, 10), np.random.default_rng(0))
-
-
-# --- synthetic polyps -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("style", TEST_SETS)
-def test_a_seed_fixes_the_picture(style):
-    one, two, other = (synthetic.render(seed, (64, 80), style) for seed in (1, 1, 2))
-    assert np.array_equal(one[0], two[0]) and np.array_equal(one[1], two[1])
-    assert not np.array_equal(one[0], other[0])
-    assert one[0].shape == (64, 80, 3) and one[0].dtype == np.uint8 and one[1].dtype == bool
-
-
-def test_the_same_seed_is_the_same_scene_at_every_size():
-    for seed in range(5):
-        small, large = (synthetic.render(seed, (n, n), polyps=1)[1] for n in (64, 256))
-        coarse = large.reshape(64, 4, 64, 4).mean((1, 3)) >= 0.5
-        assert (small & coarse).sum() / (small | coarse).sum() > 0.85
-
-
-@pytest.mark.parametrize("style", TEST_SETS)
-def test_a_mask_has_the_asked_polyps_and_none_when_none_is_asked(style):
-    for seed in range(12):
-        assert not synthetic.render(seed, (48, 64), style, polyps=0)[1].any()
-        assert 0 < synthetic.render(seed, (48, 64), style, polyps=1)[1].mean() < 0.5
-
-
-def test_polyps_lie_in_the_lit_picture_and_their_edge_is_where_the_mask_says():
-    """The same scene without its polyp differs at the mask, and far from it not at all."""
-    for style in TEST_SETS:
-        with_polyp, mask = synthetic.render(11, (128, 128), style, polyps=1)
-        without, _ = synthetic.render(11, (128, 128), style, polyps=0)
-        change = np.abs(with_polyp.astype(int) - without).mean(2)
-        far = ~cv2.dilate(mask.astype(np.uint8), np.ones((41, 41))).astype(bool)
-        assert np.median(change[mask]) > 5 and change[far].mean() < 0.5, style
-        assert with_polyp[mask].mean() > 25
-
-
-def test_a_threshold_on_redness_does_not_solve_the_synthetic_polyps():
-    """They must be learnable, not trivial: the best single threshold on one colour ratio leaves most of the overlap."""
-    scores = []
-    for seed in range(20):
-        image, mask = synthetic.render(seed, (64, 64), polyps=1)
-        red = image[..., 0] / (image.sum(2) + 1.0)
-        found = [red > t for t in np.quantile(red, np.linspace(0.02, 0.98, 25))]
-        scores.append(max(2 * (f & mask).sum() / (f.sum() + mask.sum()) for f in found))
-    assert np.mean(scores) < 0.75
-
-
-def test_a_synthetic_data_set_loads_like_a_real_one(made):
-    data = load_data(made)
-    assert data.synthetic and list(data.tests) == list(TEST_SETS)
-    assert len(data.train) + len(data.validation) == 24 and {len(i) for i in data.tests.values()} == {3}
-    assert data.label("Kvasir") == "Kvasir (synthetic, 3)"
-    check = check_data(made)
-    assert check.problems == check.findings == ()
-    sizes = {read_mask(index[0].mask).shape for index in data.tests.values()}
-    assert len(sizes) >= 4  # as many camera sizes as that
-
-
-def test_written_masks_are_the_rendered_ones_and_png_images_too(tmp_path):
-    out = synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64, seed=5, jpeg=False)
-    seed = synthetic._picture_seed(5, "TrainDataset", 0)
-    pair = index_pairs(out / "TrainDataset")[0]
-    mask = read_mask(pair.mask)
-    style = synthetic._train_style(0)
-    found = [synthetic.render(seed, mask.shape, style, polyps=n) for n in (1, 2, 3)]
-    assert any(np.array_equal(m, mask) and np.array_equal(i, read_image(pair.image)) for i, m in found)
-
-
-def test_training_mixes_two_styles_in_the_benchmarks_proportion():
-    styles = [synthetic._train_style(i) for i in range(1450)]
-    assert styles.count("Kvasir") == 900 and styles.count("CVC-ClinicDB") == 550
-
-
-def test_the_same_make_returns_at_once_and_another_is_refused(tmp_path):
-    out = synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
-    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    assert synthetic.make_dataset(out, train=2, test=1, size=64) == out
-    with pytest.raises(UserError, match="other parameters"):
-        synthetic.make_dataset(out, train=2, test=1, size=64, seed=1)
-    assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-
-
-def test_foreign_files_are_never_written_over(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="already holds other files"):
-        synthetic.make_dataset(tmp_path, train=2, test=1, size=64)
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(UserError, match="already holds other files"):
-        synthetic.make_dataset(tmp_path / "file", train=2, test=1, size=64)
-    with pytest.raises(UserError, match="cannot be written"):
-        synthetic.make_dataset(tmp_path / "file" / "below", train=2, test=1, size=64)
-    assert sorted(os.listdir(tmp_path)) == ["file", "thesis.txt"]
-
-
-def test_a_make_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full_disk(path, *_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(synthetic, "_write", full_disk)
-    with pytest.raises(UserError, match="No space left"):
-        synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
-    assert os.listdir(tmp_path) == []
-
-
-def test_the_parameters_stand_in_the_data_set(made):
-    note = json.loads((made / "dataset.json").read_text())
-    assert (note["train"], note["test"], note["size"], note["seed"]) == (24, 3, 64, 3)
-
-
-@pytest.mark.parametrize("wrong", [{"style": "Unknown"}, {"size": (8, 8)}, {"polyps": 4}])
-def test_render_refuses_what_it_cannot_draw(wrong):
-    with pytest.raises(UserError):
-        synthetic.render(0, **wrong)

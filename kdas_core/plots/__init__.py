@@ -22,7 +22,15 @@ from kdas_core.plots.basics import (
     use_style,
     verdict,
 )
-from kdas_core.plots.images import edge_window, save, strips, trivial_predictors, twins
+from kdas_core.plots.images import (
+    colour_histograms,
+    edge_window,
+    save,
+    spreads,
+    strips,
+    trivial_predictors,
+    twins,
+)
 from kdas_core.plots.maps import (
     COLOUR_OF_TERM,
     along_path,
@@ -92,6 +100,7 @@ __all__ = [
     "by_temperature",
     "captioned",
     "clamped_or_clipped",
+    "colour_histograms",
     "constructed_predictions",
     "cosine_by_limit",
     "curves",
@@ -125,6 +134,7 @@ __all__ = [
     "stacked",
     "story",
     "strength",
+    "spreads",
     "strips",
     "term_norms",
     "terms_and_dice",

@@ -9,13 +9,14 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from kdas_core import UserError
-from kdas_core.data.pairs import read_image, read_mask
 from kdas_core.data.polyps import resize_pair
+from kdas_core.data.reading import read_image, read_mask
 from kdas_core.data.twins import BITS, NEAR, Twins
-from kdas_core.plots.basics import BLUE, ORANGE, SKY, grid, outlined
+from kdas_core.plots.basics import BLUE, GREEN, ORANGE, RED, SKY, grid, outlined
 
 
 def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
@@ -122,3 +123,47 @@ def save(figure: Figure, path: Path) -> None:
     except (OSError, ValueError) as error:
         beside.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written ({error}); give a path such as figure.png.") from error
+
+
+def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """One panel a set: how often each brightness of red, green and blue occurs, a line style for each kind of picture.
+
+    Args:
+        sets: name of a set → kind of picture (``"drawn"``, ``"real"``) → histogram (3, bins), rows summing to 1.
+    """
+    figure, axes = plt.subplots(1, len(sets), figsize=(2.1 * len(sets), 2.2), sharey=True, squeeze=False)
+    for axis, (name, kinds) in zip(axes[0], sets.items()):
+        for (kind, histogram), line in zip(kinds.items(), ("-", ":")):
+            bins = histogram.shape[1]
+            level = (np.arange(bins) + 0.5) * 256 / bins
+            for row, colour, word in zip(histogram, (RED, GREEN, BLUE), ("red", "green", "blue")):
+                axis.plot(level, 100 * row, line, color=colour, lw=1.4, label=f"{word}, {kind}")
+        axis.set(title=name, xlabel="grey level", xticks=(0, 128, 255))
+    axes[0, 0].set_ylabel("% of lit pixels")
+    axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    return figure
+
+
+def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[str, str]) -> Figure:
+    """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour for each kind of picture.
+
+    Args:
+        tables: name of a set → kind of picture → a row a picture, as `kdas_core.data.statistics.describe` returns them.
+        columns: column of the tables → label of the panel's axis, which is logarithmic.
+    """
+    figure, axes = plt.subplots(1, len(columns), figsize=(2.9 * len(columns), 0.5 * len(tables) + 0.9), sharey=True)
+    for axis, (column, label) in zip(np.atleast_1d(axes), columns.items()):
+        for row, kinds in enumerate(tables.values()):
+            for place, (kind, table) in enumerate(kinds.items()):
+                height = row + 0.34 * (place - (len(kinds) - 1) / 2)
+                low, median, high = table[column].quantile([0.1, 0.5, 0.9])
+                colour = (BLUE, ORANGE)[place]
+                axis.plot([low, high], [height] * 2, color=colour, lw=6, alpha=0.55, solid_capstyle="butt", label=kind)
+                axis.plot([median] * 2, [height - 0.15, height + 0.15], color="black", lw=1.5)
+        axis.set(xscale="log", xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(plt.NullFormatter())
+    axis.invert_yaxis()
+    handles, words = axis.get_legend_handles_labels()
+    axis.legend(*zip(*{w: (h, w) for h, w in zip(handles, words)}.values()), fontsize=8, loc="best")
+    return figure
