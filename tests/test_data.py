@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from kdas_core import UserError
 from kdas_core.data import augment, synthetic
+from kdas_core.data.check import check_data
 from kdas_core.data.pairs import Pair, PairIndex, index_pairs, read_image, read_mask
 from kdas_core.data.polyps import PolypDataset, denormalise, load_data, normalise, resize_pair, split_validation
 
