@@ -161,6 +161,7 @@ def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[s
                 axis.plot([low, high], [height] * 2, color=colour, lw=6, alpha=0.55, solid_capstyle="butt", label=kind)
                 axis.plot([median] * 2, [height - 0.15, height + 0.15], color="black", lw=1.5)
         axis.set(xscale="log", xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))
+        axis.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter(plt.NullFormatter())
     axis.invert_yaxis()
