@@ -89,7 +89,6 @@ class PairCache:
             row["there"] = 1  # last of all
         self._sound[i] = True
 
-
     def _write(self, i: int, planes: np.ndarray) -> None:
         if isinstance(self._pixels, np.memmap) and hasattr(os, "pwrite"):
             # A fifth of the time that a first epoch takes is saved by not writing through the map, page by page.
