@@ -1,5 +1,8 @@
-"""Polyp images and masks: folders (`pairs`), what a network takes (`polyps`), augmentation (`augment`), synthetic polyps (`synthetic`),
-and fetching the real images (`download`, `fetch`, `archives`)."""
+"""Polyp images and masks.
+
+On disk: `pairs` (layout), `reading` (one file), `check` with `twins` and `videos`, `statistics`. For a network: `polyps`, `augment`,
+`cache`. Where images come from: `download` with `fetch` and `archives`, `importing`, `synthetic`.
+"""
 
 from __future__ import annotations
 
