@@ -15,11 +15,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from kdas_core import UserError, runs, training
 from kdas_core.data.polyps import load_data
-from kdas_core.models import build
+from kdas_core.models import build, checkpoints
 from kdas_core.recipe import Recipe, preset
 from kdas_core.runs import latest_checkpoint, load_history, read_checkpoint, write_checkpoint
 from kdas_core.training import fit
@@ -283,6 +284,23 @@ def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(data, 
     monkeypatch.undo()
     (folder,) = (tmp_path / "runs").iterdir()
     assert not list(folder.glob("*.part")) and latest_checkpoint(folder)["step"] == 3
+    same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
+
+
+def test_best_weights_that_do_not_fit_on_the_disk_are_told_in_a_sentence(data, tmp_path, monkeypatch):
+    def full(_tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("No space left on device (os error 28)")
+
+    recipe = preset("smoke", **TINY)
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match=r"best.safetensors cannot be written \(No space"),
+    ):
+        patch.setattr(checkpoints, "save_file", full)
+        fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not list(folder.glob("*.part")) and not (folder / "best.safetensors").exists()
     same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
 
 

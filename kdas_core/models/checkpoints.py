@@ -145,12 +145,20 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> Path:
-    """Write a network's weights as safetensors, beside the target and then renamed, so that no half file is ever seen."""
+    """Write a network's weights as safetensors, beside the target and then renamed, so that no half file is ever seen.
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written; an older file is as it was.
+    """
     path = Path(path)
     beside = path.with_name(path.name + ".part")
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    save_file(tensors, beside, metadata={key: str(value) for key, value in metadata.items()})
-    os.replace(beside, path)
+    try:
+        save_file(tensors, beside, metadata={key: str(value) for key, value in metadata.items()})
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        beside.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error}); make room and start the same command again.") from None
     return path
 
 
