@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from kdas_core import UserError
 from kdas_core.data.pairs import list_images, read_image
 from kdas_core.data.polyps import normalise, normalise_batch, resize_image
+from kdas_core.files import write_whole
 from kdas_core.models.checkpoints import weights_digest
 
 MARK = "network"  # the text field of a PNG that says which network drew it
@@ -197,9 +198,7 @@ def _write(grey: np.ndarray, path: Path, mark: str) -> None:
     png = cv2.imencode(".png", grey)[1].tobytes()  # twice as fast as Pillow's, which could write the text itself
     kind, text = b"tEXt", f"{MARK}\0{mark}".encode("latin-1")
     chunk = struct.pack(">I", len(text)) + kind + text + struct.pack(">I", zlib.crc32(kind + text))
-    part = path.with_name(f"{path.name}.part")
-    part.write_bytes(png[:33] + chunk + png[33:])  # 8 bytes of signature and 25 of the header come first
-    os.replace(part, path)
+    write_whole(path, png[:33] + chunk + png[33:])  # 8 bytes of signature and 25 of the header come first
 
 
 def _finished(mask: Path, image: Path, mark: str) -> bool:

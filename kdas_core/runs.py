@@ -11,7 +11,6 @@ metrics.json       written at the end: a run that has it is finished
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import pickle
@@ -26,10 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kdas_core import UserError
+from kdas_core import UserError, files
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
+_GO_ON = "the last checkpoint is intact. Make room, start the same command again, and the run goes on"
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
@@ -52,25 +52,13 @@ def claim(folder: Path, recipe: Recipe) -> None:
     write_whole(file, recipe.as_yaml().encode())
 
 
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write beside the target, push to the disk, rename: a reader, or a power cut, sees the old file or the new one.
+def write_whole(path: Path, data: bytes) -> None:
+    """`files.write_whole`, pushed to the disk, with the words of a training that is cut short.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; the old file is as it was.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            try:
-                os.fsync(file.fileno())
-            except OSError:  # some mounted folders, such as a Drive, cannot
-                pass
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise _unwritten(path, error) from None
+    files.write_whole(path, data, _GO_ON, durable=True)
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -156,17 +144,9 @@ class StepLog:
             with open(self.path, "a", encoding="utf-8", newline="\n") as file:
                 file.writelines(line + "\n" for line in self._lines)
         except OSError as error:
-            raise _unwritten(self.path, error) from None
+            raise files.unwritten(self.path, error, _GO_ON) from None
         self._lines.clear()
         return self.path.stat().st_size
-
-
-def _unwritten(path: Path, error: OSError) -> UserError:
-    why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror
-    return UserError(
-        f"{path} cannot be written ({why}); the last checkpoint is intact. Make room, start the same command again, and the "
-        "run goes on."
-    )
 
 
 def write_history(folder: Path, history: list[dict]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kdas_core.cli import main
 from kdas_core.data.synthetic import make_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -23,6 +25,16 @@ def decoded_pictures(tmp_path_factory) -> Path:
     """Decoded pictures are kept here, also by the programs that tests start, and not in the home of whoever runs the tests."""
     os.environ["KDAS_CACHE"] = str(tmp_path_factory.mktemp("decoded"))
     return Path(os.environ["KDAS_CACHE"])
+
+
+def kdas(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["kdas", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0
 
 
 def golden_checkpoint(role: str, seed: int) -> dict[str, torch.Tensor]:

@@ -13,10 +13,10 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from conftest import kdas
 from hazards import HASTE, File
 
 from kdas_core import UserError
-from kdas_core.cli import main
 from kdas_core.data import download
 from kdas_core.data.pairs import index_pairs
 
@@ -51,15 +51,6 @@ def sets(web, polyps, tmp_path):
     }
     manifest.write_text(json.dumps(entries))  # JSON is YAML
     return manifest
-
-
-def kdas(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["kdas", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def test_the_command_brings_both_sets_into_the_layout_and_then_leaves_them(

@@ -7,12 +7,12 @@ from hashlib import sha256
 import pytest
 import timm
 import torch
+from conftest import kdas
 from hazards import HASTE, File
 from huggingface_hub import constants
 from safetensors.torch import save
 
 from kdas_core import UserError
-from kdas_core.cli import main
 from kdas_core.models import build, released
 from kdas_core.models.checkpoints import hub_file
 
@@ -29,15 +29,6 @@ def hub(web, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(released, "BACKBONES", ("pvt_v2_b0",))
     return web
-
-
-def kdas(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["kdas", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as stop:
-        return stop.code or 0
-    return 0
 
 
 def names(folder):

@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from kdas_core import UserError, runs, training
+from kdas_core import UserError, files, training
 from kdas_core.data.polyps import load_data
-from kdas_core.models import build, checkpoints
+from kdas_core.models import build
 from kdas_core.recipe import Recipe, preset
 from kdas_core.runs import latest_checkpoint, load_history, read_checkpoint, write_checkpoint
 from kdas_core.training import fit
@@ -253,12 +252,16 @@ def test_another_recipe_in_the_same_folder_is_refused(interrupted, data, tmp_pat
         fit(replace(recipe, alpha=0.5), data, tmp_path / "runs")
 
 
-def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name, count, steps", [("next.ckpt", 4, 3), ("best.safetensors", 1, 4)])
+def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(
+    data, tmp_path, monkeypatch, name, count, steps
+):
+    """The disk is full when a third of the fourth checkpoint, or of the first epoch's best weights, is written."""
     recipe, whole, writes = preset("smoke", **TINY), open, []
 
     class Full:
         def __init__(self, path, *mode, **options):
-            self.file, self.checkpoint = whole(path, *mode, **options), str(path).endswith("next.ckpt.part")
+            self.file, self.counts = whole(path, *mode, **options), str(path).endswith(f"{name}.part")
 
         def __enter__(self):
             return self
@@ -270,37 +273,18 @@ def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(data, 
             return getattr(self.file, name)
 
         def write(self, content):
-            writes.append(self.checkpoint)
-            if self.checkpoint and sum(writes) == 4:
+            writes.append(self.counts)
+            if self.counts and sum(writes) == count:
                 self.file.write(content[: len(content) // 3])
                 raise OSError(errno.ENOSPC, "No space left on device")
             return self.file.write(content)
 
-    monkeypatch.setattr(runs, "open", Full, raising=False)
-    with pytest.raises(
-        UserError, match="next.ckpt cannot be written .the disk is full.; the last checkpoint is intact"
-    ):
+    monkeypatch.setattr(files, "open", Full, raising=False)
+    with pytest.raises(UserError, match=f"{name} cannot be written .the disk is full.; .*start the same command"):
         fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
     monkeypatch.undo()
     (folder,) = (tmp_path / "runs").iterdir()
-    assert not list(folder.glob("*.part")) and latest_checkpoint(folder)["step"] == 3
-    same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
-
-
-def test_best_weights_that_do_not_fit_on_the_disk_are_told_in_a_sentence(data, tmp_path, monkeypatch):
-    def full(_tensors, path, metadata):
-        Path(path).write_bytes(b"half")
-        raise SafetensorError("No space left on device (os error 28)")
-
-    recipe = preset("smoke", **TINY)
-    with (
-        monkeypatch.context() as patch,
-        pytest.raises(UserError, match=r"best.safetensors cannot be written \(No space"),
-    ):
-        patch.setattr(checkpoints, "save_file", full)
-        fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
-    (folder,) = (tmp_path / "runs").iterdir()
-    assert not list(folder.glob("*.part")) and not (folder / "best.safetensors").exists()
+    assert not list(folder.glob("*.part")) and latest_checkpoint(folder)["step"] == steps
     same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
 
 

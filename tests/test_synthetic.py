@@ -380,7 +380,7 @@ def test_a_make_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dataset, "_write", full_disk)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="the disk is full"):
         synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
     assert os.listdir(tmp_path) == []
 

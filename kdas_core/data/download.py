@@ -35,6 +35,7 @@ from kdas_core import UserError
 from kdas_core.data.archives import unpack
 from kdas_core.data.fetch import PATIENCE, Patience, browser_link, digest_of, fetch
 from kdas_core.data.pairs import FULL_COUNTS, index_pairs
+from kdas_core.files import write_whole
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
 _CITE = "Whoever publishes results cites the papers listed in data/README.md."
@@ -283,9 +284,7 @@ def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
         return
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     ledger[name] = {"address": browser_link(address), "bytes": size, "sha256": digest, "date": date}
-    beside = out / (LEDGER + ".part")
-    beside.write_text(json.dumps(ledger, indent=2) + "\n", encoding="utf-8")
-    beside.replace(out / LEDGER)
+    write_whole(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
 
 
 def _ledger(out: Path) -> dict[str, dict]:

@@ -9,12 +9,12 @@ neighbouring sequences (mean absolute difference of 32 × 32 thumbnails) is wher
 from __future__ import annotations
 
 import csv
-import os
+import io
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kdas_core import UserError
+from kdas_core.files import write_whole
 
 _LAST = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)  # the last frame of each sequence
 _LAST += (342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612)
@@ -47,12 +47,7 @@ def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
     Raises:
         UserError: it cannot be written there; an older file stays as it was.
     """
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        with open(beside, "w", encoding="utf-8", newline="") as file:
-            rows = ((dataset, name, group) for dataset, names in groups.items() for name, group in names.items())
-            csv.writer(file).writerows([("dataset", "name", "group"), *rows])
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+    rows = ((dataset, name, group) for dataset, names in groups.items() for name, group in names.items())
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([("dataset", "name", "group"), *rows])
+    write_whole(path, table.getvalue().encode(), "choose another place")

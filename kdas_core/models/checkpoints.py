@@ -7,7 +7,6 @@ refuses to run any.
 from __future__ import annotations
 
 import importlib.util
-import os
 import pickle
 import re
 from hashlib import sha256
@@ -16,10 +15,11 @@ from pathlib import Path
 import timm
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdas_core import UserError
+from kdas_core.files import write_whole
 
 # Released name -> ours. The first pattern that matches the start of a key is used.
 RELEASED_NAMES = [
@@ -151,14 +151,9 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> Path:
         UserError: the disk is full, or the file cannot be written; an older file is as it was.
     """
     path = Path(path)
-    beside = path.with_name(path.name + ".part")
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    try:
-        save_file(tensors, beside, metadata={key: str(value) for key, value in metadata.items()})
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(f"{path} cannot be written ({error}); make room and start the same command again.") from None
+    data = save(tensors, metadata={key: str(value) for key, value in metadata.items()})
+    write_whole(path, data, "make room and start the same command again", durable=True)
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from kdas_core import UserError
 from kdas_core.data.polyps import resize_pair
 from kdas_core.data.reading import read_image, read_mask
 from kdas_core.data.twins import BITS, NEAR, Twins
+from kdas_core.files import write_whole
 from kdas_core.plots.basics import BLUE, GREEN, ORANGE, RED, SKY, grid, outlined
 
 
@@ -116,13 +117,12 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         UserError: the suffix is none that matplotlib writes, or the file cannot be written.
     """
-    beside = path.with_name(f".part-{path.name}")
+    drawn = io.BytesIO()
     try:
-        figure.savefig(beside)
-        os.replace(beside, path)
-    except (OSError, ValueError) as error:
-        beside.unlink(missing_ok=True)
+        figure.savefig(drawn, format=path.suffix[1:] or None)
+    except ValueError as error:
         raise UserError(f"{path} cannot be written ({error}); give a path such as figure.png.") from error
+    write_whole(path, drawn.getvalue(), "give a path such as figure.png")
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:

@@ -20,8 +20,9 @@ from kdas_core.data.importing import boxes, coco, grouping, labelme, maskfiles
 from kdas_core.data.importing.frames import Frame, Listing, normal
 from kdas_core.data.importing.options import NOTE, Imported, Options
 from kdas_core.data.importing.pixels import bits_in_use, load_mask, load_picture, png
-from kdas_core.data.importing.placing import Kept, arrange, draft_beside, publish, refuse_places, write, write_notes
+from kdas_core.data.importing.placing import Kept, arrange, publish, refuse_places, write, write_notes
 from kdas_core.data.importing.shapes import draw
+from kdas_core.files import draft_beside
 
 __all__ = ["NOTE", "READERS", "Imported", "Options", "import_data"]
 SHOWN = 50  # problems in one message

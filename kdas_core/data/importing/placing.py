@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,21 +41,6 @@ def refuse_places(source: Path, out: Path, settings: Options) -> None:
     taken = [str(out / folder) for folder in folders if (out / folder).exists()]
     if taken:
         raise UserError(f"{' and '.join(taken)} exist already, and nothing is written over; choose another --out.")
-
-
-@contextmanager
-def draft_beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, gone at the end whatever happens."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); choose another --out.") from error
-    try:
-        draft.chmod(0o755)  # mkdtemp makes it private
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +14,7 @@ from kdas_core.data.pairs import FULL_COUNTS, SYNTHETIC_NOTE, TEST_SETS
 from kdas_core.data.polyps import rng_for
 from kdas_core.data.synthetic.scene import render
 from kdas_core.data.synthetic.styles import STYLES, VERSION
+from kdas_core.files import draft_beside, unwritten, write_whole
 
 
 def make_dataset(
@@ -48,23 +47,15 @@ def make_dataset(
         return out
     plan = [("TrainDataset", _train_style(i), i) for i in range(train)]
     plan += [(f"TestDataset/{name}", name, i) for name in TEST_SETS for i in range(min(test, FULL_COUNTS[name]))]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); choose another folder.") from error
-    try:
-        for folder, style, i in plan:
-            _write_pair(draft / folder, i, _picture_seed(seed, folder, i), style, size, jpeg)
-        (draft / SYNTHETIC_NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-        draft.chmod(0o755)  # mkdtemp makes it private
-        os.replace(draft, out)  # onto nothing, or onto an empty folder
-    except OSError as error:
-        if _is_taken(out, note):  # another process finished the same make first
-            return out
-        raise UserError(f"{out} cannot be written ({error.strerror or error}); choose another folder.") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with draft_beside(out) as draft:
+        try:
+            for folder, style, i in plan:
+                _write_pair(draft / folder, i, _picture_seed(seed, folder, i), style, size, jpeg)
+            (draft / SYNTHETIC_NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+            os.replace(draft, out)  # onto nothing, or onto an empty folder
+        except OSError as error:
+            if not _is_taken(out, note):  # otherwise another process finished the same make first
+                raise unwritten(out, error, "choose another folder") from error
     return out
 
 
@@ -126,19 +117,17 @@ def write_sheet(out: str | Path, columns: int = 6, seed: int = 0, height: int = 
         pictures = [render(seed + i, size, style, polyps=1 + (i == 3))[0] for i in range(columns)]
         rows.append(np.hstack([cv2.resize(picture, shown, interpolation=cv2.INTER_AREA) for picture in pictures]))
     options = [] if out.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
-    draft = out.with_name(f".{out.name}.{os.getpid()}{out.suffix}")
-    try:
-        _write(draft, np.vstack(rows)[..., ::-1], options)
-        os.replace(draft, out)
-    except OSError as error:
-        draft.unlink(missing_ok=True)
-        raise UserError(f"{out} cannot be written ({error.strerror or error}); choose another file.") from error
+    write_whole(out, _encoded(out, np.vstack(rows)[..., ::-1], options), "choose another file")
     return out
 
 
 def _write(path: Path, pixels: np.ndarray, options: list[int]) -> None:
     """Encode in memory and write with Python: names in any alphabet work, and a full disk is an error."""
+    path.write_bytes(_encoded(path, pixels, options))
+
+
+def _encoded(path: Path, pixels: np.ndarray, options: list[int]) -> bytes:
     done, code = cv2.imencode(path.suffix, np.ascontiguousarray(pixels), options)
     if not done:
         raise OSError(f"{path.name} could not be encoded")
-    path.write_bytes(code.tobytes())
+    return code.tobytes()

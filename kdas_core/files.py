@@ -1,0 +1,66 @@
+"""Files and folders that are whole or not there: everything the project keeps is written beside its place and renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from kdas_core import UserError
+
+
+def write_whole(
+    path: Path, data: bytes, way_out: str = "make room, or choose another place", durable: bool = False
+) -> None:
+    """Write beside the target and rename: a reader sees the old file or the new one, never half of one.
+
+    Args:
+        way_out: what the user can do if it fails, the end of the sentence.
+        durable: push the bytes to the disk before the name changes, so that a power cut leaves one of the two as well.
+
+    Raises:
+        UserError: the disk is full, or the file cannot be written; the old file is as it was.
+    """
+    part = path.with_name(path.name + ".part")  # the same name each time: a killed writer leaves one at most
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            if durable:
+                file.flush()
+                try:
+                    os.fsync(file.fileno())
+                except OSError:  # some mounted folders, such as a Drive, cannot
+                    pass
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise unwritten(path, error, way_out) from None
+
+
+def unwritten(path: Path, error: OSError, way_out: str) -> UserError:
+    """The sentence for a file that could not be written."""
+    why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
+    return UserError(f"{path} cannot be written ({why}); {way_out}.")
+
+
+@contextmanager
+def draft_beside(out: Path) -> Iterator[Path]:
+    """A hidden folder beside ``out``, to be renamed to it, or emptied into it; gone at the end whatever happens.
+
+    Raises:
+        UserError: nothing can be written there.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise unwritten(out, error, "choose another folder") from error
+    try:
+        draft.chmod(0o755)  # mkdtemp makes it private
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
