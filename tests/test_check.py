@@ -386,6 +386,56 @@ def test_damaged_bytes_give_a_picture_or_a_clear_error_and_nothing_else(tmp_path
     assert refused > 10
 
 
+PLAIN = [("JPEG", {"quality": q, "subsampling": s, "progressive": p}) for q, s, p in [(95, 0, False), (60, 2, True)]]
+
+
+def by_pillow(code: bytes, mode: str) -> np.ndarray | None:
+    """What Pillow alone makes of a file; None where it refuses."""
+    try:
+        return np.array(Image.open(io.BytesIO(code)).convert(mode))
+    except Exception:  # damaged bytes make it raise nearly anything
+        return None
+
+
+KINDS = [(form, options, mode) for form, options in [*PLAIN, ("BMP", {})] for mode in ("RGB", "L")]
+KINDS += [(form, {}, mode) for form in ("PNG", "TIFF") for mode in ("RGB", "L", "P", "LA", "RGBA", "1")]
+
+
+@pytest.mark.parametrize("form, options, mode", [*KINDS, ("PNG", {"bits": 4}, "P")])
+def test_each_kind_of_file_has_the_pixels_that_pillow_finds(tmp_path, form, options, mode):
+    """Most of them are decoded by OpenCV."""
+    code = io.BytesIO()
+    Image.fromarray(PICTURE).convert(mode).save(code, form, **options)
+    (tmp_path / "x").write_bytes(code.getvalue())
+    assert np.array_equal(read_image(tmp_path / "x"), by_pillow(code.getvalue(), "RGB"))
+    assert np.array_equal(read_grey(tmp_path / "x"), by_pillow(code.getvalue(), "L"))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("form, options", [*PLAIN, ("PNG", {})])
+def test_of_damaged_bytes_opencv_never_makes_another_picture_than_pillow(tmp_path, form, options):
+    whole, rng, same = io.BytesIO(), np.random.default_rng(1), 0
+    Image.fromarray(PICTURE).save(whole, form, **options)
+    for kind in range(300):
+        code = bytearray(whole.getvalue())
+        at = int(rng.integers(len(code) - 70))
+        if kind % 3:  # bytes are lost, or others come in between
+            code[at : at + 9 * (kind % 3 == 1)] = rng.bytes(9 * (kind % 3 == 2))
+        else:
+            code[at] ^= 1 << int(rng.integers(8))
+        (tmp_path / "x").write_bytes(code)
+        expected = by_pillow(bytes(code), "RGB")
+        try:
+            found = read_image(tmp_path / "x")
+        except UserError:
+            assert expected is None
+            continue
+        same += 1
+        # OpenCV accepts a few damaged JPEGs more than Pillow, which itself accepts most; of PNG files neither accepts any.
+        assert np.array_equal(found, expected) if expected is not None else form == "JPEG"
+    assert same > (0 if form == "PNG" else 100)
+
+
 # --- folders that are not as they seem --------------------------------------------------------------------------------
 
 

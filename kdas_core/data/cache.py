@@ -11,24 +11,24 @@ import os
 import shutil
 import time
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
+import xxhash
 
 from kdas_core.data.pairs import PairIndex
 from kdas_core.data.reading import read_bytes
 
-VERSION = 1  # raise when the same files would no longer give the same pixels
+VERSION = 2  # raise when the same files would no longer give the same pixels
 _DAYS = 30  # a cache that nobody has opened for so long is removed when a new one is made
-_ROW = np.dtype([("there", "u1"), ("check", "<u4"), ("digest", "u1", 16)])
+_ROW = np.dtype([("there", "u1"), ("check", "u1", 16), ("digest", "u1", 16)])
 
 
 class PairCache:
     """The pairs of an index at one size, uint8: 4·size² bytes a pair, 0.5 MB at 352.
 
     A row is filled when it is first asked for, so nothing waits for a cache to be built. What a row holds is verified once per
-    process: it must stem from these very files (BLAKE2 of their bytes) and be as it was written (CRC-32). So a changed image, a
+    process: it must stem from these very files (XXH3 of their bytes) and be as it was written (XXH3 again). So a changed image, a
     process that was killed while writing, or two processes that fill the same row, cannot spoil it: at worst it is decoded once more.
 
     Where no file can be made (no space, no permission) the rows live in memory, and a warning says so.
@@ -37,7 +37,7 @@ class PairCache:
         index: the pairs.
         size: side of the square.
         soft: as in ``PolypDataset``; soft and binary masks have caches of their own.
-        decode: ``position -> uint8 (4, S, S)``: red, green, blue, mask.
+        decode: ``position, bytes of the image, bytes of the mask -> uint8 (4, S, S)``: red, green, blue, mask.
     """
 
     def __init__(self, index: PairIndex, size: int, soft: bool, decode):
@@ -76,16 +76,14 @@ class PairCache:
         return planes
 
     def _fill(self, i: int) -> None:
-        pair, row = self.index[i], self._rows[i : i + 1]
-        digest = hashlib.blake2b(read_bytes(pair.image), digest_size=16)
-        digest.update(read_bytes(pair.mask))
-        digest = np.frombuffer(digest.digest(), np.uint8)
-        kept = row["there"][0] and np.array_equal(row["digest"][0], digest)
-        if not (kept and zlib.crc32(self._pixels[i]) == row["check"][0]):
-            planes = self._decode(i)
+        row, files = self._rows[i : i + 1], (read_bytes(self.index[i].image), read_bytes(self.index[i].mask))
+        digest = _digest(*files)
+        kept = row["there"][0] and row["digest"][0].tobytes() == digest
+        if not (kept and row["check"][0].tobytes() == _digest(self._pixels[i])):
+            planes = self._decode(i, *files)
             row["there"] = 0
             self._write(i, planes)
-            row["check"], row["digest"] = zlib.crc32(planes), digest
+            row["digest"], row["check"] = (np.frombuffer(d, np.uint8) for d in (digest, _digest(planes)))
             row["there"] = 1  # last of all
         self._sound[i] = True
 
@@ -96,6 +94,14 @@ class PairCache:
                 os.pwrite(file.fileno(), planes, i * planes.nbytes)
         else:
             self._pixels[i] = planes
+
+
+def _digest(*contents: bytes | np.ndarray) -> bytes:
+    """16 bytes; a fifth of the time that CRC-32 takes."""
+    found = xxhash.xxh3_128()
+    for content in contents:
+        found.update(content)
+    return found.digest()
 
 
 def home() -> Path:

@@ -54,23 +54,17 @@ def _statistics() -> tuple[Tensor, Tensor]:
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """An image, uint8 (H, W) or (H, W, 3), at size × size; the aspect ratio is not kept, as in every paper of the field.
+    """An image, uint8 (H, W) or (H, W, C), at size × size; the aspect ratio is not kept, as in every paper of the field.
 
     Bilinear, and with a wider filter when it shrinks, so that nothing is aliased: what Pillow and torchvision do with pictures,
     and so the released programs. Compared with Pillow, one pixel in a few hundred differs by one grey level.
     """
     if image.shape[:2] == (size, size):
         return image
-    planes = _resized_planes(image, size)
-    return cv2.merge(list(planes)) if image.ndim == 3 else planes[0]
-
-
-def _resized_planes(image: np.ndarray, size: int) -> np.ndarray:
-    """`resize_image`, with the channels first: (3, size, size), or (1, size, size) for a grey image."""
-    channels_first = torch.from_numpy(np.ascontiguousarray(image)).reshape(*image.shape[:2], -1).permute(2, 0, 1)[None]
-    if image.shape[:2] != (size, size):
-        channels_first = F.interpolate(channels_first, size=(size, size), mode="bilinear", antialias=True)
-    return channels_first[0].contiguous().numpy()
+    # A batch of one, channels last: the order for which PyTorch has its fast way.
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).reshape(1, *image.shape[:2], -1)
+    resized = F.interpolate(pixels.permute(0, 3, 1, 2), size=(size, size), mode="bilinear", antialias=True)
+    return resized[0].permute(1, 2, 0).numpy().reshape(size, size, *image.shape[2:])
 
 
 def resize_pair(image: np.ndarray, mask: np.ndarray, size: int, soft: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -85,15 +79,23 @@ def resize_pair(image: np.ndarray, mask: np.ndarray, size: int, soft: bool = Fal
     Returns:
         image uint8 (size, size, 3); mask uint8 (size, size): 0 or 255, with ``soft`` anything between.
     """
-    return resize_image(image, size), _resized_mask(mask, size, soft)
+    *planes, mask = resize_planes(image, mask, size, soft)
+    return cv2.merge(planes), mask
 
 
-def _resized_mask(mask: np.ndarray, size: int, soft: bool) -> np.ndarray:
+def resize_planes(image: np.ndarray, mask: np.ndarray, size: int, soft: bool = False) -> np.ndarray:
+    """`resize_pair` as planes, uint8 (4, size, size): red, green, blue and the mask."""
     white = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
-    if soft or white.shape == (size, size):
-        return resize_image(white, size)
-    # The exact variant samples at pixel centres; plain INTER_NEAREST would shift the mask by up to half a pixel.
-    return cv2.resize(white, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    planes = np.empty((4, size, size), np.uint8)
+    if soft:  # one pass for all four channels costs hardly more than for three
+        both = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
+        cv2.insertChannel(white, both, 3)
+        cv2.split(resize_image(both, size), list(planes))
+    else:
+        cv2.split(resize_image(image, size), list(planes[:3]))
+        # The exact variant samples at pixel centres; plain INTER_NEAREST would shift the mask by up to half a pixel.
+        cv2.resize(white, (size, size), dst=planes[3], interpolation=cv2.INTER_NEAREST_EXACT)
+    return planes
 
 
 class PolypDataset(Dataset):
@@ -168,19 +170,17 @@ class PolypDataset(Dataset):
             cv2.LUT(plane, table, out)
         np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
 
-    def _decode(self, i: int) -> np.ndarray:
+    def _decode(self, i: int, image_bytes: bytes | None = None, mask_bytes: bytes | None = None) -> np.ndarray:
         """Red, green, blue and mask of position ``i`` as planes, uint8 (4, S, S)."""
-        pair = self.index[i]
-        image, mask = read_image(pair.image), (read_grey if self.soft_masks else read_mask)(pair.mask)
+        pair, read = self.index[i], read_grey if self.soft_masks else read_mask
+        image, mask = read_image(pair.image, image_bytes), read(pair.mask, mask_bytes)
         if image.shape[:2] != mask.shape:
             (mh, mw), (ih, iw) = mask.shape, image.shape[:2]
             raise UserError(
                 f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}; masks must have their image's size "
                 '("kdas data check" lists all such pairs).'
             )
-        planes = np.empty((4, self.size, self.size), np.uint8)
-        planes[:3], planes[3] = _resized_planes(image, self.size), _resized_mask(mask, self.size, self.soft_masks)
-        return planes
+        return resize_planes(image, mask, self.size, self.soft_masks)
 
 
 @cache
