@@ -8,15 +8,12 @@ nothing left over from an earlier build.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,32 +21,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import nbformat
-import papermill
-import psutil
 import typer
 import yaml
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
 from kdas_core import UserError, recipe
+from kdas_core.execution import STANDARD, BuildError, Measured, machine, parameters_of, run_notebook
 from kdas_core.notebook import find_root
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
-STANDARD = ("preset", "data_root", "runs_dir", "seed")  # the parameters that every chapter takes
 COLUMNS = ["preset", "chapter", "seconds", "peak_mb", "machine", "date"]
-
-
-class BuildError(UserError):
-    """A chapter failed, or the site has a warning; the message says where."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a chapter took: seconds, kernel start included, and the peak resident memory of its processes in MB."""
-
-    chapter: str
-    seconds: float
-    peak_mb: float
 
 
 # --- what there is ----------------------------------------------------------------------------------------------------
@@ -104,63 +84,6 @@ def select(notebooks: Sequence[Path], names: Sequence[str]) -> list[Path]:
     return [notebook for notebook in notebooks if not wanted or notebook.stem in wanted]
 
 
-# --- parameters, checked before anything runs -------------------------------------------------------------------------
-
-
-def known_parameters(notebook: Path) -> dict[str, str]:
-    """The parameters of a chapter and their types (``"str"``, ``"int"``, … or ``"None"`` where the cell names no type).
-
-    Raises:
-        UserError: not a notebook, no cell tagged ``parameters``, or one of the four of every chapter is missing.
-    """
-    try:
-        cells = nbformat.read(notebook, as_version=4).cells
-        tagged = any("parameters" in cell.metadata.get("tags", []) for cell in cells)
-        found = papermill.inspect_notebook(str(notebook)) if tagged else {}
-    except Exception as error:  # whatever the parsers find wrong with the file, the way out is the same
-        raise UserError(f"{notebook} cannot be read as a notebook ({error}); save it again from Jupyter.") from error
-    if not tagged:
-        raise UserError(f'{notebook} has no cell tagged "parameters"; tag the one with {", ".join(STANDARD)}.')
-    if missing := [name for name in STANDARD if name not in found]:
-        raise UserError(
-            f"The parameters cell of {notebook} lacks {', '.join(missing)}; every chapter takes the same four."
-        )
-    return {name: about["inferred_type_name"] for name, about in found.items()}
-
-
-def parameters_of(notebooks: Sequence[Path], given: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
-    """Which chapter gets which of the given parameters: each gets those that its parameters cell names.
-
-    Texts are turned into the type that the cell names, so that ``seed=3`` of a command line is a number.
-
-    Raises:
-        UserError: a parameter that no chapter knows, or a value of another type.
-    """
-    known = {notebook: known_parameters(notebook) for notebook in notebooks}
-    names = sorted(set().union(*known.values()))
-    for name in given:
-        if name not in names:
-            raise UserError(f'No chapter has a parameter "{name}"; the known ones are {", ".join(names)}.')
-    return {
-        notebook: {name: _as_type(name, value, types[name]) for name, value in given.items() if name in types}
-        for notebook, types in known.items()
-    }
-
-
-def _as_type(name: str, value: Any, kind: str) -> Any:
-    if not isinstance(value, str) or kind == "str":
-        return value
-    try:
-        if kind in ("int", "float"):
-            return {"int": int, "float": float}[kind](value)
-        value = yaml.safe_load(value)
-        if kind == "bool" and not isinstance(value, bool):
-            raise ValueError
-    except (ValueError, yaml.YAMLError):
-        raise UserError(f'{name} is "{value}"; a value of type {kind} is expected.') from None
-    return value
-
-
 def _folders(root: Path, data_root: str, runs_dir: str, fresh_runs: bool) -> tuple[str, str]:
     """The two folders as absolute paths, since a chapter's working directory is not the user's.
 
@@ -186,117 +109,6 @@ def _folders(root: Path, data_root: str, runs_dir: str, fresh_runs: bool) -> tup
     except OSError as error:
         raise UserError(f"The runs folder {runs} cannot be written ({error.strerror}); name another one.") from error
     return data_root, str(runs)
-
-
-# --- running ----------------------------------------------------------------------------------------------------------
-
-
-def run_chapter(notebook: Path, executed: Path, parameters: Mapping[str, Any], progress: Progress) -> Measured:
-    """Run one notebook in a kernel of its own; the copy with its outputs is written to ``executed`` after every cell.
-
-    Raises:
-        BuildError: a cell failed or the kernel died; says the chapter, the cell and the error. The copy is kept.
-    """
-    build = executed.parent.parent
-    work = build / "work"
-    work.mkdir(parents=True, exist_ok=True)
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    with _environment(build), _Watch(progress) as watch:
-        try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                language="python",
-                cwd=str(work),
-                progress_bar=False,
-                start_timeout=180,
-                execution_timeout=None,
-            )
-        except (PapermillExecutionError, DeadKernelError) as error:
-            progress.close()
-            raise _failure(notebook, executed, error) from error
-    return Measured(notebook.stem, watch.seconds, watch.peak_mb)
-
-
-@contextlib.contextmanager
-def _environment(build: Path) -> Iterator[None]:
-    """What the kernels of the chapters inherit, whatever the user's shell and settings say."""
-    jupyter = build / "jupyter"
-    kernel = jupyter / "kernels" / "python3" / "kernel.json"
-    kernel.parent.mkdir(parents=True, exist_ok=True)
-    # A kernel called python3 may be installed anywhere; this one is the interpreter that runs this line.
-    argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
-    kernel.write_text(json.dumps({"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}))
-    ours = {
-        "JUPYTER_PATH": _before("JUPYTER_PATH", jupyter),
-        "PYTHONPATH": _before("PYTHONPATH", Path(__file__).resolve().parents[1]),
-        "IPYTHONDIR": str(jupyter / "ipython"),  # no start-up files of the user
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook, display or not
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        "TQDM_DISABLE": "1",  # a progress bar is nothing to read afterwards
-        "KDAS_BATCH": "1",  # kdas_core.widgets draws for a page, not for a person at the keyboard
-    }
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _before(variable: str, folder: Path) -> str:
-    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
-
-
-def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
-    """The one message about a failed chapter: cell numbers count the code cells of the source from 1."""
-    copy = nbformat.read(executed, as_version=4)
-    cells = [c for c in copy.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
-    states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
-    # A failed cell is marked; if the kernel died, the last one that was begun is still "running" or has no state.
-    number = next((i for i, state in enumerate(states) if state in ("failed", "running")), states.count("completed"))
-    number = min(number, len(cells) - 1)
-    first_line = next(iter(cells[number].source.strip().splitlines()), "")
-    where = f"Chapter {notebook.stem} failed in code cell {number + 1} of {len(cells)} (which begins: {first_line})"
-    kept = f"The notebook up to there is {executed}."
-    if isinstance(error, PapermillExecutionError):
-        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-30:]
-        return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n" + "\n".join(f"    {x}" for x in trace))
-    return BuildError(f"{where}: its process died, most often because the memory was not enough.\n{kept}")
-
-
-class _Watch:
-    """Measures the time and the peak memory of the processes that this one starts, and shows the progress meanwhile."""
-
-    def __init__(self, progress: Progress):
-        self.progress, self.peak_mb, self.seconds = progress, 0.0, 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> _Watch:
-        self._began = time.perf_counter()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.seconds = time.perf_counter() - self._began
-
-    def _sample(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.2):
-            total = 0
-            for child in me.children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
-                    total += child.memory_info().rss
-            self.peak_mb = max(self.peak_mb, total / 2**20)
-            self.progress.tick(time.perf_counter() - self._began)
 
 
 @dataclass
@@ -357,14 +169,6 @@ def record(root: Path, preset: str, measured: Sequence[Measured]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     table.assign(order=order).sort_values(["order", "chapter"])[COLUMNS].to_csv(file, index=False)
     return file
-
-
-def machine() -> str:
-    """This machine in words that fit any other like it, such as "2 CPU cores, no GPU"."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores, {torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'no GPU'}"
 
 
 # --- the site ---------------------------------------------------------------------------------------------------------
@@ -509,8 +313,11 @@ def _run_all(root: Path, preset: str, parameters: Mapping[Path, Mapping[str, Any
     for i, (notebook, values) in enumerate(parameters.items(), 1):
         progress = Progress(f"[{i}/{len(parameters)}] {notebook.stem:{width}}", expected.get(notebook.stem))
         progress.start()
-        measured.append(run_chapter(notebook, executed_copy(root, notebook), values, progress))
-        progress.close(measured[-1])
+        try:
+            executed = executed_copy(root, notebook)
+            measured.append(run_notebook(notebook, executed, values, root / "_build", progress.tick))
+        finally:
+            progress.close(measured[-1] if len(measured) == i else None)
     return measured
 
 

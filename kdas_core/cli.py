@@ -15,9 +15,12 @@ from kdas_core import UserError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 data_app = typer.Typer(no_args_is_help=True, help="Fetch data, look at it, or make synthetic polyps.")
 weights_app = typer.Typer(no_args_is_help=True, help="Fetch released weights, or look at a file of weights.")
+study_app = typer.Typer(no_args_is_help=True, help="Many trainings, one question: objectives × seeds.")
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
+app.add_typer(study_app, name="study")
 
+StudyFile = Annotated[Path, typer.Argument(help="A study file, such as book/studies/smoke.yaml.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Agree to the terms of use without being asked.")]
 
 
@@ -289,6 +292,22 @@ def compare(
     for name in frame.index:
         if name in CAVEATS and not tables[0][name].attrs["synthetic"]:
             print(f"{name}: {CAVEATS[name]}")
+
+
+@study_app.command("run")
+def study_run(
+    file: StudyFile,
+    runs_dir: Annotated[Path, typer.Option(help="The study's folder is made in here.")] = Path("runs"),
+    data_root: Annotated[str, typer.Option(help="Folder in PraNet's layout, instead of the study's.")] = "",
+    processes: Annotated[int, typer.Option(help="Cells at once; 0: one a GPU, or one for two processors.")] = 0,
+    dask: Annotated[str, typer.Option(help="Send the cells to the Dask scheduler at this address.")] = "",
+    retry: Annotated[bool, typer.Option("--retry", help="Run cells again that failed.")] = False,
+) -> None:
+    """Train and score what is not finished yet; started again, it goes on."""
+    from kdas_core.study import read_study
+    from kdas_core.study.running import run
+
+    print(run(read_study(file, data_root), runs_dir, processes, dask, retry))
 
 
 @app.command("book", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -68,8 +68,10 @@ class Recipe:
     alpha: float = 0.3
     attention_weight: float = 1.0
     guiding_weight: float = 1.0
+    distillation_warm_up: float = 0.0  # share of the steps over which alpha rises from 0
     weighted_bce: bool = False
     seed: int = 0
+    teacher_seed: int | None = None  # of the teacher's own training; None: the same seed
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
@@ -83,6 +85,10 @@ class Recipe:
             raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1.")
         if not 0 <= self.alpha <= 1:
             raise UserError(f"alpha is {self.alpha}; it weighs two parts and must lie in [0, 1].")
+        if not 0 <= self.distillation_warm_up <= 1:
+            raise UserError(
+                f"distillation_warm_up is {self.distillation_warm_up}; it is a share of the steps and must lie in [0, 1]."
+            )
         for name, known in (("schedule", ("constant", "cosine")), ("precision", ("float32", "bf16", "fp16"))):
             if getattr(self, name) not in known:
                 raise UserError(f'{name} is "{getattr(self, name)}"; choose {" or ".join(known)}.')
@@ -106,9 +112,9 @@ class Recipe:
         Knobs that concern the student alone go back to their defaults, so that one teacher serves all objectives.
         """
         plain = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
-        return replace(
-            self, objective="supervised", epochs=self.teacher_epochs, learning_rate=self.teacher_learning_rate, **plain
-        )
+        plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
+        seed = self.seed if self.teacher_seed is None else self.teacher_seed
+        return replace(self, objective="supervised", seed=seed, **plain)
 
     def fingerprint(self, *more: str) -> str:
         """Eight hexadecimal digits that change with any knob (and with ``more``, such as the names of the images)."""
@@ -137,7 +143,7 @@ class Recipe:
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 _OF_THE_STUDENT = ("student", "pretrained_student", "temperature", "alpha", "attention_weight", "guiding_weight")
-_OF_THE_STUDENT += ("teacher_graph", "teacher_cache")
+_OF_THE_STUDENT += ("distillation_warm_up", "teacher_graph", "teacher_cache", "teacher_seed")
 
 # What the released program does and, as far as one can tell, was not meant to do. A knob each: (the released value, the value
 # that mends it, what happens). The preset "paper" has the released values with three exceptions: the objective is chosen for each
@@ -232,7 +238,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 def _as_type_of(key: str, value: Any) -> Any:
     default = _DEFAULTS[key]
-    if default is None or key in ("train_images", "test_images"):
+    if default is None:
         fits = value is None or (isinstance(value, int) and not isinstance(value, bool))
     elif isinstance(default, bool):
         fits = isinstance(value, bool)

@@ -16,6 +16,7 @@ import os
 import pickle
 import random
 import signal
+import subprocess
 import warnings
 from hashlib import sha256
 from pathlib import Path
@@ -157,6 +158,19 @@ def write_history(folder: Path, history: list[dict]) -> None:
 def load_history(folder: str | Path) -> pd.DataFrame:
     """``history.csv`` of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
     return pd.read_csv(Path(folder) / "history.csv")
+
+
+def revision() -> str:
+    """The commit of this package that is checked out, with a "+" where files differ from it; empty without a repository."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
+            for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit + ("+" if changes else "")
 
 
 # --- what must survive besides files ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,6 +41,7 @@ from kdas_core.runs import (
     latest_checkpoint,
     load_history,
     random_states,
+    revision,
     seed_everything,
     set_random_states,
     write_checkpoint,
@@ -108,8 +110,9 @@ def fit(
             run.begin_epoch()
             for batch in batches(training, recipe, run.epoch + 1, run.step, accelerator):
                 for scale in scales_of(recipe, run.epoch + 1, run.step):
-                    run.set_learning_rate(run.epoch * steps + run.step, recipe.epochs * steps)
-                    terms = run.optimise(batch, scale, teaching, terms_of)
+                    done, all_steps = run.epoch * steps + run.step, recipe.epochs * steps
+                    run.set_learning_rate(done, all_steps)
+                    terms = run.optimise(batch, scale, teaching, warmed_up(terms_of, recipe, done, all_steps))
                     run.record(terms, steps)
                     watch(run)
                 run.step += 1
@@ -370,6 +373,7 @@ class Run:
             "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
             "kdas_core": kdas_core.__version__,
+            "revision": revision(),
         }
         if self.accelerator.is_main_process:
             write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
@@ -435,6 +439,14 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
         return 1.0
     rising = max(1, int(steps * recipe.warm_up))
     return min((step + 1) / rising, 0.5 + 0.5 * math.cos(math.pi * step / steps))
+
+
+def warmed_up(terms_of: Callable, recipe: Recipe, step: int, steps: int) -> Callable:
+    """The objective at a step: with ``distillation_warm_up`` its α rises linearly, from 0 to its value."""
+    rising = steps * recipe.distillation_warm_up
+    if step >= rising or recipe.objective == "supervised":
+        return terms_of
+    return partial(terms_of, alpha=recipe.alpha * step / rising)
 
 
 # --- validation -------------------------------------------------------------------------------------------------------

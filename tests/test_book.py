@@ -165,7 +165,7 @@ def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_wha
 
 def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
     write_chapter(small_book, "01_first", "print('so far')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(book.BuildError, match="Chapter 01_first failed in code cell 3 of 3.*its process died"):
+    with pytest.raises(book.BuildError, match="01_first failed in code cell 3 of 3.*its process died"):
         book.build(root=small_book)
 
 

@@ -144,7 +144,8 @@ def objective(name: str, **knobs: float | bool) -> Callable[[Maps, Maps | None, 
 
     Returns:
         A function of student maps (P1, P2), teacher maps (P1, P2) and mask (B, 1, H, W) in [0, 1], which gives a dictionary of
-        scalars: the terms by name, and ``total``. Computed in float32 even under autocast.
+        scalars: the terms by name, and ``total``. Computed in float32 even under autocast. A knob given with the call holds for
+        that call.
 
     Raises:
         UserError: unknown objective or knob.
@@ -155,10 +156,10 @@ def objective(name: str, **knobs: float | bool) -> Callable[[Maps, Maps | None, 
         raise UserError(f'Objective "{name}" has no knob {", ".join(unknown)}; it takes {", ".join(known)}.')
     terms_of = partial(OBJECTIVES[name], **knobs)
 
-    def call(student: Maps, teacher: Maps | None, mask: Tensor) -> Terms:
+    def call(student: Maps, teacher: Maps | None, mask: Tensor, **now: float | bool) -> Terms:
         if teacher is None and name != "supervised":
             raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
         with torch.autocast(device_type=mask.device.type, enabled=False):
-            return terms_of(student, teacher, mask)
+            return terms_of(student, teacher, mask, **now)
 
     return call

@@ -6,12 +6,23 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_core import UserError
 from kdas_core.models.checkpoints import load_imagenet_backbone, load_weights, save_weights
 from kdas_core.models.polyp_pvt import PolypPVT
 
-__all__ = ["PolypPVT", "build", "count_parameters", "freeze", "teacher_logits", "load_weights", "save_weights"]
+__all__ = [
+    "PolypPVT",
+    "build",
+    "count_macs",
+    "count_parameters",
+    "freeze",
+    "load_weights",
+    "save_weights",
+    "teacher_logits",
+]
 
 BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}
 
@@ -46,6 +57,14 @@ def build(
 def count_parameters(module: nn.Module) -> int:
     """Number of parameters, trainable or not."""
     return sum(p.numel() for p in module.parameters())
+
+
+def count_macs(net: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one image of size × size pixels. PyTorch's counter misses fused attention on a CPU, so it is taken apart."""
+    image = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        net(image)
+    return counter.get_total_flops() // 2
 
 
 def freeze(net: nn.Module) -> nn.Module:
