@@ -310,6 +310,31 @@ def study_run(
     print(run(read_study(file, data_root), runs_dir, processes, dask, retry))
 
 
+@study_app.command("report")
+def study_report(
+    results: Annotated[Path, typer.Argument(help="A study's folder, or a <name>_study.csv that was kept.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for tables and figures.")] = None,
+    claims: Annotated[Path | None, typer.Option(help="CSV of claims, for the ledger.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Write the study's results as four small files to here.")] = None,
+) -> None:
+    """Tables, tests and figures of the trainings that have finished."""
+    from tabulate import tabulate
+
+    from kdas_core.plots import use_style
+    from kdas_core.study import report
+    from kdas_core.study import results as kept
+
+    if keep:
+        for file in kept.keep(results, keep):
+            print(file)
+    found = kept.open_results(results)
+    print("\n".join(filter(None, [report.describe(found), found.completeness])))
+    print(tabulate(report.dice_table(found).reset_index(), "keys", showindex=False))
+    if out:
+        use_style()
+        print(report.write_report(found, out, claims)[0])
+
+
 @app.command("book", add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def book_(context: typer.Context) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
