@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -90,14 +91,13 @@ def _row(
     study: Study, cell: Cell, recipe: Recipe, timed: dict, images: tuple[int, int, int], runs_dir: str | Path
 ) -> dict:
     train, validation, test = images
-    net = _network(cell, recipe)
     released = cell.objective == "teacher" and _released(recipe)
     batches = 0 if released else recipe.epochs * -(-train // recipe.batch_size)
     # A step's cost grows with the pixels; a batch takes one step at each scale.
     sides = [side_of(scale, recipe.image_size) for scale in recipe.scales]
     scales = sum(side**2 for side in sides) / recipe.image_size**2 / (len(sides) if recipe.random_scale else 1)
     key = "teacher" if cell.objective == "teacher" else cell.objective
-    macs = count_macs(net, recipe.image_size)
+    macs, _ = _facts(*_network_of(cell, recipe), recipe.image_size)
     # A forward pass is a third of a supervised step; each test image is drawn and scored for the best epoch and for the last.
     looked_at = (0 if released else recipe.epochs * validation) + 2 * test
     plain = timed.get("teacher" if cell.objective == "teacher" else "supervised", timed[key])
@@ -116,7 +116,8 @@ def _row(
 def _seconds_a_step(cell: Cell, recipe: Recipe, repeats: int = 2) -> float:
     """Median seconds of a step at the recipe's size, of networks that were never trained."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = _network(cell, recipe).to(device).train()
+    role, backbone = _network_of(cell, recipe)
+    net = build(role, backbone=backbone).to(device).train()
     teacher = None if recipe.objective == "supervised" else freeze(build("teacher", backbone=recipe.teacher)).to(device)
     terms_of = objective(recipe.objective, **knobs_in(recipe))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-6)
@@ -144,10 +145,16 @@ def _timed(step: Callable[[], None], repeats: int) -> float:
     return sorted(times)[len(times) // 2]
 
 
-def _network(cell: Cell, recipe: Recipe) -> torch.nn.Module:
-    if cell.objective == "teacher":
-        return build("teacher", backbone=recipe.teacher)
-    return build("student", backbone=recipe.student)
+def _network_of(cell: Cell, recipe: Recipe) -> tuple[str, str]:
+    """Role and backbone."""
+    return ("teacher", recipe.teacher) if cell.objective == "teacher" else ("student", recipe.student)
+
+
+@cache
+def _facts(role: str, backbone: str, size: int) -> tuple[int, int]:
+    """Multiply-accumulates of an image, and parameters."""
+    net = build(role, backbone=backbone).eval()
+    return count_macs(net, size), count_parameters(net)
 
 
 def _released(recipe: Recipe) -> bool:
@@ -177,6 +184,6 @@ def _disk(study: Study, training: int, test: int) -> float:
     for cell in study.cells():
         recipe = study.recipe(cell)
         if not (cell.objective == "teacher" and _released(recipe)):
-            parameters += 4 * 7 * count_parameters(_network(cell, recipe))
+            parameters += 4 * 7 * _facts(*_network_of(cell, recipe), recipe.image_size)[1]
     side = study.recipe(study.cells()[0]).image_size
     return (parameters + 4 * side**2 * training + 50_000 * test) / 1e9
