@@ -308,12 +308,14 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
         ledger(collect(folder), tmp_path / "claims.csv")
 
 
-def test_one_seed_decides_nothing_in_favour(folder, tmp_path):
+def test_one_seed_decides_nothing(folder, tmp_path):
     for metrics in folder.glob("*-seed[12]/metrics.json"):
         metrics.unlink()
-    (tmp_path / "claims.csv").write_text("claim,source,better,than,caveat\nkdas helps,paper,kdas,supervised,\n")
+    (tmp_path / "claims.csv").write_text(
+        "claim,source,better,than,caveat\na,paper,kdas,supervised,\nb,paper,released,supervised,\n"
+    )
     table = ledger(collect(folder), tmp_path / "claims.csv")
-    assert table.loc[0, "state"] == "undecided" and table.loc[0, "evidence"].endswith("over 1 seeds")
+    assert (table["state"] == "undecided").all() and table["evidence"].str.endswith("over 1 seed").all()
 
 
 def test_the_books_own_claims_name_objectives_that_exist(folder):
