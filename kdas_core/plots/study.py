@@ -82,7 +82,7 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
         axis.set_title(label, fontsize=9)
         axis.set(yticks=range(len(sets)), yticklabels=sets, ylim=(len(sets) - 0.5, -0.5))
         axis.tick_params(axis="x", labelsize=8)
-    axes[0, len(labels) // 2].set_xlabel("difference of Dice from supervised")
+    figure.supxlabel("difference of Dice from supervised", fontsize=10)
     return figure
 
 
