@@ -20,6 +20,7 @@ from typing import Any
 from kdas_core import UserError
 
 Outcome = tuple[Path, dict[str, Any]]
+ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -156,7 +157,7 @@ def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]
     except ImportError:
         raise UserError('Clusters need Dask; "pip install kdas_core[cluster]" brings it.') from None
     try:
-        with _quiet(), distributed.Client(address, timeout="10s", set_as_default=False) as client:
+        with _quiet(), distributed.Client(address, timeout=ANSWER, set_as_default=False) as client:
             for future, folder in _submitted(client, folders, begun):
                 if future.status == "cancelled":
                     raise ConnectionError
@@ -175,7 +176,7 @@ def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], Non
 
     address = client.scheduler.address
     try:
-        client.wait_for_workers(1, timeout=10)
+        client.wait_for_workers(1, timeout=ANSWER)
     except distributed.TimeoutError:
         raise UserError(
             f'The Dask scheduler at {address} has no workers; "dask worker {address}" starts one.'
