@@ -156,18 +156,22 @@ def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]
         import distributed
     except ImportError:
         raise UserError('Clusters need Dask; "pip install kdas_core[cluster]" brings it.') from None
-    try:
-        with _quiet(), distributed.Client(address, timeout=ANSWER, set_as_default=False) as client:
-            for future, folder in _submitted(client, folders, begun):
-                if future.status == "cancelled":
-                    raise ConnectionError
-                yield folder, future.result() if future.status == "finished" else _lost(future.exception())
-    except (OSError, ValueError) as error:  # a ValueError is about the address
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            f"The Dask scheduler at {address} cannot be reached; the cells that have finished stay so, and the same command goes on."
-        ) from error
+    gone = UserError(
+        f"The Dask scheduler at {address} cannot be reached; the cells that have finished stay so, and the same command goes on."
+    )
+    with _quiet():
+        try:
+            client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
+        except (OSError, ValueError):  # a ValueError is about the address
+            raise gone from None
+        try:
+            with client:
+                for future, folder in _submitted(client, folders, begun):
+                    if future.status == "cancelled":
+                        raise gone
+                    yield folder, future.result() if future.status == "finished" else _lost(future.exception())
+        except OSError as error:
+            raise gone from error
 
 
 def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], None]) -> Iterator[tuple[Any, Path]]:
@@ -186,7 +190,7 @@ def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], Non
     workers = client.sync(client.scheduler.identity)["workers"].values()
     share = {"resources": {"GPU": 1}} if any("GPU" in worker["resources"] for worker in workers) else {}
     futures = {client.submit(_on_worker, str(folder), topic, pure=False, **share): folder for folder in folders}
-    for future in distributed.as_completed(futures):
+    for future in distributed.as_completed(futures, loop=client.loop):
         yield future, futures[future]
 
 
