@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -231,9 +232,18 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UserError(f'"{setting}" is no setting; write key=value, for example alpha=0.5.')
-        _refuse_unknown({key: text})
-        values[key] = _as_type_of(key, yaml.safe_load(text))
+        values |= typed({key: yaml.safe_load(text)})
     return values
+
+
+def typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Knobs as YAML reads them, with values of their own types: ``{"learning_rate": "1e-3"}`` -> ``{"learning_rate": 0.001}``.
+
+    Raises:
+        UserError: an unknown knob, or a value of another type.
+    """
+    _refuse_unknown(values)
+    return {key: _as_type_of(key, value) for key, value in values.items()}
 
 
 def _as_type_of(key: str, value: Any) -> Any:
@@ -259,7 +269,7 @@ def _as_type_of(key: str, value: Any) -> Any:
     return value
 
 
-def _refuse_unknown(values: dict[str, Any], where: str = "") -> None:
+def _refuse_unknown(values: Mapping[str, Any], where: str = "") -> None:
     unknown = sorted(set(values) - set(_DEFAULTS))
     if unknown:
         raise UserError(f"{where}there is no knob {', '.join(unknown)}; the knobs are {', '.join(_DEFAULTS)}.")

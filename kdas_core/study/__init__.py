@@ -8,12 +8,13 @@ networks/           the trained networks, as ``kdas train`` keeps them
 teacher/            the teacher's masks and scores; one teacher for all cells
 <label>-seed<k>/    notebook.ipynb, metrics.json, per_image.csv, history.csv; failed.txt instead, if it failed
 
-This room holds what a study *is*; ``cells`` is what happens in one of them, ``engines`` who runs them, ``results`` and ``report`` what
-becomes of them.
+This room holds what a study *is*, and loads no PyTorch; ``cells`` is what happens in one of them, ``engines`` who runs them,
+``results`` and ``report`` what becomes of them.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -23,12 +24,15 @@ from typing import Any
 import yaml
 
 from kdas_core import UserError
-from kdas_core.losses import knobs_of
-from kdas_core.recipe import Recipe, preset
+from kdas_core.recipe import Recipe, preset, typed
 
-__all__ = ["Cell", "Study", "open_folder", "read_study"]
+__all__ = ["Cell", "Study", "is_finished", "open_folder", "read_record", "read_study", "refuse_other_teachers"]
 
-_RUN_BY_CELLS = ("seed", "teacher_seed", "objective", "preset")  # knobs that a study sets itself
+SCHEMA = 1  # raise when metrics.json changes its shape
+FILES = ("history.csv", "per_image.csv", "metrics.json")  # of a cell, in the order in which they are written
+_SET_BY_THE_STUDY = ("seed", "teacher_seed", "preset")
+_FIELDS = {"name": (str, "text"), "preset": (str, "text"), "data_root": (str, "text")}
+_FIELDS |= {"settings": (dict, "mapping of knobs"), "teacher_seed": (int, "whole number")}
 
 
 @dataclass(frozen=True)
@@ -99,27 +103,27 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
         data_root: the user's folder, instead of the file's.
 
     Raises:
-        UserError: no such file, no valid YAML, an unknown field, objective, preset or knob, a value of the wrong kind, or a cell
-            that occurs twice.
+        UserError: no such file, no valid YAML, an unknown field, objective, preset or knob, a value of the wrong kind, a cell that
+            occurs twice, or a label that would need a teacher of its own.
     """
     path = Path(path)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); a study is a YAML file such as book/studies/smoke.yaml."
-        ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} is no study: fields and their values are expected, such as seeds: [0, 1, 2].")
+    values = _read_mapping(path)
     known = [f.name for f in fields(Study)]
     if unknown := [str(key) for key in values if key not in known]:
         raise UserError(f"{path} has no use for {', '.join(unknown)}; the fields are {', '.join(known)}.")
     if missing := [key for key in ("name", "objectives", "seeds") if not values.get(key)]:
         raise UserError(f"{path} lacks {', '.join(missing)}.")
-    values |= {"objectives": _labelled(values["objectives"], path), "seeds": _seeds(values["seeds"], path)}
-    study = Study(**values | ({"data_root": data_root} if data_root else {}))
+    values = {key: value for key, value in values.items() if value is not None}
+    for key, (kind, words) in _FIELDS.items():
+        if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
+            raise UserError(f"{path}: {key} is {values[key]!r}; a {words} is expected.")
+    labelled = _labelled(values["objectives"], path)
+    values["objectives"] = {label: _knobs(knobs, f"{path}: {label}") for label, knobs in labelled.items()}
+    values["settings"] = _knobs(values.get("settings", {}), f"{path}: settings", "objective")
+    values["seeds"] = _seeds(values["seeds"], path)
+    if data_root := data_root or values.get("data_root", ""):
+        values["data_root"] = str(Path(data_root).expanduser().absolute())  # the same folder wherever we are called
+    study = Study(**values)
     _check(study, path)
     return study
 
@@ -132,13 +136,16 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
     """
     folder = Path(runs_dir).expanduser().absolute() / study.name
     note = folder / "study.yaml"
-    if not note.is_file():
-        if folder.is_dir() and any(p.name != "networks" and not p.name.startswith(".") for p in folder.iterdir()):
-            raise UserError(
-                f"{folder} holds other things than a study; give the study another name, or another --runs-dir."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    try:
+        if not note.is_file():
+            if folder.is_dir() and any(p.name != "networks" and not p.name.startswith(".") for p in folder.iterdir()):
+                raise UserError(
+                    f"{folder} holds other things than a study; give the study another name, or another --runs-dir."
+                )
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
     before = read_study(note)
     for what in ("preset", "data_root", "settings", "teacher_seed"):
         if getattr(before, what) != getattr(study, what):
@@ -152,6 +159,57 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
     return folder
 
 
+def refuse_other_teachers(study: Study, released: bool) -> None:
+    """One teacher serves all cells, so none may ask for another.
+
+    Args:
+        released: the teacher's weights are a file, and the recipe of its training matters no more.
+
+    Raises:
+        UserError: a label has a knob that changes the teacher.
+    """
+    of_all = asdict(study.recipe(study.cells()[0]).for_teacher())
+    for cell in students(study.cells()):
+        mine = asdict(study.recipe(cell).for_teacher())
+        differs = {knob for knob in mine if mine[knob] != of_all[knob]}
+        if differs := sorted(differs & {"teacher", "teacher_weights"} if released else differs):
+            raise UserError(
+                f"{cell.label} sets {', '.join(differs)}, which would make another teacher, and one teacher serves all cells; put it "
+                "into settings, or make a study of its own."
+            )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """``metrics.json`` of a cell.
+
+    Raises:
+        UserError: it is missing, cut short, or of another schema.
+    """
+    file = folder / "metrics.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        schema = record["schema"]
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}).") from None
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{file} is cut short or damaged; remove it, and run the study again.") from None
+    if schema != SCHEMA:
+        raise UserError(f"{file} has schema {schema}, and this is {SCHEMA}; remove it, and run the study again.")
+    return record
+
+
+def is_finished(folder: Path) -> bool:
+    """Are all of the record's files there, and is the record whole?"""
+    try:
+        read_record(folder)
+    except UserError:
+        return False
+    return all((folder / name).is_file() for name in FILES)
+
+
+# --- reading a study file ---------------------------------------------------------------------------------------------
+
+
 class _Strict(yaml.SafeLoader):
     """A key that occurs twice is an error, not the end of the first one."""
 
@@ -162,15 +220,42 @@ class _Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _read_mapping(path: Path) -> dict[Any, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); a study is a YAML file such as book/studies/smoke.yaml."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is no study: fields and their values are expected, such as seeds: [0, 1, 2].")
+    return values
+
+
 def _labelled(objectives: Any, path: Path) -> dict[str, dict[str, Any]]:
     """A list of names, or ``{label: None or knobs}``, as ``{label: knobs}``."""
-    if isinstance(objectives, list):
-        if len({str(o) for o in objectives}) < len(objectives):
-            raise UserError(f"{path}: an objective occurs twice; each label may stand there once.")
-        objectives = dict.fromkeys(map(str, objectives))
-    if not isinstance(objectives, dict) or not all(isinstance(v, dict | None) for v in objectives.values()):
+    names = isinstance(objectives, list) and all(isinstance(name, str) for name in objectives)
+    knobs = isinstance(objectives, dict) and all(isinstance(v, dict | None) for v in objectives.values())
+    if not names and not knobs:
         raise UserError(f"{path}: objectives is a list of names, or label: {{objective: name, knob: value}}.")
-    return {str(label): dict(knobs or {}) for label, knobs in objectives.items()}
+    labels = [str(label) for label in objectives]
+    folded = [label.casefold() for label in labels]  # some disks do not tell KDAS-seed0 from kdas-seed0
+    if twice := [label for label in labels if folded.count(label.casefold()) > 1]:
+        raise UserError(f"{path}: {' and '.join(twice)} stand side by side; each label may stand there once.")
+    return {label: dict(objectives[key] or {}) if knobs else {} for label, key in zip(labels, objectives)}
+
+
+def _knobs(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any]:
+    """The knobs with values of their own types; a label's objective is one of them."""
+    values = {str(key): value for key, value in values.items()}
+    if taken := sorted(set(values) & {*_SET_BY_THE_STUDY, *forbidden}):
+        raise UserError(f"{where}: {', '.join(taken)} is set by the study itself; take it out of the knobs.")
+    try:
+        return typed(values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _seeds(seeds: Any, path: Path) -> tuple[int, ...]:
@@ -182,22 +267,25 @@ def _seeds(seeds: Any, path: Path) -> tuple[int, ...]:
 
 
 def _check(study: Study, path: Path) -> None:
+    from kdas_core.losses import knobs_of
+
     for label in (study.name, *study.objectives):
-        if not re.fullmatch(r"[\w.+-]+", str(label)) or label in ("teacher", "networks"):
+        if not re.fullmatch(r"\w[\w.+-]*", label) or label in ("teacher", "networks"):
             raise UserError(f'{path}: "{label}" cannot be the name of a folder here; use letters, digits, _ and -.')
-    for what in (study.settings, *study.objectives.values()):
-        if taken := sorted(set(what) & set(_RUN_BY_CELLS) - ({"objective"} if what is not study.settings else set())):
-            raise UserError(f"{path}: {', '.join(taken)} is set by the study itself; take it out of the knobs.")
     recipes: dict[str, str] = {}
-    for cell in study.cells()[1:]:
+    for cell in students(study.cells()):
         try:
             knobs_of(cell.objective)
-            digits = study.recipe(cell).fingerprint()
-        except (UserError, TypeError) as error:
+            recipe = study.recipe(cell)
+        except UserError as error:
             raise UserError(f"{path}: {cell.label}: {error}") from None
-        if digits in recipes:
-            raise UserError(f"{path}: {recipes[digits]} and {cell.label} are the same cell; keep one of them.")
-        recipes[digits] = cell.label
+        earlier = recipes.setdefault(recipe.fingerprint(), cell.label)
+        if earlier != cell.label:
+            raise UserError(f"{path}: {earlier} and {cell.label} are the same cell; keep one of them.")
+    try:
+        refuse_other_teachers(study, released=bool(recipe.teacher_weights))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def students(cells: list[Cell]) -> Iterator[Cell]:

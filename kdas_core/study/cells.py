@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.checkpoints import weights_digest
 from kdas_core.notebook import Run
 from kdas_core.runs import latest_checkpoint, revision
+from kdas_core.study import FILES, SCHEMA, read_record
 
-SCHEMA = 1  # raise when metrics.json changes its shape
-FILES = ("metrics.json", "per_image.csv", "history.csv")
 _LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "papermill")
 
 
@@ -80,6 +80,8 @@ def score(run: Run, net: nn.Module, out: Path, keep_masks: bool = False) -> Scor
             agreement[name] = pd.Series({n: dice(mine, theirs >= 128) for n, (mine, theirs) in both.items()})
     if not keep_masks:
         shutil.rmtree(masks)
+        with contextlib.suppress(OSError):  # a folder that was made for these masks alone goes with them
+            out.rmdir()
     return Scores(results, agreement)
 
 
@@ -100,8 +102,12 @@ def finish(run: Run, what: str, label: str, out: Path, best: Scores, last: Score
 
     Returns:
         What is in ``metrics.json``; ``SCHEMA`` counts its versions.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
     """
     net = network(run, what)
+    recipe = run.recipe.for_teacher() if what == "teacher" else replace(run.recipe, objective=what)
     training = {} if what == "teacher" and run.released_teacher else run.metrics(what)
     history = run.history(what) if training else pd.DataFrame()
     images = per_image(run, best, last)
@@ -109,8 +115,8 @@ def finish(run: Run, what: str, label: str, out: Path, best: Scores, last: Score
         "schema": SCHEMA,
         "label": label,
         "objective": what,
-        "seed": run.recipe.seed,
-        "recipe": asdict(run.recipe) | {"objective": "supervised" if what == "teacher" else what},
+        "seed": recipe.seed,
+        "recipe": asdict(recipe),
         "revision": training.get("revision") or revision(),
         "versions": {name: version(name) for name in ("kdas_core", *_LIBRARIES)},
         "hardware": machine(),
@@ -131,10 +137,10 @@ def finish(run: Run, what: str, label: str, out: Path, best: Scores, last: Score
         },
         "sets": {name: _of_set(name, best, last) for name in best.results},
     }
-    write_whole(out / "history.csv", history.to_csv(index=False).encode())
-    write_whole(out / "per_image.csv", images.to_csv(index=False, float_format="%.6f").encode())
-    write_whole(out / "metrics.json", json.dumps(record, indent=1).encode(), durable=True)
-    return record
+    texts = (history.to_csv(index=False), images.to_csv(index=False, float_format="%.6f"), json.dumps(record, indent=1))
+    for name, text in zip(FILES, texts):
+        write_whole(out / name, text.encode(), durable=True)
+    return read_record(out)
 
 
 def _of_set(name: str, best: Scores, last: Scores) -> dict[str, Any]:
@@ -146,35 +152,6 @@ def _of_set(name: str, best: Scores, last: Scores) -> dict[str, Any]:
         "last": {metric: last.results[name].summary[metric] for metric in ALL_METRICS},
         "agreement": None if agreement is None else float(agreement.mean()),
     }
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of a cell.
-
-    Raises:
-        UserError: it is missing, cut short, or of another schema.
-    """
-    file = folder / "metrics.json"
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if record["schema"] != SCHEMA:
-            raise UserError(
-                f"{file} has schema {record['schema']}, and this is {SCHEMA}; remove it, and run the study again."
-            )
-        return record
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}).") from None
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{file} is cut short or damaged; remove it, and run the study again.") from None
-
-
-def is_finished(folder: Path) -> bool:
-    """Are all of the record's files there, and is the record whole?"""
-    try:
-        read_record(folder)
-    except UserError:
-        return False
-    return all((folder / name).is_file() for name in FILES)
 
 
 def version(name: str) -> str:

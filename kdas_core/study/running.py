@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
@@ -23,8 +26,16 @@ from kdas_core.data import open_data
 from kdas_core.execution import parameters_of
 from kdas_core.files import write_whole
 from kdas_core.notebook import find_root
-from kdas_core.study import Cell, Study, engines, open_folder
-from kdas_core.study.cells import is_finished
+from kdas_core.study import (
+    Cell,
+    Study,
+    engines,
+    is_finished,
+    open_folder,
+    read_record,
+    read_study,
+    refuse_other_teachers,
+)
 from kdas_core.study.execute import FAILED
 
 TEMPLATE = Path("book") / "run_template.ipynb"
@@ -43,21 +54,28 @@ def run(study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", 
         The study's folder.
 
     Raises:
-        UserError: something in the study or the folder is wrong; another run of the study is under way; the teacher failed.
+        UserError: something in the study or the folder is wrong; another run of the study is under way; the teacher failed, or when
+            all others have ended, other cells did.
+        SystemExit: code 0, after SIGTERM: trainings that were under way have written a checkpoint.
     """
     folder = open_folder(study, runs_dir)
-    with _alone(folder):
+    with _alone(folder), _ending_on_request():
         prepare(study, folder)
         board = _Board(study, folder, retry)
         with board.shown():
             teacher, *others = study.cells()
             for cells in ([teacher], others):
                 todo = [folder / cell.name for cell in cells if board.states[cell.name] == "waiting"]
-                run_ = engines.on_dask(todo, dask, board.begin) if dask else _local(todo, processes, board)
-                for where, outcome in run_ if todo else ():
+                engine = engines.on_dask(todo, dask, board.begin) if dask else _local(todo, processes, board)
+                for where, outcome in engine if todo else ():
                     board.end(where, outcome)
-                if board.states[teacher.name] == "failed":
-                    raise UserError(f"The teacher failed: {board.error(teacher.name)} Mend that, and add --retry.")
+                if teacher.name in board.failed():
+                    raise UserError(f"The teacher failed ({board.error(teacher.name)}); mend that, and add --retry.")
+    if failed := board.failed():
+        raise UserError(
+            f"{len(failed)} of {len(board.cells)} cells failed; what went wrong is in failed.txt of {', '.join(failed)}, and --retry "
+            "runs them again."
+        )
     return folder
 
 
@@ -69,31 +87,43 @@ def prepare(study: Study, folder: Path) -> None:
     """Check the data and the template, and write ``study.yaml`` and each cell's ``cell.json``.
 
     Raises:
-        UserError: no data, or the template lacks a parameter.
+        UserError: no data, or others than the folder's finished cells had; the template lacks a parameter; the teacher would not be
+            the same for all.
     """
     root = find_root()
     template = root / TEMPLATE
     recipe = study.recipe(study.cells()[0])
+    refuse_other_teachers(study, released=(root / recipe.teacher_weights).is_file())
     networks = folder / "networks"
     data = open_data(recipe, study.data_root, default=root / "data", made=networks)
+    _refuse_other_data(study, folder, data.root)
+    contents = {}
     for cell in study.cells():
         settings = {**study.settings, **dict(cell.knobs), "teacher_seed": study.teacher_seed}
         given = {"preset": study.preset, "data_root": str(data.root.absolute()), "runs_dir": str(networks)}
         given |= {"seed": cell.seed, "label": cell.label, "objective": cell.objective, "settings": settings}
         given |= {"out": str(folder / cell.name)}
         (values,) = parameters_of([template], given).values()
-        (folder / cell.name).mkdir(parents=True, exist_ok=True)
-        content = json.dumps({"template": str(template), "parameters": values}, indent=1)
-        write_whole(folder / cell.name / "cell.json", content.encode())
+        contents[cell.name] = json.dumps({"template": str(template), "parameters": values}, indent=1)
+    # First of all, since a folder without it is taken for another's.
     write_whole(folder / "study.yaml", _with_earlier(study, folder).as_yaml().encode())
+    for name, content in contents.items():
+        (folder / name).mkdir(exist_ok=True)
+        write_whole(folder / name / "cell.json", content.encode())
+
+
+def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
+    """Where no folder is named, the data may have changed since: synthetic polyps first, then real images."""
+    for cell in study.cells():
+        if is_finished(folder / cell.name) and (name := read_record(folder / cell.name)["data"]["name"]) != root.name:
+            raise UserError(
+                f"{folder / cell.name} was trained on {name}, and the images are now those of {root}; give the study another name, "
+                "or name the former folder with --data-root."
+            )
 
 
 def _with_earlier(study: Study, folder: Path) -> Study:
     """The study with the labels and seeds that the folder has had before."""
-    from dataclasses import replace
-
-    from kdas_core.study import read_study
-
     if not (folder / "study.yaml").is_file():
         return study
     before = read_study(folder / "study.yaml")
@@ -108,18 +138,41 @@ def _alone(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise UserError(f"Another run of this study is under way in {folder}; wait for it, or stop it.") from None
+    except PermissionError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
+
+
+@contextmanager
+def _ending_on_request() -> Iterator[None]:
+    """SIGTERM stops the cells as Ctrl-C does, and is no error. Outside the main thread nothing can be caught, and nothing is."""
+
+    def stop(*_: object) -> None:
+        raise SystemExit(0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Board:
-    """Where things stand: a table that a terminal redraws, or a line for each event."""
+    """Where things stand: a table that a terminal redraws, or a line for each event.
+
+    Several threads tell it what happens, and one more may draw it meanwhile.
+    """
 
     def __init__(self, study: Study, folder: Path, retry: bool):
         self.folder, self.cells = folder, study.cells()
         self.states = {cell.name: self._state(cell, retry) for cell in self.cells}
-        self.began = {cell.name: 0.0 for cell in self.cells}
+        self.began: dict[str, float] = {}
         self.took: dict[str, float] = {}
+        self.at_once = 1  # how many cells have been seen side by side
         self._console = Console()
-        self._live: Live | None = None
+        self._lock = threading.RLock()
 
     def _state(self, cell: Cell, retry: bool) -> str:
         folder = self.folder / cell.name
@@ -127,69 +180,82 @@ class _Board:
             return "finished before"
         return "failed before" if (folder / FAILED).exists() and not retry else "waiting"
 
+    def failed(self) -> list[str]:
+        """The names of the cells that failed, now or before."""
+        return [name for name, state in self.states.items() if state.startswith("failed")]
+
     def error(self, name: str) -> str:
         """The first line of what went wrong."""
         file = self.folder / name / FAILED
-        return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else "no word was left of why."
+        return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else "no word was left of why"
 
     def begin(self, folder: Path) -> None:
-        self.states[folder.name], self.began[folder.name] = "running", time.perf_counter()
-        self._say(f"{folder.name} begun")
+        """A cell's turn has come."""
+        with self._lock:
+            self.states[folder.name], self.began[folder.name] = "running", time.perf_counter()
+            self.at_once = max(self.at_once, list(self.states.values()).count("running"))
+            self._say(f"{folder.name} begun")
 
     def end(self, folder: Path, outcome: dict[str, Any]) -> None:
-        name = folder.name
-        self.states[name], self.took[name] = outcome["state"], outcome["seconds"]
-        if outcome["state"] == "failed" and not (folder / FAILED).exists():
+        """A cell has ended; what is known of why it failed is kept in its folder."""
+        name, failed = folder.name, outcome["state"] == "failed"
+        if failed and not (folder / FAILED).exists():
             write_whole(folder / FAILED, outcome["error"].encode())
-        what = (
-            f"failed: {outcome['error']}" if outcome["state"] == "failed" else f"done in {_clock(outcome['seconds'])}"
-        )
-        self._say(f"{name} {what}")
+        with self._lock:
+            self.states[name], self.took[name] = outcome["state"], outcome["seconds"]
+            self._say(f"{name} failed: {self.error(name)}" if failed else f"{name} done in {_clock(self.took[name])}")
 
     def time_left(self) -> str:
         """From the cells that this run has finished, for those that wait or run."""
-        done = [seconds for name, seconds in self.took.items() if self.states[name] == "done" and name != "teacher"]
-        running = [name for name, state in self.states.items() if state == "running"]
-        waiting = list(self.states.values()).count("waiting")
-        if not done:
-            return "unknown until a first cell is done"
-        seconds = mean(done)
-        under_way = sum(max(0.0, seconds - (time.perf_counter() - self.began[name])) for name in running)
-        return _clock((waiting * seconds + under_way) / max(1, len(running)))
+        with self._lock:
+            done = [s for name, s in self.took.items() if s and self.states[name] == "done" and name != "teacher"]
+            running = [name for name, state in self.states.items() if state == "running"]
+            waiting = list(self.states.values()).count("waiting")
+            if not running and not waiting:
+                return _clock(0)
+            if not done:
+                return "unknown until a first cell is done"
+            now, each = time.perf_counter(), mean(done)
+            left = [max(0.0, each - (now - self.began[name])) for name in running] + waiting * [each]
+            # So many at once, and no cell is divided.
+            return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 
     def _say(self, event: str) -> None:
         if not self._console.is_terminal:
             done = sum(state in ("done", "finished before") for state in self.states.values())
-            print(f"[{done}/{len(self.cells)}] {event}; time left {self.time_left()}", flush=True)
+            # In one piece, whatever else is printed at this moment.
+            sys.stdout.write(f"[{done}/{len(self.cells)}] {event}; time left {self.time_left()}\n")
+            sys.stdout.flush()
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The table while the cells run; at the end one line that counts."""
+        """The table while the cells run; at the end one line that counts, and one for each cell that failed."""
+        live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
         try:
-            if self._console.is_terminal:
-                with Live(get_renderable=self._table, console=self._console, refresh_per_second=1):
-                    yield
-            else:
+            with live if self._console.is_terminal else nullcontext():
                 yield
         finally:
-            counts = Counter(self.states.values())
-            print(", ".join(f"{count} {state}" for state, count in counts.items()), file=sys.stdout)
-            if failed := [name for name, state in self.states.items() if state.startswith("failed")]:
-                print("\n".join(f"{name}: {self.error(name)}" for name in failed))
-                print('Their tracebacks are in failed.txt; "--retry" runs them again.')
+            states = ["stopped" if state == "running" else state for state in self.states.values()]
+            print(", ".join(f"{count} {state}" for state, count in Counter(states).items()), flush=True)
+            for name in self.failed():
+                print(f"{name}: {self.error(name)}", flush=True)
+            if "stopped" in states:
+                print("The same command goes on from the last checkpoints.", flush=True)
 
     def _table(self) -> Table:
-        table = Table(title=self.folder.name, caption=f"time left: {self.time_left()}")
-        seeds = list(dict.fromkeys(cell.seed for cell in self.cells if cell.objective != "teacher"))
-        table.add_column("objective")
-        for seed in seeds:
-            table.add_column(f"seed {seed}")
-        by_label: dict[str, dict[int, Cell]] = {}
-        for cell in self.cells:
-            by_label.setdefault(cell.label, {})[cell.seed] = cell
-        for label, row in by_label.items():
-            table.add_row(label, *(self._shown_state(row[seed]) if seed in row else "" for seed in seeds))
-        return table
+        with self._lock:
+            teacher, *others = self.cells
+            caption = f"teacher: {self._shown_state(teacher)}; time left: {self.time_left()}"
+            table = Table(title=self.folder.name, caption=caption)
+            seeds = list(dict.fromkeys(cell.seed for cell in others))
+            for column in ("objective", *(f"seed {seed}" for seed in seeds)):
+                table.add_column(column)
+            by_label: dict[str, list[str]] = {}
+            for cell in others:  # seed by seed, so each row is in the order of the columns
+                by_label.setdefault(cell.label, []).append(self._shown_state(cell))
+            for label, states in by_label.items():
+                table.add_row(label, *states)
+            return table
 
     def _shown_state(self, cell: Cell) -> str:
         state = self.states[cell.name]

@@ -1,0 +1,933 @@
+"""Studies: what a file and a folder may say, that cells differ in nothing but what they should, and what running them survives."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+import yaml
+from conftest import kdas
+from nbformat.v4 import new_code_cell, new_notebook
+from rich.console import Console
+from safetensors.torch import load_file
+
+from kdas_core import UserError, training
+from kdas_core.data import open_data
+from kdas_core.data.polyps import load_data
+from kdas_core.data.reading import read_mask
+from kdas_core.models import build
+from kdas_core.models.checkpoints import weights_digest
+from kdas_core.notebook import begin
+from kdas_core.recipe import preset
+from kdas_core.runs import load_history, read_checkpoint
+from kdas_core.study import cells, engines, execute, open_folder, read_study, running
+from kdas_core.study.running import run
+
+ROOT = Path(__file__).parent.parent
+TINY = {
+    "image_size": 32,
+    "batch_size": 2,
+    "epochs": 2,
+    "teacher_epochs": 1,
+    "train_images": None,
+    "test_images": 1,
+    "validation_fraction": 0.2,
+}
+
+# --- studies in miniature ---------------------------------------------------------------------------------------------
+
+# What stands for a training: notes that it has begun, does what the test wants, leaves a record, notes that it has finished.
+BEGUN = """
+import json, os, signal, time
+from pathlib import Path
+
+out = Path(out)
+study = out.parent
+
+def note(what):
+    with open(study / f"{what}.txt", "a") as file:
+        file.write(out.name + "\\n")
+
+def noted(what):
+    file = study / f"{what}.txt"
+    return file.read_text().split() if file.exists() else []
+
+def wait_until(condition):
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+note("begun")
+student = objective != "teacher"
+"""
+FINISHED = """
+for name in ("history.csv", "per_image.csv"):
+    (out / name).write_text("x\\n")
+threads = os.environ["OMP_NUM_THREADS"]
+(out / "metrics.json").write_text(json.dumps({"schema": 1, "data": {"name": Path(data_root).name}, "threads": threads}))
+note("finished")
+"""
+AT_THE_GATE = "wait_until(lambda: not student or (study.parent / 'gate').exists())"
+
+
+@pytest.fixture
+def template(tmp_path, monkeypatch) -> Callable[..., None]:
+    """``template(code, …)`` makes a repository whose cells run this code instead of a training, and goes there."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+    def write(*code: str) -> None:
+        real = nbformat.read(ROOT / "book" / "run_template.ipynb", as_version=4)
+        parameters = next(cell for cell in real.cells if "parameters" in cell.metadata.get("tags", []))
+        made = [parameters, *map(new_code_cell, (BEGUN, *code, FINISHED))]
+        (tmp_path / "book").mkdir(exist_ok=True)
+        nbformat.write(new_notebook(cells=made, metadata=real.metadata), tmp_path / "book" / "run_template.ipynb")
+        (tmp_path / "_toc.yml").touch()
+        monkeypatch.chdir(tmp_path)
+
+    return write
+
+
+@pytest.fixture
+def study_file(tmp_path, polyps) -> Callable[..., Path]:
+    """``study_file(field=value, …)`` writes a study of the tiny benchmark."""
+
+    def write(**values) -> Path:
+        plain = {"name": "tiny", "seeds": [0], "objectives": ["supervised", "kdas"], "data_root": str(polyps)}
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(plain | values))
+        return tmp_path / "study.yaml"
+
+    return write
+
+
+def until(condition: Callable[[], object], seconds: float = 90) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited in vain"
+        time.sleep(0.05)
+
+
+def noted(folder: Path, what: str) -> list[str]:
+    """The cells that have begun, or finished, in order."""
+    return (folder / f"{what}.txt").read_text().split() if (folder / f"{what}.txt").exists() else []
+
+
+def tree(process: int) -> list[psutil.Process]:
+    """The processes below one."""
+    return psutil.Process(process).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process], seconds: float = 20) -> bool:
+    """Have all of them ended by themselves?"""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    return not alive
+
+
+@contextmanager
+def started(*words: object, **options):
+    """A program of ours beside the test; whatever is left of it at the end is killed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, text=True, **options)
+    try:
+        yield process
+    finally:
+        left = tree(process.pid) if process.poll() is None else []
+        for one in (*left, process):
+            one.kill()
+        process.wait()
+
+
+def study_run(*words: object):
+    """``kdas study run`` as a process. Ctrl-C works in it, also where the tests themselves run in the background."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kdas_core.cli import main; main()"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return started("-c", code, "study", "run", *words, **pipes)
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("seed: 3", "has no use for seed; the fields are name, objectives, seeds"),
+        ("objectives: [supervised, kd]", r'kd: there is no objective "kd"|kd: .*kd.*'),
+        ("settings: {epoch: 3}", "settings: there is no knob epoch; the knobs are"),
+        ("settings: {epochs: two}", "settings: epochs='two' does not fit; epochs is like 99"),
+        ("settings: {epochs: 0}", "supervised: epochs is 0; it must be positive"),
+        ("settings: [epochs]", r"settings is \['epochs'\]; a mapping of knobs is expected"),
+        ("settings: {seed: 1, objective: kdas}", "settings: objective, seed is set by the study itself"),
+        ("objectives: {kdas: {teacher_seed: 4}}", "kdas: teacher_seed is set by the study itself"),
+        ("objectives: {kdas: {alpah: 0.5}}", "kdas: there is no knob alpah"),
+        ("objectives: {kdas: 0.5}", "objectives is a list of names, or label: {objective: name, knob: value}"),
+        ("objectives: [supervised, {kdas: {alpha: 0.5}}]", "objectives is a list of names, or label"),
+        ("objectives: [kdas, kdas]", "kdas and kdas stand side by side; each label may stand there once"),
+        ("objectives: {KDAS: {objective: kdas, alpha: 0.1}, kdas: }", "KDAS and kdas stand side by side"),
+        ("objectives: {kdas: {alpha: 0.1}, kdas: {alpha: 0.2}}", "no valid YAML: kdas occurs twice, line 2"),
+        ("objectives: {a: {objective: kdas, alpha: 1}, b: {objective: kdas, alpha: 1.0}}", "a and b are the same cell"),
+        ("objectives: {../kdas: {objective: kdas}}", r'"\.\./kdas" cannot be the name of a folder'),
+        ("objectives: {teacher: {objective: supervised}}", '"teacher" cannot be the name of a folder'),
+        ("objectives: {kdas: , small: {objective: kdas, batch_size: 4}}", "small sets batch_size, .* another teacher"),
+        ("seeds: [0, 1, 0]", "a seed occurs twice"),
+        ("seeds: 3", r"seeds is 3; a list of whole numbers is expected, such as \[0, 1, 2\]"),
+        ("seeds: [0.5]", "a list of whole numbers is expected"),
+        ("seeds: []", "lacks seeds"),
+        ("name: ..", r'"\.\." cannot be the name of a folder'),
+        ("name: 7", "name is 7; a text is expected"),
+        ("preset: huge", 'there is no preset "huge"'),
+        ("preset: [smoke]", r"preset is \['smoke'\]; a text is expected"),
+        ("teacher_seed: first", "teacher_seed is 'first'; a whole number is expected"),
+        ("name: [tiny", "is no valid YAML"),
+    ],
+)
+def test_what_is_wrong_in_a_study_file_is_said_in_one_sentence(tmp_path, text, sentence):
+    plain = {"name": "name: tiny", "seeds": "seeds: [0]", "objectives": "objectives: [supervised]"}
+    plain[text.partition(":")[0]] = text
+    (tmp_path / "wrong.yaml").write_text("\n".join(sorted(plain.values())))
+    with pytest.raises(UserError, match=f"(?i)wrong.yaml.*(?:{sentence})") as error:
+        read_study(tmp_path / "wrong.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "content, sentence",
+    [
+        (None, "cannot be read .No such file.*; a study is a YAML file such as book/studies/smoke.yaml"),
+        (b"just words", "is no study: fields and their values are expected"),
+        (b"", "is no study"),
+        (b"name: \xff", "is no valid YAML"),
+    ],
+)
+def test_a_wrong_study_file_ends_the_command_before_anything_is_written(
+    tmp_path, monkeypatch, capsys, content, sentence
+):
+    file = tmp_path / "study.yaml"
+    if content is not None:
+        file.write_bytes(content)
+    assert kdas(monkeypatch, "study", "run", file, "--runs-dir", tmp_path / "runs") == 2
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_values_have_the_types_of_their_knobs_and_the_file_written_back_says_the_same(study_file, tmp_path):
+    kd = {"objective": "kdas", "alpha": 1}
+    study = read_study(study_file(objectives={"kd": kd}, settings={"learning_rate": "1e-3", "scales": [1]}))
+    recipe = study.recipe(study.cells()[1])
+    assert (recipe.learning_rate, recipe.alpha, recipe.scales, recipe.objective) == (1e-3, 1.0, (1,), "kdas")
+    (tmp_path / "again.yaml").write_text(study.as_yaml())
+    assert read_study(tmp_path / "again.yaml") == study
+
+
+def test_the_teacher_comes_first_and_a_study_cut_short_has_whole_seeds(study_file):
+    study = read_study(study_file(seeds=[3, 1], teacher_seed=7))
+    names = [cell.name for cell in study.cells()]
+    assert names == ["teacher", "supervised-seed3", "kdas-seed3", "supervised-seed1", "kdas-seed1"]
+    teachers = {study.recipe(cell).for_teacher() for cell in study.cells()}
+    assert [teacher.seed for teacher in teachers] == [7]
+
+
+def test_a_knob_of_the_teachers_training_may_differ_only_where_its_weights_are_a_file(study_file, tmp_path, template):
+    labels = {"kdas": None, "augmented": {"objective": "kdas", "augment": True}}
+    study = read_study(study_file(objectives=labels, settings={"teacher_weights": "teacher.pth"}))
+    template()
+    with pytest.raises(UserError, match="augmented sets augment, which would make another teacher"):
+        run(study, tmp_path / "runs")
+    (tmp_path / "teacher.pth").touch()
+    running.prepare(study, open_folder(study, tmp_path / "runs"))
+    labels["other"] = {"objective": "kdas", "teacher_weights": "other.pth"}
+    with pytest.raises(UserError, match="other sets teacher_weights"):
+        read_study(study_file(objectives=labels, settings={"teacher_weights": "teacher.pth"}))
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_folder_with_other_things_is_refused_and_stays_as_it_is(study_file, tmp_path):
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "thesis.tex").write_text("years of work")
+    before = snapshot(tmp_path / "runs")
+    with pytest.raises(UserError, match="tiny holds other things than a study; give the study another name"):
+        run(read_study(study_file()), tmp_path / "runs")
+    assert snapshot(tmp_path / "runs") == before
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(study_file, tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written .*choose another --runs-dir"):
+        run(read_study(study_file()), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        ({"settings": {"epochs": 3}}, r"was begun with settings \{\}, and now it is \{'epochs': 3\}"),
+        ({"preset": "laptop"}, "was begun with preset 'smoke', and now it is 'laptop'"),
+        ({"teacher_seed": 1}, "was begun with teacher_seed 0"),
+        ({"data_root": "/elsewhere"}, "was begun with data_root .* now it is '/elsewhere'"),
+        ({"objectives": {"kdas": {"alpha": 0.9}}}, "kdas means another recipe; give the new one another label"),
+    ],
+)
+def test_the_folder_of_another_study_is_refused_and_stays_as_it_is(study_file, tmp_path, template, change, sentence):
+    template()
+    study = read_study(study_file())
+    running.prepare(study, open_folder(study, tmp_path / "runs"))
+    before = snapshot(tmp_path / "runs")
+    with pytest.raises(UserError, match=sentence):
+        run(read_study(study_file(**change)), tmp_path / "runs")
+    assert snapshot(tmp_path / "runs") == before
+
+
+def test_a_study_that_was_cut_off_while_it_was_prepared_is_no_strangers_folder(
+    study_file, tmp_path, monkeypatch, template
+):
+    template()
+    study = read_study(study_file())
+
+    def cut(path, data):
+        if path.name == "cell.json":
+            raise KeyboardInterrupt
+        write(path, data)
+
+    write = running.write_whole
+    monkeypatch.setattr(running, "write_whole", cut)
+    with pytest.raises(KeyboardInterrupt):
+        running.prepare(study, open_folder(study, tmp_path / "runs"))
+    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.is_dir()], "a cell's folder is there"
+    assert open_folder(study, tmp_path / "runs")
+
+
+def test_texts_that_look_like_yaml_reach_the_notebook_as_they_are(study_file, tmp_path, template):
+    template()
+    study = read_study(study_file(objectives={"1e3": {"objective": "kdas"}, "null": {"objective": "supervised"}}))
+    folder = open_folder(study, tmp_path / "my #1: runs")
+    running.prepare(study, folder)
+    for label in ("1e3", "null"):
+        values = json.loads((folder / f"{label}-seed0" / "cell.json").read_text())["parameters"]
+        assert (values["label"], values["out"]) == (label, str(folder / f"{label}-seed0"))
+        assert values["runs_dir"] == str(folder / "networks") and values["settings"] == {"teacher_seed": 0}
+
+
+def test_real_images_that_come_later_do_not_mix_with_synthetic_ones(study_file, tmp_path, template, polyps):
+    template()
+    few = {"synthetic_images": 4, "synthetic_test_images": 1}
+    study = read_study(study_file(data_root="", settings=few))
+    folder = open_folder(study, tmp_path / "runs")
+    running.prepare(study, folder)
+    root = Path(json.loads((folder / "teacher" / "cell.json").read_text())["parameters"]["data_root"])
+    assert root.parent == folder / "networks" and root.name.startswith("synthetic")
+    for name in ("history.csv", "per_image.csv"):
+        (folder / "teacher" / name).touch()
+    (folder / "teacher" / "metrics.json").write_text(json.dumps({"schema": 1, "data": {"name": root.name}}))
+    (tmp_path / "data").symlink_to(polyps)
+    with pytest.raises(UserError, match=r"teacher was trained on synthetic.*images are now those of .*data; give"):
+        run(study, tmp_path / "runs")
+
+
+# --- what cells share -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def data(polyps):
+    return load_data(polyps, validation_fraction=0.2)
+
+
+@pytest.fixture
+def one_thread():
+    """As cells have it where they share the processors; such small networks gain nothing from more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def beginning(recipe, data, folder, monkeypatch):
+    """(the untrained student's weights, names and scale of each step) of a training."""
+    weights, steps = {}, []
+    start, optimise = training.start_network, training.Run.optimise
+
+    def kept(*words):
+        net = start(*words)
+        weights.update({name: value.clone() for name, value in net.state_dict().items()})
+        return net
+
+    def noting(self, batch, scale, *rest):
+        steps.append((*batch["name"], scale))
+        return optimise(self, batch, scale, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "start_network", kept)
+        patch.setattr(training.Run, "optimise", noting)
+        training.fit(recipe, data, folder, teacher=build("student"))
+    return weights, steps
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_seed_gives_all_objectives_the_same_start_and_the_same_batches(data, tmp_path, monkeypatch):
+    recipe = preset("smoke", **TINY | {"batch_size": 4, "scales": (1.0, 2.0), "random_scale": True})
+    one, *others = (
+        beginning(replace(recipe, objective=name), data, tmp_path, monkeypatch)
+        for name in ("supervised", "kdas", "released")
+    )
+    drawn = sorted(name for *names, _ in one[1] for name in names)
+    assert drawn == sorted(2 * [pair.name for pair in data.train]), "each image once an epoch"
+    for weights, steps in others:
+        assert steps == one[1]
+        assert all(torch.equal(weights[name], value) for name, value in one[0].items())
+    weights, steps = beginning(replace(recipe, objective="supervised", seed=1), data, tmp_path, monkeypatch)
+    assert steps != one[1]
+    assert any(not torch.equal(weights[name], value) for name, value in one[0].items())
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_one_teacher_serves_all_seeds_and_another_teacher_seed_is_another_teacher(polyps, tmp_path, capsys):
+    knobs = TINY | {"batch_size": 8}
+    digests = [
+        weights_digest(begin("smoke", str(polyps), str(tmp_path), seed, teacher_seed=of, **knobs).teacher())
+        for seed, of in ((0, 0), (1, 0), (0, 1))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+    assert len(list(tmp_path.glob("teacher-seed0-*"))) == len(list(tmp_path.glob("teacher-seed1-*"))) == 1
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(polyps, tmp_path, monkeypatch, capsys):
+    falling = iter((0.9, 0.1, 0.5))  # the student's first epoch is its best; then the teacher's one
+    monkeypatch.setattr(training, "validate", lambda *_: {"val_loss": 1.0, "val_dice": next(falling)})
+    run_ = begin("smoke", str(polyps), str(tmp_path / "networks"), 0, **TINY | {"batch_size": 8, "ema": 0.5})
+    folder, out = run_.folder("supervised"), tmp_path / "supervised-seed0"
+    best, last = (cells.network(run_, "supervised", epoch) for epoch in ("best", "last"))
+    averaged = read_checkpoint(folder / "last.ckpt")["ema"]
+    assert all(torch.equal(value, averaged[f"module.{name}"]) for name, value in last.state_dict().items())
+    kept = load_file(folder / "best.safetensors")
+    assert all(torch.equal(value, kept[name]) for name, value in best.state_dict().items())
+    assert weights_digest(best) != weights_digest(last)
+
+    for net, everywhere in ((best, 100.0), (last, -100.0)):  # one finds polyps everywhere, the other nowhere
+        net.head1.bias.data.fill_(everywhere)
+    scores = cells.score(run_, best, out), cells.score(run_, last, out / "last")
+    assert not (out / "masks").exists() and not (out / "last").exists(), "nothing is left of the masks"
+    record = cells.finish(run_, "supervised", "supervised", out, *scores)
+    images = pd.read_csv(out / "per_image.csv")
+    np.testing.assert_allclose(images["dice"], 2 * images["share"] / (1 + images["share"]), atol=2e-6)
+    assert (images["dice"] > 0).all() and (images["dice_last"] == 0).all() and images["agreement"].isna().all()
+    for name, of_set in record["sets"].items():
+        assert of_set["best"]["dice"] == pytest.approx(images.loc[images["dataset"] == name, "dice"].mean(), abs=1e-6)
+        assert of_set["last"]["dice"] == 0 and of_set["agreement"] is None, "the teacher has drawn no masks here"
+    assert (record["best_epoch"], record["epochs"], record["validation_dice"]) == (1, 2, 0.9)
+
+
+# --- processes of this machine ----------------------------------------------------------------------------------------
+
+TOGETHER = "wait_until(lambda: not student or len(noted('begun')) >= 3)"
+
+
+def test_cells_run_side_by_side_and_added_seeds_and_labels_leave_what_is_finished(study_file, tmp_path, template):
+    template(TOGETHER, "os.write(1, b'what a library prints is no answer')")
+    folder = run(read_study(study_file()), tmp_path / "runs", processes=2)
+    assert noted(folder, "finished")[0] == noted(folder, "begun")[0] == "teacher"
+    assert sorted(noted(folder, "finished")) == ["kdas-seed0", "supervised-seed0", "teacher"]
+    assert not list(folder.glob("*/.kernel"))
+    before = snapshot(folder)
+    more = {"seeds": [0, 5], "objectives": {"supervised": None, "soft": {"objective": "kdas", "alpha": 0.9}}}
+    run(read_study(study_file(**more)), tmp_path / "runs", processes=3)
+    assert sorted(noted(folder, "begun")[3:]) == ["soft-seed0", "soft-seed5", "supervised-seed5"]
+    after = snapshot(folder)
+    for name in ("teacher", "supervised-seed0", "kdas-seed0"):
+        for file in ("metrics.json", "per_image.csv", "history.csv", "notebook.ipynb"):
+            assert after[f"{name}/{file}"] == before[f"{name}/{file}"]
+    together = read_study(folder / "study.yaml")
+    assert (list(together.objectives), together.seeds) == (["supervised", "kdas", "soft"], (0, 5))
+
+
+def test_a_record_that_is_cut_short_counts_as_none_and_its_cell_runs_again(study_file, tmp_path, template):
+    template()
+    study = read_study(study_file())
+    folder = run(study, tmp_path / "runs", processes=2)
+    whole = (folder / "kdas-seed0" / "metrics.json").read_bytes()
+    (folder / "kdas-seed0" / "metrics.json").write_bytes(whole[: len(whole) // 2])
+    (folder / "supervised-seed0" / "per_image.csv").unlink()
+    run(study, tmp_path / "runs", processes=2)
+    assert sorted(noted(folder, "begun")[3:]) == ["kdas-seed0", "supervised-seed0"]
+    assert (folder / "kdas-seed0" / "metrics.json").read_bytes() == whole
+
+
+FAILING = """
+mended = (study.parent / "mended").exists()
+def deep_down():
+    raise ValueError("no polyp to be seen")
+if label == "supervised" and not mended:
+    deep_down()
+if label == "kdas" and not mended:
+    raise SystemExit(0)
+if label == "released" and not mended:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+def test_a_cell_that_fails_says_why_and_stops_no_other(study_file, tmp_path, monkeypatch, capsys, template):
+    """One raises, one ends as if all were well, one is killed as a machine kills that has no memory left, one is sound."""
+    template(FAILING)
+    words = ["study", "run", study_file(objectives=["supervised", "kdas", "released", "logit_kd"])]
+    words += ["--runs-dir", tmp_path / "runs", "--processes", 2]
+    folder = tmp_path / "runs" / "tiny"
+    assert kdas(monkeypatch, *words) == 2
+    out, err = capsys.readouterr()
+    assert (
+        "3 of 5 cells failed; what went wrong is in failed.txt of supervised-seed0, kdas-seed0, released-seed0" in err
+    )
+    assert "2 done, 3 failed" in out and "supervised-seed0 failed: run_template failed in code cell 3 of 4" in out
+    raised, ended, killed = (
+        (folder / f"{label}-seed0" / "failed.txt").read_text() for label in ("supervised", "kdas", "released")
+    )
+    assert "ValueError: no polyp to be seen" in raised.splitlines()[0] and "in deep_down()" in raised
+    assert "ended before it had written the record" in ended
+    assert "was killed (signal 9)" in killed.splitlines()[0]
+    assert noted(folder, "finished") == ["teacher", "logit_kd-seed0"]
+
+    assert kdas(monkeypatch, *words) == 2, "they are left alone, and the study is not whole"
+    assert "2 finished before, 3 failed before" in capsys.readouterr().out and len(noted(folder, "begun")) == 5
+    (tmp_path / "runs" / "mended").touch()
+    assert kdas(monkeypatch, *words, "--retry") == 0
+    assert len(noted(folder, "begun")) == 8 and not list(folder.glob("*/failed.txt"))
+    assert sorted(noted(folder, "finished")) == sorted(cell.name for cell in read_study(folder / "study.yaml").cells())
+
+
+def test_no_student_begins_without_a_teacher(study_file, tmp_path, template):
+    template("assert student, 'no teacher today'")
+    study = read_study(study_file())
+    for _ in range(2):  # the second time it failed before
+        with pytest.raises(
+            UserError, match="The teacher failed .*AssertionError: no teacher today.; mend that, and add"
+        ):
+            run(study, tmp_path / "runs", processes=2)
+    assert noted(tmp_path / "runs" / "tiny", "begun") == ["teacher"]
+
+
+def test_a_thread_that_raises_ends_the_study_instead_of_stopping_it_for_ever(tmp_path):
+    def begun(folder):
+        raise RuntimeError("a table that cannot be drawn")
+
+    with pytest.raises(RuntimeError, match="cannot be drawn"):
+        list(engines.local([tmp_path / "a", tmp_path / "b"], 1, begun))
+
+
+def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(engines.subprocess, "Popen", full)
+    ((folder, outcome),) = engines.local([tmp_path], 2, lambda folder: None)
+    assert outcome["state"] == "failed" and "could not be started (Cannot allocate memory)" in outcome["error"]
+
+
+# --- requests to stop, and kill -9 ------------------------------------------------------------------------------------
+
+
+def test_a_study_is_stopped_or_killed_leaves_no_process_and_goes_on(study_file, tmp_path, template):
+    """Three lives of one study: Ctrl-C, kill -9, SIGTERM; each time both students are under way."""
+    template(AT_THE_GATE)
+    study, folder = read_study(study_file()), tmp_path / "runs" / "tiny"
+    words = [tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--processes", 2]
+    for life, number in enumerate((signal.SIGINT, signal.SIGKILL, signal.SIGTERM), start=1):
+        with study_run(*words) as process:
+            until(lambda life=life: len(noted(folder, "begun")) == 1 + 2 * life)
+            with pytest.raises(UserError, match="Another run of this study is under way in .*tiny; wait for it"):
+                run(study, tmp_path / "runs")
+            below = tree(process.pid)
+            assert len(below) >= 4, "two cells, and a kernel in each"
+            process.send_signal(number)
+            out, err = process.communicate(timeout=30)
+            assert gone(below)
+        assert (process.returncode == 0) == (number == signal.SIGTERM)
+        if number != signal.SIGKILL:
+            assert "2 stopped" in out and "The same command goes on from the last checkpoints." in out
+            assert "Traceback" not in err
+    assert noted(folder, "finished") == ["teacher"] and not list(folder.glob("*/failed.txt"))
+    (tmp_path / "runs" / "gate").touch()
+    run(study, tmp_path / "runs", processes=2)
+    assert sorted(noted(folder, "finished")) == ["kdas-seed0", "supervised-seed0", "teacher"]
+
+
+def test_a_cell_whose_parent_died_before_it_could_look_ends(study_file, tmp_path, template):
+    template("wait_until(lambda: False)")
+    study = read_study(study_file())
+    folder = open_folder(study, tmp_path / "runs")
+    running.prepare(study, folder)
+    with started("-c", "") as dead:
+        dead.wait()
+    with started("-m", "kdas_core.study.execute", folder / "teacher", dead.pid) as cell:
+        assert cell.wait(30) == 128 + signal.SIGTERM
+    assert not execute.is_finished(folder / "teacher")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+def test_a_training_that_is_stopped_and_killed_ends_in_the_numbers_of_one_that_was_not(
+    study_file, tmp_path, polyps, monkeypatch
+):
+    """The real notebook: SIGTERM to the study in mid-training, kill -9 of it later, then to the end."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    settings = TINY | {"batch_size": 4, "epochs": 16}
+    file, folder = study_file(objectives=["supervised"], settings=settings), tmp_path / "runs" / "tiny"
+    words = [file, "--runs-dir", tmp_path / "runs", "--processes", 1]
+
+    def epochs() -> int:
+        (run_,) = (folder / "networks").glob("supervised-*") if folder.exists() else [tmp_path]
+        return len(load_history(run_)) if (run_ / "history.csv").exists() else 0
+
+    def training_at(epoch: int) -> bool:
+        return bool(list((folder / "networks").glob("supervised-*/history.csv"))) and epochs() >= epoch
+
+    for number, epoch in ((signal.SIGTERM, 3), (signal.SIGKILL, 7)):
+        with study_run(*words) as process:
+            until(lambda epoch=epoch: training_at(epoch))
+            below = tree(process.pid)
+            process.send_signal(number)
+            process.communicate(timeout=60)
+            assert gone(below, 60) and epoch <= epochs() < 16
+        (checkpoint,) = (folder / "networks").glob("supervised-*/last.ckpt")
+        state = read_checkpoint(checkpoint)
+        assert state["epoch"] >= epoch and "metrics.json" not in os.listdir(checkpoint.parent)
+    run(read_study(file), tmp_path / "runs", processes=1)
+    (survivor,) = (folder / "networks").glob("supervised-*")
+    recipe = read_study(file).recipe(read_study(file).cells()[1])
+    straight = training.fit(recipe, open_data(recipe, str(polyps), polyps, tmp_path), tmp_path / "straight")
+    one, other = (load_history(run_).drop(columns="seconds") for run_ in (survivor, straight))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    kept = pd.read_csv(folder / "supervised-seed0" / "history.csv").drop(columns="seconds")
+    pd.testing.assert_frame_equal(kept, other, check_exact=True)
+
+
+# --- GPUs, and the table ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "visible, expected", [(None, {"0", "1"}), ("3,5", {"3", "5"}), ("GPU-a, GPU-b", {"GPU-a", "GPU-b"})]
+)
+def test_each_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch, visible, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    else:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    both, busy, seen = threading.Barrier(2), set(), []
+
+    def run_process(folder, environment, unwanted):
+        gpu = environment["CUDA_VISIBLE_DEVICES"]
+        assert gpu not in busy
+        busy.add(gpu)
+        both.wait(30)  # two at once, each on its own
+        seen.append(gpu)
+        busy.remove(gpu)
+        return {"state": "done", "seconds": 1.0, "error": ""}
+
+    monkeypatch.setattr(engines, "run_process", run_process)
+    assert engines.default_processes() == 2
+    outcomes = list(engines.local([tmp_path / str(i) for i in range(4)], 2, lambda folder: None))
+    assert len(outcomes) == 4 and set(seen) == expected
+
+
+def test_processors_are_shared_where_there_is_no_gpu_and_the_users_limit_holds(monkeypatch):
+    monkeypatch.setattr(engines, "_processors", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [engines._share(slot, 3, 0) for slot in range(3)] == 3 * [{"OMP_NUM_THREADS": "2"}]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert engines._share(0, 3, 0) == {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def board(study_file, tmp_path):
+    study = read_study(study_file(seeds=[0, 1]))
+    board = running._Board(study, open_folder(study, tmp_path / "runs"), retry=False)
+    for cell in board.cells:
+        (board.folder / cell.name).mkdir()
+    board.states["teacher"], board.took["teacher"] = "done", 1000.0
+    return board
+
+
+def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(running.time, "perf_counter", lambda: clock[0])
+    supervised, kdas_, *waiting = (board.folder / cell.name for cell in board.cells[1:])
+    board.begin(supervised)
+    board.begin(kdas_)
+    assert board.time_left() == "unknown until a first cell is done"
+    clock[0] = 100.0
+    board.end(supervised, {"state": "done", "seconds": 100.0, "error": ""})
+    assert board.time_left() == "0:01:40", "two wait, and two run at once; the slot that has just become free counts"
+    clock[0] = 160.0
+    board.end(kdas_, {"state": "failed", "seconds": 160.0, "error": "no luck"})
+    for folder in waiting:
+        board.begin(folder)
+    clock[0] = 200.0
+    assert board.time_left() == "0:01:00", "a cell takes 100 s, and both are 40 s old; what failed says nothing"
+    board.end(waiting[0], {"state": "done", "seconds": 100.0, "error": ""})
+    assert board.time_left() == "0:01:00", "one cell is not divided between two"
+    board.end(waiting[1], {"state": "done", "seconds": 100.0, "error": ""})
+    assert board.time_left() == "0:00:00"
+
+
+def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
+    board._console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    monkeypatch.setattr(running.time, "perf_counter", lambda: 65.0)
+    with board.shown():
+        board.begin(board.folder / "supervised-seed0")
+        board.end(board.folder / "supervised-seed0", {"state": "done", "seconds": 61.0, "error": ""})
+        board.end(board.folder / "kdas-seed0", {"state": "failed", "seconds": 5.0, "error": "no luck\n\nat all"})
+        board.begin(board.folder / "supervised-seed1")
+        monkeypatch.setattr(running.time, "perf_counter", lambda: 75.0)
+        board._console.print(board._table())
+    rows = board._console.file.getvalue()
+    assert re.search(r"supervised.*done 0:01:01.*running 0:00:10", rows)
+    assert re.search(r"kdas.*failed 0:00:05.*waiting", rows)
+    assert "teacher: done 0:16:40; time left: 0:01:52" in " ".join(rows.split())
+    out = capsys.readouterr().out
+    assert "begun" not in out, "no lines beside the table"
+    assert "2 done, 1 failed, 1 stopped, 1 waiting\nkdas-seed0: no luck\n" in out
+
+
+def test_lines_of_several_threads_are_printed_whole(board, monkeypatch):
+    written = []
+
+    class Out(io.StringIO):
+        def write(self, text):
+            written.append(text)
+
+    monkeypatch.setattr(sys, "stdout", Out())
+    names = [board.folder / cell.name for cell in board.cells] * 5
+    threads = [threading.Thread(target=board.begin, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    line = r"\[[01]/5\] \S+ begun; time left [^\n]+\n"
+    assert len(written) == 25 and all(re.fullmatch(line, text) for text in written)
+
+
+# --- a Dask cluster on this machine -----------------------------------------------------------------------------------
+
+
+class Cluster:
+    """A scheduler on loopback and its workers, each a process that can be killed."""
+
+    def __init__(self, folder: Path, stack: ExitStack):
+        self.folder, self._stack = folder, stack
+        words = ["--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", folder / "scheduler.json"]
+        self.scheduler = self._start("scheduler", *words)
+        until((folder / "scheduler.json").exists)
+        self.address = json.loads((folder / "scheduler.json").read_text())["address"]
+
+    def add_worker(self, *words: object) -> subprocess.Popen:
+        words = ["--host", "127.0.0.1", "--nthreads", 1, "--no-nanny", "--no-dashboard", *words]
+        return self._start("worker", self.address, *words, "--local-directory", self.folder)
+
+    def _start(self, what: str, *words: object) -> subprocess.Popen:
+        with open(self.folder / f"{what}.log", "a") as log:
+            program = ["-m", f"distributed.cli.dask_{what}", *words]
+            return self._stack.enter_context(started(*program, stdout=log, stderr=log))
+
+
+@pytest.fixture
+def cluster(tmp_path_factory):
+    with ExitStack() as stack:
+        yield Cluster(tmp_path_factory.mktemp("cluster"), stack)
+
+
+class InTheBackground:
+    """``run`` in a thread, while the test does harm."""
+
+    def __init__(self, *words: object):
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=words, daemon=True)
+        self._thread.start()
+
+    def _run(self, *words: object) -> None:
+        try:
+            run(*words)
+        except BaseException as error:
+            self.error = error
+
+    def until_begun(self, folder: Path, count: int) -> None:
+        until(lambda: self.error or len(noted(folder, "begun")) >= count)
+        assert self.error is None
+
+    def ended(self, seconds: float) -> bool:
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+
+def under_way(process: subprocess.Popen) -> list[psutil.Process]:
+    """What runs below one worker."""
+    return [
+        one
+        for one in tree(process.pid)
+        if "kdas_core.study.execute" in one.cmdline() or "ipykernel" in str(one.cmdline())
+    ]
+
+
+def test_dask_workers_run_each_cell_once_and_stop_when_the_study_does(
+    study_file, tmp_path, monkeypatch, template, cluster
+):
+    """A scheduler without workers is a sentence; then there are two, the study is stopped by Ctrl-C, and goes on."""
+    template(TOGETHER, AT_THE_GATE)
+    study, folder = read_study(study_file(seeds=[0, 1])), tmp_path / "runs" / "tiny"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="tcp://127.0.0.1:[0-9]+ has no workers; .dask"):
+        patch.setattr(engines, "ANSWER", 1)
+        run(study, tmp_path / "runs", 0, cluster.address)
+    workers = [cluster.add_worker(), cluster.add_worker()]
+    with study_run(tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address) as process:
+        until(lambda: len(noted(folder, "begun")) == 3)
+        below = [one for worker in workers for one in under_way(worker)]
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert gone(below) and len(below) >= 4
+    begun_lines = [line for line in out.splitlines() if "begun" in line]
+    assert len(begun_lines) == 3, "a cell has begun when a worker has taken it"
+    assert "2 stopped, 2 waiting" in out and "Traceback" not in err
+    (tmp_path / "runs" / "gate").touch()
+    run(study, tmp_path / "runs", 0, cluster.address)
+    assert sorted(noted(folder, "finished")) == sorted(cell.name for cell in study.cells())
+    assert all(worker.poll() is None for worker in workers), "they stay for the next study"
+
+
+def test_a_worker_that_is_killed_costs_no_cell(study_file, tmp_path, template, cluster):
+    template(AT_THE_GATE)
+    study, folder = read_study(study_file(seeds=[0, 1])), tmp_path / "runs" / "tiny"
+    dying, staying = cluster.add_worker(), cluster.add_worker()
+    study_ = InTheBackground(study, tmp_path / "runs", 0, cluster.address)
+    study_.until_begun(folder, 3)
+    below = under_way(dying)
+    dying.kill()
+    assert gone(below) and below
+    (tmp_path / "runs" / "gate").touch()
+    assert study_.ended(60) and study_.error is None
+    assert sorted(noted(folder, "finished")) == sorted(cell.name for cell in study.cells())
+    assert len(noted(folder, "begun")) == 6, "the one of the dead worker has begun again"
+    assert not list(folder.glob("*/failed.txt")) and not under_way(staying)
+
+
+def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(
+    study_file, tmp_path, monkeypatch, capfd, template, cluster
+):
+    template(AT_THE_GATE)
+    monkeypatch.setattr(engines, "ANSWER", 3)
+    study, folder = read_study(study_file()), tmp_path / "runs" / "tiny"
+    worker = cluster.add_worker("--nthreads", 2)
+    study_ = InTheBackground(study, tmp_path / "runs", 0, cluster.address)
+    study_.until_begun(folder, 3)
+    below = under_way(worker)
+    cluster.scheduler.kill()
+    assert study_.ended(30) and isinstance(study_.error, UserError)
+    assert re.fullmatch(
+        "The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.", str(study_.error)
+    )
+    assert gone(below) and len(below) >= 4
+    assert capfd.readouterr().err == "", "nothing but the sentence"
+    (tmp_path / "runs" / "gate").touch()
+    run(study, tmp_path / "runs", processes=2)
+    assert noted(folder, "finished")[0] == "teacher" and len(noted(folder, "finished")) == 3
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nobody here", "http://127.0.0.1:9"])
+def test_an_address_where_nobody_answers_is_a_sentence(tmp_path, monkeypatch, address):
+    assert engines.ANSWER <= 10
+    monkeypatch.setattr(engines, "ANSWER", 1)
+    began = time.monotonic()
+    with pytest.raises(UserError, match=f"The Dask scheduler at {address} cannot be reached"):
+        list(engines.on_dask([tmp_path], address, lambda folder: None))
+    assert time.monotonic() - began < 6
+
+
+def test_without_dask_the_way_to_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UserError, match=r'Clusters need Dask; "pip install kdas_core\[cluster\]" brings it'):
+        list(engines.on_dask([tmp_path], "tcp://127.0.0.1:9", lambda folder: None))
+
+
+# --- the real thing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_real_study_in_miniature_leaves_records_that_are_right(tmp_path, monkeypatch, cluster):
+    """Two objectives and two seeds by processes of this machine, then a third seed by a Dask worker."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    plain = yaml.safe_load((ROOT / "book" / "studies" / "smoke.yaml").read_text())
+    small = {"synthetic_images": 12, "synthetic_test_images": 2, "test_images": 2, "image_size": 32, "batch_size": 5}
+    plain |= {"settings": small | {"epochs": 2, "teacher_epochs": 2, "train_images": None}, "data_root": ""}
+    file = tmp_path / "smoke.yaml"
+    for seeds, words in (([0, 1], {"processes": 2}), ([0, 1, 2], {"dask": cluster.address})):
+        file.write_text(yaml.safe_dump(plain | {"seeds": seeds}))
+        if "dask" in words:
+            cluster.add_worker("--nthreads", 2)
+        folder = run(read_study(file), tmp_path / "runs", **words)
+    study = read_study(file)
+    records = {cell.name: check_record(study, cell, folder / cell.name) for cell in study.cells()}
+    assert len(records) == 7 and len({record["teacher"] for record in records.values()}) == 1
+    assert len(list((folder / "networks").glob("teacher-*"))) == 1
+    assert {tuple(record["sets"]) for record in records.values()} == {tuple(records["teacher"]["sets"])}
+    assert records["kdas-seed0"]["recipe"] != records["kdas-seed1"]["recipe"]
+
+
+def check_record(study, cell, folder: Path) -> dict:
+    """Is what the record says of a cell true of its other files?"""
+    record = json.loads((folder / "metrics.json").read_text())
+    images, history = pd.read_csv(folder / "per_image.csv"), pd.read_csv(folder / "history.csv")
+    assert (record["label"], record["seed"], record["objective"]) == (cell.label, cell.seed, cell.objective)
+    recipe = study.recipe(cell).for_teacher() if cell.objective == "teacher" else study.recipe(cell)
+    assert record["recipe"] == json.loads(json.dumps(asdict(recipe)))
+    assert record["epochs"] == len(history) == 2
+    best = history.loc[history["val_dice"].idxmax()]
+    assert (record["best_epoch"], record["validation_dice"]) == (best["epoch"], pytest.approx(best["val_dice"]))
+    data = study_data(folder)
+    for name, of_set in record["sets"].items():
+        rows = images[images["dataset"] == name]
+        assert of_set["n"] == len(rows) == 2
+        assert of_set["best"]["dice"] == pytest.approx(rows["dice"].mean(), abs=1e-6)
+        assert of_set["last"]["dice"] == pytest.approx(rows["dice_last"].mean(), abs=1e-6)
+        if record["best_epoch"] == record["epochs"]:
+            assert of_set["best"] == of_set["last"]
+        if cell.objective == "teacher":
+            assert of_set["agreement"] is None and rows["agreement"].isna().all()
+        else:
+            assert rows["agreement"].between(0, 1).all()
+            assert of_set["agreement"] == pytest.approx(rows["agreement"].mean(), abs=1e-6)
+        for row in rows.itertuples():
+            assert row.share == pytest.approx(read_mask(data[name] / f"{row.name}.png").mean(), abs=1e-6)
+    executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
+    assert all(c.execution_count for c in executed.cells if c.cell_type == "code")
+    assert list((folder / "masks").iterdir()) if cell.objective == "teacher" else not (folder / "masks").exists()
+    return record
+
+
+def study_data(folder: Path) -> dict[str, Path]:
+    """The folders of true masks, by test set."""
+    root = Path(json.loads((folder / "cell.json").read_text())["parameters"]["data_root"])
+    return {path.name: path / "masks" for path in (root / "TestDataset").iterdir()}
