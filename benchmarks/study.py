@@ -21,8 +21,7 @@ import pandas as pd
 
 from kdas_core.data.pairs import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS
-from kdas_core.study import Study
-from kdas_core.study.cells import SCHEMA
+from kdas_core.study import SCHEMA, Study
 from kdas_core.study.report import write_report
 from kdas_core.study.results import collect
 from kdas_core.study.running import run

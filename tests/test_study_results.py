@@ -14,8 +14,7 @@ from scipy import stats
 from kdas_core import UserError, plots
 from kdas_core.evaluation import ALL_METRICS, statistics
 from kdas_core.recipe import preset
-from kdas_core.study import Study, costs, read_study
-from kdas_core.study.cells import SCHEMA
+from kdas_core.study import SCHEMA, Study, costs, read_study
 from kdas_core.study.report import (
     MEAN,
     against,

@@ -19,8 +19,7 @@ from kdas_core.losses import objective
 from kdas_core.models import build, count_macs, count_parameters, freeze, teacher_logits
 from kdas_core.notebook import find_root
 from kdas_core.recipe import Recipe
-from kdas_core.study import Cell, Study
-from kdas_core.study.cells import is_finished
+from kdas_core.study import Cell, Study, is_finished
 from kdas_core.training import knobs_in
 
 # float32 peaks from the makers' data sheets, in 10¹² floating-point operations a second.

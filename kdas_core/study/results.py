@@ -24,8 +24,7 @@ from kdas_core import UserError
 from kdas_core.data.pairs import FULL_COUNTS
 from kdas_core.evaluation import METRICS
 from kdas_core.files import write_whole
-from kdas_core.study import Study, read_study
-from kdas_core.study.cells import FILES, read_record
+from kdas_core.study import FILES, Study, read_record, read_study
 
 KEYS = ["objective", "seed"]
 _OF_IMAGES = ["dice", "iou", "dice_last", "agreement"]
