@@ -175,7 +175,7 @@ def study_run(*words: object):
         ("settings: [epochs]", r"settings is \['epochs'\]; a mapping of knobs is expected"),
         ("settings: {seed: 1, objective: kdas}", "settings: objective, seed is set by the study itself"),
         ("objectives: {kdas: {teacher_seed: 4}}", "kdas: teacher_seed is set by the study itself"),
-        ("objectives: {kdas: {alpah: 0.5}}", "kdas: there is no knob alpah"),
+        ("objectives: {kdas: {aplha: 0.5}}", "kdas: there is no knob aplha"),
         ("objectives: {kdas: 0.5}", "objectives is a list of names, or label: {objective: name, knob: value}"),
         ("objectives: [supervised, {kdas: {alpha: 0.5}}]", "objectives is a list of names, or label"),
         ("objectives: [kdas, kdas]", "kdas and kdas stand side by side; each label may stand there once"),
@@ -833,23 +833,18 @@ def test_a_worker_that_is_killed_costs_no_cell(study_file, tmp_path, template, c
     assert not list(folder.glob("*/failed.txt")) and not under_way(staying)
 
 
-def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(
-    study_file, tmp_path, monkeypatch, capfd, template, cluster
-):
+def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(study_file, tmp_path, template, cluster):
     template(AT_THE_GATE)
-    monkeypatch.setattr(engines, "ANSWER", 3)
     study, folder = read_study(study_file()), tmp_path / "runs" / "tiny"
     worker = cluster.add_worker("--nthreads", 2)
-    study_ = InTheBackground(study, tmp_path / "runs", 0, cluster.address)
-    study_.until_begun(folder, 3)
-    below = under_way(worker)
-    cluster.scheduler.kill()
-    assert study_.ended(30) and isinstance(study_.error, UserError)
-    assert re.fullmatch(
-        "The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.", str(study_.error)
-    )
+    with study_run(tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address) as process:
+        until(lambda: len(noted(folder, "begun")) == 3)
+        below = under_way(worker)
+        cluster.scheduler.kill()
+        _, err = process.communicate(timeout=30)
+    sentence = "kdas: The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.\n"
+    assert re.fullmatch(sentence, err) and process.returncode == 2
     assert gone(below) and len(below) >= 4
-    assert capfd.readouterr().err == "", "nothing but the sentence"
     (tmp_path / "runs" / "gate").touch()
     run(study, tmp_path / "runs", processes=2)
     assert noted(folder, "finished")[0] == "teacher" and len(noted(folder, "finished")) == 3
