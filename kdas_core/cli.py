@@ -294,6 +294,19 @@ def compare(
             print(f"{name}: {CAVEATS[name]}")
 
 
+@study_app.command("plan")
+def study_plan(
+    file: StudyFile,
+    runs_dir: Annotated[Path, typer.Option(help="Where the study's folder is, or would be.")] = Path("runs"),
+    data_root: Annotated[str, typer.Option(help="Folder in PraNet's layout, instead of the study's.")] = "",
+) -> None:
+    """Cells, hours and disk, before anything runs; a few steps are timed."""
+    from kdas_core.study import read_study
+    from kdas_core.study.costs import plan
+
+    print(plan(read_study(file, data_root), runs_dir))
+
+
 @study_app.command("run")
 def study_run(
     file: StudyFile,

@@ -155,6 +155,7 @@ def begin(preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: 
     runs = Path(runs_dir).expanduser() if runs_dir else root / "runs"
     data = open_data(recipe, data_root, default=root / "data", made=runs)
     use_style()
+    pd.set_option("display.max_colwidth", None)  # a table's sentences are shown whole
     run = Run(recipe, data, runs, root)
     print(_panel(run))
     return run

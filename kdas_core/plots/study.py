@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -82,7 +82,7 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
         axis.set_title(label, fontsize=9)
         axis.set(yticks=range(len(sets)), yticklabels=sets, ylim=(len(sets) - 0.5, -0.5))
         axis.tick_params(axis="x", labelsize=8)
-    axes[0, len(labels) // 2].set_xlabel("difference of Dice from supervised")
+    figure.supxlabel("difference of Dice from supervised", fontsize=10)
     return figure
 
 
@@ -107,6 +107,21 @@ def agreement_and_dice(scores: pd.DataFrame) -> Figure:
     axis.plot([low, 1], [low, 1], color="#999999", lw=1)
     axis.set(xlabel="Dice against the teacher's masks", ylabel="Dice against the true masks")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def power_curve(found: Mapping[int, float], title: str, wanted: float = 0.8) -> Figure:
+    """How often a test finds a difference, against the number of seeds, and the power that one wants.
+
+    Args:
+        found: seeds → probability.
+    """
+    figure, axis = plt.subplots(figsize=(6, 2.8))
+    axis.plot(list(found), list(found.values()), color=BLUE, marker="o", ms=3)
+    axis.axhline(wanted, color="#999999", lw=1)
+    enough = next((n for n, power in found.items() if power >= wanted), None)
+    axis.set_title(f"{title}: " + (f"{enough} seeds" if enough else f"more than {max(found)} seeds"))
+    axis.set(xlabel="seeds of each objective", ylabel="found", ylim=(-0.03, 1.03), xlim=(1, max(found) + 1))
     return figure
 
 

@@ -18,6 +18,7 @@ from kdas_core.evaluation import statistics
 from kdas_core.files import write_whole
 from kdas_core.study.results import KEYS, Results
 
+KNOBS = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 BASE = "supervised"
 MEAN = "mean of the sets"
 
@@ -36,7 +37,7 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     text = statistics.over_seeds(runs)["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
-    return text.loc[rows, wide.columns].rename(columns=names)
+    return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
 
 
 def _by_set(results: Results, column: str) -> pd.DataFrame:
@@ -113,16 +114,16 @@ def detectable(sd: float, seeds: int, power: float = 0.8, level: float = 0.05) -
     """
     if seeds < 2:
         raise UserError(f"With {seeds} seed there is no spread between seeds; a test needs two, and should have more.")
-    limit = stats.t.ppf(1 - level / 2, seeds - 1)
-
-    def too_rare(effect: float) -> float:
-        """How much more often than it is the effect should be found; the wrong sign counts for nothing."""
-        return power - stats.nct.sf(limit, seeds - 1, effect * math.sqrt(seeds))
-
     high = 1.0
-    while too_rare(high) > 0:
+    while power_of(high, 1.0, seeds, level) < power:
         high *= 2
-    return sd * brentq(too_rare, 0, high)
+    return sd * brentq(lambda effect: power_of(effect, 1.0, seeds, level) - power, 0, high)
+
+
+def power_of(difference: float, sd: float, seeds: int, level: float = 0.05) -> float:
+    """How often a paired t-test over so many seeds finds a true difference with its right sign; ``sd`` as in :func:`detectable`."""
+    limit = stats.t.ppf(1 - level / 2, seeds - 1)
+    return float(stats.nct.sf(limit, seeds - 1, difference / sd * math.sqrt(seeds)))
 
 
 def detectable_table(results: Results, seeds: tuple[int, ...] = (2, 3, 5, 10, 20)) -> pd.DataFrame:
@@ -177,7 +178,7 @@ def ledger(results: Results, claims: str | Path) -> pd.DataFrame:
 
     A claim that names two labels says that the first has the higher Dice. It is *reproduced* where the mean over the seeds is higher on
     the mean of the sets and the 95 % interval over seeds lies above 0, *not reproduced* where the interval lies below 0 or the mean is not
-    higher in any set, *undecided* otherwise. A claim without labels, or about labels that were not trained, is *not tested*; the file
+    higher in any set, *undecided* otherwise and with a single seed. A claim without labels, or about labels that were not trained, is *not tested*; the file
     says why.
 
     Args:
@@ -218,9 +219,10 @@ def _judged(results: Results, better: str, than: str) -> tuple[str, str]:
     seen = over_seeds(results, than).loc[better]
     whole = seen.loc[MEAN]
     sets = seen.drop(MEAN)
-    evidence = f"{whole['difference']:+.3f} Dice over {whole['seeds']:.0f} seeds"
-    if whole["seeds"] > 1:
-        evidence += f", interval {whole['low']:+.3f} to {whole['high']:+.3f}"
+    evidence = f"{whole['difference']:+.3f} Dice over {_seeds(whole['seeds'])}"
+    if whole["seeds"] < 2:
+        return "undecided", evidence
+    evidence += f", interval {whole['low']:+.3f} to {whole['high']:+.3f}"
     if whole["low"] > 0:
         return "reproduced", evidence
     if whole["high"] < 0 or (sets["difference"] <= 0).all():
@@ -290,6 +292,10 @@ def figures(results: Results) -> dict[str, Callable]:
     }
 
 
+def _seeds(count: float) -> str:
+    return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
+
+
 def describe(results: Results) -> str:
     """One paragraph: preset, data, networks, machine, convention."""
     about, data = results.about, results.about["data"]
@@ -298,6 +304,6 @@ def describe(results: Results) -> str:
     seeds = results.scores.loc[results.scores["objective"] != "teacher", "seed"].nunique()
     return (
         f"Preset {about['preset']}: teacher {recipe['teacher']}, student {recipe['student']}, {recipe['image_size']} px, "
-        f"{data['train']} training and {data['validation']} validation {kind}, {seeds} seeds; the epoch that is best on validation. "
+        f"{data['train']} training and {data['validation']} validation {kind}, {_seeds(seeds)}; the epoch that is best on validation. "
         f"Dice is cut at 0.5; convention {about['convention']}. Run on {' and '.join(about['hardware'])}."
     )

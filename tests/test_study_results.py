@@ -1,0 +1,387 @@
+"""What a study says: its tables against numbers worked out by hand, what may not stand in one table, the ledger, and the plan."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from kdas_core import UserError, plots
+from kdas_core.evaluation import ALL_METRICS, statistics
+from kdas_core.recipe import preset
+from kdas_core.study import Study, costs, read_study
+from kdas_core.study.cells import SCHEMA
+from kdas_core.study.report import (
+    MEAN,
+    against,
+    by_size,
+    detectable,
+    detectable_table,
+    dice_table,
+    last_or_best,
+    ledger,
+    over_seeds,
+    write_report,
+)
+from kdas_core.study.report import costs as cost_table
+from kdas_core.study.results import collect, keep, load
+
+STUDIES = Path(__file__).parent.parent / "book" / "studies"
+SETS = {"Kvasir": 6, "ETIS-LaribPolypDB": 4}
+SHARES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.03, 0.06, 0.12, 0.3])
+BETTER = {"supervised": 0.0, "kdas": 0.05, "released": -0.04, "logit_kd": 0.0}
+
+
+def dice_of(label: str, seed: int) -> np.ndarray:
+    """Ten images: a label's effect, a little of the seed, a little of the image; kdas is better and released worse in each image."""
+    rng = np.random.default_rng([seed, len(label)])
+    return np.round(0.5 + SHARES / 2 + BETTER[label] + 0.01 * seed + rng.uniform(-0.02, 0.02, 10), 4)
+
+
+def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
+    """A finished cell with made-up numbers; ``changes`` go into its metrics.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [(d, str(i)) for d, n in SETS.items() for i in range(n)]
+    images = pd.DataFrame(names, columns=["dataset", "name"]).assign(share=SHARES, dice=dice_of(label, seed))
+    images = images.assign(iou=images["dice"] / 2, dice_last=images["dice"] - 0.01, agreement=0.6)
+    images.to_csv(folder / "per_image.csv", index=False)
+    pd.DataFrame({"epoch": [1, 2], "val_dice": [0.4, 0.5], "val_loss": [1.0, 0.9]}).to_csv(
+        folder / "history.csv", index=False
+    )
+    means = images.groupby("dataset")["dice"].mean()
+    sets = {
+        name: {
+            "n": count,
+            "of": count,
+            "best": dict.fromkeys(ALL_METRICS, means[name]),
+            "last": dict.fromkeys(ALL_METRICS, means[name] - 0.01),
+            "agreement": 0.6,
+        }
+        for name, count in SETS.items()
+    }
+    record = {
+        "schema": SCHEMA,
+        "label": label,
+        "objective": label,
+        "seed": seed,
+        "sets": sets,
+        "convention": "released",
+    }
+    record |= {
+        "recipe": {"teacher": "big", "student": "small", "image_size": 96},
+        "teacher": "a" * 64,
+        "revision": "abc",
+    }
+    record |= {"versions": {}, "hardware": "2 CPU cores, no GPU", "minutes": 2.0 + seed, "epochs": 2, "best_epoch": 2}
+    record |= {"validation_dice": 0.5, "parameters": 3_000_000, "macs": 10**9}
+    record |= {"data": {"name": "d", "synthetic": False, "train": 8, "validation": 2}, **changes}
+    (folder / "metrics.json").write_text(json.dumps(record))
+    return record
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A study of four labels and three seeds, all finished; the teacher has no cell of its own here."""
+    study = Study("made", {label: {} for label in BETTER}, (0, 1, 2))
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "study.yaml").write_text(study.as_yaml())
+    for label in BETTER:
+        for seed in study.seeds:
+            write_cell(tmp_path / "made" / f"{label}-seed{seed}", label, seed)
+    return tmp_path / "made"
+
+
+def by_hand(label: str, name: str) -> np.ndarray:
+    """Mean Dice of a set, a value a seed."""
+    where = slice(0, 6) if name == "Kvasir" else slice(6, 10)
+    return np.array([dice_of(label, seed)[where].mean() for seed in (0, 1, 2)])
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_has_the_mean_and_the_sd_over_seeds(folder):
+    table = dice_table(collect(folder))
+    kvasir, etis = by_hand("kdas", "Kvasir"), by_hand("kdas", "ETIS-LaribPolypDB")
+    row = table.loc["kdas"]
+    assert row["Kvasir (6 of 100)"] == f"{kvasir.mean():.3f} ± {kvasir.std(ddof=1):.3f}"
+    both = (kvasir + etis) / 2
+    assert row[MEAN] == f"{both.mean():.3f} ± {both.std(ddof=1):.3f}"
+    assert list(table.index) == list(BETTER)
+
+
+def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_corrected_together(folder):
+    table = against(collect(folder))
+    means = {label: np.mean([dice_of(label, seed) for seed in (0, 1, 2)], axis=0) for label in BETTER}
+    row = table.loc[("kdas", "Kvasir")]
+    assert row["difference"] == pytest.approx((means["kdas"] - means["supervised"])[:6].mean(), abs=1e-9)
+    assert row["wins"] == 6 and row["low"] > 0
+    assert table.loc[("released", "Kvasir"), "high"] < 0
+    assert row["p"] == pytest.approx(stats.wilcoxon((means["kdas"] - means["supervised"])[:6]).pvalue)
+    np.testing.assert_allclose(table["p_holm"], statistics.holm(table["p"]))
+    assert (
+        len(table) == 6 and (table["p_holm"] >= table["p"]).all() and table["p_holm"].max() > table["p"].max() - 1e-12
+    )
+    with pytest.raises(UserError, match='no finished training called "alone"'):
+        against(collect(folder), base="alone")
+
+
+def test_the_interval_over_seeds_is_that_of_the_paired_t_test(folder):
+    table = over_seeds(collect(folder))
+    a, b = by_hand("kdas", "Kvasir"), by_hand("supervised", "Kvasir")
+    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
+    row = table.loc[("kdas", "Kvasir")]
+    assert [row["low"], row["high"]] == pytest.approx([interval.low, interval.high], abs=1e-9)
+    assert row["difference"] == pytest.approx((a - b).mean(), abs=1e-9)
+    assert row["sd"] == pytest.approx((a - b).std(ddof=1)) and row["seeds"] == 3 and row["same_sign"]
+    assert not table.loc["logit_kd"]["same_sign"].all()
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 8])
+def test_a_difference_of_the_detectable_size_is_found_four_times_in_five(seeds):
+    rng, size = np.random.default_rng(0), detectable(0.02, seeds)
+    p = stats.ttest_1samp(rng.normal(size, 0.02, (4000, seeds)), 0, axis=1).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.025)
+
+
+def test_more_seeds_detect_less_and_one_seed_nothing(folder):
+    table = detectable_table(collect(folder))
+    columns = table.drop(columns="sd of a difference")
+    assert (columns.diff(axis=1).iloc[:, 1:] < 0).all().all()
+    spread = over_seeds(collect(folder)).xs("Kvasir", level="dataset")["sd"]
+    assert table.loc["Kvasir", "sd of a difference"] == pytest.approx(np.sqrt((spread**2).mean()))
+    with pytest.raises(UserError, match="no spread between seeds"):
+        detectable(0.02, 1)
+
+
+def test_epochs_sizes_and_costs(folder):
+    results = collect(folder)
+    assert np.allclose(last_or_best(results), 0.01)
+    table = by_size(results, bins=2)
+    small, large = SHARES <= np.median(SHARES), SHARES > np.median(SHARES)
+    means = np.mean([dice_of("kdas", seed) for seed in (0, 1, 2)], axis=0)
+    assert table.loc["kdas"].tolist() == pytest.approx([means[small].mean(), means[large].mean()])
+    row = cost_table(results).loc["kdas"]
+    assert row["minutes"] == 3.0 and row["parameters (M)"] == 3.0 and row["MACs (G)"] == 1.0
+
+
+# --- what may stand in one table --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"convention": "binary"}, "the convention of kdas-seed1 differs"),
+        ({"teacher": "b" * 64}, "the teacher of kdas-seed1 differs"),
+        (
+            {"data": {"name": "other", "synthetic": False, "train": 8, "validation": 2}},
+            "the data of kdas-seed1 differs",
+        ),
+    ],
+)
+def test_cells_that_were_measured_otherwise_are_refused(folder, changes, words):
+    write_cell(folder / "kdas-seed1", "kdas", 1, **changes)
+    with pytest.raises(UserError, match=words):
+        collect(folder)
+
+
+def test_a_part_of_a_test_set_is_refused_beside_the_whole_one_and_labelled_alone(folder):
+    record = json.loads((folder / "kdas-seed1" / "metrics.json").read_text())
+    record["sets"]["Kvasir"]["n"] = 5
+    (folder / "kdas-seed1" / "metrics.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="the numbers of test images of kdas-seed1 differs"):
+        collect(folder)
+    for metrics in folder.glob("*/metrics.json"):
+        record = json.loads(metrics.read_text())
+        record["sets"]["Kvasir"]["n"] = 5
+        metrics.write_text(json.dumps(record))
+    assert "Kvasir (5 of 100)" in dice_table(collect(folder))
+
+
+def test_other_images_of_the_same_number_are_refused(folder):
+    file = folder / "released-seed2" / "per_image.csv"
+    file.write_text(file.read_text().replace("Kvasir,3,", "Kvasir,33,"))
+    with pytest.raises(UserError, match="images of released are not those of the other cells"):
+        collect(folder)
+
+
+def test_a_record_cut_short_and_a_missing_table_are_named(folder):
+    metrics = folder / "kdas-seed0" / "metrics.json"
+    whole = metrics.read_text()
+    metrics.write_text(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"kdas-seed0/metrics\.json is cut short or damaged"):
+        collect(folder)
+    metrics.write_text(whole)
+    (folder / "kdas-seed0" / "per_image.csv").unlink()
+    with pytest.raises(UserError, match=r"lacks kdas-seed0/per_image\.csv; run the study again"):
+        collect(folder)
+
+
+def test_a_study_without_a_finished_student_says_so(folder):
+    for metrics in folder.glob("*/metrics.json"):
+        metrics.unlink()
+    with pytest.raises(UserError, match="no finished training yet"):
+        collect(folder)
+
+
+def test_a_partial_study_is_called_partial_everywhere(folder, tmp_path):
+    (folder / "kdas-seed2" / "metrics.json").unlink()
+    results = collect(folder)
+    assert results.completeness == "partial: 11 of 12 trainings"
+    assert over_seeds(results).loc[("kdas", "Kvasir"), "seeds"] == 2
+    plots.use_style()
+    write_report(results, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert text.count("partial: 11 of 12 trainings") == 1 + text.count("## ")
+    assert "partial" in (tmp_path / "report" / "dice.tex").read_text()
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_kept_results_are_read_again_and_the_same_results_are_the_same_bytes(folder, tmp_path):
+    files = keep(folder, tmp_path / "kept")
+    before = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in keep(folder, tmp_path / "kept")] == before
+    found, again = collect(folder), load(files[0])
+    assert again.name == "made" and again.about == found.about
+    pd.testing.assert_frame_equal(again.images, found.images, atol=5e-5, check_dtype=False)
+    pd.testing.assert_frame_equal(again.scores, found.scores, atol=1e-6, check_dtype=False)
+    pd.testing.assert_frame_equal(again.curves, found.curves, atol=1e-5, check_dtype=False)
+    for i, file in enumerate(files):
+        file.write_bytes(before[i][: len(before[i]) // 3])
+        with pytest.raises(UserError, match="and its companions cannot be read"):
+            load(files[0]) if i else load(tmp_path / "gone.csv")
+        file.write_bytes(before[i])
+
+
+def test_the_report_has_every_table_in_three_forms_and_every_figure_in_two(folder, tmp_path):
+    plots.use_style()
+    files = write_report(collect(folder), tmp_path / "report")
+    assert all(file.stat().st_size > 50 for file in files)
+    by_stem: dict[str, set] = {}
+    for file in files:
+        by_stem.setdefault(file.stem, set()).add(file.suffix)
+    assert {frozenset(s) for s in by_stem.values()} == {
+        frozenset({".md"}),
+        frozenset({".csv", ".md", ".tex"}),
+        frozenset({".png", ".svg"}),
+    }
+    table = pd.read_csv(tmp_path / "report" / "against_supervised.csv")
+    assert table["difference"].tolist() == pytest.approx(against(collect(folder))["difference"].tolist())
+    drawn = [file for file in files if file.suffix == ".png"]
+    assert len(drawn) == 5 and all(
+        f"({file.name})" in (tmp_path / "report" / "report.md").read_text() for file in drawn
+    )
+
+
+# --- the ledger -------------------------------------------------------------------------------------------------------
+
+
+def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
+    rows = [
+        ("kdas helps", "paper", "kdas", "supervised", "small"),
+        ("released helps", "paper", "released", "supervised", ""),
+        ("logits help", "us", "logit_kd", "supervised", ""),
+        ("another helps", "paper", "attention_only", "supervised", ""),
+        ("0.913 on Kvasir", "paper", "", "", "needs a GPU"),
+    ]
+    pd.DataFrame(rows, columns=["claim", "source", "better", "than", "caveat"]).to_csv(
+        tmp_path / "claims.csv", index=False
+    )
+    table = ledger(collect(folder), tmp_path / "claims.csv")
+    states = table["state"].tolist()
+    assert states[:2] == ["reproduced", "not reproduced"] and states[2] in ("undecided", "not reproduced")
+    assert states[3:] == ["not tested", "not tested"]
+    assert table.loc[3, "evidence"] == "attention_only not trained" and table.loc[4, "caveat"] == "needs a GPU"
+    whole = over_seeds(collect(folder)).loc[("kdas", MEAN)]
+    assert table.loc[0, "evidence"].startswith(
+        f"{whole['difference']:+.3f} Dice over 3 seeds, interval {whole['low']:+.3f}"
+    )
+    with pytest.raises(UserError, match="lacks the column caveat"):
+        (tmp_path / "claims.csv").write_text("claim,source,better,than\n")
+        ledger(collect(folder), tmp_path / "claims.csv")
+
+
+def test_one_seed_decides_nothing(folder, tmp_path):
+    for metrics in folder.glob("*-seed[12]/metrics.json"):
+        metrics.unlink()
+    (tmp_path / "claims.csv").write_text(
+        "claim,source,better,than,caveat\na,paper,kdas,supervised,\nb,paper,released,supervised,\n"
+    )
+    table = ledger(collect(folder), tmp_path / "claims.csv")
+    assert (table["state"] == "undecided").all() and table["evidence"].str.endswith("over 1 seed").all()
+
+
+def test_the_books_own_claims_name_objectives_that_exist(folder):
+    table = ledger(collect(folder), STUDIES.parent / "results" / "claims.csv")
+    assert set(table["state"]) >= {"reproduced", "not reproduced", "not tested"}
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """Steps take as long as we say: a second, with a teacher two."""
+    monkeypatch.setattr(costs, "_seconds_a_step", lambda cell, recipe: 1.0 + (recipe.objective != "supervised"))
+
+
+def test_the_plan_counts_steps_images_and_what_is_finished(timed, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(costs, "find_root", lambda: tmp_path)
+    study = Study("made", {"supervised": {}, "kdas": {}}, (0, 3), settings={"epochs": 4})
+    found = costs.plan(study, folder.parent)
+    smoke = preset("smoke")
+    train, validation, test = found.images
+    assert (train, validation, test) == (smoke.synthetic_images * 5 // 6, smoke.synthetic_images // 6, 5 * 8)
+    cells = found.cells
+    assert cells.loc["kdas-seed3", "steps"] == 4 * train // smoke.batch_size
+    assert cells["state"].to_dict() == {
+        "teacher": "to do",
+        "supervised-seed0": "finished",
+        "kdas-seed0": "finished",
+        "supervised-seed3": "to do",
+        "kdas-seed3": "to do",
+    }
+    beside = (4 * validation + 2 * test) / smoke.batch_size / 3 + 2 * test * costs._SCORING
+    steps = cells.loc["kdas-seed3", "steps"]
+    assert cells.loc["kdas-seed3", "hours here"] == pytest.approx((2 * steps + beside) / 3600)
+    assert cells.loc["supervised-seed3", "hours here"] == pytest.approx((steps + beside) / 3600)
+    assert "3 of 5 cells to do" in str(found) and "an estimate" in str(found)
+    longer = costs.plan(replace(study, settings={"epochs": 8}), tmp_path / "elsewhere")
+    assert longer.cells.loc["kdas-seed0", "steps"] == 2 * steps and (longer.cells["state"] == "to do").all()
+
+
+def test_the_papers_study_can_be_planned_without_data(timed, monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "find_root", lambda: tmp_path)
+    found = costs.plan(read_study(STUDIES / "paper.yaml"), tmp_path / "runs")
+    assert found.images == (1305, 145, 798) and "the full public sets" in str(found)
+    assert found.cells.loc["kdas-seed0", "steps"] == 99 * 82 * 3
+    assert (found.cells["hours A100"] < found.cells["hours T4"]).all() and len(found.cells) == 19
+    # An A100's peak is 19.5 / 8.1 times that of a T4; what the processor does to score images is the same.
+    scoring = 2 * 798 * costs._SCORING / 3600
+    ratio = (found.cells["hours T4"] - scoring) / (found.cells["hours A100"] - scoring)
+    np.testing.assert_allclose(ratio, 19.5 / 8.1)
+
+
+def test_a_step_is_really_timed():
+    study = Study("t", {"kdas": {}}, (0,), settings={"image_size": 32, "batch_size": 2})
+    teacher, cell = study.cells()
+    recipe = study.recipe(cell)
+    seconds = (
+        costs._seconds_a_step(cell, recipe, repeats=1),
+        costs._seconds_a_step(teacher, recipe.for_teacher(), repeats=1),
+    )
+    assert all(0 < s < 60 for s in seconds)
+
+
+@pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_books_studies_can_be_read(file):
+    study = read_study(file)
+    assert study.name == file.stem and "supervised" in study.objectives
+    assert len(study.cells()) == 1 + len(study.objectives) * len(study.seeds)
