@@ -537,6 +537,25 @@ def test_a_thread_that_raises_ends_the_study_instead_of_stopping_it_for_ever(tmp
         list(engines.local([tmp_path / "a", tmp_path / "b"], 1, begun))
 
 
+def test_what_goes_wrong_beside_the_cells_stops_them(study_file, tmp_path, monkeypatch, template):
+    template("wait_until(lambda: label != 'kdas')")
+    study, folder, below = read_study(study_file()), tmp_path / "runs" / "tiny", []
+
+    def full(self, where, outcome):
+        if where.name == "supervised-seed0":
+            until(lambda: "kdas-seed0" in noted(folder, "begun"))
+            below.extend(tree(os.getpid()))
+            raise UserError("the disk is full")
+        end(self, where, outcome)
+
+    end = running._Board.end
+    monkeypatch.setattr(running._Board, "end", full)
+    with pytest.raises(UserError, match="the disk is full") as error:
+        run(study, tmp_path / "runs", processes=2)
+    assert len(below) >= 2 and gone(below, 0.5) and error.tb, "also while the error is being told"
+    assert not (folder / "kdas-seed0" / "failed.txt").exists()
+
+
 def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(12, "Cannot allocate memory")
