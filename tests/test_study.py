@@ -175,7 +175,7 @@ def study_run(*words: object):
         ("settings: [epochs]", r"settings is \['epochs'\]; a mapping of knobs is expected"),
         ("settings: {seed: 1, objective: kdas}", "settings: objective, seed is set by the study itself"),
         ("objectives: {kdas: {teacher_seed: 4}}", "kdas: teacher_seed is set by the study itself"),
-        ("objectives: {kdas: {alpah: 0.5}}", "kdas: there is no knob alpah"),
+        ("objectives: {kdas: {aplha: 0.5}}", "kdas: there is no knob aplha"),
         ("objectives: {kdas: 0.5}", "objectives is a list of names, or label: {objective: name, knob: value}"),
         ("objectives: [supervised, {kdas: {alpha: 0.5}}]", "objectives is a list of names, or label"),
         ("objectives: [kdas, kdas]", "kdas and kdas stand side by side; each label may stand there once"),
@@ -537,6 +537,25 @@ def test_a_thread_that_raises_ends_the_study_instead_of_stopping_it_for_ever(tmp
         list(engines.local([tmp_path / "a", tmp_path / "b"], 1, begun))
 
 
+def test_what_goes_wrong_beside_the_cells_stops_them(study_file, tmp_path, monkeypatch, template):
+    template("wait_until(lambda: label != 'kdas')")
+    study, folder, below = read_study(study_file()), tmp_path / "runs" / "tiny", []
+
+    def full(self, where, outcome):
+        if where.name == "supervised-seed0":
+            until(lambda: "kdas-seed0" in noted(folder, "begun"))
+            below.extend(tree(os.getpid()))
+            raise UserError("the disk is full")
+        end(self, where, outcome)
+
+    end = running._Board.end
+    monkeypatch.setattr(running._Board, "end", full)
+    with pytest.raises(UserError, match="the disk is full") as error:
+        run(study, tmp_path / "runs", processes=2)
+    assert len(below) >= 2 and gone(below, 0.5) and error.tb, "also while the error is being told"
+    assert not (folder / "kdas-seed0" / "failed.txt").exists()
+
+
 def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(12, "Cannot allocate memory")
@@ -833,23 +852,18 @@ def test_a_worker_that_is_killed_costs_no_cell(study_file, tmp_path, template, c
     assert not list(folder.glob("*/failed.txt")) and not under_way(staying)
 
 
-def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(
-    study_file, tmp_path, monkeypatch, capfd, template, cluster
-):
+def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(study_file, tmp_path, template, cluster):
     template(AT_THE_GATE)
-    monkeypatch.setattr(engines, "ANSWER", 3)
     study, folder = read_study(study_file()), tmp_path / "runs" / "tiny"
     worker = cluster.add_worker("--nthreads", 2)
-    study_ = InTheBackground(study, tmp_path / "runs", 0, cluster.address)
-    study_.until_begun(folder, 3)
-    below = under_way(worker)
-    cluster.scheduler.kill()
-    assert study_.ended(30) and isinstance(study_.error, UserError)
-    assert re.fullmatch(
-        "The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.", str(study_.error)
-    )
+    with study_run(tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address) as process:
+        until(lambda: len(noted(folder, "begun")) == 3)
+        below = under_way(worker)
+        cluster.scheduler.kill()
+        _, err = process.communicate(timeout=30)
+    sentence = "kdas: The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.\n"
+    assert re.fullmatch(sentence, err) and process.returncode == 2
     assert gone(below) and len(below) >= 4
-    assert capfd.readouterr().err == "", "nothing but the sentence"
     (tmp_path / "runs" / "gate").touch()
     run(study, tmp_path / "runs", processes=2)
     assert noted(folder, "finished")[0] == "teacher" and len(noted(folder, "finished")) == 3

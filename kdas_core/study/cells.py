@@ -27,7 +27,20 @@ from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.checkpoints import weights_digest
 from kdas_core.notebook import Run
 from kdas_core.runs import latest_checkpoint, revision
-from kdas_core.study import FILES, SCHEMA, read_record
+from kdas_core.study import FILES, SCHEMA, is_finished, read_record
+
+__all__ = [
+    "FILES",
+    "SCHEMA",
+    "Scores",
+    "finish",
+    "is_finished",
+    "network",
+    "per_image",
+    "read_record",
+    "score",
+    "table",
+]
 
 _LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "papermill")
 

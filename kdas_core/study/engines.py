@@ -143,7 +143,8 @@ def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]
 
     A worker takes one cell for each of its threads. Where workers declare a resource ``GPU``, only they get cells, one for each unit
     of it: start one worker for each GPU, with ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is run by
-    another, from its last checkpoint; when the caller stops early, or the scheduler dies, the workers stop their cells as well.
+    another, from its last checkpoint; where none is left, the cells wait for a new one. When the caller stops early, or the scheduler
+    dies, the workers stop their cells as well.
 
     Args:
         begun: called with a cell's folder each time a worker takes it, in a thread.
@@ -197,13 +198,15 @@ def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], Non
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What Dask logs of a lost connection says no more than our sentence."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]  # each has a level of its own
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before):
+            logger.setLevel(level)
 
 
 def _lost(error: BaseException) -> dict[str, Any]:

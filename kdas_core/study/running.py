@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -66,9 +66,7 @@ def run(study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", 
             teacher, *others = study.cells()
             for cells in ([teacher], others):
                 todo = [folder / cell.name for cell in cells if board.states[cell.name] == "waiting"]
-                engine = engines.on_dask(todo, dask, board.begin) if dask else _local(todo, processes, board)
-                for where, outcome in engine if todo else ():
-                    board.end(where, outcome)
+                _run(todo, processes, dask, board)
                 if teacher.name in board.failed():
                     raise UserError(f"The teacher failed ({board.error(teacher.name)}); mend that, and add --retry.")
     if failed := board.failed():
@@ -79,8 +77,16 @@ def run(study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", 
     return folder
 
 
-def _local(todo: list[Path], processes: int, board: _Board) -> Iterator[engines.Outcome]:
-    return engines.local(todo, processes or engines.default_processes(), board.begin)
+def _run(todo: list[Path], processes: int, dask: str, board: _Board) -> None:
+    if not todo:
+        return
+    if dask:
+        engine = engines.on_dask(todo, dask, board.begin)
+    else:
+        engine = engines.local(todo, processes or engines.default_processes(), board.begin)
+    with closing(engine):  # whatever happens here, the cells that are under way are stopped at once
+        for where, outcome in engine:
+            board.end(where, outcome)
 
 
 def prepare(study: Study, folder: Path) -> None:
