@@ -63,15 +63,13 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     """
     labels = list(dict.fromkeys(images.index.get_level_values(0)))
     sets = list(dict.fromkeys(images.index.get_level_values(1)))
-    figure, axes = plt.subplots(
-        1,
-        len(labels),
-        figsize=(max(7.0, 1.6 * len(labels)), 0.9 + 0.36 * len(sets)),
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    for axis, label in zip(axes[0], labels):
+    across = min(5, len(labels))
+    down = -(-len(labels) // across)
+    size = max(7.0, 1.6 * across), (0.9 + 0.36 * len(sets)) * down
+    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharex=True, sharey=True)
+    for axis in axes.flat[len(labels) :]:
+        axis.axis("off")
+    for axis, label in zip(axes.flat, labels):
         axis.axvline(0, color="#444444", lw=1)
         for y, name in enumerate(sets):
             row, spread = images.loc[(label, name)], seeds.loc[(label, name)]
