@@ -312,7 +312,7 @@ def study_run(
     file: StudyFile,
     runs_dir: Annotated[Path, typer.Option(help="The study's folder is made in here.")] = Path("runs"),
     data_root: Annotated[str, typer.Option(help="Folder in PraNet's layout, instead of the study's.")] = "",
-    processes: Annotated[int, typer.Option(help="Cells at once; 0: one a GPU, or one for two processors.")] = 0,
+    processes: Annotated[int, typer.Option(min=0, help="Cells at once; 0: one a GPU, or one for two processors.")] = 0,
     dask: Annotated[str, typer.Option(help="Send the cells to the Dask scheduler at this address.")] = "",
     retry: Annotated[bool, typer.Option("--retry", help="Run cells again that failed.")] = False,
 ) -> None:

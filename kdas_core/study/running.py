@@ -123,8 +123,7 @@ def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
     for cell in study.cells():
         if is_finished(folder / cell.name) and (name := read_record(folder / cell.name)["data"]["name"]) != root.name:
             raise UserError(
-                f"{folder / cell.name} was trained on {name}, and the images are now those of {root}; give the study another name, "
-                "or name the former folder with --data-root."
+                f"{folder / cell.name} was trained on {name}, and the images are now those of {root}; give the study another name."
             )
 
 
@@ -139,13 +138,17 @@ def _with_earlier(study: Study, folder: Path) -> Study:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock")
     try:
-        with FileLock(folder / ".lock", blocking=False):
-            yield
+        lock.acquire(blocking=False)
     except Timeout:
         raise UserError(f"Another run of this study is under way in {folder}; wait for it, or stop it.") from None
-    except PermissionError as error:
+    except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager
