@@ -156,7 +156,7 @@ def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_wha
     done = run_cli(small_book)
     kept = small_book / "_build" / "executed" / "02_second.ipynb"
     assert done.returncode != 0
-    assert "Chapter 02_second failed in code cell 3 of 4 (which begins: answer = 41): ValueError: not 42" in done.stderr
+    assert "02_second failed in code cell 3 of 4 (which begins: answer = 41): ValueError: not 42" in done.stderr
     assert str(kept) in done.stderr
     assert printed(kept).startswith("so far")
     assert not (small_book / "_build" / "executed" / "03_third.ipynb").exists()
