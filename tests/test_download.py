@@ -191,7 +191,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(web, sets, tmp_path, stop
     web.files["/train.zip"].steps = [("stall", 200_000)]
     command = [sys.executable, "-m", "kdas_core.cli", "data", "get", "train", "--yes", "--manifest", sets, "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120  # a busy machine needs long to load its packages, and is not to be stopped in that
+    deadline = time.monotonic() + 120  # a busy machine needs long to load its packages
     while not any(p.stat().st_size > 100_000 for p in out.rglob("*.part")):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.05)
