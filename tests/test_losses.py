@@ -14,7 +14,9 @@ from kdas_core.attention import attention_distribution, attention_weights, self_
 from kdas_core.losses import (
     OBJECTIVES,
     attention_supervision,
+    attention_transfer,
     bernoulli_distillation,
+    channel_wise_distillation,
     objective,
     structure_loss,
     symmetric_guiding,
@@ -229,6 +231,52 @@ def test_logit_distillation_equals_the_sum_over_two_classes():
     two = [torch.log_softmax(torch.cat([x / tau, torch.zeros_like(x)], dim=1), dim=1) for x in (s, t)]
     expected = tau**2 * F.kl_div(two[0], two[1], log_target=True, reduction="none").sum(1).mean()
     torch.testing.assert_close(bernoulli_distillation(s, t, tau), expected)
+
+
+def test_attention_supervision_is_channel_wise_distillation_of_the_attended_maps():
+    student, teacher, _ = random_maps(size=16)
+    attended = [self_attention(P[0])[:, None] for P in (student, teacher)]
+    torch.testing.assert_close(
+        channel_wise_distillation(*attended, temperature=3.0), attention_supervision(student[0], teacher[0], 3.0)
+    )
+
+
+def test_channel_wise_distillation_counts_every_channel_alike_and_forgets_constants():
+    a, b = random_maps(size=8)[0], random_maps(size=8, seed=1)[0]
+    of_each = [channel_wise_distillation(s, t) for s, t in zip(a, b)]
+    together = channel_wise_distillation(torch.cat(a, dim=1), torch.cat(b, dim=1))
+    torch.testing.assert_close(together, sum(of_each) / 2)
+    torch.testing.assert_close(channel_wise_distillation(a[0] + 5, b[0]), of_each[0])
+    assert abs(bernoulli_distillation(a[0] + 5, b[0]) - bernoulli_distillation(a[0], b[0])) > 0.1
+
+
+def test_attention_transfer_is_two_minus_twice_the_cosine_and_forgets_sign_and_size():
+    student, teacher, _ = random_maps(size=8)
+    s, t = student[0], teacher[0]
+    cosine = F.cosine_similarity(s.square().flatten(1), t.square().flatten(1), dim=1)
+    torch.testing.assert_close(attention_transfer(s, t), (2 - 2 * cosine).mean())
+    torch.testing.assert_close(attention_transfer(-4 * s, t), attention_transfer(s, t))
+    assert attention_transfer(torch.cat([s, s], dim=1), t).item() == pytest.approx(attention_transfer(s, t).item())
+    apart = torch.zeros(2, 1, 1, 1, 4).float()
+    apart[0, ..., 0], apart[1, ..., 3] = 5, -2
+    assert attention_transfer(*apart).item() == pytest.approx(2)
+
+
+@pytest.mark.parametrize("loss", [attention_transfer, bernoulli_distillation, channel_wise_distillation])
+def test_rivals_refuse_maps_of_two_sizes(loss):
+    with pytest.raises(ValueError, match=r"\(1, 1, 4, 4\) and teacher \(1, 1, 4, 8\)"):
+        loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 8))
+
+
+def test_weights_of_the_rivals_multiply_their_own_terms_only():
+    student, teacher, mask = random_maps()
+    for name, kind in (("channel_wise_kd", "channel"), ("attention_transfer", "transfer")):
+        terms = objective(name, alpha=0.2, attention_weight=7.0)(student, teacher, mask)
+        structure = terms["structure_1"] + terms["structure_2"]
+        expected = 0.8 * structure + 0.2 * 7 * (terms[f"{kind}_1"] + terms[f"{kind}_2"])
+        torch.testing.assert_close(terms["total"], expected)
+    with pytest.raises(UserError, match="no knob temperature"):
+        objective("attention_transfer", temperature=2.0)
 
 
 def test_unknown_objective_knob_or_missing_teacher_are_told_in_a_sentence():

@@ -1,7 +1,9 @@
 """Losses: one short file each, pure functions of logit maps; :mod:`~kdas_core.losses.objectives` adds them up (chapter 5)."""
 
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
-from kdas_core.losses.baselines import bernoulli_distillation
+from kdas_core.losses.attention_transfer import attention_transfer
+from kdas_core.losses.bernoulli_distillation import bernoulli_distillation
+from kdas_core.losses.channel_wise_distillation import channel_wise_distillation
 from kdas_core.losses.objectives import OBJECTIVES, knobs_of, objective
 from kdas_core.losses.structure import structure_loss
 from kdas_core.losses.symmetric_guiding import symmetric_guiding
@@ -9,7 +11,9 @@ from kdas_core.losses.symmetric_guiding import symmetric_guiding
 __all__ = [
     "OBJECTIVES",
     "attention_supervision",
+    "attention_transfer",
     "bernoulli_distillation",
+    "channel_wise_distillation",
     "knobs_of",
     "objective",
     "released_attention_term",

@@ -4,15 +4,19 @@
     St(·)      structure loss against the mask
     AS(·,·)    attention supervision, with its τ² inside
     SG(·,·)    symmetrical guiding
+    KD, CW, AT the rivals: logit distillation per pixel, channel-wise distillation, attention transfer
 
-    supervised       St(S₁) + St(S₂)
-    logit_kd         (1−α)·[St(S₁) + St(S₂)] + α·[KD(S₁,T₁) + KD(S₂,T₂)]
-    attention_only   (1−α)·[St(S₁) + St(S₂)] + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
-    symmetric_only   (1−α)·[St(S₁) + St(S₂)] + α·g·SG(S₂,T₂)
-    kdas             (1−α)·[St(S₁) + St(S₂)] + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}      (the paper's figure)
-    released         (1−α)·[St(S₁) + St(S₂)] + α·{R₁ + R₂ + SG(S₁,T₁)}                          (the released program)
+    supervised         St(S₁) + St(S₂)
+    attention_only     (1−α)·[St(S₁) + St(S₂)] + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
+    symmetric_only     (1−α)·[St(S₁) + St(S₂)] + α·g·SG(S₂,T₂)
+    kdas               (1−α)·[St(S₁) + St(S₂)] + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}      (the paper's figure)
+    released           (1−α)·[St(S₁) + St(S₂)] + α·{R₁ + R₂ + SG(S₁,T₁)}                          (the released program)
+    logit_kd           (1−α)·[St(S₁) + St(S₂)] + α·[KD(S₁,T₁) + KD(S₂,T₂)]
+    channel_wise_kd    (1−α)·[St(S₁) + St(S₂)] + α·a·[CW(S₁,T₁) + CW(S₂,T₂)]
+    attention_transfer (1−α)·[St(S₁) + St(S₂)] + α·a·[AT(S₁,T₁) + AT(S₂,T₂)]
 
-R_k is the released attention term, whose gradient is zero.
+R_k is the released attention term, whose gradient is zero. All rivals see what KDAS sees, the two logit maps, and nothing of the
+networks' insides.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ from torch import Tensor
 
 from kdas_core import UserError
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
-from kdas_core.losses.baselines import bernoulli_distillation
+from kdas_core.losses.attention_transfer import attention_transfer as transfer
+from kdas_core.losses.bernoulli_distillation import bernoulli_distillation
+from kdas_core.losses.channel_wise_distillation import channel_wise_distillation
 from kdas_core.losses.structure import structure_loss
 from kdas_core.losses.symmetric_guiding import symmetric_guiding
 
@@ -37,9 +43,15 @@ def _structure(student: Maps, mask: Tensor, weighted_bce: bool) -> Terms:
     return {f"structure_{k}": structure_loss(s, mask, weighted_bce) for k, s in enumerate(student, start=1)}
 
 
-def _attention(student: Maps, teacher: Maps, temperature: float) -> Terms:
-    pairs = enumerate(zip(student, teacher), start=1)
-    return {f"attention_{k}": attention_supervision(s, t, temperature) for k, (s, t) in pairs}
+def _pairs(kind: str, loss: Callable[..., Tensor], student: Maps, teacher: Maps, *knobs: float | bool) -> Terms:
+    """A loss on the first pair of maps and on the second, by name."""
+    return {f"{kind}_{k}": loss(s, t, *knobs) for k, (s, t) in enumerate(zip(student, teacher), start=1)}
+
+
+def _rival(structure: Terms, distilled: Terms, alpha: float, weight: float = 1.0) -> Terms:
+    """A sum of one kind of distillation: all terms, and ``total = (1−α)·structure + α·weight·distilled``."""
+    total = (1 - alpha) * sum(structure.values()) + alpha * weight * sum(distilled.values())
+    return structure | distilled | {"total": total}
 
 
 def supervised(student: Maps, teacher: Maps | None, mask: Tensor, *, weighted_bce: bool = False) -> Terms:
@@ -52,11 +64,31 @@ def logit_kd(
     student: Maps, teacher: Maps, mask: Tensor, *, temperature=2.0, alpha=0.3, weighted_bce: bool = False
 ) -> Terms:
     """Hinton's distillation per pixel, on both maps."""
-    terms = _structure(student, mask, weighted_bce)
-    supervision = terms["structure_1"] + terms["structure_2"]
-    for k, (s, t) in enumerate(zip(student, teacher), start=1):
-        terms[f"logit_{k}"] = bernoulli_distillation(s, t, temperature)
-    return terms | {"total": (1 - alpha) * supervision + alpha * (terms["logit_1"] + terms["logit_2"])}
+    distilled = _pairs("logit", bernoulli_distillation, student, teacher, temperature)
+    return _rival(_structure(student, mask, weighted_bce), distilled, alpha)
+
+
+def channel_wise_kd(
+    student: Maps,
+    teacher: Maps,
+    mask: Tensor,
+    *,
+    temperature=2.0,
+    alpha=0.3,
+    attention_weight=1.0,
+    weighted_bce: bool = False,
+) -> Terms:
+    """Channel-wise distillation on both maps: attention supervision without the attention."""
+    distilled = _pairs("channel", channel_wise_distillation, student, teacher, temperature)
+    return _rival(_structure(student, mask, weighted_bce), distilled, alpha, attention_weight)
+
+
+def attention_transfer(
+    student: Maps, teacher: Maps, mask: Tensor, *, alpha=0.3, attention_weight=1.0, weighted_bce: bool = False
+) -> Terms:
+    """Attention transfer on both maps. Its terms are at most 2 each, so ``attention_weight`` may have to be large."""
+    distilled = _pairs("transfer", transfer, student, teacher)
+    return _rival(_structure(student, mask, weighted_bce), distilled, alpha, attention_weight)
 
 
 def kdas(
@@ -78,7 +110,7 @@ def kdas(
     supervision = terms["structure_1"] + terms["structure_2"]
     distillation = torch.zeros((), device=mask.device)
     if attention_weight:
-        terms |= _attention(student, teacher, temperature)
+        terms |= _pairs("attention", attention_supervision, student, teacher, temperature)
         distillation = distillation + attention_weight * (terms["attention_1"] + terms["attention_2"])
     if guiding_weight:
         terms["symmetric"] = symmetric_guiding(student[1], teacher[1])
@@ -102,13 +134,10 @@ def released(
     ``positive_targets_only=False`` the inert terms and the total are NaN, as the released program prints on current PyTorch; the
     gradients do not change.
     """
-    terms = _structure(student, mask, weighted_bce)
-    supervision = terms["structure_1"] + terms["structure_2"]
-    for k, (s, t) in enumerate(zip(student, teacher), start=1):
-        terms[f"attention_{k}_inert"] = released_attention_term(s, t, temperature, positive_targets_only)
-    terms["symmetric"] = symmetric_guiding(student[0], teacher[0])
-    distillation = terms["attention_1_inert"] + terms["attention_2_inert"] + terms["symmetric"]
-    return terms | {"total": (1 - alpha) * supervision + alpha * distillation}
+    distilled = _pairs("attention", released_attention_term, student, teacher, temperature, positive_targets_only)
+    distilled = {f"{name}_inert": value for name, value in distilled.items()}
+    distilled["symmetric"] = symmetric_guiding(student[0], teacher[0])
+    return _rival(_structure(student, mask, weighted_bce), distilled, alpha)
 
 
 OBJECTIVES: dict[str, Callable[..., Terms]] = {
@@ -118,6 +147,8 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "symmetric_only": partial(kdas, attention_weight=0.0),
     "kdas": kdas,
     "released": released,
+    "channel_wise_kd": channel_wise_kd,
+    "attention_transfer": attention_transfer,
 }
 
 

@@ -34,6 +34,8 @@ COLOUR_OF = {
     "symmetric_only": GREEN,
     "kdas": ORANGE,
     "released": RED,
+    "channel_wise_kd": "#8C6D1F",
+    "attention_transfer": "#1B3A57",
 }
 STYLE = {
     "figure.dpi": 110,

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdas_core.plots.basics import BLUE, GREEN, PURPLE, RED, SKY, as_map, outlined
+from kdas_core.plots.basics import BLUE, COLOUR_OF, GREEN, PURPLE, RED, SKY, as_map, outlined
 
 
 def numbers(maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: float = 2.9) -> Figure:
@@ -143,7 +143,14 @@ def divergence_against_dice(dice: Sequence[float], divergences: Mapping[str, Seq
     return figure
 
 
-COLOUR_OF_TERM = {"structure": BLUE, "logit": SKY, "attention": PURPLE, "symmetric": GREEN}
+COLOUR_OF_TERM = {
+    "structure": BLUE,
+    "logit": SKY,
+    "attention": PURPLE,
+    "symmetric": GREEN,
+    "channel": COLOUR_OF["channel_wise_kd"],
+    "transfer": COLOUR_OF["attention_transfer"],
+}
 
 
 def panels(

@@ -1,4 +1,4 @@
-"""What KDAS has to beat: plain logit distillation."""
+"""Logit distillation: the student's coin at each pixel follows the teacher's. What KDAS has to beat."""
 
 from __future__ import annotations
 
