@@ -27,6 +27,7 @@ from kdas_core.recipe import PRESETS, Recipe
 from kdas_core.recipe import preset as recipe_of
 from kdas_core.runs import load_history
 from kdas_core.training import fit
+from kdas_core.watching import Glimpses, read_glimpses
 
 
 def find_root() -> Path:
@@ -46,6 +47,8 @@ class Run:
     data: PolypData
     runs_dir: Path
     root: Path
+
+    GLIMPSES = 3  # validation images that are kept in the course of a training
 
     @property
     def device(self) -> torch.device:
@@ -75,13 +78,30 @@ class Run:
             watch: called after every step and epoch of this training, e.g. ``watching.LivePlot()``.
             knobs: knobs of the recipe that differ from the preset.
         """
+        if what == "teacher" and self.released_teacher:
+            return None
+        glimpses = Glimpses(self.batch(self.GLIMPSES)["image"])
+
+        def look(run: Any) -> None:
+            glimpses(run)
+            if watch:
+                watch(run)
+
         if what == "teacher":
-            if self.released_teacher:
-                return None
-            return fit(self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=watch)
+            return fit(self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=look)
         recipe = replace(self.recipe, objective=what, **knobs)
         teacher = None if what == "supervised" else self.teacher()
-        return fit(recipe, self.data, self.runs_dir, teacher=teacher, watch=watch)
+        return fit(recipe, self.data, self.runs_dir, teacher=teacher, watch=look)
+
+    def glimpses(self, what: str, **knobs: Any) -> dict[int, Tensor]:
+        """Logit maps of the first validation images in the course of a training: epoch → (2, 3, 1, S, S), P1 and P2.
+
+        At most twelve epochs, the last one among them. A network that was not trained by a chapter has none: the dictionary is
+        empty.
+        """
+        folder = self.folder(what, **knobs)
+        kept = read_glimpses(folder) if folder else {}
+        return {epoch: torch.from_numpy(maps).float().to(self.device) for epoch, maps in kept.items()}
 
     def history(self, what: str, **knobs: Any) -> pd.DataFrame:
         """The epochs of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from kdas_core import UserError
 from kdas_core.plots import curves
+from kdas_core.runs import write_whole
 
 if TYPE_CHECKING:
     from kdas_core.training import Run
@@ -70,3 +77,43 @@ class TensorBoard:
     def _add(self, kind: str, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._writer.add_scalar(f"{kind}/{name}", value, self._taken)
+
+
+class Glimpses:
+    """A few images as the network sees them in the course of its training: ``glimpses.npz`` in the run's folder.
+
+    Args:
+        images: (B, 3, S, S), normalised; three or four are enough.
+        at_most: epochs to keep, evenly spaced, the last one among them.
+    """
+
+    FILE = "glimpses.npz"
+
+    def __init__(self, images: Tensor, at_most: int = 12):
+        self.images, self.at_most = images, at_most
+
+    def __call__(self, run: Run) -> None:
+        epoch, epochs = len(run.history), run.recipe.epochs
+        wanted = {math.ceil(epochs * (i + 1) / self.at_most) for i in range(self.at_most)}
+        if run.sums or epoch not in wanted:  # sums: in the midst of the next epoch
+            return
+        kept = {number: maps for number, maps in read_glimpses(run.folder).items() if number < epoch}
+        kept[epoch] = self._maps(run)
+        content = io.BytesIO()
+        np.savez_compressed(content, **{str(number): maps for number, maps in kept.items()})
+        write_whole(run.folder / self.FILE, content.getvalue())
+
+    @torch.no_grad()
+    def _maps(self, run: Run) -> np.ndarray:
+        device = next(run.kept.parameters()).device
+        maps = torch.stack(run.kept.eval()(self.images.to(device)))
+        return maps.half().cpu().numpy()
+
+
+def read_glimpses(folder: str | Path) -> dict[int, np.ndarray]:
+    """What :class:`Glimpses` kept: epoch → logit maps, float16 (2, B, 1, S, S), P1 and P2; empty where nothing was kept."""
+    file = Path(folder) / Glimpses.FILE
+    if not file.is_file():
+        return {}
+    with np.load(file, allow_pickle=False) as content:
+        return {int(epoch): content[epoch] for epoch in sorted(content.files, key=int)}

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from kdas_core import training
-from kdas_core.data.polyps import load_data
+from kdas_core.data.polyps import PolypDataset, load_data
+from kdas_core.models import build
 from kdas_core.recipe import preset
 from kdas_core.runs import load_history
 from kdas_core.training import fit
-from kdas_core.watching import LivePlot, TensorBoard
+from kdas_core.watching import Glimpses, LivePlot, TensorBoard, read_glimpses
 
 KNOBS = {"image_size": 32, "batch_size": 4, "epochs": 3, "train_images": None, "objective": "supervised"}
 
@@ -87,3 +89,34 @@ def test_the_bar_says_what_is_left_of_the_training(tmp_path, data, monkeypatch):
     fit(replace(preset("smoke", **KNOBS), epochs=2), data, tmp_path)
     assert [set(values) for values in said] == [{"structure_1", "structure_2", "total", "training"}] * 4
     assert [values["training"] for values in said] == ["…", "0:00:20 left", "0:00:10 left", "0:00:00 left"]
+
+
+def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_interruption(tmp_path, data, monkeypatch):
+    images = torch.stack([item["image"] for item in PolypDataset(data.validation, 32)])
+    recipe, checkpoint = preset("smoke", **KNOBS), training.Run.checkpoint
+
+    def power_cut(self):
+        checkpoint(self)
+        if self.epoch == 2:
+            raise ConnectionError
+
+    whole = fit(recipe, data, tmp_path / "whole", watch=Glimpses(images))
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(training.Run, "checkpoint", power_cut)
+        fit(recipe, data, tmp_path / "cut", watch=Glimpses(images))
+    cut = fit(recipe, data, tmp_path / "cut", watch=Glimpses(images))
+    kept, resumed = read_glimpses(whole), read_glimpses(cut)
+    assert list(kept) == [1, 2, 3]
+    assert list(resumed) == [1, 3], "the moment after epoch 2 was lost, and nothing else is given out for it"
+    assert all((resumed[epoch] == kept[epoch]).all() for epoch in resumed)
+    best = int(load_history(whole)["val_dice"].idxmax()) + 1
+    with torch.inference_mode():
+        p1, p2 = build("student", weights=whole / "best.safetensors").eval()(images)
+    torch.testing.assert_close(torch.from_numpy(kept[best]).float(), torch.stack([p1, p2]), atol=0.01, rtol=0.001)
+
+
+def test_of_a_long_training_a_few_glimpses_are_kept_and_the_last(tmp_path, data):
+    images = torch.zeros(1, 3, 32, 32)
+    folder = fit(replace(preset("smoke", **KNOBS), epochs=5), data, tmp_path, watch=Glimpses(images, at_most=2))
+    assert list(read_glimpses(folder)) == [3, 5]
+    assert read_glimpses(tmp_path) == {}
