@@ -64,8 +64,9 @@ def logit_kd(
     student: Maps, teacher: Maps, mask: Tensor, *, temperature=2.0, alpha=0.3, weighted_bce: bool = False
 ) -> Terms:
     """Hinton's distillation per pixel, on both maps."""
+    structure = _structure(student, mask, weighted_bce)
     distilled = _pairs("logit", bernoulli_distillation, student, teacher, temperature)
-    return _rival(_structure(student, mask, weighted_bce), distilled, alpha)
+    return _rival(structure, distilled, alpha)
 
 
 def channel_wise_kd(
@@ -79,16 +80,18 @@ def channel_wise_kd(
     weighted_bce: bool = False,
 ) -> Terms:
     """Channel-wise distillation on both maps: attention supervision without the attention."""
+    structure = _structure(student, mask, weighted_bce)
     distilled = _pairs("channel", channel_wise_distillation, student, teacher, temperature)
-    return _rival(_structure(student, mask, weighted_bce), distilled, alpha, attention_weight)
+    return _rival(structure, distilled, alpha, attention_weight)
 
 
 def attention_transfer(
     student: Maps, teacher: Maps, mask: Tensor, *, alpha=0.3, attention_weight=1.0, weighted_bce: bool = False
 ) -> Terms:
     """Attention transfer on both maps. Its terms are at most 2 each, so ``attention_weight`` may have to be large."""
+    structure = _structure(student, mask, weighted_bce)
     distilled = _pairs("transfer", transfer, student, teacher)
-    return _rival(_structure(student, mask, weighted_bce), distilled, alpha, attention_weight)
+    return _rival(structure, distilled, alpha, attention_weight)
 
 
 def kdas(
@@ -134,10 +137,11 @@ def released(
     ``positive_targets_only=False`` the inert terms and the total are NaN, as the released program prints on current PyTorch; the
     gradients do not change.
     """
+    structure = _structure(student, mask, weighted_bce)
     distilled = _pairs("attention", released_attention_term, student, teacher, temperature, positive_targets_only)
     distilled = {f"{name}_inert": value for name, value in distilled.items()}
     distilled["symmetric"] = symmetric_guiding(student[0], teacher[0])
-    return _rival(_structure(student, mask, weighted_bce), distilled, alpha)
+    return _rival(structure, distilled, alpha)
 
 
 OBJECTIVES: dict[str, Callable[..., Terms]] = {

@@ -1,5 +1,6 @@
 """The figures of the book, one room for each part of it; ``basics`` holds the style and what every chapter draws with."""
 
+from kdas_core.plots.audit import one_logged_run, training_log
 from kdas_core.plots.basics import (
     BLUE,
     COLOUR_OF,
@@ -127,6 +128,7 @@ __all__ = [
     "looking",
     "map_table",
     "numbers",
+    "one_logged_run",
     "optimism",
     "outlined",
     "paired_differences",
@@ -153,6 +155,7 @@ __all__ = [
     "term_norms",
     "terms_and_dice",
     "through_cells",
+    "training_log",
     "trivial_predictors",
     "twins",
     "use_style",
