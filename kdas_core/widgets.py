@@ -15,7 +15,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 
-def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence[Any]) -> Any:
+def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices: Sequence[Any]) -> Any:
     """Let the reader change the arguments of a figure.
 
     With a kernel and a person in front of it: one ipywidgets slider per argument, and the figure is drawn anew. On the static
@@ -24,9 +24,10 @@ def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence[Any]) -> 
     Args:
         draw: takes one value of each choice by name and returns a matplotlib figure.
         alt: what the picture shows, for readers who cannot see it.
+        caption: a sentence below the picture, in plain text: what to do with the sliders and what to see.
         choices: for each argument the values to step through; the product is drawn, so keep it under about 30 pictures.
 
-    >>> explore(lambda t: plt.figure(), alt="nothing", t=[1, 2])  # doctest: +SKIP
+    >>> explore(lambda t: plt.figure(), alt="nothing", caption="Move t.", t=[1, 2])  # doctest: +SKIP
     """
     if not os.environ.get("KDAS_BATCH"):
         import ipywidgets
@@ -36,11 +37,13 @@ def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence[Any]) -> 
             plt.show()
 
         sliders = {name: ipywidgets.SelectionSlider(options=list(values)) for name, values in choices.items()}
-        return ipywidgets.interactive(show, **sliders)
-    return HTML(_static(draw, alt, choices))
+        box = ipywidgets.interactive(show, **sliders)
+        box.children += (ipywidgets.HTML(html.escape(caption)),)
+        return box
+    return HTML(_static(draw, alt, caption, choices))
 
 
-def _static(draw: Callable[..., Figure], alt: str, choices: dict[str, Sequence[Any]]) -> str:
+def _static(draw: Callable[..., Figure], alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
     frames = [_png(draw(**dict(zip(choices, values)))) for values in itertools.product(*choices.values())]
     sliders = []
@@ -54,7 +57,8 @@ def _static(draw: Callable[..., Figure], alt: str, choices: dict[str, Sequence[A
         f'<img src="data:image/png;base64,{frame}" alt="{html.escape(alt)}" {"" if i == 0 else "hidden"}>'
         for i, frame in enumerate(frames)
     )
-    return f'<div class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div></div>'
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return f'<figure class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div>{below}</figure>'
 
 
 # Mixed radix: the picture's number is read off the sliders from left to right.

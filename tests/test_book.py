@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -211,17 +212,84 @@ def test_a_broken_reference_fails_the_build_and_fails_it_again_over_the_old_doct
             book.build(root=small_site, run=run)
 
 
-# --- what every chapter promises --------------------------------------------------------------------------------------
+# --- what every chapter promises: CONTRIBUTING.md, "A chapter", in its order ---------------------------------------------
 
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 
 
+def cells(chapter: Path) -> list[nbformat.NotebookNode]:
+    return nbformat.read(chapter, as_version=4).cells
+
+
 def code_cells(chapter: Path) -> list[nbformat.NotebookNode]:
-    return [cell for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "code"]
+    return [cell for cell in cells(chapter) if cell.cell_type == "code"]
+
+
+def text_of(chapter: Path) -> str:
+    return "\n\n".join(cell.source for cell in cells(chapter) if cell.cell_type == "markdown")
+
+
+def section(chapter: Path, title: str) -> tuple[str, list[nbformat.NotebookNode]]:
+    """The prose and the code cells between this heading and the next of its level."""
+    inside, prose, code = False, [], []
+    for cell in cells(chapter):
+        if cell.cell_type == "code":
+            code += [cell] if inside else []
+            continue
+        for part in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
+            inside = part.strip().startswith(f"## {title}") or (inside and not part.startswith("## "))
+            prose += [part] if inside else []
+    return "\n\n".join(prose), code
+
+
+def calls(source: str) -> list[ast.Call]:
+    """The calls that a cell makes itself; what stands in its functions is called elsewhere."""
+    found, todo = [], [ast.parse(source)]
+    while todo:
+        node = todo.pop()
+        found += [node] if isinstance(node, ast.Call) else []
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Lambda)):
+            todo += ast.iter_child_nodes(node)
+    return found
+
+
+def name_of(call: ast.Call) -> str:
+    return ast.unparse(call.func)
+
+
+def draws(cell: nbformat.NotebookNode) -> bool:
+    """Whether a cell shows a picture: it says so, calls matplotlib, or a function of ours that returns a figure."""
+    names = [name_of(call) for call in calls(cell.source)]
+    ours = (getattr(plots, name.removeprefix("plots."), None) for name in names if name.startswith("plots."))
+    drawn = any("Figure" in str(getattr(f, "__annotations__", {}).get("return")) for f in ours)
+    return drawn or any(name.startswith("plt.") for name in names) or "image" in cell.metadata.get("mystnb", {})
+
+
+def solution_code(chapter: Path) -> list[tuple[str, str]]:
+    """(label, code) for each block of Python in the chapter's solutions, from top to bottom."""
+    solutions = re.findall(r"^(`{3,})\{solution\} (\S+)\n(.*?)^\1$", text_of(chapter), flags=re.MULTILINE | re.DOTALL)
+    blocks = [
+        (label, re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)) for _, label, text in solutions
+    ]
+    return [(label, code) for label, found in blocks for code in found]
+
+
+def captions(chapter: Path) -> dict[str, dict]:
+    """By cell id: what the metadata of each cell that draws say, the strip that opens a chapter left out."""
+    drawn = [cell for cell in code_cells(chapter) if draws(cell) and "plots.story(" not in cell.source]
+    return {cell.id: cell.metadata.get("mystnb", {}).get("figure", {}) for cell in drawn}
 
 
 @each_chapter
-def test_a_chapter_opens_with_the_same_parameters_and_begin(chapter):
+def test_a_chapter_opens_with_three_things_to_learn_what_it_needs_and_what_it_costs(chapter):
+    first, *others = cells(chapter)
+    assert re.match(rf"# {int(chapter.stem[:2])}\. \S", first.source)
+    assert re.search(r"\*\*You will learn\*\*\n(- .+\n){3}\n\*\*You need\*\* ", first.source)
+    assert f'run.times("{chapter.stem}")' in code_cells(chapter)[2].source
+
+
+@each_chapter
+def test_a_chapter_begins_with_the_same_parameters_and_begin(chapter):
     first, second = code_cells(chapter)[:2]
     assert "parameters" in first.metadata.get("tags", [])
     values: dict = {}
@@ -232,40 +300,91 @@ def test_a_chapter_opens_with_the_same_parameters_and_begin(chapter):
 
 
 @each_chapter
-def test_a_chapter_is_stored_without_outputs(chapter):
-    cells = code_cells(chapter)
-    assert [i for i, cell in enumerate(cells, 1) if cell.outputs or cell.execution_count] == []
+def test_a_chapter_is_stored_without_outputs_and_its_cells_have_names_of_their_own(chapter):
+    assert [cell.id for cell in code_cells(chapter) if cell.outputs or cell.execution_count] == []
+    names = [cell.id for cell in cells(chapter)]
+    assert [name for name in names if names.count(name) > 1] == []
 
 
 @each_chapter
 def test_no_code_cell_is_longer_than_25_lines(chapter):
-    assert [i for i, cell in enumerate(code_cells(chapter), 1) if len(cell.source.splitlines()) > 25] == []
-
-
-def draws(source: str) -> bool:
-    """Whether a cell shows a picture: it calls matplotlib, or a function of ours that returns a figure."""
-    ours = (getattr(plots, name, None) for name in re.findall(r"\bplots\.(\w+)\(", source))
-    return "plt." in source or any("Figure" in str(getattr(f, "__annotations__", {}).get("return")) for f in ours)
+    assert [cell.id for cell in code_cells(chapter) if len(cell.source.splitlines()) > 25] == []
 
 
 @each_chapter
-def test_every_cell_that_draws_has_a_text_for_those_who_cannot_see_it(chapter):
-    bare = []
-    for i, cell in enumerate(code_cells(chapter), 1):
-        elsewhere = "def " in cell.source or "alt=" in cell.source  # widgets.explore takes its text as an argument
-        if draws(cell.source) and not elsewhere:
-            if not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip():
-                bare.append(i)
-    assert bare == [], "code cells without alt text"
+def test_every_section_begins_with_prose(chapter):
+    blocks = []  # paragraphs of text, and "" for a code cell
+    for cell in cells(chapter):
+        blocks += [""] if cell.cell_type == "code" else re.split(r"\n\s*\n|(?<=[^\n])\n(?=#)", cell.source.strip())
+    after = zip(blocks, [*blocks[1:], ""], strict=True)
+    assert [block for block, following in after if re.fullmatch(r"##+ .*", block) and not following] == []
+
+
+@each_chapter
+def test_every_cell_that_draws_has_a_text_for_those_who_cannot_see_it_and_a_caption(chapter):
+    drawn = [cell for cell in code_cells(chapter) if draws(cell)]
+    assert [c.id for c in drawn if not c.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()] == []
+    named = rf"fig-{chapter.stem[:2]}-[a-z0-9-]+"
+    bare = [cell for cell, figure in captions(chapter).items() if not figure.get("caption", "").strip()]
+    misnamed = [cell for cell, figure in captions(chapter).items() if not re.fullmatch(named, figure.get("name", ""))]
+    assert (bare, misnamed) == ([], []), "cells without a caption, and without a name such as fig-01-sizes"
+
+
+def test_no_two_figures_of_the_book_have_the_same_name():
+    names = [figure["name"] for chapter in CHAPTERS for figure in captions(chapter).values() if "name" in figure]
+    assert [name for name in names if names.count(name) > 1] == []
+
+
+@each_chapter
+def test_a_chapter_has_something_to_move_with_a_text_and_a_caption(chapter):
+    widgets = [
+        call for cell in code_cells(chapter) for call in calls(cell.source) if name_of(call) == "widgets.explore"
+    ]
+    assert widgets
+    assert [ast.unparse(w) for w in widgets if not {"alt", "caption"} <= {k.arg for k in w.keywords}] == []
+
+
+@each_chapter
+def test_a_chapter_asks_three_times_for_a_prediction_and_the_next_cell_answers(chapter):
+    question = re.compile(r"```\{admonition\} Predict before you run\n:class: tip\n((?!```).+\n)+```\Z")
+    pairs = list(zip(cells(chapter), cells(chapter)[1:]))
+    asked = [(cell, following) for cell, following in pairs if "} Predict before you run" in cell.source]
+    assert len(asked) >= 3
+    assert [c.id for c, following in asked if not question.search(c.source) or following.cell_type != "code"] == []
 
 
 @each_chapter
 def test_a_chapter_has_three_exercises_each_with_a_solution(chapter):
-    text = "\n".join(cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "markdown")
-    exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*?:label:\s*(\S+)", text)
-    solutions = re.findall(r"\{solution(?:-start)?\}\s*(\S+)", text)
+    exercises = re.findall(r"\{exercise(?:-start)?\}[^\n]*\n(?::[^\n]*\n)*?:label:\s*(\S+)", text_of(chapter))
+    solutions = re.findall(r"\{solution(?:-start)?\}\s*(\S+)", text_of(chapter))
     assert len(exercises) >= 3
     assert sorted(exercises) == sorted(solutions)
+    assert {label for label, _ in solution_code(chapter)} <= set(solutions)
+
+
+@each_chapter
+def test_what_a_chapter_found_comes_from_its_cells(chapter):
+    prose, code = section(chapter, "What we found")
+    assert re.findall(r".*\d.*", re.sub(r"\]\([^)]*\)", "]", prose)) == [], "numbers typed by hand"
+    assert any("hide-input" in cell.metadata.get("tags", []) for cell in code)
+
+
+@each_chapter
+def test_a_chapter_names_two_works_to_read_further(chapter):
+    known = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), flags=re.MULTILINE)
+    cited = re.findall(r"\{cite[^}]*\}`([^`]+)`", section(chapter, "Further reading")[0])
+    keys = {key.strip() for keys in cited for key in keys.split(",")}
+    assert len(keys) >= 2 and keys <= set(known), keys - set(known)
+
+
+@each_chapter
+def test_a_chapter_ends_with_links_to_its_neighbours(chapter):
+    titles = re.findall(r"^## (.+)", text_of(chapter), flags=re.MULTILINE)
+    assert titles[-1] == "Where next"
+    order = book.chapters(ROOT)
+    place = order.index(chapter)
+    neighbours = order[max(0, place - 1) : place] + order[place + 1 : place + 2]
+    assert [n.name for n in neighbours if f"({n.name})" not in section(chapter, "Where next")[0]] == []
 
 
 def test_the_contents_name_every_notebook_of_the_book():
@@ -297,9 +416,26 @@ def foreign_requests(page: str) -> list[str]:
     return [address for address in fetched if address]
 
 
+SOLUTION = """import traceback
+try:
+    exec({code!r}, globals())
+except Exception:
+    print("failed:", traceback.format_exc())
+"""
+
+
+def append_solutions(chapter: Path) -> None:
+    """What the solutions tell a reader to run becomes a cell each at the end, kept off the page."""
+    notebook = nbformat.read(chapter, as_version=4)
+    for label, code in solution_code(chapter):
+        about = {"tags": ["remove-cell"], "solution": label}
+        notebook.cells.append(new_code_cell(SOLUTION.format(code=code), metadata=about))  # a failure ends no chapter
+    nbformat.write(notebook, chapter)
+
+
 @pytest.fixture(scope="session")
 def whole_book(tmp_path_factory):
-    """The book of this checkout, run at preset smoke and rendered, in a copy."""
+    """The book of this checkout, run at preset smoke and rendered, in a copy; the solutions run with their chapters."""
     folder = tmp_path_factory.mktemp("whole") / "kdas"
     folder.mkdir()
     for name in ("_config.yml", "_toc.yml"):
@@ -307,6 +443,8 @@ def whole_book(tmp_path_factory):
     for name in ("book", "kdas_core"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     (folder / "data").mkdir()
+    for chapter in CHAPTERS:
+        append_solutions(folder / "book" / chapter.name)
     book.build(root=folder)
     return folder
 
@@ -323,6 +461,27 @@ def test_every_picture_of_the_site_has_an_alt_text_and_no_page_fetches_from_else
     pages = {page.name: page.read_text() for page in (whole_book / "_build" / "html" / "book").glob("*.html")}
     assert [name for name, page in pages.items() if not all(Images(page).alts)] == []
     assert {name: foreign_requests(page) for name, page in pages.items() if foreign_requests(page)} == {}
+
+
+@pytest.mark.slow
+@each_chapter
+def test_the_solutions_run_in_the_state_that_their_chapter_leaves(whole_book, chapter):
+    executed = code_cells(whole_book / "_build" / "executed" / chapter.name)
+    ran = [cell for cell in executed if "solution" in cell.metadata]
+    said = {cell.metadata.solution: "".join(o.get("text", "") for o in cell.outputs) for cell in ran}
+    assert [label for label, _ in solution_code(chapter)] == [cell.metadata.solution for cell in ran]
+    assert {label: text for label, text in said.items() if "failed: Traceback" in text} == {}
+
+
+@pytest.mark.slow
+@each_chapter
+def test_every_caption_stands_on_the_page_once(whole_book, chapter):
+    page = (whole_book / "_build" / "html" / "book" / f"{chapter.stem}.html").read_text()
+    names = [figure.get("name") for figure in captions(chapter).values()]
+    assert [name for name in names if page.count(f'id="{name}"') != 1] == []
+    sliders = page.count('class="kdas-explore"')
+    assert page.count("<figcaption") == len(names) + sliders  # a cell with a second output would caption that as well
+    assert "traceback.format_exc" not in page  # the solutions' cells are not shown
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def page(monkeypatch):
         axis.set_title(f"{row} {τ}")
         return figure
 
-    return drawn, explore(draw, alt='a "map"', row=[0, 5], τ=[1, 2, "<4>"]).data
+    return drawn, explore(draw, alt='a "map"', caption="Is a < b?", row=[0, 5], τ=[1, 2, "<4>"]).data
 
 
 def test_every_combination_is_drawn_once_and_the_last_choice_varies_fastest(page):
@@ -40,12 +40,18 @@ def test_sliders_carry_their_labels_escaped(page):
     assert 'data-labels="1|2|&lt;4&gt;"' in page[1] and "<4>" not in page[1]
 
 
+def test_the_caption_stands_once_below_the_pictures(page):
+    assert page[1].count("<figcaption>Is a &lt; b?</figcaption>") == 1
+    assert page[1].rindex("<img") < page[1].index("<figcaption>")
+
+
 def test_nothing_is_loaded_from_elsewhere(page):
     assert "http" not in page[1] and 'src="data:image/png;base64,' in page[1]
 
 
 def test_with_a_kernel_there_are_real_sliders(monkeypatch):
     monkeypatch.delenv("KDAS_BATCH", raising=False)
-    box = explore(lambda τ: plt.figure(), alt="nothing", τ=[1, 2])
+    box = explore(lambda τ: plt.figure(), alt="nothing", caption="Is a < b?", τ=[1, 2])
     assert [child.options for child in box.children if hasattr(child, "options")] == [(1, 2)]
+    assert box.children[-1].value == "Is a &lt; b?"  # the caption, below the picture
     plt.close("all")
