@@ -77,7 +77,7 @@ class _Look:
 def check_data(root: str | Path) -> Check:
     """Decode every pair below ``root``, compare every picture with every other, and say what a person must know.
 
-    ``root`` is a benchmark (TrainDataset, TestDataset/*) or one folder with images/ and masks/.
+    ``root`` is a benchmark (``TrainDataset``, ``TestDataset/*``) or one folder with images/ and masks/.
 
     Raises:
         UserError: nothing there can be looked at.

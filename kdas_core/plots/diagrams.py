@@ -82,14 +82,14 @@ class Canvas:
         """A box at (x, y, width, height) with a first line in bold and further ones below it; with ``href`` a link."""
         x, y, width, height = place
         if href:
-            self.parts.append(f"<a href={quoteattr(href)}>")
+            self.parts.append(f'<a href={quoteattr(href)} style="text-decoration: none">')
         self.parts.append(
             f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="6" fill="{tint(colour)}" '
             f'stroke="{colour}" stroke-width="1.5"/>'
         )
         top = y + height / 2 - (len(lines) - 1) * 17 / 2
         for i, line in enumerate(lines):
-            look = {} if i else {"font_weight": "600"}
+            look = {} if i else {"font_weight": "600"} | ({"text_decoration": "underline"} if href else {})
             self.text(x + width / 2, top + 17 * i, line, SMALL if i else LARGE, **look)
         if href:
             self.parts.append("</a>")
