@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -30,7 +31,8 @@ SMALL = Study("small", {"supervised": {}, "kdas": {}}, (0, 1), settings={"epochs
 
 
 def overhead() -> None:
-    """Cells with one process, then with two; the second finds the data and the teacher made as the first did."""
+    """Cells with one process, then with two, each of one thread; either finds the data and the teacher made."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         for processes in (1, 2):
@@ -42,7 +44,7 @@ def overhead() -> None:
             if processes == 1:
                 beside(study, seconds[1])
     print(
-        f"two processes finish {seconds[1] / seconds[2]:.2f} times the cells an hour of one ({seconds[1]:.0f} s, {seconds[2]:.0f} s)"
+        f"two processes of one thread finish {seconds[1] / seconds[2]:.2f} times the cells an hour of one ({seconds[1]:.0f} s, {seconds[2]:.0f} s)"
     )
 
 
