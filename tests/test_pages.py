@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib
 import re
 import shlex
@@ -291,6 +293,16 @@ def test_the_page_of_functions_has_the_public_names_of_each_room():
         module, _, attribute = name.rpartition(".")
         thing = getattr(importlib.import_module(module), attribute)
         assert (thing.__doc__ or "").strip(), name
+
+
+def test_the_table_of_knobs_is_the_recipe():
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", page, re.M)
+    table = {}
+    for names, defaults in rows:
+        values = ast.literal_eval(f"[{defaults.replace('`', '')}]")
+        table |= dict(zip(re.findall(r"\w+", names), values, strict=True))
+    assert table == {knob.name: knob.default for knob in dataclasses.fields(recipe.Recipe)}
 
 
 # --- the questions ----------------------------------------------------------------------------------------------------
