@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import importlib
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -11,9 +14,10 @@ from xml.etree import ElementTree
 import matplotlib
 import nbformat
 import pytest
+import typer
 from PIL import ImageFont
 
-from kdas_core import UserError, book, plots
+from kdas_core import UserError, book, cli, plots, recipe
 from kdas_core.losses import objective
 from kdas_core.models import build
 from kdas_core.notebook import find_root
@@ -289,3 +293,31 @@ def test_the_page_of_functions_has_the_public_names_of_each_room():
         module, _, attribute = name.rpartition(".")
         thing = getattr(importlib.import_module(module), attribute)
         assert (thing.__doc__ or "").strip(), name
+
+
+def test_the_table_of_knobs_is_the_recipe():
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]+) \|", page, re.M)
+    table = {}
+    for names, defaults in rows:
+        values = ast.literal_eval(f"[{defaults.replace('`', '')}]")
+        table |= dict(zip(re.findall(r"\w+", names), values, strict=True))
+    assert table == {knob.name: knob.default for knob in dataclasses.fields(recipe.Recipe)}
+
+
+# --- the questions ----------------------------------------------------------------------------------------------------
+
+
+def test_every_command_among_the_questions_exists_with_its_options():
+    """In blocks and in running text; what stands for a file or a folder is not looked at."""
+    text = (ROOT / "book" / "faq.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"(?:^ *|[`!])(kdas [^`\n]+)", text, re.M)
+    assert len(commands) > 20
+    for line in commands:
+        words = shlex.split(line.replace("…", ""), comments=True)[1:]
+        command = typer.main.get_command(cli.app)
+        while words and hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= known, line
+        recipe.parse_settings([value for word, value in zip(words, words[1:]) if word == "--set"])

@@ -184,7 +184,7 @@ def pyramid(size: int = 352) -> SVG:
         "pyramid",
         "The pyramid of PVT v2",
         f"Four stages, one after the other, make maps that get coarser and deeper. B2 or B0 at {shapes}.",
-        height=396,
+        height=406,
     )
     for x, words in ((320, "R"), (386, "channels"), (467, "blocks")):
         canvas.text(x, 26, words, font_weight="600")
@@ -205,7 +205,7 @@ def pyramid(size: int = 352) -> SVG:
             canvas.text(x - 8, y + 23, str(of_large), LARGE, fill=TEACHER, anchor="end")
             canvas.text(x + 8, y + 23, str(of_small), LARGE, fill=STUDENT, anchor="start")
         above = here
-    canvas.text(20, 376, "R: keys and values come from a map that is R times smaller each way", anchor="start")
+    canvas.text(20, 386, "R: keys and values come from a map that is R times smaller each way", anchor="start")
     return canvas.svg()
 
 
