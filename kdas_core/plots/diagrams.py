@@ -407,7 +407,7 @@ CHAPTERS: dict[int, tuple[str, str, str, str, int, int]] = {
     5: ("05_distillation_losses", "Losses", "St, KD, AS, SG", PURPLE, 1, 3),
     6: ("06_training", "Training", "loop and recipe", PLAIN, 1, 4),
     7: ("07_evaluation", "Evaluation", "metrics, intervals", PLAIN, 1, 5),
-    8: ("", "The release", "what it really does", RED, 2, 3),
+    8: ("08_released_code", "The release", "what it really does", RED, 2, 3),
     9: ("09_study", "The study", "objectives × seeds", GREEN, 2, 5),
     11: ("11_your_own_data", "Your data", "formats, videos", GREEN, 0, 0),
 }
