@@ -257,6 +257,19 @@ def test_released_weights_are_the_teacher_where_they_are_and_change_the_students
     assert having.recipe.fingerprint() != without.recipe.fingerprint()
 
 
+def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(tmp_path, polyps, monkeypatch):
+    monkeypatch.setattr("kdas_core.notebook.find_root", lambda: tmp_path)
+    run = begin("smoke", str(polyps), str(tmp_path / "runs"), **{**TINY, "epochs": 2})
+    seen = run.glimpses("supervised")
+    assert list(seen) == [1, 2] and not torch.equal(seen[1], seen[2])
+    best = run.metrics("supervised")["best_epoch"]
+    with torch.inference_mode():
+        maps = torch.stack(run.student("supervised")(run.batch(run.GLIMPSES)["image"]))
+    torch.testing.assert_close(seen[best], maps, atol=0.01, rtol=0.001)
+    (run.folder("supervised") / "glimpses.npz").unlink()
+    assert run.glimpses("supervised") == {}
+
+
 def kdas(*arguments):
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "kdas_core.cli", *map(str, arguments)]
