@@ -325,7 +325,9 @@ def study_run(
 
 @study_app.command("report")
 def study_report(
-    results: Annotated[Path, typer.Argument(help="A study's folder, or a <name>_study.csv that was kept.")],
+    results: Annotated[
+        list[Path], typer.Argument(help="A study's folder, or a <name>_study.csv that was kept; several are joined.")
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder for tables and figures.")] = None,
     claims: Annotated[Path | None, typer.Option(help="CSV of claims, for the ledger.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Write the study's results as four small files to here.")] = None,
@@ -337,10 +339,9 @@ def study_report(
     from kdas_core.study import report
     from kdas_core.study import results as kept
 
-    if keep:
-        for file in kept.keep(results, keep):
-            print(file)
-    found = kept.open_results(results)
+    for folder in results if keep else ():
+        print(*kept.keep(folder, keep), sep="\n")
+    found = kept.open_results(*results)
     print("\n".join(filter(None, [report.describe(found), found.completeness])))
     print(tabulate(report.dice_table(found).reset_index(), "keys", showindex=False))
     if out:
