@@ -304,23 +304,23 @@ def test_two_halves_of_a_study_joined_say_what_the_whole_one_says(folder, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"teacher": "b" * 64}, "they differ in teacher."),
+        ({"teacher": "b" * 64}, "they differ in the teacher's weights."),
         ({"convention": "min-max"}, "they differ in convention."),
         ({"data": {"name": "d", "synthetic": False, "train": 9, "validation": 1}}, "they differ in data."),
         ({"recipe": {"teacher": "big", "student": "small", "image_size": 128}}, "they differ in image_size."),
     ],
 )
 def test_studies_under_other_conditions_are_not_joined(folder, tmp_path, changes, words):
-    other = write_study(tmp_path / "other", "attention", "symmetric", **changes)
+    other = write_study(tmp_path / "other", "attention_only", "symmetric_only", **changes)
     with pytest.raises(UserError, match=f"The studies made and other do not belong into one table: {words}"):
         join(collect(folder), collect(other))
 
 
 def test_other_knobs_of_an_objective_are_no_other_conditions_and_a_label_stands_there_once(folder, tmp_path):
     recipe = {"teacher": "big", "student": "small", "image_size": 96, "alpha": 0.1, "objective": "kdas"}
-    other = collect(write_study(tmp_path / "other", "gentle", recipe=recipe))
-    assert join(collect(folder), other).about["recipes"]["gentle"]["alpha"] == 0.1
-    with pytest.raises(UserError, match="gentle stands in both other and other"):
+    other = collect(write_study(tmp_path / "other", "attention_only", recipe=recipe))
+    assert join(collect(folder), other).about["recipes"]["attention_only"]["alpha"] == 0.1
+    with pytest.raises(UserError, match="attention_only stands in both other and other"):
         join(other, other)
 
 

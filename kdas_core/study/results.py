@@ -279,8 +279,8 @@ def join(first: Results, *others: Results) -> Results:
 
 def _refuse_other_conditions(first: Results, other: Results) -> None:
     facts: dict[str, tuple[Any, Any]] = {key: (first.about[key], other.about[key]) for key in ("convention", "data")}
-    facts["test images"] = tuple(_images(results) for results in (first, other))
-    facts["teacher"] = (first.about["teacher"], other.about["teacher"])
+    facts["the test images"] = tuple(_images(results) for results in (first, other))
+    facts["the teacher's weights"] = (first.about["teacher"], other.about["teacher"])
     mine, theirs = (results.about["recipes"][results.labels[0]] for results in (first, other))
     facts |= {knob: (mine.get(knob), theirs.get(knob)) for knob in mine if knob not in ("objective", "seed", *KNOBS)}
     if differ := [what for what, (a, b) in facts.items() if a != b]:
