@@ -325,9 +325,7 @@ def study_run(
 
 @study_app.command("report")
 def study_report(
-    results: Annotated[
-        list[Path], typer.Argument(help="A study's folder, or a <name>_study.csv that was kept; several are joined.")
-    ],
+    results: Annotated[Path, typer.Argument(help="A study's folder, or a <name>_study.csv that was kept.")],
     out: Annotated[Path | None, typer.Option(help="Folder for tables and figures.")] = None,
     claims: Annotated[Path | None, typer.Option(help="CSV of claims, for the ledger.")] = None,
     keep: Annotated[Path | None, typer.Option(help="Write the study's results as four small files to here.")] = None,
@@ -339,9 +337,10 @@ def study_report(
     from kdas_core.study import report
     from kdas_core.study import results as kept
 
-    for folder in results if keep else ():
-        print(*kept.keep(folder, keep), sep="\n")
-    found = kept.open_results(*results)
+    if keep:
+        for file in kept.keep(results, keep):
+            print(file)
+    found = kept.open_results(results)
     print("\n".join(filter(None, [report.describe(found), found.completeness])))
     print(tabulate(report.dice_table(found).reset_index(), "keys", showindex=False))
     if out:

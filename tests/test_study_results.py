@@ -28,18 +28,18 @@ from kdas_core.study.report import (
     write_report,
 )
 from kdas_core.study.report import costs as cost_table
-from kdas_core.study.results import collect, join, keep, load, open_results
+from kdas_core.study.results import collect, keep, load
 
 STUDIES = Path(__file__).parent.parent / "book" / "studies"
 SETS = {"Kvasir": 6, "ETIS-LaribPolypDB": 4}
 SHARES = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.03, 0.06, 0.12, 0.3])
-BETTER = {"supervised": 0.0, "kdas": 0.05, "released": -0.04, "logit_kd": 0.0}  # and others like supervised
+BETTER = {"supervised": 0.0, "kdas": 0.05, "released": -0.04, "logit_kd": 0.0}
 
 
 def dice_of(label: str, seed: int) -> np.ndarray:
     """Ten images: a label's effect, a little of the seed, a little of the image; kdas is better and released worse in each image."""
     rng = np.random.default_rng([seed, len(label)])
-    return np.round(0.5 + SHARES / 2 + BETTER.get(label, 0) + 0.01 * seed + rng.uniform(-0.02, 0.02, 10), 4)
+    return np.round(0.5 + SHARES / 2 + BETTER[label] + 0.01 * seed + rng.uniform(-0.02, 0.02, 10), 4)
 
 
 def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
@@ -86,18 +86,13 @@ def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """A study of four labels and three seeds, all finished; the teacher has no cell of its own here."""
-    return write_study(tmp_path / "made", *BETTER)
-
-
-def write_study(folder: Path, *labels: str, **changes) -> Path:
-    """A finished study of three seeds; ``changes`` as in :func:`write_cell`."""
-    study = Study(folder.name, {label: {} for label in labels}, (0, 1, 2))
-    folder.mkdir()
-    (folder / "study.yaml").write_text(study.as_yaml())
-    for label in labels:
+    study = Study("made", {label: {} for label in BETTER}, (0, 1, 2))
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "study.yaml").write_text(study.as_yaml())
+    for label in BETTER:
         for seed in study.seeds:
-            write_cell(folder / f"{label}-seed{seed}", label, seed, **changes)
-    return folder
+            write_cell(tmp_path / "made" / f"{label}-seed{seed}", label, seed)
+    return tmp_path / "made"
 
 
 def by_hand(label: str, name: str) -> np.ndarray:
@@ -282,46 +277,6 @@ def test_the_report_has_every_table_in_three_forms_and_every_figure_in_two(folde
     assert len(drawn) == 5 and all(
         f"({file.name})" in (tmp_path / "report" / "report.md").read_text() for file in drawn
     )
-
-
-# --- several studies --------------------------------------------------------------------------------------------------
-
-
-def test_two_halves_of_a_study_joined_say_what_the_whole_one_says(folder, tmp_path):
-    one = write_study(tmp_path / "one", "supervised", "kdas")
-    two = write_study(tmp_path / "two", "released", "logit_kd")
-    kept = keep(two, tmp_path / "kept")[0]
-    joined, whole = open_results(one, kept), collect(folder)
-    assert joined.labels == whole.labels and joined.completeness == "" and joined.about["finished"] == 12
-    pd.testing.assert_frame_equal(dice_table(joined), dice_table(whole))
-    pd.testing.assert_frame_equal(over_seeds(joined), over_seeds(whole), atol=1e-6)
-    pd.testing.assert_frame_equal(by_size(joined), by_size(whole), atol=1e-4)
-    pd.testing.assert_series_equal(against(joined)["p_holm"], against(whole)["p_holm"], atol=1e-6)
-    (two / "logit_kd-seed2" / "metrics.json").unlink()
-    assert open_results(one, two).completeness == "partial: 11 of 12 trainings"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"teacher": "b" * 64}, "they differ in the teacher's weights."),
-        ({"convention": "min-max"}, "they differ in convention."),
-        ({"data": {"name": "d", "synthetic": False, "train": 9, "validation": 1}}, "they differ in data."),
-        ({"recipe": {"teacher": "big", "student": "small", "image_size": 128}}, "they differ in image_size."),
-    ],
-)
-def test_studies_under_other_conditions_are_not_joined(folder, tmp_path, changes, words):
-    other = write_study(tmp_path / "other", "attention_only", "symmetric_only", **changes)
-    with pytest.raises(UserError, match=f"The studies made and other do not belong into one table: {words}"):
-        join(collect(folder), collect(other))
-
-
-def test_other_knobs_of_an_objective_are_no_other_conditions_and_a_label_stands_there_once(folder, tmp_path):
-    recipe = {"teacher": "big", "student": "small", "image_size": 96, "alpha": 0.1, "objective": "kdas"}
-    other = collect(write_study(tmp_path / "other", "attention_only", recipe=recipe))
-    assert join(collect(folder), other).about["recipes"]["attention_only"]["alpha"] == 0.1
-    with pytest.raises(UserError, match="attention_only stands in both other and other"):
-        join(other, other)
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from kdas_core.evaluation import statistics
 from kdas_core.files import write_whole
 from kdas_core.study.results import KEYS, Results
 
+KNOBS = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 BASE = "supervised"
 MEAN = "mean of the sets"
 

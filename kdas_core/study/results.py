@@ -27,7 +27,6 @@ from kdas_core.files import write_whole
 from kdas_core.study import FILES, Study, read_record, read_study
 
 KEYS = ["objective", "seed"]
-KNOBS = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")  # those of an objective
 _OF_IMAGES = ["dice", "iou", "dice_last", "agreement"]
 
 
@@ -256,55 +255,6 @@ def load(csv: str | Path) -> Results:
     return Results(csv.stem.removesuffix("_study"), scores, means.table(), curves, about)
 
 
-def open_results(*paths: str | Path) -> Results:
-    """From a study's folder, or from the files that :func:`keep` wrote; several are joined."""
-    return join(*(collect(path) if Path(path).is_dir() else load(path) for path in paths))
-
-
-# --- several studies in one table -------------------------------------------------------------------------------------
-
-
-def join(first: Results, *others: Results) -> Results:
-    """One table of studies that differ in their labels alone, such as labels that were thought of later.
-
-    Raises:
-        UserError: the studies have a label in common, or differ in their teacher, data, test images, convention, or in a knob that does
-            not belong to the objective.
-    """
-    for other in others:
-        _refuse_other_conditions(first, other)
-        first = _joined(first, other)
-    return first
-
-
-def _refuse_other_conditions(first: Results, other: Results) -> None:
-    facts: dict[str, tuple[Any, Any]] = {key: (first.about[key], other.about[key]) for key in ("convention", "data")}
-    facts["the test images"] = tuple(_images(results) for results in (first, other))
-    facts["the teacher's weights"] = (first.about["teacher"], other.about["teacher"])
-    mine, theirs = (results.about["recipes"][results.labels[0]] for results in (first, other))
-    facts |= {knob: (mine.get(knob), theirs.get(knob)) for knob in mine if knob not in ("objective", "seed", *KNOBS)}
-    if differ := [what for what, (a, b) in facts.items() if a != b]:
-        raise UserError(
-            f"The studies {first.name} and {other.name} do not belong into one table: they differ in {', '.join(differ)}."
-        )
-    if twice := sorted(set(first.labels) & set(other.labels)):
-        raise UserError(
-            f"{', '.join(twice)} stands in both {first.name} and {other.name}; a label may stand in one table once."
-        )
-
-
-def _images(results: Results) -> list[list[str]]:
-    one = results.images[results.images["objective"] == results.images["objective"].iloc[0]]
-    return one[["dataset", "name"]].to_numpy().tolist()
-
-
-def _joined(first: Results, other: Results) -> Results:
-    """Both; the teacher, which is the same, once."""
-    tables = [
-        pd.concat([mine, theirs[theirs["objective"] != "teacher"]], ignore_index=True)
-        for mine, theirs in ((getattr(first, name), getattr(other, name)) for name in ("scores", "images", "curves"))
-    ]
-    about = first.about | {count: first.about[count] + other.about[count] for count in ("planned", "finished")}
-    about["recipes"] = first.about["recipes"] | {label: other.about["recipes"][label] for label in other.labels}
-    about["hardware"] = sorted({*first.about["hardware"], *other.about["hardware"]})
-    return Results(f"{first.name} and {other.name}", *tables, about)
+def open_results(path: str | Path) -> Results:
+    """From a study's folder, or from the files that :func:`keep` wrote."""
+    return collect(path) if Path(path).is_dir() else load(path)
