@@ -235,6 +235,14 @@ def test_values_have_the_types_of_their_knobs_and_the_file_written_back_says_the
     assert read_study(tmp_path / "again.yaml") == study
 
 
+def test_a_data_folder_has_one_name_wherever_it_is_named_from(study_file, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    file = study_file()
+    monkeypatch.chdir(tmp_path / "work")
+    by_way = {read_study(file, way).data_root for way in ("../polyps", str(tmp_path / "polyps"), "./../polyps/")}
+    assert by_way == {str(tmp_path / "polyps")}
+
+
 def test_the_teacher_comes_first_and_a_study_cut_short_has_whole_seeds(study_file):
     study = read_study(study_file(seeds=[3, 1], teacher_seed=7))
     names = [cell.name for cell in study.cells()]

@@ -15,6 +15,7 @@ This room holds what a study *is*, and loads no PyTorch; ``cells`` is what happe
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -122,7 +123,7 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
     values["settings"] = _knobs(values.get("settings", {}), f"{path}: settings", "objective")
     values["seeds"] = _seeds(values["seeds"], path)
     if data_root := data_root or values.get("data_root", ""):
-        values["data_root"] = str(Path(data_root).expanduser().absolute())  # the same folder wherever we are called
+        values["data_root"] = os.path.abspath(Path(data_root).expanduser())  # one name, wherever we are called from
     study = Study(**values)
     _check(study, path)
     return study
