@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import itertools
+import json
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,13 +14,15 @@ from typing import Any
 import matplotlib.pyplot as plt
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from PIL import Image
 
 
 def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices: Sequence[Any]) -> Any:
     """Let the reader change the arguments of a figure.
 
     With a kernel and a person in front of it: one ipywidgets slider per argument, and the figure is drawn anew. On the static
-    page, and wherever ``KDAS_BATCH`` is set: the same sliders step through pictures drawn in advance.
+    page, and wherever ``KDAS_BATCH`` is set: the same sliders step through pictures drawn in advance, with a mouse, a finger or the
+    arrow keys.
 
     Args:
         draw: takes one value of each choice by name and returns a matplotlib figure.
@@ -45,33 +48,57 @@ def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices:
 
 def _static(draw: Callable[..., Figure], alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
-    frames = [_png(draw(**dict(zip(choices, values)))) for values in itertools.product(*choices.values())]
+    frames = [_webp(draw(**dict(zip(choices, values)))) for values in itertools.product(*choices.values())]
     sliders = []
     for name, values in choices.items():
-        labels = html.escape("|".join(str(v) for v in values))
+        labels = [str(value) for value in values]
         sliders.append(
             f'<label>{html.escape(name)} <input type="range" min="0" max="{len(values) - 1}" value="0" '
-            f'data-labels="{labels}" oninput="{html.escape(_STEP)}"> <output>{html.escape(str(values[0]))}</output></label>'
+            f'aria-valuetext="{html.escape(labels[0])}" data-labels="{html.escape(json.dumps(labels))}"> '
+            f"<output>{html.escape(labels[0])}</output></label>"
         )
     pictures = "".join(
-        f'<img src="data:image/png;base64,{frame}" alt="{html.escape(alt)}" {"" if i == 0 else "hidden"}>'
+        f'<img src="data:image/webp;base64,{frame}" alt="{html.escape(alt)}" loading="lazy"{" hidden" if i else ""}>'
         for i, frame in enumerate(frames)
     )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div>{below}</figure>'
+    return (
+        f'<figure class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div>{below}</figure><script>{_STEP}</script>'
+    )
 
 
-# Mixed radix: the picture's number is read off the sliders from left to right.
-_STEP = (
-    "const box=this.closest('.kdas-explore');let n=0;"
-    "for(const s of box.querySelectorAll('input')){n=n*(+s.max+1)+ +s.value;"
-    "s.parentNode.querySelector('output').textContent=s.dataset.labels.split('|')[s.value];}"
-    "box.querySelectorAll('img').forEach((p,i)=>{p.hidden=i!==n;});"
-)
+# Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a slider's place when a page is loaded
+# again, so the picture is set at the start as well. Pictures that wait are fetched when a reader comes near.
+_STEP = """
+for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
+  box.dataset.live = "";
+  const sliders = [...box.querySelectorAll("input")], pictures = [...box.querySelectorAll("img")];
+  const step = () => {
+    let n = 0;
+    for (const slider of sliders) {
+      const label = JSON.parse(slider.dataset.labels)[slider.value];
+      n = n * (+slider.max + 1) + +slider.value;
+      slider.parentNode.querySelector("output").textContent = label;
+      slider.setAttribute("aria-valuetext", label);
+    }
+    pictures.forEach((picture, i) => { picture.hidden = i !== n; });
+  };
+  const fetch = () => pictures.forEach((picture) => { picture.loading = "eager"; });
+  box.addEventListener("input", step);
+  for (const event of ["pointerenter", "focusin"]) box.addEventListener(event, fetch, {once: true});
+  step();
+}
+"""
 
 
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=80, bbox_inches="tight")
+def _webp(figure: Figure) -> str:
+    """The figure as WebP, lossless or nearly so, whichever is smaller: lines are small without a loss, photographs with one."""
+    png, sizes = io.BytesIO(), []
+    figure.savefig(png, format="png", dpi=80, bbox_inches="tight")
     plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+    with Image.open(png) as picture:
+        for how in ({"lossless": True}, {"quality": 88}):
+            packed = io.BytesIO()
+            picture.convert("RGB").save(packed, format="webp", method=4, **how)
+            sizes.append(packed.getvalue())
+    return base64.b64encode(min(sizes, key=len)).decode()

@@ -1,11 +1,18 @@
 """Sliders on the static page."""
 
+import base64
+import html
+import io
+import json
 import re
 
+import cv2
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
+from PIL import Image
 
-from kdas_core.widgets import explore
+from kdas_core.widgets import _webp, explore
 
 
 @pytest.fixture
@@ -37,7 +44,8 @@ def test_one_picture_is_shown_and_each_has_its_alt_text(page):
 
 def test_sliders_carry_their_labels_escaped(page):
     assert re.findall(r'max="(\d)"', page[1]) == ["1", "2"]
-    assert 'data-labels="1|2|&lt;4&gt;"' in page[1] and "<4>" not in page[1]
+    labels = [json.loads(html.unescape(text)) for text in re.findall(r'data-labels="([^"]*)"', page[1])]
+    assert labels == [["0", "5"], ["1", "2", "<4>"]] and "<4>" not in page[1]
 
 
 def test_the_caption_stands_once_below_the_pictures(page):
@@ -46,7 +54,21 @@ def test_the_caption_stands_once_below_the_pictures(page):
 
 
 def test_nothing_is_loaded_from_elsewhere(page):
-    assert "http" not in page[1] and 'src="data:image/png;base64,' in page[1]
+    assert "http" not in page[1] and page[1].count('src="data:image/webp;base64,') == 6
+
+
+def test_lines_are_kept_as_they_are_and_no_picture_is_larger_than_as_png():
+    photo, lines = (plt.figure(figsize=(3, 2)) for _ in range(2))
+    noise = np.random.default_rng(0).uniform(size=(12, 18, 3))
+    photo.add_axes((0, 0, 1, 1)).imshow(cv2.resize(noise, (900, 600)))
+    lines.add_axes((0, 0, 1, 1)).plot([1, 3, 2])
+    for figure in (photo, lines):
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=80, bbox_inches="tight")
+        packed = base64.b64decode(_webp(figure))
+        as_png, as_webp = (np.asarray(Image.open(io.BytesIO(f)).convert("RGB"), int) for f in (png.getvalue(), packed))
+        assert len(packed) < len(png.getvalue()) and as_png.shape == as_webp.shape
+        assert np.abs(as_png - as_webp).mean() < (4 if figure is photo else 1e-9)
 
 
 def test_with_a_kernel_there_are_real_sliders(monkeypatch):
