@@ -18,6 +18,7 @@ from kdas_core.study import SCHEMA, Study, costs, read_study
 from kdas_core.study.report import (
     MEAN,
     against,
+    averages,
     by_size,
     detectable,
     detectable_table,
@@ -130,6 +131,42 @@ def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_correc
         against(collect(folder), base="alone")
 
 
+def test_three_ways_to_one_number_weigh_sets_images_and_partial_sets(folder):
+    found = collect(folder)
+    kdas, plain = ({name: by_hand(label, name) for name in SETS} for label in ("kdas", "supervised"))
+    rows = averages(found).loc["kdas"]
+    sets = np.mean([kdas[name] - plain[name] for name in SETS], axis=0)
+    images = (
+        6 * (kdas["Kvasir"] - plain["Kvasir"]) + 4 * (kdas["ETIS-LaribPolypDB"] - plain["ETIS-LaribPolypDB"])
+    ) / 10
+    assert rows.loc[MEAN, "difference"] == pytest.approx(sets.mean(), abs=1e-6)
+    assert rows.loc["mean of the images", ["difference", "sd"]].tolist() == pytest.approx(
+        [images.mean(), images.std(ddof=1)], abs=1e-6
+    )
+    assert "mean of the whole sets" not in rows.index  # 6 of 100 and 4 of 196: there is none
+
+
+def test_frames_that_stand_in_two_sets_count_once_and_whole_sets_count_alone(folder):
+    found = collect(folder)
+    renamed = {"Kvasir": "CVC-300", "ETIS-LaribPolypDB": "CVC-ColonDB"}
+    scores = found.scores.assign(dataset=found.scores["dataset"].map(renamed))
+    scores["n_images"] = scores["dataset"].map({"CVC-300": 60, "CVC-ColonDB": 4})
+    rows = averages(replace(found, scores=scores)).loc["released"]
+    alone = over_seeds(replace(found, scores=scores)).loc["released"]
+    assert rows.loc["mean of the images", "difference"] == alone.loc["CVC-ColonDB", "difference"]
+    assert rows.loc["mean of the whole sets", "difference"] == alone.loc["CVC-300", "difference"]
+
+
+def test_the_frames_of_clinicdb_are_drawn_video_by_video(folder):
+    found = collect(folder)
+    images = found.images.assign(dataset=found.images["dataset"].replace("Kvasir", "CVC-ClinicDB"))
+    table = against(replace(found, images=images, about=found.about | {"data": {"synthetic": False}}))
+    assert (
+        table.loc[("kdas", "CVC-ClinicDB"), "units"] == "2 groups"
+    )  # frames 1 to 5 are one video; there is no frame 0
+    assert table.loc[("kdas", "ETIS-LaribPolypDB"), "units"] == "4 images"
+
+
 def test_the_interval_over_seeds_is_that_of_the_paired_t_test(folder):
     table = over_seeds(collect(folder))
     a, b = by_hand("kdas", "Kvasir"), by_hand("supervised", "Kvasir")
@@ -150,7 +187,9 @@ def test_a_difference_of_the_detectable_size_is_found_four_times_in_five(seeds):
 
 def test_more_seeds_detect_less_and_one_seed_nothing(folder):
     table = detectable_table(collect(folder))
-    columns = table.drop(columns="sd of a difference")
+    columns = table.drop(columns=["sd of a difference", "seeds for 0.01"])
+    for sd, seeds in zip(table["sd of a difference"], table["seeds for 0.01"]):
+        assert detectable(sd, seeds) <= 0.01 and (seeds == 2 or detectable(sd, seeds - 1) > 0.01)
     assert (columns.diff(axis=1).iloc[:, 1:] < 0).all().all()
     spread = over_seeds(collect(folder)).xs("Kvasir", level="dataset")["sd"]
     assert table.loc["Kvasir", "sd of a difference"] == pytest.approx(np.sqrt((spread**2).mean()))
@@ -166,7 +205,7 @@ def test_epochs_sizes_and_costs(folder):
     means = np.mean([dice_of("kdas", seed) for seed in (0, 1, 2)], axis=0)
     assert table.loc["kdas"].tolist() == pytest.approx([means[small].mean(), means[large].mean()])
     row = cost_table(results).loc["kdas"]
-    assert row["minutes"] == 2.0 and row["parameters (M)"] == 3.0 and row["MACs (G)"] == 1.0
+    assert row["minutes (quickest seed)"] == 2.0 and row["parameters (M)"] == 3.0 and row["MACs (G)"] == 1.0
 
 
 # --- what may stand in one table --------------------------------------------------------------------------------------
