@@ -2,8 +2,7 @@
 
 The chapters are the notebooks that ``_toc.yml`` names, in its order. Each is run by papermill in a kernel of its own,
 and the executed copy is kept in ``_build/executed/``; the sources are only read. Then the text pages and the executed
-copies are staged in ``_build/stage/`` and Jupyter Book renders them to ``_build/html/``, with warnings as errors and
-nothing left over from an earlier build.
+copies go to ``site``, which renders them to ``_build/html/``.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import datetime
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import nbformat
 import typer
 import yaml
 
 from kdas_core import UserError, recipe
-from kdas_core.execution import STANDARD, BuildError, Measured, machine, parameters_of, run_notebook
+from kdas_core.execution import STANDARD, Measured, machine, parameters_of, run_notebook
 from kdas_core.notebook import find_root
+from kdas_core.site import build_site, executed_copy
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
 COLUMNS = ["preset", "chapter", "seconds", "peak_mb", "machine", "date"]
@@ -169,83 +167,6 @@ def record(root: Path, preset: str, measured: Sequence[Measured]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     table.assign(order=order).sort_values(["order", "chapter"])[COLUMNS].to_csv(file, index=False)
     return file
-
-
-# --- the site ---------------------------------------------------------------------------------------------------------
-
-
-def stage(root: Path, notebooks: Sequence[Path]) -> Path:
-    """Put together what Jupyter Book reads: the text pages as they are, the chapters as they were executed.
-
-    The cell of parameters that papermill adds is left off the page: it holds folders of this machine, and the panel
-    that every chapter prints says the rest.
-
-    Raises:
-        UserError: a chapter has not been run.
-    """
-    folder = root / "_build" / "stage"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(root / name, folder / name)
-    for notebook in notebooks:
-        executed = executed_copy(root, notebook)
-        if not executed.is_file():
-            raise UserError(
-                f"{executed} does not exist, so chapter {notebook.stem} has not been run; run the book first."
-            )
-        page = nbformat.read(executed, as_version=4)
-        page.cells = [cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-        _drop_live_widgets(page)
-        target = folder / notebook.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(page, target)
-    return folder
-
-
-def _drop_live_widgets(page: nbformat.NotebookNode) -> None:
-    """Without a kernel they are dead; under papermill the only ones are bars that showed some progress."""
-    page.metadata.pop("widgets", None)
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [
-                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
-            ]
-
-
-def executed_copy(root: Path, notebook: Path) -> Path:
-    return root / "_build" / "executed" / notebook.name
-
-
-def build_site(root: Path, notebooks: Sequence[Path]) -> Path:
-    """Render the staged book to ``_build/html``; every warning counts as an error, and all of them are listed.
-
-    The doctrees of earlier builds are deleted first: over old ones, a page with a warning is not read again and passes.
-
-    Returns:
-        The site's first page.
-
-    Raises:
-        BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
-    """
-    build, source = root / "_build", stage(root, notebooks)
-    for left in ("html", ".doctrees", ".jupyter_cache"):
-        shutil.rmtree(build / left, ignore_errors=True)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", str(source), "--path-output", str(root), "--warningiserror", "--keep-going"]
-    log = build / "site.log"
-    with log.open("w", encoding="utf-8") as out:
-        environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
-    text = text.replace(f"{source}{os.sep}", "")
-    text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)  # MyST-NB counts 10,000 lines to a cell
-    complaints = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR)\b", line)]
-    page = build / "html" / "index.html"
-    if done.returncode or complaints or not page.is_file():
-        listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
-        raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
-    return page
 
 
 # --- all of it --------------------------------------------------------------------------------------------------------

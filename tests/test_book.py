@@ -18,6 +18,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kdas_core import UserError, book, plots
+from kdas_core.execution import BuildError
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))  # run_template.ipynb is a cell of a study, no page
@@ -166,7 +167,7 @@ def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_wha
 
 def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
     write_chapter(small_book, "01_first", "print('so far')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    with pytest.raises(book.BuildError, match="01_first failed in code cell 3 of 3.*its process died"):
+    with pytest.raises(BuildError, match="01_first failed in code cell 3 of 3.*its process died"):
         book.build(root=small_book)
 
 
@@ -208,7 +209,7 @@ def test_the_site_shows_the_executed_chapters_and_nothing_of_this_machine(small_
 def test_a_broken_reference_fails_the_build_and_fails_it_again_over_the_old_doctrees(small_site):
     write_chapter(small_site, "01_first", new_markdown_cell("See {ref}`nowhere`."))
     for run in (True, False):  # the second time Sphinx would not read an unchanged page again
-        with pytest.raises(book.BuildError, match=r"01_first\.ipynb, cell 3: WARNING: undefined label: 'nowhere'"):
+        with pytest.raises(BuildError, match=r"01_first\.ipynb, cell 3: WARNING: undefined label: 'nowhere'"):
             book.build(root=small_site, run=run)
 
 

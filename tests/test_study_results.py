@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from kdas_core.study.report import (
     last_or_best,
     ledger,
     over_seeds,
+    tries,
     write_report,
 )
 from kdas_core.study.report import costs as cost_table
@@ -344,6 +346,36 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
     with pytest.raises(UserError, match="lacks the column caveat"):
         (tmp_path / "claims.csv").write_text("claim,source,better,than\n")
         ledger(collect(folder), tmp_path / "claims.csv")
+
+
+def test_a_claim_is_judged_by_the_first_study_that_has_both_labels(folder, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    for cell in [*other.glob("released-*"), *folder.glob("kdas-*")]:
+        shutil.rmtree(cell)
+    (tmp_path / "claims.csv").write_text(
+        "claim,source,better,than,caveat\na,,released,supervised,\nb,,kdas,supervised,\nc,,kdas,released,\nd,,kdas,new,\n"
+    )
+    first, second = collect(folder), collect(other)
+    table = ledger(first, tmp_path / "claims.csv", second)
+    assert table["state"].tolist() == ["not reproduced", "reproduced", "not tested", "not tested"]
+    assert table["evidence"].tolist()[2:] == ["not trained in one study", "new not trained"]
+    assert ledger(first, tmp_path / "claims.csv")["evidence"][1] == "kdas not trained"
+
+
+def test_tries_show_the_knobs_that_an_objective_has_and_validation_alone(folder):
+    found = collect(folder)
+    recipes = {
+        label: asdict(preset("laptop", objective=label, temperature=4.0, alpha=0.1, guiding_weight=0.5))
+        for label in BETTER
+    }
+    scores = found.scores.assign(validation_dice=found.scores["objective"].map({"kdas": 0.6}).fillna(0.5))
+    table = tries(replace(found, scores=scores, about=found.about | {"recipes": recipes}))
+    assert table.loc["kdas", ["temperature", "guiding_weight", "alpha"]].tolist() == ["4", "0.5", "0.1"]
+    assert table.loc["logit_kd", ["temperature", "guiding_weight", "alpha"]].tolist() == ["4", "", "0.1"]
+    assert (table.loc["supervised", ["alpha", "temperature", "distillation_warm_up"]] == "").all()
+    assert table["minus supervised"].round(9).to_dict() == {k: 0.1 if k == "kdas" else 0.0 for k in BETTER}
+    assert not {"dice", "dice_last"} & set(table)
 
 
 def test_one_seed_decides_nothing(folder, tmp_path):

@@ -17,6 +17,7 @@ from kdas_core import UserError, plots
 from kdas_core.data.videos import clinicdb_sequence
 from kdas_core.evaluation import statistics
 from kdas_core.files import write_whole
+from kdas_core.losses import knobs_of
 from kdas_core.study.results import KEYS, Results
 
 KNOBS = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
@@ -218,12 +219,31 @@ def costs(results: Results) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
+def tries(results: Results, base: str = BASE) -> pd.DataFrame:
+    """A study that was made to choose knobs, looked at on validation alone: one row a label.
+
+    Returns:
+        ``kind`` (the objective), the knobs that the objective has (an empty field for the others), ``validation Dice`` (mean over the
+        seeds) and its difference from ``base``.
+    """
+    rows = {}
+    for label in results.labels:
+        recipe = results.about["recipes"][label]
+        own = knobs_of(recipe["objective"])
+        knobs = {knob: f"{recipe[knob]:g}" if knob in own else "" for knob in KNOBS if knob != "distillation_warm_up"}
+        warm_up = f"{recipe['distillation_warm_up']:g}" if recipe["objective"] != base else ""
+        rows[label] = {"kind": recipe["objective"], **knobs, "distillation_warm_up": warm_up}
+    reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
+    table = pd.DataFrame.from_dict(rows, orient="index").join(reached.rename("validation Dice"))
+    return table.assign(**{f"minus {base}": table["validation Dice"] - table["validation Dice"].get(base, math.nan)})
+
+
 # --- the ledger -------------------------------------------------------------------------------------------------------
 
 STATES = ("reproduced", "not reproduced", "undecided", "not tested")
 
 
-def ledger(results: Results, claims: str | Path) -> pd.DataFrame:
+def ledger(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here.
 
     A claim that names two labels says that the first has the higher Dice. It is *reproduced* where the 95 % interval over seeds of the
@@ -232,6 +252,7 @@ def ledger(results: Results, claims: str | Path) -> pd.DataFrame:
 
     Args:
         claims: CSV with the columns ``claim, source, better, than, caveat``; the book keeps one in ``book/results/claims.csv``.
+        more: other studies; a claim is judged by the first that has trained both labels.
 
     Returns:
         ``claim, source, state, evidence, caveat``, a row a claim.
@@ -247,7 +268,7 @@ def ledger(results: Results, claims: str | Path) -> pd.DataFrame:
         raise UserError(f"{claims} lacks the column {', '.join(absent)}.")
     rows = []
     for claim in table.to_dict("records"):
-        state, evidence = _judged(results, claim["better"], claim["than"])
+        state, evidence = _judged((results, *more), claim["better"], claim["than"])
         rows.append(
             {
                 **{k: claim[k] for k in ("claim", "source")},
@@ -259,12 +280,14 @@ def ledger(results: Results, claims: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["claim", "source", "state", "evidence", "caveat"])
 
 
-def _judged(results: Results, better: str, than: str) -> tuple[str, str]:
-    trained = set(results.scores["objective"])
+def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, str]:
     if not better or not than:
         return "not tested", ""
-    if missing := [label for label in (better, than) if label not in trained]:
-        return "not tested", f"{' and '.join(missing)} not trained"
+    results = next((r for r in studies if {better, than} <= set(r.scores["objective"])), None)
+    if results is None:
+        trained = set().union(*(r.scores["objective"] for r in studies))
+        missing = [label for label in (better, than) if label not in trained]
+        return "not tested", f"{' and '.join(missing)} not trained" if missing else "not trained in one study"
     seen = over_seeds(results, than).loc[(better, MEAN)]
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:

@@ -1,0 +1,283 @@
+"""The site: executed chapters through Jupyter Book, then finished.
+
+Jupyter Book's pages load a script for each icon of a font, an address of another host in a variable, and pictures that nobody has
+packed. ``finish`` takes away what is not used, packs the pictures, and tells the browser to refuse whatever does not lie beside the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import html
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+from PIL import Image
+
+from kdas_core import UserError
+from kdas_core.execution import BuildError
+
+# --- what Jupyter Book reads ------------------------------------------------------------------------------------------
+
+
+def executed_copy(root: Path, notebook: Path) -> Path:
+    """Where a chapter lies after it has been run."""
+    return root / "_build" / "executed" / notebook.name
+
+
+def stage(root: Path, notebooks: Sequence[Path]) -> Path:
+    """Put together what Jupyter Book reads: the text pages as they are, the chapters as they were executed.
+
+    The cell of parameters that papermill adds is left off the page, and what papermill notes of folders: the panel that every chapter
+    prints says the rest.
+
+    Raises:
+        UserError: a chapter has not been run.
+    """
+    folder = root / "_build" / "stage"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(root / name, folder / name)
+    for notebook in notebooks:
+        executed = executed_copy(root, notebook)
+        if not executed.is_file():
+            raise UserError(
+                f"{executed} does not exist, so chapter {notebook.stem} has not been run; run the book first."
+            )
+        target = folder / notebook.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(_without_our_machine(nbformat.read(executed, as_version=4)), target)
+    return folder
+
+
+def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Folders of this machine, and widgets, which are dead without a kernel: the only ones were bars that showed some progress."""
+    page.cells = [cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    page.metadata.pop("widgets", None)
+    page.metadata.pop("papermill", None)
+    for cell in page.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [
+                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+            ]
+    return page
+
+
+def build_site(root: Path, notebooks: Sequence[Path]) -> Path:
+    """Render the staged book to ``_build/html``; every warning counts as an error, and all of them are listed.
+
+    The doctrees of earlier builds are deleted first: over old ones, a page with a warning is not read again and passes.
+
+    Returns:
+        The site's first page.
+
+    Raises:
+        BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
+    """
+    build, source = root / "_build", stage(root, notebooks)
+    for left in ("html", ".doctrees", ".jupyter_cache"):
+        shutil.rmtree(build / left, ignore_errors=True)
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", str(source), "--path-output", str(root), "--warningiserror", "--keep-going"]
+    log = build / "site.log"
+    with log.open("w", encoding="utf-8") as out:
+        environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
+    text = text.replace(f"{source}{os.sep}", "")
+    text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)  # MyST-NB counts 10,000 lines to a cell
+    complaints = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR)\b", line)]
+    page = build / "html" / "index.html"
+    if done.returncode or complaints or not page.is_file():
+        listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
+        raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
+    finish(page.parent, address(root))
+    return page
+
+
+def address(root: Path) -> str:
+    """Where the site will be, from ``_config.yml``; empty as long as nobody has said so."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    given = str((config.get("html") or {}).get("baseurl") or "").rstrip("/")
+    return given and f"{given}/"
+
+
+# --- the last hand ----------------------------------------------------------------------------------------------------
+
+# Not used here: cells that run on a server elsewhere, a script of 1.5 MB that draws icons (our style sheet takes them from the
+# theme's font), maps for debuggers.
+_UNUSED = (
+    r"<script>const THEBE_JS_URL.*?</script>",
+    r'<script[^>]*src="[^"]*/sphinx-thebe\.js[^>]*></script>',
+    r'<link[^>]*href="[^"]*/sphinx-thebe\.css[^>]*>',
+    r'<script type="text/x-thebe-config">.*?</script>',
+    r"<script>kernelName = .*?</script>",
+    r'<script[^>]*src="[^"]*/fontawesome\.js[^>]*></script>',
+)
+_UNUSED_FILES = ("sphinx-thebe.*", "fontawesome.js*", "*.js.map", "*.css.map")
+# Handlers in attributes would need a browser that runs any script; book/_static/site.js listens instead.
+_HANDLERS = {'onclick="window.print()"': 'data-does="print"', 'onclick="toggleFullScreen()"': 'data-does="full-screen"'}
+
+_POLICY = (
+    "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'"
+)
+
+
+def finish(site: Path, address: str = "") -> None:
+    """Finish the pages of a site in place.
+
+    Args:
+        address: where the site will be; with one there are a site map and addresses for cards.
+    """
+    packed = {picture.name: _packed(picture) for picture in sorted((site / "_images").glob("*.png"))}
+    pages = sorted(site.rglob("*.html"))
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for change in (
+            _without_the_unused,
+            functools.partial(_with_pictures_beside, site=site, page=page, packed=packed),
+            functools.partial(_described, at=address and address + page.relative_to(site).as_posix(), home=address),
+            _guarded,
+        ):
+            text = change(text)
+        page.write_text(text, encoding="utf-8")
+    for pattern in _UNUSED_FILES:
+        for file in (site / "_static").rglob(pattern):
+            file.unlink()
+    (site / "404.html").write_text(_guarded(_lost_page(address)), encoding="utf-8")
+    if address:
+        listed = [address + page.relative_to(site).as_posix() for page in pages]
+        (site / "sitemap.xml").write_text(
+            _SITEMAP.format("".join(f"<url><loc>{html.escape(u)}</loc></url>" for u in listed))
+        )
+
+
+def _without_the_unused(text: str) -> str:
+    for pattern in _UNUSED:
+        text = re.sub(pattern, "", text, flags=re.DOTALL)
+    for before, after in _HANDLERS.items():
+        text = text.replace(before, after)
+    return _once(
+        r'<meta name="viewport"[^>]*>', _once(r"<script>(?:(?!</script>).)*</script>", text), lambda tag: "viewport"
+    )
+
+
+def _once(pattern: str, text: str, key: Callable[[str], str] = lambda tag: tag) -> str:
+    """Of tags that match and have the same key, the first; the theme writes some twice."""
+    seen: set[str] = set()
+
+    def keep(match: re.Match[str]) -> str:
+        tag = match[0]
+        if key(tag) in seen:
+            return ""
+        seen.add(key(tag))
+        return tag
+
+    return re.sub(pattern, keep, text, flags=re.DOTALL)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def _packed(picture: Path) -> tuple[str, tuple[int, int]]:
+    """The picture as WebP in place of the PNG: without a loss, or, where that is large (photographs), with a small one."""
+    with Image.open(picture) as image:
+        size, kept = image.size, image.convert("RGBA" if "A" in image.getbands() else "RGB")
+    tries = []
+    for how in ({"lossless": True}, {"quality": 88}):
+        buffer = io.BytesIO()
+        kept.save(buffer, format="webp", method=4, **how)
+        tries.append(buffer.getvalue())
+    target = picture.with_suffix(".webp")
+    target.write_bytes(min(tries, key=len))
+    picture.unlink()
+    return target.name, size
+
+
+def _with_pictures_beside(text: str, site: Path, page: Path, packed: dict[str, tuple[str, tuple[int, int]]]) -> str:
+    """Names of packed pictures, room kept for each until it is there, and pictures of sliders in files of their own."""
+    up = "../" * (len(page.relative_to(site).parts) - 1)
+
+    def beside(match: re.Match[str]) -> str:
+        name = f"{hashlib.sha256(match[1].encode()).hexdigest()[:32]}.webp"
+        (site / "_images").mkdir(exist_ok=True)
+        (site / "_images" / name).write_bytes(base64.b64decode(match[1]))
+        return f'src="{up}_images/{name}"'
+
+    def with_room(match: re.Match[str]) -> str:
+        name, (width, height) = packed.get(match[2], (match[2], (0, 0)))
+        room = f' width="{width}" height="{height}" loading="lazy"' if width else ""
+        return f'{match[1]}_images/{name}"{room}'
+
+    text = re.sub(r'src="data:image/webp;base64,([^"]+)"', beside, text)
+    text = re.sub(r'(<img\b[^>]*\bsrc="(?:\.\./)*)_images/([\w.-]+)"', with_room, text)
+    return re.sub(r"_images/([\w.-]+\.png)", lambda m: f"_images/{packed.get(m[1], (m[1],))[0]}", text)
+
+
+# --- words for those who find the page, and the browser's rules -----------------------------------------------------------
+
+
+def _described(text: str, at: str, home: str) -> str:
+    """Description and card, from the page's own beginning."""
+    title, said = _plain(_first(r"<title>(.*?)</title>", text)), _beginning(text)
+    facts: dict[str, Any] = {"og:title": title, "og:description": said, "og:type": "article", "og:url": at}
+    facts |= {"og:image": home and f"{home}_static/card.png", "twitter:card": home and "summary_large_image"}
+    tags = [f'<meta name="description" content="{html.escape(said)}">'] if said else []
+    tags += [f'<meta property="{name}" content="{html.escape(value)}">' for name, value in facts.items() if value]
+    return text.replace("</title>", "</title>" + "".join(tags), 1)
+
+
+def _beginning(text: str, length: int = 200) -> str:
+    """What a chapter's first promise says, or a page's first sentences."""
+    article = _first(r"</h1>(.*)", text)
+    first = _plain(_first(r"<p>(.*?)</p>", article))
+    if first == "You will learn":
+        first = f"You will learn {_plain(_first(r'<li><p>(.*?)</p>', article)).rstrip(';.')}."
+    return first if len(first) <= length else first[:length].rsplit(" ", 1)[0].rstrip(",;:") + " …"
+
+
+def _first(pattern: str, text: str) -> str:
+    found = re.search(pattern, text, flags=re.DOTALL)
+    return found[1] if found else ""
+
+
+def _plain(markup: str) -> str:
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", markup)).split())
+
+
+def _guarded(text: str) -> str:
+    """A policy that lets a page run its own scripts and load its neighbours, and nothing else."""
+    bodies = dict.fromkeys(re.findall(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", text, flags=re.DOTALL))
+    hashes = (base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in bodies)
+    policy = _POLICY.format(scripts=" ".join(f"'sha256-{value}'" for value in hashes))
+    tag = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    return re.sub(r"(<meta charset=[^>]*>)", lambda match: match[1] + tag, text, count=1)
+
+
+def _lost_page(address: str) -> str:
+    """Served for addresses that do not exist, whatever their depth; so it brings its own style and names the first page in full."""
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Not found</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="description" content="No such page.">'
+        "<style>body{font:1.1rem/1.5 system-ui,sans-serif;max-width:32rem;margin:20vh auto;padding:0 1rem}"
+        "@media(prefers-color-scheme:dark){body{background:#121212;color:#ced6dd}a{color:#8fb8ff}}</style></head>"
+        f'<body><main><h1>There is no page here</h1><p>It may have moved to another chapter. <a href="{address}index.html">The '
+        "first page</a> lists all of them.</p></main></body></html>\n"
+    )
+
+
+_SITEMAP = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{}</urlset>\n'
+)
