@@ -24,7 +24,7 @@ import yaml
 from kdas_core import UserError, recipe
 from kdas_core.execution import STANDARD, Measured, machine, parameters_of, run_notebook
 from kdas_core.notebook import find_root
-from kdas_core.site import build_site, executed_copy
+from kdas_core.site import build_site, executed_copy, note, serve
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
 COLUMNS = ["preset", "chapter", "seconds", "peak_mb", "machine", "date"]
@@ -237,12 +237,24 @@ def _run_all(root: Path, preset: str, parameters: Mapping[Path, Mapping[str, Any
         try:
             executed = executed_copy(root, notebook)
             measured.append(run_notebook(notebook, executed, values, root / "_build", progress.tick))
+            note(executed, measured[-1].peak_mb, machine())
         finally:
             progress.close(measured[-1] if len(measured) == i else None)
     return measured
 
 
+app = typer.Typer(invoke_without_command=True, no_args_is_help=False, add_completion=False)
+
+
+@app.command("serve")
+def serve_(port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free")] = 8000) -> None:
+    """Show the last build at 127.0.0.1, to this machine alone, until Ctrl-C."""
+    serve(find_root() / "_build" / "html", port)
+
+
+@app.callback()
 def command(
+    context: typer.Context,
     preset: Annotated[str, typer.Option(help="smoke, laptop, colab or paper")] = "smoke",
     data_root: Annotated[str, typer.Option(help="folder with TrainDataset/ and TestDataset/; empty: data/")] = "",
     runs_dir: Annotated[str, typer.Option(help="where trained networks are kept; empty: _build/runs")] = "",
@@ -258,6 +270,8 @@ def command(
     keep_times: Annotated[bool, typer.Option("--record", help="write the measured times to book/results")] = False,
 ) -> None:
     """Run the chapters and build the site in _build/html."""
+    if context.invoked_subcommand:
+        return
     pairs = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
@@ -272,7 +286,7 @@ def command(
 def main() -> None:
     """As ``kdas book``: what the user can mend is said on standard error, exit code 2."""
     try:
-        typer.run(command)
+        app()
     except UserError as error:
         print(f"kdas book: {error}", file=sys.stderr)
         sys.exit(2)

@@ -7,6 +7,7 @@ packed. ``finish`` takes away what is not used, packs the pictures, and tells th
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import html
@@ -17,6 +18,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,21 @@ from PIL import Image
 from kdas_core import UserError
 from kdas_core.execution import BuildError
 
+EXECUTION = "execution_table.md"  # written beside book/execution.md, which includes it
+
 # --- what Jupyter Book reads ------------------------------------------------------------------------------------------
 
 
 def executed_copy(root: Path, notebook: Path) -> Path:
     """Where a chapter lies after it has been run."""
     return root / "_build" / "executed" / notebook.name
+
+
+def note(executed: Path, peak_mb: float, machine: str) -> None:
+    """Keep in an executed chapter what papermill does not: its peak memory, and the machine in words."""
+    page = nbformat.read(executed, as_version=4)
+    page.metadata["kdas"] = {"peak_mb": round(peak_mb), "machine": machine}
+    nbformat.write(page, executed)
 
 
 def stage(root: Path, notebooks: Sequence[Path]) -> Path:
@@ -44,7 +56,7 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     Raises:
         UserError: a chapter has not been run.
     """
-    folder = root / "_build" / "stage"
+    folder, rows = root / "_build" / "stage", []
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
     for name in ("_config.yml", "_toc.yml"):
@@ -55,17 +67,31 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
             raise UserError(
                 f"{executed} does not exist, so chapter {notebook.stem} has not been run; run the book first."
             )
+        page = nbformat.read(executed, as_version=4)
+        rows.append(_execution(notebook, page))
         target = folder / notebook.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(_without_our_machine(nbformat.read(executed, as_version=4)), target)
+        nbformat.write(_without_our_machine(page), target)
+    head = "| chapter | preset | seed | time | peak memory | machine | run on |\n|---|---|---|---|---|---|---|\n"
+    (folder / "book" / EXECUTION).write_text(head + "".join(rows), encoding="utf-8")
     return folder
+
+
+def _execution(notebook: Path, page: nbformat.NotebookNode) -> str:
+    """How a chapter was run: a row of the table that ``book/execution.md`` shows."""
+    ran, more = page.metadata.get("papermill", {}), page.metadata.get("kdas", {})
+    given, seconds = ran.get("parameters", {}), round(ran.get("duration") or 0)
+    memory = f"{more['peak_mb'] / 1024:.1f} GB" if "peak_mb" in more else ""
+    cells = [given.get("preset", ""), given.get("seed", ""), f"{seconds // 60}:{seconds % 60:02d}", memory]
+    cells += [more.get("machine", ""), (ran.get("start_time") or "")[:10]]
+    return f"| [{notebook.stem}]({notebook.name}) | {' | '.join(str(cell) for cell in cells)} |\n"
 
 
 def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Folders of this machine, and widgets, which are dead without a kernel: the only ones were bars that showed some progress."""
     page.cells = [cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    page.metadata.pop("widgets", None)
-    page.metadata.pop("papermill", None)
+    for ours in ("widgets", "papermill", "kdas"):
+        page.metadata.pop(ours, None)
     for cell in page.cells:
         if cell.cell_type == "code":
             cell.outputs = [
@@ -281,3 +307,47 @@ def _lost_page(address: str) -> str:
 _SITEMAP = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{}</urlset>\n'
 )
+
+
+# --- on this machine --------------------------------------------------------------------------------------------------
+
+
+class _Pages(SimpleHTTPRequestHandler):
+    """Files of a folder, and its 404.html for what is not there."""
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        lost = Path(self.directory) / "404.html"
+        if code != HTTPStatus.NOT_FOUND or not lost.is_file():
+            return super().send_error(code, message, explain)
+        body = lost.read_bytes()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, *words: Any) -> None:
+        """Nothing: one reader at the same desk needs no log."""
+
+
+def server(site: Path, port: int = 0) -> ThreadingHTTPServer:
+    """A server of the site for this machine alone; ``server_port`` says where, and its caller starts and closes it.
+
+    Raises:
+        UserError: no site was built, or the port is taken.
+    """
+    if not (site / "index.html").is_file():
+        raise UserError(f"{site} holds no site; make book builds one.")
+    try:
+        return ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Pages, directory=str(site)))
+    except OSError as error:
+        raise UserError(f"Port {port} cannot be used ({error.strerror}); name another one with --port.") from None
+
+
+def serve(site: Path, port: int) -> None:
+    """Show the site until Ctrl-C."""
+    with server(site, port) as running:
+        print(f"http://127.0.0.1:{running.server_port}/ shows {site} to this machine; Ctrl-C ends it.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            running.serve_forever()

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
+from nbformat.v4 import new_code_cell
 
+from kdas_core import book
 from kdas_core.cli import main
 from kdas_core.data.synthetic import make_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(2)
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so the programs that they start and interrupt.
@@ -105,3 +110,52 @@ def web():
     server = WebServer()
     yield server
     server.close()
+
+
+# --- the whole book ---------------------------------------------------------------------------------------------------
+
+CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))  # run_template.ipynb is a cell of a study, no page
+
+
+def solution_code(chapter: Path) -> list[tuple[str, str]]:
+    """(label, code) for each block of Python in the chapter's solutions, from top to bottom."""
+    cells = nbformat.read(chapter, as_version=4).cells
+    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    solutions = re.findall(r"^(`{3,})\{solution\} (\S+)\n(.*?)^\1$", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = [
+        (label, re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)) for _, label, text in solutions
+    ]
+    return [(label, code) for label, found in blocks for code in found]
+
+
+SOLUTION = """import traceback
+try:
+    exec({code!r}, globals())
+except Exception:
+    print("failed:", traceback.format_exc())
+"""
+
+
+def append_solutions(chapter: Path) -> None:
+    """What the solutions tell a reader to run becomes a cell each at the end, kept off the page."""
+    notebook = nbformat.read(chapter, as_version=4)
+    for label, code in solution_code(chapter):
+        about = {"tags": ["remove-cell"], "solution": label}
+        notebook.cells.append(new_code_cell(SOLUTION.format(code=code), metadata=about))  # a failure ends no chapter
+    nbformat.write(notebook, chapter)
+
+
+@pytest.fixture(scope="session")
+def whole_book(tmp_path_factory):
+    """The book of this checkout, run at preset smoke and rendered, in a copy; the solutions run with their chapters."""
+    folder = tmp_path_factory.mktemp("whole") / "kdas"
+    folder.mkdir()
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("book", "kdas_core"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+    (folder / "data").mkdir()
+    for chapter in CHAPTERS:
+        append_solutions(folder / "book" / chapter.name)
+    book.build(root=folder)
+    return folder

@@ -15,13 +15,12 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kdas_core import UserError, book, plots
 from kdas_core.execution import BuildError
 
-ROOT = Path(__file__).resolve().parents[1]
-CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))  # run_template.ipynb is a cell of a study, no page
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
 
 # --- a tiny book ------------------------------------------------------------------------------------------------------
@@ -266,15 +265,6 @@ def draws(cell: nbformat.NotebookNode) -> bool:
     return drawn or any(name.startswith("plt.") for name in names) or "image" in cell.metadata.get("mystnb", {})
 
 
-def solution_code(chapter: Path) -> list[tuple[str, str]]:
-    """(label, code) for each block of Python in the chapter's solutions, from top to bottom."""
-    solutions = re.findall(r"^(`{3,})\{solution\} (\S+)\n(.*?)^\1$", text_of(chapter), flags=re.MULTILINE | re.DOTALL)
-    blocks = [
-        (label, re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)) for _, label, text in solutions
-    ]
-    return [(label, code) for label, found in blocks for code in found]
-
-
 def captions(chapter: Path) -> dict[str, dict]:
     """By cell id: what the metadata of each cell that draws say, the strip that opens a chapter left out."""
     drawn = [cell for cell in code_cells(chapter) if draws(cell) and "plots.story(" not in cell.source]
@@ -416,39 +406,6 @@ def foreign_requests(page: str) -> list[str]:
     """What a page would fetch from elsewhere when it is opened."""
     fetched = re.findall(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page)
     return [address for address in fetched if address]
-
-
-SOLUTION = """import traceback
-try:
-    exec({code!r}, globals())
-except Exception:
-    print("failed:", traceback.format_exc())
-"""
-
-
-def append_solutions(chapter: Path) -> None:
-    """What the solutions tell a reader to run becomes a cell each at the end, kept off the page."""
-    notebook = nbformat.read(chapter, as_version=4)
-    for label, code in solution_code(chapter):
-        about = {"tags": ["remove-cell"], "solution": label}
-        notebook.cells.append(new_code_cell(SOLUTION.format(code=code), metadata=about))  # a failure ends no chapter
-    nbformat.write(notebook, chapter)
-
-
-@pytest.fixture(scope="session")
-def whole_book(tmp_path_factory):
-    """The book of this checkout, run at preset smoke and rendered, in a copy; the solutions run with their chapters."""
-    folder = tmp_path_factory.mktemp("whole") / "kdas"
-    folder.mkdir()
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("book", "kdas_core"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
-    (folder / "data").mkdir()
-    for chapter in CHAPTERS:
-        append_solutions(folder / "book" / chapter.name)
-    book.build(root=folder)
-    return folder
 
 
 @pytest.mark.slow

@@ -1,0 +1,234 @@
+"""The rendered book in a real browser (Debian's Chromium, driven by Playwright), from a server on this machine.
+
+Without a browser these tests are skipped; where CI is set they fail instead. Pictures of every page are left in ``_build/screenshots``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+from collections import defaultdict
+from pathlib import Path
+from urllib.parse import urldefrag, urljoin
+
+import pytest
+from conftest import CHAPTERS, ROOT
+
+from kdas_core.site import server
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SCREENSHOTS = ROOT / "_build" / "screenshots"
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+TEXTS = ("index", "notation", "glossary", "faq", "api", "execution", "bibliography")
+PAGES = [f"book/{name}.html" for name in (*TEXTS, *(chapter.stem for chapter in CHAPTERS))]
+PAGES += ["search.html", "genindex.html"]
+each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: Path(path).stem)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        sync_playwright = None
+    if not (CHROMIUM and sync_playwright):
+        missing = "no Chromium here" if sync_playwright else "no Playwright here"
+        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def home(whole_book):
+    """The site's address."""
+    with server(whole_book / "_build" / "html") as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}/"
+        running.shutdown()
+
+
+@pytest.fixture
+def visit(chromium, home):
+    """Opens pages, each in a fresh context, and keeps what they ask for and what they complain about."""
+    contexts = []
+
+    def go(path: str, **how):
+        context = chromium.new_context(**how)
+        contexts.append(context)
+        page = context.new_page()
+        page.asked, page.said = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on(
+            "console", lambda message: page.said.append(message.text) if message.type in ("error", "warning") else 0
+        )
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.goto(home + path)
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+
+
+def scroll_through(page) -> None:
+    """So that what is loaded late is loaded."""
+    page.evaluate("for (const picture of document.images) picture.loading = 'eager'")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_load_state("networkidle")
+
+
+@each_page
+def test_a_page_asks_nobody_else_and_complains_of_nothing(visit, home, path):
+    page = visit(path)
+    scroll_through(page)
+    assert page.said == []
+    assert [url for url in page.asked if not url.startswith((home, "data:", "blob:"))] == []
+    empty = "[...document.images].filter(i => !i.hidden && !(i.complete && i.naturalWidth)).map(i => i.src)"
+    assert page.evaluate(empty) == []
+    assert page.context.cookies() == []
+
+
+@each_page
+def test_a_page_has_a_title_a_description_and_headings_in_order(visit, path):
+    page = visit(path)
+    assert len(page.title()) > 5
+    if path.startswith("book/"):
+        assert len(page.locator("meta[name=description]").get_attribute("content")) > 20
+    levels = page.evaluate("[...document.querySelectorAll('article :is(h1,h2,h3,h4,h5,h6)')].map(h => +h.tagName[1])")
+    assert levels.count(1) == 1 and levels[0] == 1
+    assert [(a, b) for a, b in zip(levels, levels[1:]) if b > a + 1] == []
+
+
+def test_every_link_within_the_book_leads_somewhere(visit, home):
+    places, broken = defaultdict(set), []
+    links = {}
+    for path in PAGES:
+        page = visit(path)
+        places[home + path] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
+        links[path] = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))")
+    for path, targets in links.items():
+        for target in targets:
+            url, place = urldefrag(urljoin(home + path, target))
+            if not url.startswith(home):
+                continue
+            if url in places:
+                if place and place not in places[url]:
+                    broken.append(f"{path}: {target}")
+            elif page.request.get(url).status != 200:
+                broken.append(f"{path}: {target}")
+    assert broken == []
+
+
+@each_page
+def test_a_phone_scrolls_down_and_never_sideways(visit, path):
+    page = visit(path, **PHONE)
+    scroll_through(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.evaluate("window.scrollTo(0, 0)")
+    page.screenshot(path=SCREENSHOTS / f"{Path(path).stem}-phone.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@each_page
+def test_nothing_serious_stands_between_a_page_and_those_who_cannot_see_or_point(visit, path, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(path, color_scheme=scheme, viewport={"width": 1400, "height": 900})
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{Path(path).stem}-{scheme}.png")
+    found = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert [f"{v['id']}: {node['html'][:150]}" for v in found for node in v["nodes"][:3]] == []
+
+
+# --- what moves -------------------------------------------------------------------------------------------------------
+
+SHOWN = "box => [...box.querySelectorAll('img')].filter(i => !i.hidden).map(i => i.src)"
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
+    page = visit(f"book/{chapter.stem}.html")
+    boxes = page.locator(".kdas-explore")
+    assert boxes.count() >= 1
+    for box in boxes.all():
+        slider = box.locator("input").last
+        slider.scroll_into_view_if_needed()
+        slider.focus()
+        seen, labels = [box.evaluate(SHOWN)], [slider.get_attribute("aria-valuetext")]
+        for _ in range(int(slider.get_attribute("max"))):
+            page.keyboard.press("ArrowRight")
+            seen.append(box.evaluate(SHOWN))
+            labels.append(slider.get_attribute("aria-valuetext"))
+        assert all(len(shown) == 1 for shown in seen) and len(set(labels)) == len(labels)
+        assert len({shown[0] for shown in seen}) > 1
+        assert box.locator("output").last.inner_text() == labels[-1]
+        page.wait_for_load_state("networkidle")
+        assert box.evaluate("box => [...box.querySelectorAll('img')].every(i => i.hidden || i.naturalWidth > 0)")
+    assert page.said == []
+
+
+@pytest.mark.parametrize("how", ["mouse", "touch"])
+def test_a_mouse_and_a_finger_move_a_slider(visit, how):
+    page = visit("book/05_distillation_losses.html", **(PHONE if how == "touch" else {}))
+    box = page.locator(".kdas-explore").first
+    slider = box.locator("input").first
+    slider.scroll_into_view_if_needed()
+    before, area = box.evaluate(SHOWN), slider.bounding_box()
+    place = area["x"] + area["width"] - 4, area["y"] + area["height"] / 2
+    page.touchscreen.tap(*place) if how == "touch" else page.mouse.click(*place)
+    assert slider.input_value() == slider.get_attribute("max")
+    assert box.evaluate(SHOWN) != before
+
+
+def test_the_search_finds_what_the_book_explains(visit):
+    page = visit("search.html?q=symmetrical+guiding")
+    page.wait_for_selector("#search-results li a")
+    found = " ".join(page.locator("#search-results li a").all_inner_texts())
+    assert "Distillation losses" in found
+
+
+def test_the_dark_is_chosen_and_remembered(visit, home):
+    page = visit("book/05_distillation_losses.html", color_scheme="light")
+    theme = "document.documentElement.dataset.theme"
+    assert page.evaluate(theme) == "light"
+    button = page.locator(".theme-switch-button").first
+    for _ in range(3):
+        if page.evaluate(theme) == "dark":
+            break
+        button.click()
+    assert page.evaluate(theme) == "dark"
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(int(part) for part in re.findall(r"\d+", ground)[:3]) < 60
+    page.goto(home + "book/faq.html")
+    assert page.evaluate(theme) == "dark"
+
+
+def test_on_paper_there_is_the_chapter_and_not_its_surroundings(visit):
+    page = visit("book/05_distillation_losses.html")
+    page.emulate_media(media="print")
+    assert (
+        not page.locator(".bd-sidebar-primary").is_visible() and not page.locator(".bd-sidebar-secondary").is_visible()
+    )
+    assert page.locator("article h1").is_visible()
+
+
+def test_an_address_that_does_not_exist_leads_home(visit, home):
+    page = visit("book/nowhere/at_all.html")
+    assert "no page here" in page.inner_text("h1")
+    assert "status of 404" in " ".join(page.said)
+
+
+def test_the_buttons_whose_handlers_were_moved_still_do_something(visit):
+    page = visit("book/faq.html")
+    page.evaluate("window.print = () => { document.title = 'printed'; }")
+    page.locator("[data-does=print]").evaluate("button => button.click()")
+    assert page.title() == "printed"
+    page.locator("[data-does=full-screen]").evaluate("button => button.click()")
+    page.wait_for_function("document.fullscreenElement !== null")
