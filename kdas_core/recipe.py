@@ -152,7 +152,11 @@ _OF_THE_STUDENT += ("distillation_warm_up", "teacher_graph", "teacher_cache", "t
 RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
     "augment": (False, True, "augmentation is never on: a flag that is True is compared with a text"),
-    "schedule": ("constant", "cosine", "the rate never falls: the first decay would come after 200 of 99 epochs"),
+    "schedule": (
+        "constant",
+        "cosine",
+        "the rate never falls: the first decay is due at epoch 200; training stops at 99",
+    ),
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
     "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),

@@ -13,8 +13,8 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
     """``τ² · KL( softmax_pixels(A(T)/τ) ‖ softmax_pixels(A(S)/τ) )``, summed over pixels, mean over the batch.
 
     Both maps go through the same attention ``A(P) = softmax(P Pᵀ/√W) P``, as in the framework figure. The softmax over pixels
-    turns an attended map into a distribution of "where", so a constant added to A(S) changes nothing; τ² keeps the size of the
-    gradient independent of the temperature (Hinton et al., arXiv 1503.02531, section 2).
+    turns an attended map into a distribution of "where", so a constant added to A(S) changes nothing; τ² keeps the
+    gradient from vanishing at high temperatures (Hinton et al., arXiv 1503.02531, section 2).
 
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.

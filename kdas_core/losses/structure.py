@@ -25,8 +25,8 @@ def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> 
     """Cross-entropy plus weighted IoU loss, averaged over the batch.
 
     The overlap term weights every pixel by :func:`edge_weights`. The papers weight the cross-entropy as well; the released
-    programs average it to one number before the weights are applied, so the weights cancel. All published numbers were made that
-    way, and it is the default here; ``weighted_bce=True`` is the formula of the papers.
+    programs average it to one number before the weights are applied, so the weights cancel. That is the default here;
+    ``weighted_bce=True`` is the formula of the papers.
 
     Args:
         logits: (B, 1, H, W).

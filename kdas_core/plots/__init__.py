@@ -45,6 +45,7 @@ from kdas_core.plots.maps import (
     pixels_by_temperature,
     row_looks_at,
     share_of_half,
+    signed_grid,
     term_norms,
 )
 from kdas_core.plots.networks import (
@@ -153,6 +154,7 @@ __all__ = [
     "scores_by_seed",
     "share_of_half",
     "shift_scores",
+    "signed_grid",
     "spreads",
     "stacked",
     "story",

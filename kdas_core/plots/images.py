@@ -147,23 +147,29 @@ def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[str, str]) -> Figure:
     """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour for each kind of picture.
 
+    An axis is logarithmic where its bars span a factor of five or more, and linear where they do not.
+
     Args:
         tables: name of a set → kind of picture → a row a picture, as `kdas_core.data.statistics.describe` returns them.
-        columns: column of the tables → label of the panel's axis, which is logarithmic.
+        columns: column of the tables → label of the panel's axis.
     """
     figure, axes = plt.subplots(1, len(columns), figsize=(2.9 * len(columns), 0.5 * len(tables) + 0.9), sharey=True)
     for axis, (column, label) in zip(np.atleast_1d(axes), columns.items()):
+        ends = []
         for row, kinds in enumerate(tables.values()):
             for place, (kind, table) in enumerate(kinds.items()):
                 height = row + 0.34 * (place - (len(kinds) - 1) / 2)
                 low, median, high = table[column].quantile([0.1, 0.5, 0.9])
                 colour = (BLUE, ORANGE)[place]
                 axis.plot([low, high], [height] * 2, color=colour, lw=6, alpha=0.55, solid_capstyle="butt", label=kind)
+                ends += [low, high]
                 axis.plot([median] * 2, [height - 0.15, height + 0.15], color="black", lw=1.5)
-        axis.set(xscale="log", xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))
-        axis.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+        axis.set(xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))
+        if max(ends) >= 5 * min(ends):
+            axis.set_xscale("log")
+            axis.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_minor_formatter(plt.NullFormatter())
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.xaxis.set_minor_formatter(plt.NullFormatter())
     axis.invert_yaxis()
     handles, words = axis.get_legend_handles_labels()
     axis.legend(*zip(*{w: (h, w) for h, w in zip(handles, words)}.values()), fontsize=8, loc="best")

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdas_core.plots.basics import BLUE, COLOUR_OF, GREEN, PURPLE, RED, SKY, as_map, outlined
+from kdas_core.plots.basics import BLUE, COLOUR_OF, GREEN, PURPLE, RED, SKY, as_map, grid, outlined
 
 
 def numbers(maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: float = 2.9) -> Figure:
@@ -159,6 +159,7 @@ def panels(
     one_scale: bool = False,
     size: float = 2.0,
     columns: int = 0,
+    limits: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """Pictures and maps side by side under their titles, each map with a colour bar of its own.
 
@@ -168,6 +169,7 @@ def panels(
         one_scale: give all signed maps the same limits, so that a small one looks small and a zero one blank.
         size: inches a panel.
         columns: panels in a row; 0: all.
+        limits: titles of other maps → the ends of their colour scale; a map that is not named has its own.
     """
     columns = columns or len(cells)
     rows = -(-len(cells) // columns)
@@ -183,6 +185,8 @@ def panels(
             continue
         limit = (max(largest.values()) if one_scale else largest[title]) if title in signed else None
         scale = {"cmap": "RdBu_r", "vmin": -(limit or 1), "vmax": limit or 1} if title in signed else {}
+        if limits and title in limits:
+            scale |= dict(zip(("vmin", "vmax"), limits[title]))
         drawn = axis.imshow(as_map(cell), **scale)
         bar = figure.colorbar(drawn, ax=axis, shrink=0.8, location="bottom", pad=0.03)
         bar.ax.tick_params(labelsize=7)
@@ -190,6 +194,27 @@ def panels(
         bar.locator = plt.MaxNLocator(3)
         bar.formatter.set_powerlimits((-2, 3))
         bar.update_ticks()
+    return figure
+
+
+def signed_grid(
+    rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tensor | np.ndarray, size: float = 1.9
+) -> Figure:
+    """Rows of logit maps on one red-and-blue scale around 0; the first row has the outline of the mask on each map.
+
+    Args:
+        rows: label of a row → its maps, as :func:`as_map` takes them.
+        titles: one for each column.
+        mask: (H, W), [0, 1].
+    """
+    top = max(float(np.abs(as_map(cell)).max()) for row in rows.values() for cell in row)
+    figure = grid(rows, titles, size=size, cmap="RdBu_r", vmin=-top, vmax=top)
+    axes = figure.axes
+    for axis in axes[: len(titles)]:
+        axis.contour(as_map(mask), levels=[0.5], colors="black", linewidths=1.2)
+    figure.set_figwidth(figure.get_figwidth() + 1)  # for the colour bar
+    drawn = axes[0].images[0]
+    figure.colorbar(drawn, ax=axes, shrink=0.5, aspect=30, label="logit: red polyp, blue background")
     return figure
 
 
@@ -234,27 +259,33 @@ def along_path(values: pd.DataFrame) -> Figure:
 
 
 def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Bars on a logarithmic scale, one panel an objective, one bar a term; a zero has no bar and says so.
+    """One dot a term on a logarithmic scale, one row of panels an objective; a zero has no place there and stands in a margin.
 
     Args:
         norms: objective → term → norm ≥ 0.
     """
     lengths = [len(terms) for terms in norms.values()]
+    shape = {"height_ratios": lengths, "width_ratios": (1, 9), "gridspec_kw": {"wspace": 0}}
     figure, axes = plt.subplots(
-        len(norms), 1, figsize=(7, 0.42 * sum(lengths) + 1), sharex=True, height_ratios=lengths, squeeze=False
+        len(norms), 2, figsize=(7, 0.36 * sum(lengths) + 1), sharex="col", sharey="row", squeeze=False, **shape
     )
     positive = [value for terms in norms.values() for value in terms.values() if value > 0]
-    low, high = min(positive) / 5, max(positive) * 8
-    for axis, (name, terms) in zip(axes[:, 0], norms.items()):
+    for (margin, axis), (name, terms) in zip(axes, norms.items()):
         for i, (term, value) in enumerate(terms.items()):
             colour = next((c for kind, c in COLOUR_OF_TERM.items() if term.startswith(kind)), "#555555")
+            where, x = (axis, value) if value > 0 else (margin, 0)
+            where.plot(x, i, "o", ms=8, color=colour, mfc=colour if value > 0 else "white", mew=1.8)
             if value > 0:
-                axis.barh(i, value - low, left=low, color=colour)
-                axis.text(value * 1.1, i, f"{value:.3g}", va="center", fontsize=9)
-            else:
-                axis.plot(low * 1.15, i, "o", mfc="white", mec=RED, clip_on=False)
-                axis.text(low * 1.4, i, "exactly 0", va="center", fontsize=9, color=RED, weight="bold")
-        axis.set(yticks=range(len(terms)), yticklabels=list(terms), xscale="log", xlim=(low, high), title=name)
-        axis.invert_yaxis()
-    axes[-1, 0].set_xlabel("norm of the gradient on the student's weights")
+                axis.annotate(f"{value:.3g}", (value, i), (9, 0), textcoords="offset points", va="center", fontsize=9)
+        for part in (margin, axis):
+            part.set_axisbelow(True)
+            part.grid(axis="y", color="#dddddd", lw=0.8)
+        axis.set(xscale="log", xlim=(min(positive) / 2, max(positive) * 4))
+        axis.spines["left"].set_color("#bbbbbb")
+        axis.tick_params(axis="y", length=0)
+        margin.set(
+            yticks=range(len(terms)), yticklabels=list(terms), xlim=(-1, 1), xticks=[0], xticklabels=["exactly 0"]
+        )
+        margin.set(ylim=(len(terms) - 0.5, -0.5), title=name)
+    axes[-1, 1].set_xlabel("norm of the gradient on the student's weights")
     return figure
