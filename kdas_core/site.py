@@ -155,6 +155,14 @@ _UNUSED_FILES = ("sphinx-thebe.*", "fontawesome.js*", "*.js.map", "*.css.map")
 # Handlers in attributes would need a browser that runs any script; book/_static/site.js listens instead.
 _HANDLERS = {'onclick="window.print()"': 'data-does="print"', 'onclick="toggleFullScreen()"': 'data-does="full-screen"'}
 
+# A formula that is too long scrolls in its own box, so the keyboard must get there; the other two are roles that do not fit where
+# they stand.
+_ACCESS = {
+    '<div class="math': '<div tabindex="0" class="math',
+    ' role="list" class="citation-list"': ' class="citation-list"',
+    ' role="doc-biblioentry"': "",
+}
+
 _POLICY = (
     "default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'self'"
@@ -173,6 +181,7 @@ def finish(site: Path, address: str = "") -> None:
         text = page.read_text(encoding="utf-8")
         for change in (
             _without_the_unused,
+            _accessible,
             functools.partial(_with_pictures_beside, site=site, page=page, packed=packed),
             functools.partial(_described, at=address and address + page.relative_to(site).as_posix(), home=address),
             _guarded,
@@ -198,6 +207,18 @@ def _without_the_unused(text: str) -> str:
     return _once(
         r'<meta name="viewport"[^>]*>', _once(r"<script>(?:(?!</script>).)*</script>", text), lambda tag: "viewport"
     )
+
+
+def _accessible(text: str) -> str:
+    """What keeps a screen reader or a keyboard from something."""
+    for before, after in _ACCESS.items():
+        text = text.replace(before, after)
+
+    def as_list(match: re.Match[str]) -> str:  # Sphinx writes a definition list that defines nothing
+        items = match[2].replace("<dd>", "<li>").replace("</dd>", "</li>")
+        return f'{match[1]}<ul class="sig-params">{items}</ul>'
+
+    return re.sub(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', as_list, text, flags=re.DOTALL)
 
 
 def _once(pattern: str, text: str, key: Callable[[str], str] = lambda tag: tag) -> str:

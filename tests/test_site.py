@@ -115,6 +115,19 @@ def test_with_an_address_there_are_a_map_and_cards_and_a_lost_page_that_finds_ho
     assert 'href="https://example.org/kdas/index.html"' in (site / "404.html").read_text()
 
 
+def test_keyboards_reach_long_formulas_and_signatures_are_lists(site):
+    (site / "book" / "api.html").write_text(
+        HEAD
+        + '<body><h1>F</h1><p>Functions.</p><div class="math notranslate">x</div><dl class="py"><dt><span class="sig-paren">(</span>\n'
+        '<dl>\n<dd><em class="sig-param">a</em>,</dd></dl><span class="sig-paren">)</span></dt><dd><p>Says.</p></dd></dl></body></html>'
+    )
+    finish(site)
+    text = page(site, "api")
+    assert '<div tabindex="0" class="math notranslate">' in text
+    assert '<li><em class="sig-param">a</em>,</li></ul><span' in text
+    assert '<dl class="py">' in text and "<dd><p>Says.</p></dd></dl>" in text  # a real definition stays one
+
+
 @pytest.mark.parametrize(
     ("config", "expected"),
     [("title: a\n", ""), ("html:\n  baseurl:\n", ""), ("html: {baseurl: https://a.b/c}\n", "https://a.b/c/")],
