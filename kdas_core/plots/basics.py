@@ -132,12 +132,20 @@ def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("val
     return figure
 
 
-def bars(values: Mapping[str, float], label: str, size: tuple[float, float] = (6, 2.6), log: bool = False) -> Figure:
-    """Horizontal bars with their values written at the end."""
+def bars(
+    values: Mapping[str, float],
+    label: str,
+    size: tuple[float, float] = (6, 2.6),
+    log: bool = False,
+    even: float | None = None,
+) -> Figure:
+    """Horizontal bars with their values written at the end, and a dashed line at ``even``, if that is given."""
     figure, axis = plt.subplots(figsize=size)
     names = list(values)[::-1]
     drawn = axis.barh(names, [values[n] for n in names], color=[COLOUR_OF.get(n, BLUE) for n in names])
     axis.bar_label(drawn, fmt=" {:.3g}")
+    if even is not None:
+        axis.axvline(even, color="black", ls="--", lw=1)
     axis.set_xlabel(label)
     if log:
         axis.set_xscale("log")
@@ -145,26 +153,48 @@ def bars(values: Mapping[str, float], label: str, size: tuple[float, float] = (6
     return figure
 
 
-STORY = ["data", "teacher", "student", "attention", "losses", "training", "evaluation"]
+STORY = {
+    1: "data",
+    2: "teacher",
+    3: "student",
+    4: "attention",
+    5: "losses",
+    6: "training",
+    7: "evaluation",
+    9: "study",
+}  # by chapter; chapter 8 stands beside the story
 
 
 def story(here: str) -> Figure:
-    """Where a chapter stands: the seven steps of the book in a row, this one filled."""
-    figure, axis = plt.subplots(figsize=(8, 0.9))
-    for i, step in enumerate(STORY):
-        mine = step == here
-        axis.text(
-            i,
-            0,
-            f"{i + 1}  {step}",
-            ha="center",
-            va="center",
-            color="white" if mine else "#444444",
-            weight="bold" if mine else "normal",
-            bbox={"boxstyle": "round,pad=0.45", "facecolor": BLUE if mine else "#eef2f5", "edgecolor": "none"},
-        )
-        if i:
-            axis.annotate("", (i - 0.42, 0), (i - 0.58, 0), arrowprops={"arrowstyle": "-", "color": "#aaaaaa"})
-    axis.set(xlim=(-0.6, len(STORY) - 0.4), ylim=(-0.5, 0.5))
+    """Where a chapter stands: the steps of the book in a row, this one filled, joined from box to box."""
+    width, height, pad = 576, 40, 4.5  # points; the pad is that of the boxes
+    figure = plt.figure(figsize=(width / 72, height / 72), layout="none")
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, width), ylim=(0, height))
     axis.axis("off")
+    boxes = []
+    for number, step in STORY.items():
+        mine = step == here
+        look = {"facecolor": BLUE if mine else "#eef2f5", "edgecolor": "none"}
+        boxes.append(
+            axis.text(
+                0,
+                height / 2,
+                f"{number}  {step}",
+                size=9,
+                va="center",
+                color="white" if mine else "#444444",
+                weight="bold" if mine else "normal",
+                bbox={"boxstyle": f"round,pad={pad / 9}", **look},
+            )
+        )
+    lengths = [box.get_window_extent().width * 72 / figure.dpi + 2 * pad for box in boxes]
+    gap = (width - sum(lengths)) / len(boxes)  # half of one at either end
+    left = gap / 2
+    for box, length in zip(boxes, lengths):
+        box.set_x(left + pad)
+        left += length
+        if box is not boxes[-1]:
+            axis.plot((left, left + gap), (height / 2,) * 2, color="#aaaaaa", lw=1, zorder=0)
+        left += gap
     return figure

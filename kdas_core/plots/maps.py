@@ -78,7 +78,7 @@ def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, a
     Args:
         image, mask: (3, H, W) and (1, H, W). logits, attended: (H, W). weights: (H, H). row: the query, from 0 at the top.
     """
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(6, 2.5), width_ratios=(1, 0.45, 1.1))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.5), width_ratios=(1, 0.45, 1.1))
     height = len(logits)
     left.imshow(outlined(image, mask))
     left.axhline(row, color=RED, lw=2)
@@ -92,7 +92,7 @@ def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, a
     limit = 1.05 * float(logits.abs().max())
     right.axhline(0, color="#999999", lw=0.8)
     right.set(ylim=(-limit, limit), xlabel="column", title="logits")
-    right.legend(fontsize=7, loc="upper right")
+    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # inside it would lie on some row's peak
     return figure
 
 
@@ -224,16 +224,19 @@ def share_of_half(distribution: Tensor) -> float:
     return (int((heaviest_first < 0.5 * heaviest_first[-1]).sum()) + 1) / distribution.numel()
 
 
-def looking(student: Tensor, teacher: Tensor, title: str = "") -> Figure:
+def looking(student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None) -> Figure:
     """Two distributions over the pixels of an image on one scale, each relative to its mean, 1/pixels.
 
     Args:
         student, teacher: (H, W), each sums to 1.
+        mask: (H, W), drawn as an outline if it is given.
     """
     figure, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
     top = max(float(teacher.max()), float(student.max())) * teacher.numel()
     for axis, name, values in ((axes[0], "teacher", teacher), (axes[1], "student", student)):
         drawn = axis.imshow(as_map(values) * values.numel(), vmin=0, vmax=top)
+        if mask is not None:
+            axis.contour(as_map(mask), levels=[0.5], colors="white", linewidths=1)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         axis.set_title(f"{name}: half on {100 * share_of_half(values):.2g} % of pixels", fontsize=9)

@@ -43,16 +43,19 @@ def through_cells(image: Tensor, mask: Tensor, strides: Sequence[int] = (4, 8, 1
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps of all anchors, each where its anchor lies in the picture; one scale for all, 1 = an equal share.
+    """The assignment maps of all anchors, each where its anchor lies in the picture, with the anchor's number, from 1.
+
+    One scale for all; 1 is an equal share.
 
     Args:
         assignment: (N, h, w) with N = side², sums to 1 over N at each position.
     """
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
-    rows = {f"row {i + 1}": list(relative[i * side : (i + 1) * side]) for i in range(side)}
-    columns = [f"column {j + 1}" for j in range(side)]
-    figure = grid(rows, columns, size=1.3, vmin=float(relative.min()), vmax=float(relative.max()))
+    rows = {" " * i: list(relative[i * side : (i + 1) * side]) for i in range(side)}  # blank labels
+    figure = grid(rows, size=1.3, vmin=float(relative.min()), vmax=float(relative.max()))
     figure.set_layout_engine("compressed")
+    for number, axis in enumerate(figure.axes, start=1):
+        axis.set_title(f"anchor {number}", fontsize=8)
     bar = figure.colorbar(figure.axes[0].images[0], ax=figure.axes, shrink=0.7, label="× equal share")
     bar.formatter.set_useOffset(False)
     return figure
