@@ -73,6 +73,7 @@ from kdas_core.plots.scores import (
     rims_and_outlines,
     score_by_size,
     shift_scores,
+    shifted_scores,
     weighted_errors,
     worst_images,
 )
@@ -153,6 +154,7 @@ __all__ = [
     "scores_by_seed",
     "share_of_half",
     "shift_scores",
+    "shifted_scores",
     "spreads",
     "stacked",
     "story",
