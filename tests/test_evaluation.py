@@ -25,6 +25,7 @@ from kdas_core.evaluation import (
     minmax_grey,
 )
 from kdas_core.evaluation.report import table
+from kdas_core.plots import shifted_scores
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {**dict.fromkeys(METRICS, 1e-9), "wFm": 1e-6}
@@ -247,3 +248,14 @@ def test_baselines_are_what_predicting_everything_or_nothing_scores(folders):
     assert result["all background"].summary["dice"] == 0
     assert result["all background"].summary["mae"] == pytest.approx(share)
     assert baselines(disc() for _ in range(3))["all foreground"].summary == result["all foreground"].summary
+
+
+def test_a_perfect_mask_moved_sideways_loses_what_geometry_says():
+    mask = np.zeros((60, 80), bool)
+    mask[20:30, 30:50] = True  # 10 × 20 pixels, so 5 columns of 20 are missed and as many marked in vain
+    still, moved = shifted_scores(mask, 0), shifted_scores(mask, 5)
+    assert (still["dice"], still["boundary_iou"], still["1 − mae"], still["hd95"]) == (1, 1, 1, 0)
+    assert moved["dice"] == pytest.approx(15 / 20)
+    assert moved["iou"] == pytest.approx(15 / 25)
+    assert moved["1 − mae"] == pytest.approx(1 - 100 / 4800)
+    assert moved["hd95"] == pytest.approx(5)

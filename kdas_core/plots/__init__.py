@@ -74,6 +74,7 @@ from kdas_core.plots.scores import (
     rims_and_outlines,
     score_by_size,
     shift_scores,
+    shifted_scores,
     weighted_errors,
     worst_images,
 )
@@ -154,6 +155,7 @@ __all__ = [
     "scores_by_seed",
     "share_of_half",
     "shift_scores",
+    "shifted_scores",
     "signed_grid",
     "spreads",
     "stacked",

@@ -254,6 +254,18 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
     return figure
 
 
+def shifted_scores(mask: np.ndarray, shift: int) -> dict[str, float]:
+    """What the measures make of a perfect mask that was moved sideways: ten in which more is better, then ``hd95`` in pixels.
+
+    Args:
+        mask: bool (H, W) with a polyp. shift: pixels.
+    """
+    scores = image_metrics(shifted(mask, shift), mask, surface=True)
+    scores["1 − mae"] = 1 - scores["mae"]
+    names = ("dice", "iou", "boundary_iou", "meanDic", "wFm", "Sm", "meanEm", "meanSen", "meanSpe", "1 − mae", "hd95")
+    return {name: scores[name] for name in names}
+
+
 def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
     """Perfect masks that were moved sideways by so many pixels, and what the measures make of it.
 
@@ -261,21 +273,15 @@ def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
         masks: name, e.g. "small" → bool (H, W) with a polyp. At most two.
         shift: pixels.
     """
-    figure, axes = plt.subplot_mosaic([[0, "bars"], [1, "bars"]], figsize=(6, 3.1), width_ratios=(1, 1.5))
-    names = ("dice", "iou", "boundary_iou", "meanDic", "wFm", "Sm", "meanEm", "meanSen", "meanSpe", "1 − mae")
+    figure, axes = plt.subplot_mosaic([[0, "bars"], [1, "bars"]], figsize=(7, 4.4), width_ratios=(1, 1.05))
     for i, ((name, mask), colour) in enumerate(zip(masks.items(), (ORANGE, BLUE))):
-        moved = shifted(mask, shift)
-        scores = image_metrics(moved, mask, surface=True)
-        scores["1 − mae"] = 1 - scores["mae"]
-        _bare(
-            axes[i],
-            verdict(np.full((*mask.shape, 3), 60, np.uint8), moved / 255, mask),
-            f"{name}: hd95 {scores['hd95']:.0f} px",
-        )
-        places = np.arange(len(names)) + 0.4 * i - 0.2
-        drawn = axes["bars"].barh(places, [scores[n] for n in names], 0.38, color=colour, label=name)
+        scores = shifted_scores(mask, shift)
+        picture = verdict(np.full((*mask.shape, 3), 60, np.uint8), shifted(mask, shift) / 255, mask)
+        _bare(axes[i], picture, f"{name}: hd95 {scores.pop('hd95'):.0f} px")
+        places = np.arange(len(scores)) + 0.4 * i - 0.2
+        drawn = axes["bars"].barh(places, scores.values(), 0.38, color=colour, label=name)
         axes["bars"].bar_label(drawn, fmt=" {:.3f}", fontsize=7)
-    axes["bars"].set(yticks=range(len(names)), yticklabels=names, xlim=(0, 1.14), xticks=[0, 0.5, 1])
+    axes["bars"].set(yticks=range(len(scores)), yticklabels=scores, xlim=(0, 1.14), xticks=[0, 0.5, 1])
     axes["bars"].set_title(f"moved by {shift} px (small orange, large blue)" if len(masks) == 2 else "")
     axes["bars"].invert_yaxis()
     return figure
