@@ -1,7 +1,7 @@
 """The attention of KDAS as plain functions, and the other things that are called attention (chapter 4).
 
 A logit map P of H rows and W columns is read as a sentence: each row is a token, its W logits are the token's features. Scaled
-dot-product attention of the map with itself then mixes the rows that look alike,
+dot-product attention of the map with itself then mixes each row with those that have a large inner product with it,
 
     A(P) = softmax(P Pᵀ / √W) P.
 
@@ -46,7 +46,7 @@ def attention_weights(logits: Tensor) -> Tensor:
 
 
 def self_attention(logits: Tensor) -> Tensor:
-    """``A(P) = softmax(P Pᵀ / √W) P``: each row becomes a weighted mean of the rows that resemble it.
+    """``A(P) = softmax(P Pᵀ / √W) P``: each row becomes a weighted mean of all rows, weighted by their inner products with it.
 
     A convex combination of rows can leave neither the largest nor the smallest logit of its column, so ``A(P)`` is bounded by P.
 

@@ -1,9 +1,10 @@
-"""The figures: what a reader takes from them lies where it is said to lie."""
+"""The figures: what a reader takes from them lies where it is said to lie, and what is compared shares a scale."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -65,3 +66,68 @@ def test_the_legend_of_a_row_hides_no_part_of_its_curves():
     figure.draw_without_rendering()
     right = figure.axes[2]
     assert right.get_legend().get_window_extent().x0 >= right.bbox.x1
+
+
+def limits(figure):
+    return [image.get_clim() for axis in figure.axes for image in axis.images]
+
+
+def test_named_maps_have_the_given_scale_and_the_others_their_own():
+    cells = {"a": np.full((4, 4), 0.3), "b": np.arange(16.0).reshape(4, 4), "c": np.eye(4)}
+    assert limits(plots.panels(cells, signed=["c"], limits={"a": (0, 1)}))[:3] == [(0, 1), (0, 15), (-1, 1)]
+
+
+def test_signed_maps_share_one_scale_and_the_outline_lies_on_the_first_row_alone():
+    mask = np.zeros((8, 8))
+    mask[2:5, 2:5] = 1
+    rows = {"map": [np.full((8, 8), -3.0), np.eye(8)], "part": [np.eye(8), 0 * mask]}
+    figure = plots.signed_grid(rows, ["one", "two"], mask)
+    assert set(limits(figure)[:4]) == {(-3, 3)}
+    assert [len(axis.collections) > 0 for axis in figure.axes[:4]] == [True, True, False, False]
+
+
+def test_a_norm_of_zero_stands_in_the_margin_and_every_other_at_its_value():
+    norms = {
+        "kdas": {"structure_1": 2.0, "symmetric (S₂)": 40.0},
+        "released": {"attention_1_inert": 0.0, "structure_1": 2.0},
+    }
+    figure = plots.term_norms(norms)
+    points = [[line.get_xydata()[0].tolist() for line in axis.lines] for axis in figure.axes]
+    assert points == [[], [[2, 0], [40, 1]], [[0, 0]], [[2, 1]]]
+    assert {axis.get_xscale() for axis in figure.axes[1::2]} == {"log"}
+
+
+def logged(**ends: tuple[str, float]) -> pd.DataFrame:
+    """Runs of two epochs: the number of a run → its script and its last score."""
+    rows = [(int(n[1:]), s, epoch, end - 0.1 * (2 - epoch)) for n, (s, end) in ends.items() for epoch in (1, 2)]
+    return pd.DataFrame(rows, columns=["run", "script", "epoch", "pooled"])
+
+
+def test_runs_are_parted_by_what_they_reach_and_the_rarest_script_is_drawn_last():
+    log = logged(r0=("rare.py", 0.8), r1=("often.py", 0.81), r2=("often.py", 0.8), r3=("often.py", 0.2))
+    upper, lower = plots.training_log(log).axes
+    assert [round(line.get_ydata()[-1], 2) for line in upper.lines] == [0.81, 0.8, 0.8]
+    assert upper.lines[-1].get_color() != upper.lines[0].get_color() == lower.lines[0].get_color()
+    assert [text.get_text() for text in lower.texts] == ["3"]
+
+
+def test_numbers_of_runs_that_end_together_do_not_overlap():
+    log = logged(r0=("a.py", 0.8), r1=("a.py", 0.8), r2=("a.py", 0.799))
+    figure = plots.training_log(log)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize(("high", "scale"), [(4.9, "linear"), (5.1, "log")])
+def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
+    values = pd.DataFrame({"edge": np.linspace(1.0, 1.0, 11)})
+    tables = {"one": {"drawn": values}, "two": {"drawn": high * values}}
+    figure = plots.spreads(tables, {"edge": "edge contrast"})
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    low, top = axis.get_xlim()
+    written = [t for t in axis.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= top]
+    assert axis.get_xscale() == scale
+    assert len(written) >= 2
