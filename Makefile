@@ -3,6 +3,7 @@
 #   make book                                        smoke preset: drawn polyps, a few minutes on two cores
 #   make book PRESET=laptop DATA=path/to/polyps      real images
 #   make book RUNS=runs                              keep (and reuse) the trained networks in runs/
+#   make repository URL=https://github.com/o/n       tell the pages and the chapters where the book lives (REVISION=v1: a tag)
 #
 # Without RUNS the networks go to _build/runs, and `make clean` removes them with the rest of _build.
 
@@ -12,6 +13,8 @@ PRESET = smoke
 DATA =
 RUNS =
 SEED = 0
+URL =
+REVISION = main
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -19,7 +22,7 @@ READY := .venv/.ready
 # Another environment may be active; what it exports must not reach ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: book test lint clean venv
+.PHONY: book test lint clean venv repository
 .DEFAULT_GOAL := book
 
 book: $(READY)
@@ -32,6 +35,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+
+repository: $(READY)
+	$(BIN)/python -m kdas_core.colab "$(URL)" "$(REVISION)"
 
 venv: $(READY)
 

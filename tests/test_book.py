@@ -273,16 +273,17 @@ def captions(chapter: Path) -> dict[str, dict]:
 
 @each_chapter
 def test_a_chapter_opens_with_three_things_to_learn_what_it_needs_and_what_it_costs(chapter):
-    first, second = cells(chapter)[:2]
+    first, setup, second = cells(chapter)[:3]
     assert re.match(rf"# {int(chapter.stem[:2])}\. \S", first.source)
     assert re.search(r"\*\*You will learn\*\*\n(- .+\n){3}\n\*\*You need\*\* ", first.source)
     assert "parameters" in second.metadata.get("tags", [])
-    assert f'run.times("{chapter.stem}")' in code_cells(chapter)[2].source
+    assert set(setup.metadata.tags) == {"setup", "remove-cell"}  # test_colab says what is in it
+    assert f'run.times("{chapter.stem}")' in code_cells(chapter)[3].source
 
 
 @each_chapter
 def test_a_chapter_begins_with_the_same_parameters_and_begin(chapter):
-    first, second = code_cells(chapter)[:2]
+    first, second = code_cells(chapter)[1:3]
     assert "parameters" in first.metadata.get("tags", [])
     values: dict = {}
     exec(first.source, {}, values)  # our own notebook

@@ -1,0 +1,130 @@
+"""The way to Colab: one address in two places, and the first cell on a machine that has PyTorch and nothing of ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from conftest import CHAPTERS, ROOT
+
+from kdas_core import UserError
+from kdas_core.colab import repository, set_repository, setup_cell, welcome
+
+HUB = "https://github.com/somebody/kdas-book"
+
+
+def first_code_cell(chapter: Path) -> str:
+    return next(cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "code")
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The files that know the address."""
+    (tmp_path / "book").mkdir()
+    shutil.copy(ROOT / "_config.yml", tmp_path)
+    for chapter in CHAPTERS[:2]:
+        shutil.copy(chapter, tmp_path / "book")
+    return tmp_path
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_every_chapter_begins_with_the_setup_for_the_address_of_the_pages(chapter):
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+    assert first_code_cell(chapter) == setup_cell(repository(ROOT), config["branch"])
+
+
+def test_one_command_writes_the_address_everywhere_and_takes_it_out_again(copy):
+    before = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
+    written = set_repository(copy, HUB + ".git", "v1.0")
+    assert len(written) == 3 and repository(copy) == HUB
+    config = yaml.safe_load((copy / "_config.yml").read_text())
+    assert config["html"]["baseurl"] == "https://somebody.github.io/kdas-book/"
+    assert config["launch_buttons"]["colab_url"] and config["launch_buttons"]["binderhub_url"]
+    assert config["repository"]["branch"] == "v1.0" and config["html"]["use_repository_button"] is True
+    for chapter in copy.glob("book/*.ipynb"):
+        assert f'repository, revision = "{HUB}", "v1.0"' in first_code_cell(chapter)
+    set_repository(copy, "")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_colab_and_binder_are_offered_for_repositories_that_they_can_open(copy):
+    set_repository(copy, "https://git.example.org/group/kdas")
+    config = yaml.safe_load((copy / "_config.yml").read_text())
+    assert not config["launch_buttons"]["colab_url"] and not config["html"]["baseurl"]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["github.com/a/b", "http://github.com/a/b", "https://github.com/a", 'https://github.com/a/b"', "git@x:a/b"]
+)
+def test_what_is_no_address_is_refused_and_nothing_is_written(copy, wrong):
+    before = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
+    with pytest.raises(UserError, match="is no address of a repository"):
+        set_repository(copy, wrong)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_reader_without_a_gpu_is_told_in_one_sentence(capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    welcome()
+    said = capsys.readouterr().out
+    assert said.count("No GPU is on") == 1 and "kdas_core 0" in said and "drive.mount" in said
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    welcome()
+    assert "No GPU" not in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def like_colab(tmp_path_factory):
+    """A Python with PyTorch and our other dependencies, and without kdas_core."""
+    home = tmp_path_factory.mktemp("colab")
+    venv.create(home / "env", with_pip=True)
+    python = home / "env" / "bin" / "python"
+    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
+    for old in Path(site.strip()).glob("setuptools*"):  # Python 3.11 brings one that is older than ours
+        shutil.rmtree(old)
+    # A folder that a .pth file names is searched; the .pth files in it, among them that of kdas_core, are not read.
+    (Path(site.strip()) / "there.pth").write_text(sysconfig.get_path("purelib"))
+    return home, python
+
+
+def run_setup(python: Path, home: Path, cell: str, then: str = "") -> subprocess.CompletedProcess:
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_CONSTRAINT")}
+    # No network: what builds the package is there already. (To pip "0" means: no isolation.)
+    environment |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return subprocess.run([python, "-c", f"{cell}\n{then}"], cwd=home, env=environment, capture_output=True, text=True)
+
+
+def test_the_first_cell_fetches_and_installs_the_book_once(like_colab, tmp_path):
+    home, python = like_colab
+    source = tmp_path / "source"
+    shutil.copytree(ROOT / "kdas_core", source / "kdas_core", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE", "_toc.yml"):
+        shutil.copy(ROOT / name, source)
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", source]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "a"]):
+        subprocess.run([*git, *words], check=True)
+    cell = setup_cell(f"file://{source}")
+    then = "import kdas_core, kdas_core.notebook; print(kdas_core.__file__, kdas_core.notebook.find_root())"
+    first = run_setup(python, home, cell, then)
+    assert first.returncode == 0, first.stderr
+    book = home / "kdas-book"
+    assert first.stdout.split() == [str(book / "kdas_core" / "__init__.py"), str(book)]
+    shutil.rmtree(source)  # a second run needs nobody: the book is there
+    again = run_setup(python, home, cell, then)
+    assert again.returncode == 0 and again.stdout == first.stdout and again.stderr == ""
+
+
+def test_without_an_address_the_first_cell_says_what_to_do(like_colab, tmp_path):
+    _, python = like_colab
+    alone = tmp_path / "alone.py"
+    alone.write_text(setup_cell().replace('find_spec("kdas_core")', 'find_spec("kdas_core_of_nobody")'))
+    done = subprocess.run([sys.executable, alone], capture_output=True, text=True)
+    assert done.returncode == 1 and "does not know its repository" in done.stderr
