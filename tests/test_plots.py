@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
+from PIL import Image
 
 from kdas_core import plots
 
@@ -131,3 +133,14 @@ def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
     written = [t for t in axis.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= top]
     assert axis.get_xscale() == scale
     assert len(written) >= 2
+
+
+def test_the_card_that_goes_with_a_link_is_the_one_that_the_code_draws():
+    """After a change: python -c 'from kdas_core import plots; plots.social_card().savefig("book/_static/card.png")', reduced to 64 colours."""
+    with Image.open(ROOT / "book" / "_static" / "card.png") as stored:
+        assert stored.size == (1200, 630)
+        stored = np.asarray(stored.convert("RGB"), float)
+    figure = plots.social_card()
+    figure.canvas.draw()
+    drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3]
+    assert np.abs(stored - drawn).mean() < 3

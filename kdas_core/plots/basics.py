@@ -198,3 +198,26 @@ def story(here: str) -> Figure:
             axis.plot((left, left + gap), (height / 2,) * 2, color="#aaaaaa", lw=1, zorder=0)
         left += gap
     return figure
+
+
+def social_card() -> Figure:
+    """The picture that goes with a link to the book, 1200 × 630 pixels: its title, and the logo's two rings."""
+    figure = plt.figure(figsize=(12, 6.3), dpi=100, facecolor="#0b3c5d", layout="none")
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 1200), ylim=(0, 630))
+    axis.axis("off")
+    teacher, student = (880, 380), (1095, 175)
+    axis.plot(*zip(teacher, student), color=ORANGE, lw=7, ls=(0, (0.1, 2.2)), dash_capstyle="round")
+    for (x, y), radius in ((teacher, 165), (student, 72)):
+        axis.add_patch(plt.Circle((x, y), radius, facecolor="#0b3c5d", edgecolor="white", lw=radius / 8))
+        axis.add_patch(plt.Circle((x, y), 0.42 * radius, color=ORANGE))
+    words = ["Knowledge", "distillation via", "attention", "supervision"]
+    for i, word in enumerate(words):
+        axis.text(70, 490 - 88 * i, word, color="white", size=50, weight="bold")
+    axis.text(
+        70,
+        90,
+        "An executable book on KDAS: polyp segmentation,\nchecked, repaired and measured",
+        color="#cfe0ea",
+        size=22,
+    )
+    return figure
