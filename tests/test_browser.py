@@ -80,7 +80,7 @@ def scroll_through(page) -> None:
     """So that what is loaded late is loaded."""
     page.evaluate("for (const picture of document.images) picture.loading = 'eager'")
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_function("[...document.images].every(picture => picture.hidden || picture.complete)")
 
 
 @each_page
@@ -168,7 +168,7 @@ def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
         assert all(len(shown) == 1 for shown in seen) and len(set(labels)) == len(labels)
         assert len({shown[0] for shown in seen}) > 1
         assert box.locator("output").last.inner_text() == labels[-1]
-        page.wait_for_load_state("networkidle")
+        page.wait_for_function("[...document.images].every(picture => picture.hidden || picture.complete)")
         assert box.evaluate("box => [...box.querySelectorAll('img')].every(i => i.hidden || i.naturalWidth > 0)")
     assert page.said == []
 
