@@ -204,9 +204,10 @@ def _without_the_unused(text: str) -> str:
         text = re.sub(pattern, "", text, flags=re.DOTALL)
     for before, after in _HANDLERS.items():
         text = text.replace(before, after)
-    return _once(
-        r'<meta name="viewport"[^>]*>', _once(r"<script>(?:(?!</script>).)*</script>", text), lambda tag: "viewport"
-    )
+    # Once each, but in the head alone: the script behind a slider is needed behind each of them.
+    head, end, body = text.partition("</head>")
+    head = _once(r"<script>(?:(?!</script>).)*</script>", head)
+    return _once(r'<meta name="viewport"[^>]*>', head, lambda tag: "viewport") + end + body
 
 
 def _accessible(text: str) -> str:

@@ -65,6 +65,13 @@ def test_what_runs_elsewhere_or_twice_is_gone_and_the_rest_stays(site):
     assert sorted(f.name for f in (site / "_static").rglob("*.*")) == ["bootstrap.js"]
 
 
+def test_a_script_that_stands_behind_each_of_two_sliders_stays_behind_both(site):
+    slider = '<figure class="kdas-explore"></figure><script>for (const box of []) {}</script>'
+    (site / "book" / "faq.html").write_text(f"{HEAD}<body><h1>Q</h1><p>Why.</p>{slider}{slider}</body></html>")
+    finish(site)
+    assert page(site, "faq").count("<script>for (const box") == 2
+
+
 def test_pictures_are_packed_without_a_loss_where_that_is_small_and_keep_their_room(site):
     before = (site / "_images" / "map.png").stat().st_size
     finish(site)
