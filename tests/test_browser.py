@@ -177,7 +177,9 @@ def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
         assert all(len(shown) == 1 for shown in seen) and len(set(labels)) == len(labels)
         assert len({shown[0] for shown in seen}) > 1
         assert box.locator("output").last.inner_text() == labels[-1]
-        wait_until(page, "[...document.images].every(picture => picture.hidden || picture.complete)")
+        wait_until(
+            page, "[...document.querySelectorAll('.kdas-explore[data-live]:focus-within img')].every(i => i.complete)"
+        )
         assert box.evaluate("box => [...box.querySelectorAll('img')].every(i => i.hidden || i.naturalWidth > 0)")
     assert page.said == []
 
