@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import html
-import io
 import os
 import re
 import shutil
@@ -29,6 +28,7 @@ from PIL import Image
 
 from kdas_core import UserError
 from kdas_core.execution import BuildError
+from kdas_core.widgets import as_webp
 
 EXECUTION = "execution_table.md"  # written beside book/execution.md, which includes it
 
@@ -243,13 +243,8 @@ def _packed(picture: Path) -> tuple[str, tuple[int, int]]:
     """The picture as WebP in place of the PNG: without a loss, or, where that is large (photographs), with a small one."""
     with Image.open(picture) as image:
         size, kept = image.size, image.convert("RGBA" if "A" in image.getbands() else "RGB")
-    tries = []
-    for how in ({"lossless": True}, {"quality": 88}):
-        buffer = io.BytesIO()
-        kept.save(buffer, format="webp", method=4, **how)
-        tries.append(buffer.getvalue())
     target = picture.with_suffix(".webp")
-    target.write_bytes(min(tries, key=len))
+    target.write_bytes(as_webp(kept))
     picture.unlink()
     return target.name, size
 

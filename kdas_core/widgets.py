@@ -91,14 +91,19 @@ for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
 """
 
 
+def as_webp(picture: Image.Image) -> bytes:
+    """WebP, lossless or nearly so, whichever is smaller: lines are small without a loss, photographs with one."""
+    tries = []
+    for how in ({"lossless": True}, {"quality": 88}):
+        packed = io.BytesIO()
+        picture.save(packed, format="webp", method=4, **how)
+        tries.append(packed.getvalue())
+    return min(tries, key=len)
+
+
 def _webp(figure: Figure) -> str:
-    """The figure as WebP, lossless or nearly so, whichever is smaller: lines are small without a loss, photographs with one."""
-    png, sizes = io.BytesIO(), []
+    png = io.BytesIO()
     figure.savefig(png, format="png", dpi=80, bbox_inches="tight")
     plt.close(figure)
     with Image.open(png) as picture:
-        for how in ({"lossless": True}, {"quality": 88}):
-            packed = io.BytesIO()
-            picture.convert("RGB").save(packed, format="webp", method=4, **how)
-            sizes.append(packed.getvalue())
-    return base64.b64encode(min(sizes, key=len)).decode()
+        return base64.b64encode(as_webp(picture.convert("RGB"))).decode()
