@@ -31,7 +31,7 @@ from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
 _GO_ON = "the last checkpoint is intact. Make room, start the same command again, and the run goes on"
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 
 
 def claim(folder: Path, recipe: Recipe) -> None:
@@ -67,11 +67,20 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
-    fresh = folder / "next.ckpt"
-    write_whole(fresh, MAGIC + sha256(data).digest() + data)
+    write_whole(folder / NEXT, MAGIC + sha256(data).digest() + data)
+    promote(folder)
+
+
+def promote(folder: Path) -> None:
+    """``next.ckpt`` becomes ``last.ckpt``, and that becomes ``previous.ckpt``; nothing where there is no ``next.ckpt``.
+
+    Cut off between the two renames, ``next.ckpt`` and ``previous.ckpt`` are there, and this ends what was begun.
+    """
+    if not (folder / NEXT).exists():
+        return
     if (folder / LAST).exists():
         os.replace(folder / LAST, folder / PREVIOUS)
-    os.replace(fresh, folder / LAST)  # cut off between the two, next.ckpt and previous.ckpt are there
+    os.replace(folder / NEXT, folder / LAST)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -96,7 +105,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest checkpoint that is sound, or None where there is none; a damaged one is reported and passed over."""
     damaged = []
-    for name in ("next.ckpt", LAST, PREVIOUS):
+    for name in (NEXT, LAST, PREVIOUS):
         if not (folder / name).exists():
             continue
         try:

@@ -41,6 +41,7 @@ from kdas_core.runs import (
     claim,
     latest_checkpoint,
     load_history,
+    promote,
     random_states,
     revision,
     seed_everything,
@@ -379,6 +380,7 @@ class Run:
             "revision": revision(),
         }
         if self.accelerator.is_main_process:
+            promote(self.folder)  # a run killed while its last checkpoint was renamed writes no further one
             write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
         self.accelerator.wait_for_everyone()
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdas_core import UserError, files, training
+from kdas_core import UserError, files, runs, training
 from kdas_core.data.polyps import load_data
 from kdas_core.models import build
 from kdas_core.recipe import Recipe, preset
@@ -208,6 +208,29 @@ def test_a_run_goes_on_at_the_step_where_it_stopped(interrupted, data, tmp_path)
     assert (state["epoch"], state["step"]) == (1, 2)
     resumed = fit(recipe, data, tmp_path / "runs")
     same_run(resumed, fit(recipe, data, tmp_path / "straight"))
+
+
+@pytest.mark.parametrize("written", [3, 10], ids=["within an epoch", "the last of the run"])
+def test_a_run_cut_off_between_the_renames_of_a_checkpoint_ends_with_all_its_files(
+    data, tmp_path, monkeypatch, written
+):
+    """2 epochs of 4 steps: 10 checkpoints; after the last one a run that goes on has nothing more to write."""
+    recipe, rename, renames = preset("smoke", **TINY), os.replace, []
+
+    def cut(source, target):
+        rename(source, target)
+        renames.append(Path(target).name)
+        if renames.count("previous.ckpt") == written - 1:  # the first checkpoint has none before it
+            raise RuntimeError("cut")
+
+    monkeypatch.setattr(runs.os, "replace", cut)
+    with pytest.raises(RuntimeError, match="cut"):
+        fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
+    monkeypatch.undo()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert not (folder / "last.ckpt").exists() and not (folder / "metrics.json").exists()
+    same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
+    assert not (folder / "next.ckpt").exists()
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "empty"])
