@@ -3,6 +3,7 @@
 #   make book                                        smoke preset: drawn polyps, a few minutes on two cores
 #   make book PRESET=laptop DATA=path/to/polyps      real images
 #   make book RUNS=runs                              keep (and reuse) the trained networks in runs/
+#   make pdf                                         the last build on paper, printed by Chromium
 #   make repository URL=https://github.com/o/n       tell the pages and the chapters where the book lives (REVISION=v1: a tag)
 #
 # Without RUNS the networks go to _build/runs, and `make clean` removes them with the rest of _build.
@@ -22,11 +23,14 @@ READY := .venv/.ready
 # Another environment may be active; what it exports must not reach ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: book test lint clean venv repository
+.PHONY: book pdf test lint clean venv repository
 .DEFAULT_GOAL := book
 
 book: $(READY)
 	$(BIN)/python -m kdas_core.book --preset "$(PRESET)" --data-root "$(DATA)" --runs-dir "$(RUNS)" --seed "$(SEED)"
+
+pdf: $(READY)
+	$(BIN)/python -m kdas_core.book pdf
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -34,7 +38,9 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/codespell
+	$(BIN)/nbstripout --verify --keep-id book/*.ipynb
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
@@ -51,5 +57,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find kdas_core tests book -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

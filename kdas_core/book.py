@@ -22,8 +22,10 @@ import typer
 import yaml
 
 from kdas_core import UserError, recipe
+from kdas_core.colab import repository
 from kdas_core.execution import STANDARD, Measured, machine, parameters_of, run_notebook
 from kdas_core.notebook import find_root
+from kdas_core.pdf import print_book
 from kdas_core.site import build_site, executed_copy, note, serve
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
@@ -181,7 +183,7 @@ def build(
     settings: Mapping[str, Any] | None = None,
     only: Sequence[str] = (),
     run: bool = True,
-    site: bool = True,
+    site: bool | None = None,
     keep_times: bool = False,
     root: Path | None = None,
 ) -> Path | None:
@@ -191,8 +193,9 @@ def build(
         preset: ``smoke``, ``laptop``, ``colab`` or ``paper``.
         data_root, runs_dir: as in a chapter, relative to the working directory; no ``runs_dir``: ``_build/runs``.
         settings: further parameters of chapters.
-        only: names of chapters; then just these are run and no site is built.
+        only: names of chapters; then just these are run.
         run: False renders what was executed last time.
+        site: build the site; None: only if all chapters were asked for. With ``only``, just the pages that changed are rendered.
         keep_times: write the times into ``book/results/chapter_times.csv`` (the networks are then trained anew).
         root: the repository; None: found from the working directory.
 
@@ -214,12 +217,17 @@ def build(
         measured = _run_all(root, preset, values)
         if keep_times:
             print(f"Times recorded in {record(root, preset, measured)}")
-    if only or not site:
+    if not (site or (site is None and not only)):
         print(f"Executed copies are in {root / '_build' / 'executed'}; no site was built.")
         return None
     began = time.perf_counter()
-    page = build_site(root, every)
+    page = build_site(root, every, fresh=not only)
     print(f"Site built in {_clock(time.perf_counter() - began)}: {page}")
+    if not repository(root):
+        print(
+            "Nobody has said where the book's repository is, so the pages have no buttons for Colab and Binder; "
+            "make repository URL=https://github.com/owner/name writes it down."
+        )
     return page
 
 
@@ -252,6 +260,15 @@ def serve_(port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that
     serve(find_root() / "_build" / "html", port)
 
 
+@app.command("pdf")
+def pdf_() -> None:
+    """Print the last build into _build/kdas-book.pdf; needs Chromium and kdas_core[pdf]."""
+    root = find_root()
+    names = _pages(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
+    pages = [re.sub(r"\.(ipynb|md)$", "", name) + ".html" for name in names]
+    print(print_book(root / "_build" / "html", pages, root / "_build" / "kdas-book.pdf"))
+
+
 @app.callback()
 def command(
     context: typer.Context,
@@ -263,10 +280,13 @@ def command(
         list[str] | None, typer.Option("--set", "-p", help="key=value, a further parameter of chapters; repeatable")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--chapters", help="run just this chapter, without the site; repeatable")
+        list[str] | None,
+        typer.Option("--chapters", help="run just this chapter; the site only with --site; repeatable"),
     ] = None,
     run: Annotated[bool, typer.Option("--run/--no-run", help="--no-run renders what was executed last time")] = True,
-    site: Annotated[bool, typer.Option("--site/--no-site", help="--no-site only runs the chapters")] = True,
+    site: Annotated[
+        bool | None, typer.Option("--site/--no-site", help="--no-site only runs the chapters", show_default=False)
+    ] = None,
     keep_times: Annotated[bool, typer.Option("--record", help="write the measured times to book/results")] = False,
 ) -> None:
     """Run the chapters and build the site in _build/html."""

@@ -56,11 +56,10 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     Raises:
         UserError: a chapter has not been run.
     """
-    folder, rows = root / "_build" / "stage", []
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy2(root / name, folder / name)
+    folder, rows, contents = root / "_build" / "stage", [], {}
+    for file in [root / "_config.yml", root / "_toc.yml", *sorted((root / "book").rglob("*"))]:
+        if file.is_file() and file.suffix != ".ipynb":
+            contents[folder / file.relative_to(root)] = file.read_bytes()
     for notebook in notebooks:
         executed = executed_copy(root, notebook)
         if not executed.is_file():
@@ -69,12 +68,22 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
             )
         page = nbformat.read(executed, as_version=4)
         rows.append(_execution(notebook, page))
-        target = folder / notebook.relative_to(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(_without_our_machine(page), target)
+        contents[folder / notebook.relative_to(root)] = nbformat.writes(_without_our_machine(page)).encode()
     head = "| chapter | preset | seed | time | peak memory | machine | run on |\n|---|---|---|---|---|---|---|\n"
-    (folder / "book" / EXECUTION).write_text(head + "".join(rows), encoding="utf-8")
+    contents[folder / "book" / EXECUTION] = (head + "".join(rows)).encode()
+    _put(folder, contents)
     return folder
+
+
+def _put(folder: Path, contents: dict[Path, bytes]) -> None:
+    """Make the folder hold just these files; one that is there already keeps its date, by which Sphinx knows what is new."""
+    for old in folder.rglob("*"):
+        if old.is_file() and old not in contents:
+            old.unlink()
+    for file, content in contents.items():
+        if not file.is_file() or file.read_bytes() != content:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
 
 
 def _execution(notebook: Path, page: nbformat.NotebookNode) -> str:
@@ -100,10 +109,14 @@ def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return page
 
 
-def build_site(root: Path, notebooks: Sequence[Path]) -> Path:
+def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Path:
     """Render the staged book to ``_build/html``; every warning counts as an error, and all of them are listed.
 
-    The doctrees of earlier builds are deleted first: over old ones, a page with a warning is not read again and passes.
+    What Sphinx writes is kept in ``_build/rendered``, and a finished copy of it becomes the site, so an earlier site stays until the
+    new one is whole.
+
+    Args:
+        fresh: read and write every page, which is what finds every broken reference; False: only those that changed.
 
     Returns:
         The site's first page.
@@ -111,12 +124,26 @@ def build_site(root: Path, notebooks: Sequence[Path]) -> Path:
     Raises:
         BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
     """
-    build, source = root / "_build", stage(root, notebooks)
-    for left in ("html", ".doctrees", ".jupyter_cache"):
-        shutil.rmtree(build / left, ignore_errors=True)
+    source, rendered = stage(root, notebooks), root / "_build" / "rendered"
+    if fresh:
+        shutil.rmtree(rendered, ignore_errors=True)
+    try:
+        _render(source, rendered, root / "_build" / "site.log")
+    except BuildError:
+        shutil.rmtree(rendered, ignore_errors=True)  # a page with a warning would not be read again, and would pass
+        raise
+    site, new = root / "_build" / "html", root / "_build" / "html-new"
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(rendered / "_build" / "html", new)
+    finish(new, address(root), site / "_images")
+    shutil.rmtree(site, ignore_errors=True)
+    new.rename(site)
+    return site / "index.html"
+
+
+def _render(source: Path, rendered: Path, log: Path) -> None:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", str(source), "--path-output", str(root), "--warningiserror", "--keep-going"]
-    log = build / "site.log"
+    command += ["build", str(source), "--path-output", str(rendered), "--warningiserror", "--keep-going"]
     with log.open("w", encoding="utf-8") as out:
         environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False)
@@ -124,12 +151,9 @@ def build_site(root: Path, notebooks: Sequence[Path]) -> Path:
     text = text.replace(f"{source}{os.sep}", "")
     text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)  # MyST-NB counts 10,000 lines to a cell
     complaints = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR)\b", line)]
-    page = build / "html" / "index.html"
-    if done.returncode or complaints or not page.is_file():
+    if done.returncode or complaints or not (rendered / "_build" / "html" / "index.html").is_file():
         listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
         raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
-    finish(page.parent, address(root))
-    return page
 
 
 def address(root: Path) -> str:
@@ -169,13 +193,14 @@ _POLICY = (
 )
 
 
-def finish(site: Path, address: str = "") -> None:
+def finish(site: Path, address: str = "", earlier: Path | None = None) -> None:
     """Finish the pages of a site in place.
 
     Args:
         address: where the site will be; with one there are a site map and addresses for cards.
+        earlier: a folder of pictures that were packed before.
     """
-    packed = {picture.name: _packed(picture) for picture in sorted((site / "_images").glob("*.png"))}
+    packed = {picture.name: _packed(picture, earlier) for picture in sorted((site / "_images").glob("*.png"))}
     pages = sorted(site.rglob("*.html"))
     for page in pages:
         text = page.read_text(encoding="utf-8")
@@ -239,14 +264,18 @@ def _once(pattern: str, text: str, key: Callable[[str], str] = lambda tag: tag) 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _packed(picture: Path) -> tuple[str, tuple[int, int]]:
+def _packed(picture: Path, earlier: Path | None) -> tuple[str, tuple[int, int]]:
     """The picture as WebP in place of the PNG: without a loss, or, where that is large (photographs), with a small one."""
-    with Image.open(picture) as image:
-        size, kept = image.size, image.convert("RGBA" if "A" in image.getbands() else "RGB")
     target = picture.with_suffix(".webp")
-    target.write_bytes(as_webp(kept))
+    named_by_content = re.fullmatch("[0-9a-f]{64}", picture.stem)
+    if earlier and named_by_content and (earlier / target.name).is_file():
+        shutil.copy2(earlier / target.name, target)
+    else:
+        with Image.open(picture) as image:
+            target.write_bytes(as_webp(image.convert("RGBA" if "A" in image.getbands() else "RGB")))
     picture.unlink()
-    return target.name, size
+    with Image.open(target) as image:
+        return target.name, image.size
 
 
 def _with_pictures_beside(text: str, site: Path, page: Path, packed: dict[str, tuple[str, tuple[int, int]]]) -> str:

@@ -19,6 +19,7 @@ from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kdas_core import UserError, book, plots
+from kdas_core.colab import set_repository
 from kdas_core.execution import BuildError
 
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
@@ -210,6 +211,56 @@ def test_a_broken_reference_fails_the_build_and_fails_it_again_over_the_old_doct
     for run in (True, False):  # the second time Sphinx would not read an unchanged page again
         with pytest.raises(BuildError, match=r"01_first\.ipynb, cell 3: WARNING: undefined label: 'nowhere'"):
             book.build(root=small_site, run=run)
+
+
+def test_one_chapter_is_rendered_anew_and_the_others_are_left(small_site):
+    write_toc(small_site, "01_first", "02_second")
+    (small_site / "book" / "index.md").write_text("# A small book\n\nOf {cite}`kdas`.\n\n```{bibliography}\n```\n")
+    draw = new_code_cell(
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);", metadata={"mystnb": {"image": {"alt": "A line."}}}
+    )
+    write_chapter(small_site, "01_first", draw)
+    write_chapter(small_site, "02_second", "print('as before')")
+    assert book.build(root=small_site, only=["02_second"]) is None
+    whole = book.build(root=small_site)
+    first, second = (whole.parent / "book" / f"{name}.html" for name in ("01_first", "02_second"))
+    before, sphinx = first.read_text(), small_site / "_build" / "rendered" / "_build" / "html" / "book"
+    written = (sphinx / "01_first.html").stat().st_mtime_ns
+    write_chapter(small_site, "02_second", "print('something else')")
+    assert book.build(root=small_site, only=["02_second"], site=True) == whole
+    assert "something else" in second.read_text() and "as before" not in second.read_text()
+    assert first.read_text() == before and (sphinx / "01_first.html").stat().st_mtime_ns == written
+    picture = re.search(r"_images/[0-9a-f]{64}\.webp", before)[0]
+    assert (whole.parent / picture).is_file()
+
+
+def test_a_site_that_cannot_be_built_leaves_the_earlier_one(small_site):
+    page = book.build(root=small_site)
+    before = page.read_text()
+    write_chapter(small_site, "01_first", new_markdown_cell("See {ref}`nowhere`."))
+    with pytest.raises(BuildError, match="undefined label: 'nowhere'"):
+        book.build(root=small_site, only=["01_first"], site=True)
+    assert page.read_text() == before
+    with pytest.raises(BuildError, match="undefined label: 'nowhere'"):  # nor is the page taken for read the next time
+        book.build(root=small_site, only=["01_first"], run=False, site=True)
+
+
+def test_the_buttons_for_colab_and_binder_need_an_address_and_the_build_says_so(small_site, capsys):
+    setup = new_code_cell("", metadata={"tags": ["setup", "remove-cell"]})
+    write_chapter(small_site, "01_first", setup, "print(1)")
+    page = book.build(root=small_site).parent / "book" / "01_first.html"
+    assert "make repository URL=" in capsys.readouterr().out
+    assert "colab" not in page.read_text() and "mybinder" not in page.read_text()
+    set_repository(small_site, "https://github.com/somebody/kdas-book", "v1")
+    book.build(root=small_site, run=False)
+    assert "make repository" not in capsys.readouterr().out
+    links = re.findall(r'href="(https://(?:colab|mybinder)[^"]*)"', page.read_text())
+    assert "https://colab.research.google.com/github/somebody/kdas-book/blob/v1/book/01_first.ipynb" in links
+    assert any(
+        link.startswith("https://mybinder.org/v2/gh/somebody/kdas-book/v1?urlpath=lab/tree/book/01_first")
+        for link in links
+    )
+    assert not foreign_requests(page.read_text())
 
 
 # --- what every chapter promises: CONTRIBUTING.md, "A chapter", in its order ---------------------------------------------
@@ -405,8 +456,8 @@ class Images(HTMLParser):
 
 def foreign_requests(page: str) -> list[str]:
     """What a page would fetch from elsewhere when it is opened."""
-    fetched = re.findall(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page)
-    return [address for address in fetched if address]
+    page = re.sub(r'<link rel="canonical"[^>]*>', "", page)  # says where the page is, and fetches nothing
+    return re.findall(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page)
 
 
 @pytest.mark.slow
