@@ -155,6 +155,18 @@ def test_nothing_serious_stands_between_a_page_and_those_who_cannot_see_or_point
     assert [f"{v['id']}: {node['html'][:150]}" for v in found for node in v["nodes"][:3]] == []
 
 
+@pytest.mark.parametrize("how", [{}, PHONE], ids=["desk", "phone"])
+def test_no_formula_loses_its_beginning_or_its_number(visit, how):
+    """One that is wider than its column scrolls; a centred one would stick out on the left, where nothing scrolls to."""
+    for chapter in CHAPTERS:
+        page = visit(f"book/{chapter.stem}.html", **how)
+        lost = page.evaluate("""[...document.querySelectorAll('div.math')].filter(box => {
+            const [math, number, frame] = [box.querySelector('math'), box.querySelector('.eqno'), box].map(e => e?.getBoundingClientRect());
+            return !math || math.left < frame.left - 1 || (number && math.right > number.left + 1);
+        }).map(box => box.id || box.textContent.slice(0, 80))""")
+        assert lost == [], chapter.stem
+
+
 # --- what moves -------------------------------------------------------------------------------------------------------
 
 SHOWN = "box => [...box.querySelectorAll('img')].filter(i => !i.hidden).map(i => i.src)"
