@@ -11,10 +11,14 @@ Source: Trinh et al., KDAS, ICME 2024 (framework figure); Vaswani et al., arXiv 
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from kdas_core.models import PolypPVT
 
 
 def rows_as_tokens(logits: Tensor) -> Tensor:
@@ -73,7 +77,7 @@ def attention_distribution(logits: Tensor, temperature: float) -> Tensor:
 
 
 @torch.no_grad()
-def backbone_attention(net: nn.Module, images: Tensor) -> list[Tensor]:
+def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
     """The learned attention inside a pyramid vision transformer: ``softmax(Q Kᵀ/√d)`` of every block, from shallow to deep.
 
     timm computes it in one fused operation that does not give the weights away, so queries and keys are computed once more.
@@ -92,7 +96,7 @@ def backbone_attention(net: nn.Module, images: Tensor) -> list[Tensor]:
     """
     found: list[Tensor] = []
 
-    def look(block: nn.Module, inputs: tuple) -> None:
+    def look(block: Any, inputs: tuple) -> None:
         x, (height, width) = inputs
         keys = x
         if block.sr is not None:
@@ -115,7 +119,7 @@ def backbone_attention(net: nn.Module, images: Tensor) -> list[Tensor]:
     return found
 
 
-def attention_rollout(net: nn.Module, images: Tensor) -> Tensor:
+def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
     """From where in the image each position of the deepest stage has its content, if attention were all that moves it.
 
     Heads are averaged, the residual connection counts as half (``(A + I)/2``), and the blocks are multiplied from deep to shallow.

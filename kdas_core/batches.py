@@ -79,7 +79,8 @@ def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple
     side = side_of(scale, size)
     if side == size:
         return images, mask
-    return tuple(F.interpolate(x, size=(side, side), mode="bilinear", align_corners=True) for x in (images, mask))
+    images, mask = (F.interpolate(x, size=(side, side), mode="bilinear", align_corners=True) for x in (images, mask))
+    return images, mask
 
 
 def side_of(scale: float, size: int) -> int:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -137,10 +137,10 @@ def data_import(
         numbers = [int(value) for value in values.split(",") if value.strip()]
     except ValueError:
         raise UserError(f'--values "{values}" are no whole numbers; write them as in --values 1,3.') from None
-    chosen = {"images": images, "masks": masks, "mask_suffix": mask_suffix, "labels": label or (), "values": numbers}
-    chosen |= {"colours": [c.strip() for c in colours.split(",") if c.strip()], "box": box, "negatives": negatives}
-    chosen |= {"split": split, "test_name": test_name, "group_by": group_by, "groups": groups, "seed": seed}
-    print(import_data(source, layout, out, prefix=prefix, exif=exif, skip=skip, **chosen))
+    chosen: dict[str, Any] = {"images": images, "masks": masks, "mask_suffix": mask_suffix, "labels": label or ()}
+    chosen |= {"values": numbers, "colours": [c.strip() for c in colours.split(",") if c.strip()], "box": box}
+    chosen |= {"negatives": negatives, "split": split, "test_name": test_name, "group_by": group_by, "groups": groups}
+    print(import_data(source, layout, out, seed=seed, prefix=prefix, exif=exif, skip=skip, **chosen))
 
 
 @weights_app.command("get")
@@ -253,7 +253,7 @@ def evaluate(
     from kdas_core.evaluation import METRICS, evaluate_sets
     from kdas_core.evaluation.report import from_config, read_config, table, verbose_table, write_all, write_json
 
-    settings = {"convention": convention, "strict": strict, "surface": surface, "workers": workers}
+    settings: dict[str, Any] = {"convention": convention, "strict": strict, "surface": surface, "workers": workers}
     settings["drop_repeats"] = drop_repeats
     if config:
         results, shown = from_config(config, **settings), read_config(config)["metrics"]

@@ -158,7 +158,7 @@ def _probabilities(net: nn.Module, files: Sequence[Path], size: int, batch_size:
     net.eval()
     device = next(net.parameters()).device
     previous: list[tuple[Path, tuple[int, int]]] = []
-    logits: Tensor | None = None
+    logits = torch.empty(0)
     for batch in _decoded(files, size, batch_size, ahead=2 * batch_size if _is_gpu(net) else 0):
         images = torch.from_numpy(np.stack([small for _, small, _ in batch]))
         p1, p2 = net(normalise_batch(images.to(device, non_blocking=True)))
@@ -168,7 +168,7 @@ def _probabilities(net: nn.Module, files: Sequence[Path], size: int, batch_size:
     yield from _native(previous, logits)
 
 
-def _native(of: Sequence[tuple[Path, tuple[int, int]]], logits: Tensor | None) -> Iterator[tuple[Path, Tensor]]:
+def _native(of: Sequence[tuple[Path, tuple[int, int]]], logits: Tensor) -> Iterator[tuple[Path, Tensor]]:
     for i, (file, shape) in enumerate(of):
         yield file, to_native(logits[i : i + 1], shape)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import kdas_core
+from kdas_core import UserError
 from kdas_core.data import open_data
 from kdas_core.data.polyps import PolypData, PolypDataset
 from kdas_core.models import build, freeze
@@ -105,11 +106,21 @@ class Run:
 
     def history(self, what: str, **knobs: Any) -> pd.DataFrame:
         """The epochs of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
-        return load_history(self.folder(what, **knobs))
+        return load_history(self._trained(what, **knobs))
 
     def metrics(self, what: str, **knobs: Any) -> dict:
         """What ``metrics.json`` says of a run: best epoch, validation Dice, seconds, parameters."""
-        return json.loads((self.folder(what, **knobs) / "metrics.json").read_text())
+        return json.loads((self._trained(what, **knobs) / "metrics.json").read_text())
+
+    def _trained(self, what: str, **knobs: Any) -> Path:
+        """The folder of a run that must be one of ours."""
+        folder = self.folder(what, **knobs)
+        if folder is None:
+            raise UserError(
+                f"{self.released_teacher} was not trained here and so has no history and no metrics; begin with the knob "
+                'teacher_weights="" to train a teacher.'
+            )
+        return folder
 
     @property
     def released_teacher(self) -> Path | None:
@@ -121,7 +132,7 @@ class Run:
         if key not in self._networks:
             role = "teacher" if what == "teacher" else "student"
             weights = self.released_teacher if what == "teacher" else None
-            weights = weights or self.folder(what, **knobs) / "best.safetensors"
+            weights = weights or self._trained(what, **knobs) / "best.safetensors"
             backbone = self.recipe.teacher if what == "teacher" else self.recipe.student
             self._networks[key] = freeze(build(role, weights=weights, backbone=backbone)).to(self.device)
         return self._networks[key]
@@ -134,7 +145,7 @@ class Run:
         """
         index = getattr(self.data, split) if split in ("train", "validation") else self.data.tests[split]
         dataset = PolypDataset(index.take(range(min(count, len(index)))), self.recipe.image_size)
-        items = list(dataset)
+        items = [dataset[i] for i in range(len(dataset))]
         stacked: dict[str, Tensor] = {
             key: torch.stack([i[key] for i in items]).to(self.device) for key in ("image", "mask")
         }

@@ -112,7 +112,7 @@ class Recipe:
 
         Knobs that concern the student alone go back to their defaults, so that one teacher serves all objectives.
         """
-        plain = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
+        plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
         seed = self.seed if self.teacher_seed is None else self.teacher_seed
         return replace(self, objective="supervised", seed=seed, **plain)
@@ -143,8 +143,10 @@ class Recipe:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
-_OF_THE_STUDENT = ("student", "pretrained_student", "temperature", "alpha", "attention_weight", "guiding_weight")
-_OF_THE_STUDENT += ("distillation_warm_up", "teacher_graph", "teacher_cache", "teacher_seed")
+_OF_THE_STUDENT = (
+    *("student", "pretrained_student", "temperature", "alpha", "attention_weight", "guiding_weight"),
+    *("distillation_warm_up", "teacher_graph", "teacher_cache", "teacher_seed"),
+)
 
 # What the released program does and, as far as one can tell, was not meant to do. A knob each: (the released value, the value
 # that mends it, what happens). The preset "paper" has the released values with three exceptions: the objective is chosen for each
@@ -231,7 +233,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
     Raises:
         UserError: no ``=``, an unknown knob, or a value of another type.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:

@@ -150,6 +150,7 @@ class StepLog:
         Raises:
             UserError: the disk is full, or the file cannot be written.
         """
+        assert self.path is not None  # only the process that writes asks for it
         try:
             with open(self.path, "a", encoding="utf-8", newline="\n") as file:
                 file.writelines(line + "\n" for line in self._lines)
@@ -191,7 +192,7 @@ class Interruption:
     A second Ctrl-C does not wait. Outside the main thread nothing can be caught, and nothing is.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.wanted = 0
         self._before: dict[int, Any] = {}
 
@@ -230,7 +231,9 @@ def seed_everything(seed: int) -> None:
 
 def random_states() -> dict[str, Any]:
     """The state of every global stream of random numbers, in types that a checkpoint may hold."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state = np.random.get_state()
+    assert isinstance(state, tuple)  # a dictionary comes only where it is asked for
+    kind, keys, position, has_gauss, gauss = state
     return {
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), position, has_gauss, gauss),

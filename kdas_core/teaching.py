@@ -66,15 +66,16 @@ class Teaching:
             return self._live(images)
         kept = cache.get(index)
         if kept is not None and (cache.checked or cache.holds(self._live(images), kept)):
-            return tuple(p.to(images.device) for p in kept)
+            return kept[0].to(images.device), kept[1].to(images.device)
         live = self._live(images)
         cache.put(index, live)
         return live
 
     def _live(self, images: Tensor) -> Maps:
+        assert self.teacher is not None  # maps() has looked
         with self.accelerator.autocast():
-            maps = self.teacher(images) if self.recipe.teacher_graph else teacher_logits(self.teacher, images)
-        return tuple(p.float() for p in maps)
+            p1, p2 = self.teacher(images) if self.recipe.teacher_graph else teacher_logits(self.teacher, images)
+        return p1.float(), p2.float()
 
 
 class MapCache:

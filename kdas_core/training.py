@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import Accelerator
@@ -150,7 +151,8 @@ class Run:
         average = get_ema_multi_avg_fn(recipe.ema)
         self.ema = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
         self.epoch, self.step, self.passes = 0, 0, recipe.accumulate
-        self.taken, self.terms = 0, {}  # optimiser steps since the very beginning, and the terms of the last one
+        self.taken = 0  # optimiser steps since the very beginning
+        self.terms: Terms = {}  # of the last one
         self.history: list[dict] = []
         self.sums: dict[str, float] = defaultdict(float)
         self._timed: tuple[int, float] | None = None
@@ -272,6 +274,7 @@ class Run:
 
     def time_left(self, batches: int) -> str:
         """What the steps that are left take at the pace so far, such as ``1:02:03 left``; validation comes on top."""
+        assert self._timed is not None  # a step has been recorded
         first, since = self._timed
         if self.taken == first:
             return "…"
@@ -435,7 +438,7 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
     except Exception as error:  # of many kinds, deep inside
         why = str(error).strip().splitlines()[0]
         raise UserError(f"torch.compile does not work on this machine ({why}); switch compile off.") from None
-    return torch.compile(net, dynamic=False)
+    return cast(nn.Module, torch.compile(net, dynamic=False))
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -100,7 +100,8 @@ class Glimpses:
         kept = {number: maps for number, maps in read_glimpses(run.folder).items() if number < epoch}
         kept[epoch] = self._maps(run)
         content = io.BytesIO()
-        np.savez_compressed(content, **{str(number): maps for number, maps in kept.items()})
+        named: dict[str, Any] = {str(number): maps for number, maps in kept.items()}
+        np.savez_compressed(content, **named)
         write_whole(run.folder / self.FILE, content.getvalue())
 
     @torch.no_grad()

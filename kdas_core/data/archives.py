@@ -122,7 +122,7 @@ def _members(archive: Path, zipped: zipfile.ZipFile, roots: Collection[str]) -> 
         )
     if not files:
         raise UserError(f"{archive} holds no files; {_AFRESH}.")
-    placed = {}
+    placed: dict[str, tuple[PurePosixPath, zipfile.ZipInfo]] = {}
     for path, info in _without_wrapping(files, roots).items():
         path = PurePosixPath(*(RENAMED.get(part, part) for part in path.parts[:-1]), path.name)
         # Windows and macOS take names for the same that differ in case or in the composition of an accent.
@@ -168,7 +168,7 @@ def _room(archive: Path, folder: Path, total: int) -> None:
 
 
 def _write(zipped: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipInfo], folder: Path) -> None:
-    for path, info in tqdm(members.items(), desc=Path(zipped.filename).name, unit="file", disable=None):
+    for path, info in tqdm(members.items(), desc=Path(str(zipped.filename)).name, unit="file", disable=None):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipped.open(info) as source, open(target, "xb") as stream:

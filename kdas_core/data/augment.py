@@ -58,7 +58,7 @@ def random_affine(
     height, width = image.shape[:2]
     angle = rng.uniform(-degrees, degrees)
     zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))  # as likely ×1.2 as ÷1.2
-    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, zoom)
+    matrix: np.ndarray = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, zoom)
     matrix[:, 2] += rng.uniform(-shift, shift, 2) * (width, height)
     return apply_affine(image, mask, matrix)
 

@@ -164,7 +164,7 @@ def _file_marks(image: Image.Image) -> set[str]:
     if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
         marks.add("pages")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+        if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]  # (low, high) of one band
             marks.add("transparent")
     return marks
 

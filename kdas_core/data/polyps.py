@@ -163,7 +163,7 @@ class PolypDataset(Dataset):
         *planes, mask = self._planes(i)
         if self.augment:
             image, mask = augment_pair(cv2.merge(planes), mask, rng_for(self.seed, self.epoch, i))
-            planes = cv2.split(image)
+            planes = list(cv2.split(image))
             if not self.soft_masks:  # moving the mask was bilinear
                 mask = (mask >= THRESHOLD).astype(np.uint8) * 255
         for plane, table, out in zip(planes, _tables(), image_out):

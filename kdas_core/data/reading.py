@@ -23,7 +23,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from kdas_core import UserError
 
@@ -98,7 +98,7 @@ def header_size(path: Path) -> tuple[int, int]:
     """
     with opened(path) as image:
         size, form, file = image.size, image.format, image.fp
-        if form in _END:
+        if file and form in _END:
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             if _END[form] in file.read():
                 return size
@@ -107,7 +107,7 @@ def header_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def opened(path: Path, content: bytes | None = None) -> Iterator[ImageFile.ImageFile]:
     """A picture file, or its bytes, as Pillow opens it: the header is read, pixels are not.
 
     Raises:
@@ -157,8 +157,8 @@ def _decode(path: Path, mode: str, content: bytes | None = None) -> np.ndarray:
             pixels = cv2.imdecode(np.frombuffer(content, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
             if pixels is not None:  # None: it is damaged. Pillow will say how, or cope with it.
                 return pixels
-        image = eight_bits(image, path)
-        return np.array(image if image.mode == mode else image.convert(mode))
+        picture = eight_bits(image, path)
+        return np.array(picture if picture.mode == mode else picture.convert(mode))
 
 
 def _is_plain(image: Image.Image, content: bytes, mode: str) -> bool:

@@ -56,7 +56,7 @@ def fingerprint(grey: Image.Image) -> np.ndarray:
     return np.where(imagehash.phash(small, hash_size=16, highfreq_factor=4).hash.ravel(), 1, -1).astype(np.int8)
 
 
-def nearest(prints: Sequence[np.ndarray], folders: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def nearest(prints: Sequence[np.ndarray], folders: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For every picture and every folder: how far the most similar picture of that folder is, and which it is.
 
     In a picture's own folder only *earlier* pictures count, so that of two equal ones the second is the repeat. All are
@@ -146,8 +146,8 @@ class Comparison:
 
         Left out are pictures that the other set holds byte for byte, and those without a twin ``within`` so many bits.
         """
-        column, seen, found = self.names.index(other), set(), []
-        start = self._starts[name]
+        column, start, found = self.names.index(other), self._starts[name], []
+        seen: set[bytes] = set()
         for i, picture in enumerate(self.sets[name], start):
             known = seen if name == other else self._digests[other]
             if picture.digest not in known and self._distance[i, column] <= within:

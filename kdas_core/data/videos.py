@@ -16,7 +16,8 @@ from pathlib import Path
 
 from kdas_core.files import write_whole
 
-_LAST = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)  # the last frame of each sequence
+# The last frame of each sequence.
+_LAST: tuple[int, ...] = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)
 _LAST += (342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612)
 FRAME = (384, 288)  # width and height of every frame
 

@@ -82,7 +82,8 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     Raises:
         UserError: there is no such folder, or it lacks the image of a name.
     """
-    folder, problems = gt_dir.parent / "images", []
+    folder = gt_dir.parent / "images"
+    problems: list[str] = []
     images = _by_stem(folder, gt_dir.parent, SUFFIXES, "image", problems) or {}
     names = sorted(names, key=natural)
     if lacking := [name for name in names if name not in images]:
@@ -165,8 +166,8 @@ def sentence(problems: list[str], not_done: str = "scored") -> str:
 
 def listed(names: Iterable[object]) -> str:
     """The first names of a list, and how many more there are."""
-    names = [str(name) for name in names]
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
 
 
 def _by_stem(

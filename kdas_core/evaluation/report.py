@@ -304,8 +304,8 @@ def from_config(
     """
     config = read_config(path)
     surface = surface or any(metric in SURFACE_METRICS for metric in config["metrics"])
-    settings = {"convention": convention, "strict": strict, "drop_repeats": drop_repeats, "workers": workers}
-    results = evaluate_sets(config["pred_root"], config["gt_root"], config["datasets"], surface=surface, **settings)
+    sets = config["pred_root"], config["gt_root"], config["datasets"]
+    results = evaluate_sets(*sets, convention, strict, surface, drop_repeats=drop_repeats, workers=workers)
     folder, method = Path(config["result_path"]), Path(config["pred_root"]).resolve().name
     texts = {folder / "result_all.csv": table(results, config["metrics"]).to_csv(float_format="%.6f")}
     for dataset, result in results.items():
@@ -372,10 +372,9 @@ def _config_problems(content: dict, path: str) -> list[str]:
 
 def _image_problems(section: dict) -> list[str]:
     """What is wrong with the images, where a faulty file says at least where they are."""
-    roots = section.get("pred_root"), section.get("gt_root")
-    if not (all(map(_is_path, roots)) and _is_names(section.get("datasets"))):
+    if not (all(_is_path(section.get(key)) for key in ("pred_root", "gt_root")) and _is_names(section.get("datasets"))):
         return []
-    preds, truths = map(Path, roots)
+    preds, truths = Path(section["pred_root"]), Path(section["gt_root"])
     plan = {name: (preds / name, truths / name / "masks") for name in section["datasets"]}
     return find_problems(plan, (preds, truths), named("released"))[2]
 

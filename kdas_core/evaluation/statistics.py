@@ -113,10 +113,9 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
         interval = _bootstrap(sums, sizes, scale, level, resamples, seed)
     p, effect_size = _signed_rank(by_unit)
     wins, ties, losses = (int(np.sum(np.sign(by_image) == sign)) for sign in (1, 0, -1))
-    counts = {"n": a.size, "groups": sizes.size, "wins": wins, "ties": ties, "losses": losses}
-    means = {"mean_a": float(a.mean()), "mean_b": float(b.mean()), "difference": difference}
+    means = float(a.mean()), float(b.mean()), difference
     note = "; ".join(filter(None, [*_notes(by_image, by_unit), interval[2]]))
-    return Paired(**counts, **means, low=interval[0], high=interval[1], p=p, effect_size=effect_size, note=note)
+    return Paired(a.size, sizes.size, *means, *interval[:2], p, effect_size, wins, ties, losses, note)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -186,6 +185,7 @@ def compare(
         raise UserError(sentence(problems, "compared"))
     rows = []
     for values in pairs.values():
+        assert values is not None  # else there was a problem
         row = asdict(paired(*values, level, resamples, seed))
         units, word = row.pop("groups"), "image" if values[2] is None else "group"
         rows.append(row | {"units": f"{units} {word}" if units == 1 else f"{units} {word}s"})
@@ -221,8 +221,8 @@ def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
     if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
         raise UserError("The table lacks rows, method, seed or a column of numbers; a run is a row with all of these.")
     problems, keys = [], ["method", "seed"]
-    if text := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
-        problems.append(f"There is more than numbers in {listed(text)}; leave such columns out, or convert them.")
+    if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
+        problems.append(f"There is more than numbers in {listed(texts)}; leave such columns out, or convert them.")
     if unnamed := int(values[keys].isna().any(axis=1).sum()):
         problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
     if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
@@ -261,7 +261,8 @@ def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
     if header != "dataset,name,group" or len(rows) < 2:
         wanted = "the header dataset,name,group and then a line for each image"
         raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it must have {wanted}.')
-    problems, groups = [], {}
+    problems: list[str] = []
+    groups: dict[str, dict[str, str]] = {}
     for line, cells in rows[1:]:
         if len(cells) != 3 or not all(cells):
             problems.append(f"{path}, line {line}, lacks one of three cells, or has more; write dataset,name,group.")

@@ -58,8 +58,8 @@ def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float
 
     # MONAI warns of an argument that it passes to itself.
     warnings.filterwarnings("ignore", ".*always_return_as_numpy.*", FutureWarning)
-    tensors = (torch.from_numpy(mask)[None, None] for mask in (cut, gt))
-    return float(compute_hausdorff_distance(*tensors, include_background=True, percentile=95))
+    a, b = (torch.from_numpy(mask)[None, None] for mask in (cut, gt))
+    return float(compute_hausdorff_distance(a, b, include_background=True, percentile=95))
 
 
 def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
@@ -89,5 +89,5 @@ def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
 
 def _eroded(mask: np.ndarray, width: int) -> np.ndarray:
     kernel = np.ones((3, 3), np.uint8)
-    outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
-    return cv2.erode(mask.astype(np.uint8), kernel, iterations=width, **outside).astype(bool)
+    grey = mask.astype(np.uint8)
+    return cv2.erode(grey, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)

@@ -51,6 +51,7 @@ def _pairs(kind: str, loss: Callable[..., Tensor], student: Maps, teacher: Maps,
 def _rival(structure: Terms, distilled: Terms, alpha: float, weight: float = 1.0) -> Terms:
     """A sum of one kind of distillation: all terms, and ``total = (1−α)·structure + α·weight·distilled``."""
     total = (1 - alpha) * sum(structure.values()) + alpha * weight * sum(distilled.values())
+    assert isinstance(total, Tensor)  # a sum of no terms would be the number 0
     return structure | distilled | {"total": total}
 
 
@@ -167,7 +168,7 @@ def knobs_of(name: str) -> dict[str, float | bool]:
     chosen = OBJECTIVES[name]
     fixed = chosen.keywords if isinstance(chosen, partial) else {}
     function = chosen.func if isinstance(chosen, partial) else chosen
-    return {knob: value for knob, value in function.__kwdefaults__.items() if knob not in fixed}
+    return {knob: value for knob, value in (function.__kwdefaults__ or {}).items() if knob not in fixed}
 
 
 def objective(name: str, **knobs: float | bool) -> Callable[[Maps, Maps | None, Tensor], Terms]:

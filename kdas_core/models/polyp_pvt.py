@@ -10,11 +10,14 @@ Shapes below are for an image of H × W pixels. The backbone gives four feature 
 
 from __future__ import annotations
 
+from typing import cast
+
 import timm
 import torch
 import torch.nn.functional as F
 from timm.data import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
 from timm.data import IMAGENET_DEFAULT_STD as IMAGENET_STD
+from timm.models import FeatureInfo
 from torch import Tensor, nn
 
 from kdas_core import UserError
@@ -44,13 +47,16 @@ class Backbone(nn.Module):
     trained under another normalisation (EfficientNet-Lite: mean = std = 0.5) has its input converted here.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, name: str):
         super().__init__()
         try:
             everything = timm.create_model(name, pretrained=False, features_only=True)
         except RuntimeError as error:
             raise UserError(f'timm cannot build a feature pyramid from "{name}": {error}') from None
-        reductions = everything.feature_info.reduction()
+        reductions = cast(FeatureInfo, everything.feature_info).reduction()
         missing = [stride for stride in STRIDES if stride not in reductions]
         if missing:
             raise UserError(
@@ -64,7 +70,7 @@ class Backbone(nn.Module):
             wanted = tuple(max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES)
             self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
         self.name = name
-        self.channels: list[int] = self.body.feature_info.channels()
+        self.channels: list[int] = cast(FeatureInfo, self.body.feature_info).channels()
         config = timm.get_pretrained_cfg(name)
         mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
         scale = [ours / theirs for ours, theirs in zip(IMAGENET_STD, std)]
@@ -214,7 +220,8 @@ class PolypPVT(nn.Module):
         deep = self.fusion(self.reduce2(f2), self.reduce3(f3), self.reduce4(f4))
         detail = self.reduce1(self.camouflage(f1))
         joined = self.similarity(deep, detail)
-        return tuple(
+        p1, p2 = (
             F.interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
             for logits in (self.head1(deep), self.head2(joined))
         )
+        return p1, p2

@@ -108,7 +108,8 @@ def _listed(way_out: str, patience: Patience) -> str:
             use_cookies=False,
             timeout=(patience.connect, patience.read),
         )
-        (file,) = (file for file in files if PurePosixPath(file.path.replace("\\", "/")).name == POLYP_PVT)
+        entries = [file for file in files if not isinstance(file, str)]  # texts are what a download leaves
+        (file,) = (file for file in entries if PurePosixPath(file.path.replace("\\", "/")).name == POLYP_PVT)
     except Exception as error:  # no network, a page that gdown cannot read, no such file: the way out is the same
         raise UserError(f"The Drive folder of {POLYP_PVT} could not be listed ({_cause(error)}); {way_out}.") from error
     return f"drive:{file.id}"

@@ -55,7 +55,7 @@ STYLE = {
 
 def use_style() -> None:
     """Give every figure from here on the book's style."""
-    plt.rcParams.update(STYLE)
+    plt.rcParams.update(STYLE)  # type: ignore[arg-type]  # Matplotlib's types list the keys one by one
 
 
 def as_picture(image: Tensor | np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from xml.sax.saxutils import escape, quoteattr
 
 import timm
 from IPython.display import SVG
+from timm.models import FeatureInfo
 
 from kdas_core import UserError
 from kdas_core.losses import knobs_of
@@ -163,7 +164,7 @@ def stages_of(backbone: str) -> list[Stage]:
     """
     net = timm.create_model(backbone, pretrained=False, features_only=True)
     stages = []
-    for i, channels in enumerate(net.feature_info.channels()):
+    for i, channels in enumerate(cast(FeatureInfo, net.feature_info).channels()):
         blocks = getattr(getattr(net, f"stages_{i}", None), "blocks", None)
         if blocks is None or not hasattr(blocks[0].attn, "sr"):
             raise UserError(f"{backbone} is no PVT v2, and only that has spatial-reduction attention in four stages.")
@@ -433,8 +434,8 @@ def concept_map() -> SVG:
     for side, number in ((0.2, 2), (0.8, 3)):
         start, end = box[1].bottom(side), box[number].top()
         canvas.arrow(start, (start.x, 83), (end.x, 83), end)
-    for number, side in ((2, box[4].left()), (3, box[4].right())):
-        canvas.arrow(box[number].bottom(), (box[number].bottom().x, side.y), side)
+    for number, end in ((2, box[4].left()), (3, box[4].right())):
+        canvas.arrow(box[number].bottom(), (box[number].bottom().x, end.y), end)
     for i in (4, 5, 6):
         canvas.arrow(box[i].bottom(), box[i + 1].top())
     canvas.arrow(box[11].right(), box[1].left())

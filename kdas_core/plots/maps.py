@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,8 +23,8 @@ def numbers(maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: f
     """
     figure, axes = plt.subplots(1, len(maps), figsize=(size * len(maps), size), squeeze=False)
     digits = [digits] * len(maps) if isinstance(digits, int) else digits
-    for axis, (title, values), places in zip(axes[0], maps.items(), digits):
-        values = as_map(values)
+    for axis, (title, cells), places in zip(axes[0], maps.items(), digits):
+        values = as_map(cells)
         limit = max(float(np.abs(values).max()), 1e-9)
         axis.imshow(values, cmap="PuOr_r", vmin=-1.3 * limit, vmax=1.3 * limit)
         for (i, j), value in np.ndenumerate(values):
@@ -192,7 +193,7 @@ def panels(
         bar.ax.tick_params(labelsize=7)
         bar.ax.xaxis.get_offset_text().set_fontsize(7)
         bar.locator = plt.MaxNLocator(3)
-        bar.formatter.set_powerlimits((-2, 3))
+        cast(plt.ScalarFormatter, bar.formatter).set_powerlimits((-2, 3))
         bar.update_ticks()
     return figure
 
@@ -268,9 +269,10 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
         norms: objective → term → norm ≥ 0.
     """
     lengths = [len(terms) for terms in norms.values()]
-    shape = {"height_ratios": lengths, "width_ratios": (1, 9), "gridspec_kw": {"wspace": 0}}
+    shape = {"height_ratios": lengths, "width_ratios": (1, 9), "wspace": 0}
+    size = (7, 0.36 * sum(lengths) + 1)
     figure, axes = plt.subplots(
-        len(norms), 2, figsize=(7, 0.36 * sum(lengths) + 1), sharex="col", sharey="row", squeeze=False, **shape
+        len(norms), 2, figsize=size, sharex="col", sharey="row", squeeze=False, gridspec_kw=shape
     )
     positive = [value for terms in norms.values() for value in terms.values() if value > 0]
     for (margin, axis), (name, terms) in zip(axes, norms.items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -57,7 +58,7 @@ def anchor_grid(assignment: Tensor) -> Figure:
     for number, axis in enumerate(figure.axes, start=1):
         axis.set_title(f"anchor {number}", fontsize=8)
     bar = figure.colorbar(figure.axes[0].images[0], ax=figure.axes, shrink=0.7, label="× equal share")
-    bar.formatter.set_useOffset(False)
+    cast(plt.ScalarFormatter, bar.formatter).set_useOffset(False)
     return figure
 
 
@@ -82,7 +83,7 @@ def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, ax=right, shrink=0.9, label="× equal share")
-    bar.formatter.set_useOffset(False)
+    cast(plt.ScalarFormatter, bar.formatter).set_useOffset(False)
     return figure
 
 
@@ -132,10 +133,11 @@ def probabilities_by_place(probability: Tensor, places: Mapping[str, Tensor], bi
         probability: in [0, 1], any shape. places: name → bool tensor of that shape.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3))
+    edges = np.linspace(0, 1, bins + 1).tolist()
     for (name, where), colour in zip(places.items(), (ORANGE, BLUE, GREEN)):
         values = probability[where].cpu().numpy()
         weights = np.full(len(values), 100 / max(1, len(values)))
-        axis.hist(values, np.linspace(0, 1, bins + 1), weights=weights, histtype="step", lw=2, color=colour, label=name)
+        axis.hist(values, edges, weights=weights, histtype="step", lw=2, color=colour, label=name)
     axis.set(xlabel="the teacher's probability of polyp", ylabel="pixels of the group, %", yscale="log")
     axis.legend(loc="upper center")
     return figure

@@ -38,7 +38,7 @@ def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) ->
         plt.Circle((0, 0), limit, fill=False, ls="--", ec="#888888"),
     )
     for axis, border, (name, after) in zip(axes, borders, ways.items()):
-        cosine = min(1.0, after @ gradient / np.linalg.norm(after) / length)
+        cosine = min(1.0, float(after @ gradient / np.linalg.norm(after) / length))
         axis.add_patch(border)
         for arrow, colour in ((gradient, "#bbbbbb"), (after, BLUE)):
             axis.annotate("", arrow, (0, 0), arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2.5, "shrinkB": 0})
@@ -82,9 +82,9 @@ def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) ->
     left.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     for name, history in students.items():
         best = history.loc[history["val_dice"].idxmax()]
-        colour = COLOUR_OF.get(name)
-        right.plot(history["epoch"], history["val_dice"], marker="o", ms=3, color=colour, label=name)
-        right.plot(best["epoch"], best["val_dice"], "o", ms=11, mfc="none", mec=colour, mew=2)
+        own = COLOUR_OF.get(name)
+        right.plot(history["epoch"], history["val_dice"], marker="o", ms=3, color=own, label=name)
+        right.plot(best["epoch"], best["val_dice"], "o", ms=11, mfc="none", mec=own, mew=2)
     right.set(xlabel="epoch", title="Dice on the validation split", ylim=(0, 1))
     right.legend()
     return figure

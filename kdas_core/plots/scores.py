@@ -48,7 +48,7 @@ def constructed_predictions(mask: np.ndarray, seed: int = 0) -> dict[str, np.nda
 
 def shifted(mask: np.ndarray, step: int) -> np.ndarray:
     """The mask, bool (H, W), moved right by so many pixels (left if they are negative), as a uint8 map."""
-    move = np.float32([[1, 0, step], [0, 1, 0]])
+    move = np.array([[1, 0, step], [0, 1, 0]], np.float32)
     return cv2.warpAffine(mask.astype(np.uint8) * 255, move, mask.shape[::-1], flags=cv2.INTER_NEAREST)
 
 
@@ -279,7 +279,7 @@ def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
         picture = verdict(np.full((*mask.shape, 3), 60, np.uint8), shifted(mask, shift) / 255, mask)
         _bare(axes[i], picture, f"{name}: hd95 {scores.pop('hd95'):.0f} px")
         places = np.arange(len(scores)) + 0.4 * i - 0.2
-        drawn = axes["bars"].barh(places, scores.values(), 0.38, color=colour, label=name)
+        drawn = axes["bars"].barh(places, list(scores.values()), 0.38, color=colour, label=name)
         axes["bars"].bar_label(drawn, fmt=" {:.3f}", fontsize=7)
     axes["bars"].set(yticks=range(len(scores)), yticklabels=scores, xlim=(0, 1.14), xticks=[0, 0.5, 1])
     axes["bars"].set_title(f"moved by {shift} px (small orange, large blue)" if len(masks) == 2 else "")
@@ -410,7 +410,7 @@ def worst_images(
         folder: the network's predictions, ``folder/SET/NAME.png``.
         count: images a set. metric: by which they are chosen.
     """
-    rows = {}
+    rows: dict[str, list[tuple[np.ndarray, str]]] = {}
     for dataset, result in results.items():
         of_name, rows[dataset] = {pair.name: pair for pair in pairs[dataset]}, []
         for row in result.worst(count, metric).itertuples():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,7 +56,7 @@ def curves_by_objective(curves: pd.DataFrame, column: str = "val_dice") -> Figur
         axis.plot(by_epoch.index, by_epoch["mean"], color=_colour(label, i), label=label, marker="o", ms=3)
         axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=_colour(label, i), alpha=0.15, lw=0)
     axis.set(xlabel="epoch", ylabel="validation Dice")
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    cast(plt.MaxNLocator, axis.xaxis.get_major_locator()).set_params(integer=True)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 

@@ -32,7 +32,7 @@ __all__ = ["Cell", "Study", "is_finished", "open_folder", "read_record", "read_s
 SCHEMA = 1  # raise when metrics.json changes its shape
 FILES = ("history.csv", "per_image.csv", "metrics.json")  # of a cell, in the order in which they are written
 _SET_BY_THE_STUDY = ("seed", "teacher_seed", "preset")
-_FIELDS = {"name": (str, "text"), "preset": (str, "text"), "data_root": (str, "text")}
+_FIELDS: dict[str, tuple[type, str]] = {"name": (str, "text"), "preset": (str, "text"), "data_root": (str, "text")}
 _FIELDS |= {"settings": (dict, "mapping of knobs"), "teacher_seed": (int, "whole number")}
 
 
@@ -172,8 +172,8 @@ def refuse_other_teachers(study: Study, released: bool) -> None:
     of_all = asdict(study.recipe(study.cells()[0]).for_teacher())
     for cell in students(study.cells()):
         mine = asdict(study.recipe(cell).for_teacher())
-        differs = {knob for knob in mine if mine[knob] != of_all[knob]}
-        if differs := sorted(differs & {"teacher", "teacher_weights"} if released else differs):
+        changed = {knob for knob in mine if mine[knob] != of_all[knob]}
+        if differs := sorted(changed & {"teacher", "teacher_weights"} if released else changed):
             raise UserError(
                 f"{cell.label} sets {', '.join(differs)}, which would make another teacher, and one teacher serves all cells; put it "
                 "into settings, or make a study of its own."

@@ -67,6 +67,7 @@ def network(run: Run, what: str, epoch: str = "best") -> nn.Module:
     if epoch == "best" or (what == "teacher" and run.released_teacher):
         return run.teacher() if what == "teacher" else run.student(what)
     folder, role = run.folder(what), "teacher" if what == "teacher" else "student"
+    assert folder is not None  # a released teacher has been returned
     state = latest_checkpoint(folder)
     if state is None:
         raise UserError(f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains anew.")

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def _processors() -> int:
 # --- this machine -----------------------------------------------------------------------------------------------------
 
 
-def local(folders: Sequence[Path], processes: int, begun: Callable[[Path], None]) -> Iterator[Outcome]:
+def local(folders: Sequence[Path], processes: int, begun: Callable[[Path], None]) -> Generator[Outcome, None, None]:
     """Run the cells in so many processes at once; each has its share of the processors, and a GPU where there are some.
 
     Args:
@@ -138,7 +138,7 @@ def _gpu(number: int) -> str:
 # --- a cluster --------------------------------------------------------------------------------------------------------
 
 
-def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]) -> Iterator[Outcome]:
+def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]) -> Generator[Outcome, None, None]:
     """Send the cells to a Dask cluster whose workers see the same folders; ``local`` says what is yielded.
 
     A worker takes one cell for each of its threads. Where workers declare a resource ``GPU``, only they get cells, one for each unit

@@ -156,7 +156,7 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 class _Means:
     """Means over seeds, image by image, without keeping the seeds."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._images: pd.DataFrame | None = None
         self._sums: dict[str, np.ndarray] = {}
         self._counts: Counter[str] = Counter()
@@ -176,6 +176,7 @@ class _Means:
         self._counts[label] += 1
 
     def table(self) -> pd.DataFrame:
+        assert self._images is not None  # there is a cell
         parts = [
             self._images.assign(**dict(zip(_OF_IMAGES, (sums / self._counts[label]).T)), objective=label)
             for label, sums in self._sums.items()

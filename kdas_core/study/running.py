@@ -106,9 +106,9 @@ def prepare(study: Study, folder: Path) -> None:
     contents = {}
     for cell in study.cells():
         settings = {**study.settings, **dict(cell.knobs), "teacher_seed": study.teacher_seed}
-        given = {"preset": study.preset, "data_root": str(data.root.absolute()), "runs_dir": str(networks)}
-        given |= {"seed": cell.seed, "label": cell.label, "objective": cell.objective, "settings": settings}
-        given |= {"out": str(folder / cell.name)}
+        given: dict[str, Any] = {"preset": study.preset, "data_root": str(data.root.absolute())}
+        given |= {"runs_dir": str(networks), "seed": cell.seed, "label": cell.label, "objective": cell.objective}
+        given |= {"settings": settings, "out": str(folder / cell.name)}
         (values,) = parameters_of([template], given).values()
         contents[cell.name] = json.dumps({"template": str(template), "parameters": values}, indent=1)
     # First of all, since a folder without it is taken for another's.

@@ -194,14 +194,15 @@ def _drawn(frame: Frame, labels: set[str], box: str | None, size: tuple[int, int
     """The union of a frame's shapes; what is wrong with any of them is added to the frame's faults."""
     width, height = size
     mask = np.zeros((height, width), bool)
-    for i, shape in enumerate(frame.shapes or (), 1):
+    shapes = frame.shapes or []
+    for i, shape in enumerate(shapes, 1):
         if shape.label not in labels:
             counts["other_label"] += 1
             continue
         try:
             part, clipped = draw(shape, width, height, box)
         except ValueError as error:
-            frame.faults.append(f"{frame.where}, shape {i} of {len(frame.shapes)} ({shape.label}) {error}.")
+            frame.faults.append(f"{frame.where}, shape {i} of {len(shapes)} ({shape.label}) {error}.")
             continue
         mask |= part
         counts["weak" if shape.kind == "box" else "outlines"] += 1

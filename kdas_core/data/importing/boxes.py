@@ -52,6 +52,7 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
         frame.name = there.names[frame.image]
     except UserError as error:
         frame.faults.append(f"{path}: {error}")
+    assert frame.shapes is not None  # read_voc began a list
     for i, entry in enumerate(root.iter("object")):
         try:
             frame.shapes.append(_voc_box(entry))
@@ -105,6 +106,7 @@ def _fill_from_lines(frame: Frame, path: Path) -> None:
     except (OSError, UnicodeDecodeError) as error:
         frame.faults.append(f"{path} cannot be read ({error}).")
         return
+    assert frame.shapes is not None  # read_yolo began a list
     for i, words in enumerate((line.split() for line in lines), 1):
         try:
             if not words:

@@ -56,6 +56,7 @@ def read(source: Path, images: Path | None) -> Listing:
         elif not isinstance(entry.get("category_id"), (int, str)) or entry["category_id"] not in categories:
             frame.faults.append(f"{where} has category {entry.get('category_id')!r}, which the file does not list.")
         else:
+            assert frame.shapes is not None  # _add_image began a list
             try:
                 frame.shapes.append(_shape(entry, categories[entry["category_id"]]))
             except ValueError as error:

@@ -71,13 +71,14 @@ def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
         )
     order, wanted = list(members), share * len(groups)
     np.random.default_rng(seed).shuffle(order)
-    chosen, taken = set(), 0
+    chosen: set[str] = set()
+    taken = 0
     for group in order:
         closer = abs(taken + members[group] - wanted) < abs(taken - wanted)
         if closer and len(chosen) < len(order) - 1:
             chosen.add(group)
             taken += members[group]
-    chosen = chosen or {min(members, key=members.get)}
+    chosen = chosen or {min(members, key=members.__getitem__)}
     return [group in chosen for group in groups]
 
 

@@ -48,7 +48,8 @@ def _frame(path: Path, name: str, there: Images) -> Frame:
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise UserError(f"{path} is not a Labelme file: it has no list called shapes.")
     size = stated_size(content.get("imageWidth"), content.get("imageHeight"))
-    frame = Frame(name, str(path), b"", size=size, shapes=[])
+    shapes: list[Shape] = []
+    frame = Frame(name, str(path), b"", size=size, shapes=shapes)
     try:
         frame.image = _image(content, path, there)
         if isinstance(frame.image, Path):
@@ -57,7 +58,7 @@ def _frame(path: Path, name: str, there: Images) -> Frame:
         frame.faults.append(f"{path}: {error}")
     for i, entry in enumerate(content["shapes"]):
         try:
-            frame.shapes.append(_shape(entry))
+            shapes.append(_shape(entry))
         except ValueError as error:
             frame.faults.append(f"{path}, shapes[{i}] {error}.")
     return frame

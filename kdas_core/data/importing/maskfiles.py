@@ -34,7 +34,8 @@ def read(source: Path, images: Path | None, masks: Path | None, suffix: str) -> 
     of_masks = {path: name for path, name in Images(mask_folder).names.items() if name.endswith(suffix)}
     same = image_folder.resolve() in (mask_folder.resolve(), *mask_folder.resolve().parents)
     of_images = {path: name for path, name in Images(image_folder).names.items() if not (same and path in of_masks)}
-    listing, by_name = Listing(), {}
+    listing = Listing()
+    by_name: dict[str, list[Path]] = {}
     for path, name in of_masks.items():
         by_name.setdefault(name.removesuffix(suffix), []).append(path)
     for path, name in of_images.items():
@@ -53,6 +54,7 @@ def read(source: Path, images: Path | None, masks: Path | None, suffix: str) -> 
 
 def _pages(frame: Frame) -> list[Frame]:
     """One frame, or one for each page of a stack."""
+    assert isinstance(frame.image, Path)  # nothing is embedded here
     pages = count_pages(frame.image)
     if frame.mask is None:
         return [frame]

@@ -80,7 +80,7 @@ class Options:
             raise UserError(
                 f"colours are {', '.join(self.colours)}; write each as six hexadecimal digits, such as ff0000."
             )
-        return tuple(tuple(code) for code in codes)
+        return tuple((red, green, blue) for red, green, blue in codes)
 
 
 @dataclass

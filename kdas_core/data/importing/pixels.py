@@ -146,12 +146,12 @@ def _content(image: Path | bytes) -> bytes:
         raise UserError(f"{image} cannot be read ({error.strerror}).") from error
 
 
-def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Image, str, int, bool]:
+def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Image, str | None, int, bool]:
     """(image, format, EXIF orientation, has it more than 8 bits?); everything is decoded, so that a cut-off file is found."""
     try:
         image = Image.open(io.BytesIO(raw))
         form, orientation = image.format, int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        depth = image.tag_v2.get(258, (8,)) if form == "TIFF" else (raw[24] if form == "PNG" else 8,)
+        depth = image.tag_v2.get(258, (8,)) if form == "TIFF" else (raw[24] if form == "PNG" else 8,)  # type: ignore[attr-defined]
         depth = depth if isinstance(depth, tuple) else (depth,)
         if decode:
             image.load()

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ def arrange(
 
 def write_notes(draft: Path, source: Path, settings: Options, report: Imported) -> None:
     chosen = {name: value for name, value in asdict(settings).items() if value != getattr(Options, name)}
-    about = {"made_by": "kdas_core.data.importing", "version": kdas_core.__version__}
+    about: dict[str, Any] = {"made_by": "kdas_core.data.importing", "version": kdas_core.__version__}
     about |= {"source": str(source), "layout": report.layout, "options": chosen}
     for folder, counts in report.sets.items():
         note = about | counts | {"counts": dict(report.counts), "weak_masks": report.counts["weak"] > 0}

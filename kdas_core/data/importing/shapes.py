@@ -29,9 +29,11 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
     """
     scale = np.array([width, height] if shape.relative else [1, 1], float)
     if shape.kind == "rle":
-        return _runs(*shape.data, width, height), False
+        size, counts = shape.data
+        return _runs(size, counts, width, height), False
     if shape.kind == "bitmap":
-        return _pasted(*shape.data, width, height)
+        corner, bitmap = shape.data
+        return _pasted(corner, bitmap, width, height)
     if shape.kind == "polygon":
         mask, reach = np.zeros((height, width), bool), []
         for part in shape.data:
@@ -115,7 +117,7 @@ def _runs(size: tuple[int, int], counts: np.ndarray, width: int, height: int) ->
     return mask
 
 
-def run_lengths(counts: list | str) -> np.ndarray:
+def run_lengths(counts: object) -> np.ndarray:
     """The run lengths of COCO's ``counts``: a list of numbers, or the compressed text.
 
     In the text each length is written in groups of five bits, lowest first, a sixth bit says that another group follows,

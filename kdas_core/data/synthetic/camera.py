@@ -51,8 +51,9 @@ def photograph(
         smooth = cv2.GaussianBlur(picture, (0, 0), 0.005 * len(picture))
         picture = np.clip(picture + np.float32(look.sharpen) * (picture - smooth), 0, 1)
     picture *= inside[..., None]
-    grain = rng.standard_normal(picture.shape[:2], dtype=np.float32)[..., None]
-    grain = (0.8 * grain + 0.3 * np.roll(grain, 7, (0, 1)) * np.float32([1, 0, -1])) * (0.3 + 0.7 * inside[..., None])
+    speckle = rng.standard_normal(picture.shape[:2], dtype=np.float32)[..., None]
+    grain = 0.8 * speckle + 0.3 * np.roll(speckle, 7, (0, 1)) * np.array([1, 0, -1], np.float32)
+    grain = grain * (0.3 + 0.7 * inside[..., None])
     sensor = np.clip(picture * 255 + (3.5 + look.noise * grain), 0, 255).astype(np.uint8)
     return _record(sensor, int(rng.integers(look.quality[0], look.quality[1] + 1)))
 
@@ -77,4 +78,6 @@ def _blur(picture: np.ndarray, look: Style, rng: np.random.Generator) -> np.ndar
 def _record(image: np.ndarray, quality: int) -> np.ndarray:
     """The picture as the endoscope's recorder keeps it: JPEG at that quality, blocks and all."""
     _, code = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1])
+    recorded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    assert recorded is not None  # it was encoded just now
+    return np.ascontiguousarray(recorded[..., ::-1])

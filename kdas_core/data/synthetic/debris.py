@@ -19,7 +19,7 @@ def add_stool(surface: Surface, view: View, rng: np.random.Generator) -> None:
     low = math.cos(down) * view.x + math.sin(down) * view.y[:, None]
     thick = noise(view, 3.5, rng, 4) + 0.7 * low - rng.uniform(0.9, 1.7)
     film, clot = step(thick, -0.3, 0.5), step(thick, 0.45, 0.6)
-    ochre = np.float32((0.72, 0.50, 0.15) if rng.random() < 0.7 else (0.42, 0.35, 0.15))
+    ochre = np.array((0.72, 0.50, 0.15) if rng.random() < 0.7 else (0.42, 0.35, 0.15), np.float32)
     cover = np.maximum(0.45 * film, 0.9 * clot)[..., None]
     surface.colour += cover * (ochre * (1 + 0.10 * noise(view, 25, rng, 2)[..., None]) - surface.colour)
     lean = slope(np.minimum(np.maximum(thick, 0.4), 1.2) * np.float32(0.12), view) * clot
@@ -82,9 +82,10 @@ def draw_instrument(picture: np.ndarray, tool: Instrument, view: View, rng: np.r
     picture *= (1 - 0.45 * shadow)[..., None]
     body = np.sqrt(np.clip(1 - across**2, 0, 1)) * (0.35 + 0.65 * step(along, -0.3, 1.2))
     if tool.kind == "snare":  # a plastic sheath
-        colour = np.float32([(0.88, 0.90, 0.88), (0.30, 0.50, 0.80), (0.20, 0.62, 0.60)][int(rng.integers(3))])
+        colours = (0.88, 0.90, 0.88), (0.30, 0.50, 0.80), (0.20, 0.62, 0.60)
+        colour = np.array(colours[int(rng.integers(3))], np.float32)
     else:  # a metal coil
-        colour = np.float32([0.62, 0.64, 0.66])
+        colour = np.array([0.62, 0.64, 0.66], np.float32)
         body = body * (0.8 + 0.2 * np.sin(along * np.float32(120)))
     shine = np.exp(-(((across + 0.35) / 0.16) ** 2))
     skin = body[..., None] * colour + 0.6 * shine[..., None]
@@ -107,6 +108,6 @@ def _draw_tip(picture: np.ndarray, tool: Instrument, view: View, rng) -> np.ndar
             cup = tool.tip + np.outer(along, back) + np.outer(sign * across * tool.width, side)
             cv2.fillPoly(canvas, [view.pixels(cup).reshape(-1, 1, 2)], 255, cv2.LINE_AA, 4)
     cover = (canvas * np.float32(1 / 255))[..., None]
-    metal = np.float32([0.75, 0.75, 0.72]) * (0.75 + 0.25 * noise(view, 40, rng)[..., None])
+    metal = np.array([0.75, 0.75, 0.72], np.float32) * (0.75 + 0.25 * noise(view, 40, rng)[..., None])
     picture += cover * (metal - picture)
     return canvas > 127

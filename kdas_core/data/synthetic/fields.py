@@ -53,7 +53,7 @@ class View:
         return np.round((points + self.half) * (self.unit * 16) - 8).astype(np.int32)
 
 
-def step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def step(value: np.ndarray, low: float | np.float32, high: float | np.float32) -> np.ndarray:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((value - low) * np.float32(1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
@@ -89,5 +89,5 @@ def _spline(places: np.ndarray, cells: float, knots: int) -> np.ndarray:
 
 def slope(height: np.ndarray, view: View) -> np.ndarray:
     """How steeply a height (H, W) rises per unit to the right and downwards: (2, H, W)."""
-    scale = np.float32(view.unit / 32)  # Scharr's weights sum to 16 over a distance of 2 pixels
+    scale = float(np.float32(view.unit / 32))  # Scharr's weights sum to 16 over a distance of 2 pixels
     return np.stack([cv2.Scharr(height, -1, 1, 0, scale=scale), cv2.Scharr(height, -1, 0, 1, scale=scale)])

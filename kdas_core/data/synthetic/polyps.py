@@ -122,12 +122,12 @@ def draw_polyp(surface: Surface, polyp: Polyp, view: View, lumen: Lumen, rng: np
         level = stalk_level(polyp, x, y)
         lift = 0.5 * polyp.stalk[2] * np.sqrt(np.clip(1 - level**2, 0, 1))
         lift *= step(head, 0.9, 1.3) * 0.5 + 0.5
-        skin = wall * (0.5 + 0.5 * np.float32(polyp.tint)) * np.ones((*level.shape, 1), np.float32)
+        skin = wall * (0.5 + 0.5 * np.array(polyp.tint, np.float32)) * np.ones((*level.shape, 1), np.float32)
         _cover(surface, at, seen, polyp, level, lift, skin, around * (1 - 0.5 * step(head, 1.5, 1.0)), lamp)
         area[at] = level < 1
     bumps = noise(_local(seen, polyp), 3, rng, 3)
     dome = np.clip(1 - head * head, 0, 1) ** 0.7 * (1 + np.float32(polyp.lobes) * bumps)
-    skin = wall * np.float32(polyp.tint) * _texture(seen, polyp, rng)
+    skin = wall * np.array(polyp.tint, np.float32) * _texture(seen, polyp, rng)
     _cover(surface, at, seen, polyp, head, polyp.height * dome, skin, around, lamp)
     area[at] |= head < 1
     return area
@@ -146,7 +146,7 @@ def _texture(seen: View, polyp: Polyp, rng) -> np.ndarray:
     strength, fineness = polyp.pits
     ridges = 1 - np.abs(noise(own, 2 * fineness, rng))
     pattern = 0.07 * blotches + 0.04 * grain - np.float32(strength) * step(ridges, 0.35, 0.95)
-    return 1 + pattern[..., None] * np.float32([0.45, 1.0, 1.0])
+    return 1 + pattern[..., None] * np.array([0.45, 1.0, 1.0], np.float32)
 
 
 def _cover(surface: Surface, at, seen: View, polyp: Polyp, level, lift, skin, around, lamp) -> None:

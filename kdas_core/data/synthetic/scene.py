@@ -58,7 +58,7 @@ def render(
     for polyp in placed:
         mask |= draw_polyp(surface, polyp, view, lumen, rng["skin"])
     picture = surface.colour * surface.light[..., None]
-    picture += highlights(surface, lumen, view, rng["water"])[..., None] * np.float32([1.0, 0.98, 0.95])
+    picture += highlights(surface, lumen, view, rng["water"])[..., None] * np.array([1.0, 0.98, 0.95], np.float32)
     if tool:
         mask &= ~draw_instrument(picture, tool, view, rng["steel"])
     return photograph(picture, inside, view, look, rng["sensor"]), mask & (inside > 0.5)

@@ -63,13 +63,12 @@ def build_wall(view: View, lumen: Lumen, look: Style, rng: np.random.Generator) 
     lean = slope(relief, view) * np.float32(rng.uniform(0.01, 0.035))
     light *= np.clip(1 - (lean[0] * dx + lean[1] * dy) / far + 0.03 * relief, 0.5, 1.5)
 
-    base = np.float32(look.wall) * (1 + look.spread * rng.standard_normal() * np.float32([0.6, 1.0, -1.2]))
+    base, tinge = np.array(look.wall, np.float32), np.array([0.6, 1.0, -1.2], np.float32)
+    base = base * (1 + look.spread * rng.standard_normal() * tinge)
     base = base * (1 + 0.4 * look.spread * rng.standard_normal(3, dtype=np.float32))
-    patches = (0.05 * noise(view, 2.5, rng, 3) + 0.03 * noise(view, 45, rng, 2))[..., None] * np.float32(
-        [0.3, 1.0, 1.3]
-    )
-    colour = base.astype(np.float32) * (1 + patches)
-    colour *= 1 - _vessels(view, look, rng)[..., None] * np.float32([0.16, 0.46, 0.40])
+    patches = (0.05 * noise(view, 2.5, rng, 3) + 0.03 * noise(view, 45, rng, 2))[..., None]
+    colour = base.astype(np.float32) * (1 + patches * np.array([0.3, 1.0, 1.3], np.float32))
+    colour *= 1 - _vessels(view, look, rng)[..., None] * np.array([0.16, 0.46, 0.40], np.float32)
     grain = np.stack([noise(view, cells, rng, 2) for cells in (32, 32)]) * np.float32(0.24)
     patchy = step(noise(view, 4, rng, 2), 0.4, 1.6) * np.float32(rng.uniform(0.4, 1.0))
     return Surface(colour, light, grain + lean, np.maximum(patchy, 0.5 * rim * patchy + 0.35 * rim))
