@@ -251,6 +251,9 @@ def test_released_weights_are_the_teacher_where_they_are_and_change_the_students
     torch.save(net.state_dict(), tmp_path / "teacher_weights" / "PolypPVT.pth")
     having = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
     assert having.folder("teacher") is None and not having.teacher().training
+    for asked in (having.history, having.metrics):
+        with pytest.raises(UserError, match="PolypPVT.pth was not trained here and so has no history"):
+            asked("teacher")
     assert all(
         torch.equal(a, b.cpu()) for a, b in zip(net.state_dict().values(), having.teacher().state_dict().values())
     )
