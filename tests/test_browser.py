@@ -10,12 +10,16 @@ import re
 import shutil
 import threading
 from collections import defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
+import nbformat
 import pytest
 from conftest import CHAPTERS, ROOT
+from pypdf import PdfReader
 
+from kdas_core.pdf import print_book
 from kdas_core.site import server
 
 pytestmark = pytest.mark.slow
@@ -23,7 +27,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 TEXTS = ("index", "notation", "glossary", "faq", "api", "execution", "bibliography")
-PAGES = [f"book/{name}.html" for name in (*TEXTS, *(chapter.stem for chapter in CHAPTERS))]
+NAMES = [chapter.stem for chapter in CHAPTERS]
+PAGES = [f"book/{name}.html" for name in (*TEXTS, *NAMES)]
 PAGES += ["search.html", "genindex.html"]
 each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: Path(path).stem)
 
@@ -101,6 +106,23 @@ def test_a_page_asks_nobody_else_and_complains_of_nothing(visit, home, path):
     empty = "[...document.images].filter(i => !i.hidden && !(i.complete && i.naturalWidth)).map(i => i.src)"
     assert page.evaluate(empty) == []
     assert page.context.cookies() == []
+
+
+@each_page
+def test_a_page_is_light_enough_for_a_slow_line(visit, path):
+    page = visit(path)
+    scroll_through(page)
+    page.evaluate(
+        "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))"
+    )
+    sliders = set(page.evaluate("[...document.querySelectorAll('.kdas-explore img')].map(i => i.src)"))
+    entries = page.evaluate(
+        "['navigation', 'resource'].flatMap(t => performance.getEntriesByType(t)).map(e => [e.name, e.encodedBodySize])"
+    )
+    sizes = dict(entries)
+    assert sliders <= set(sizes) and all(sizes[name] for name in sliders)
+    assert sum(sizes.values()) < 3e6
+    assert sum(sizes[name] for name in sliders) < (1.5e6 if Path(path).stem in NAMES else 0.4e6)
 
 
 @pytest.mark.parametrize("path", PAGES[:-2], ids=lambda path: Path(path).stem)
@@ -239,6 +261,29 @@ def test_on_paper_there_is_the_chapter_and_not_its_surroundings(visit):
         not page.locator(".bd-sidebar-primary").is_visible() and not page.locator(".bd-sidebar-secondary").is_visible()
     )
     assert page.locator("#jb-print-docs-body h1").is_visible() and page.locator("article p").first.is_visible()
+
+
+def test_the_download_of_a_chapter_is_the_notebook_that_was_executed(visit, home):
+    page = visit("book/05_distillation_losses.html")
+    (link,) = {a for a in page.locator(".btn-download-source-button").evaluate_all("all => all.map(a => a.href)")}
+    notebook = nbformat.reads(page.request.get(link).text(), as_version=4)
+    ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
+    assert len(ran) > 20 and link.startswith(home) and "/tmp/" not in nbformat.writes(notebook)
+
+
+def test_on_paper_links_lead_to_pages_of_the_same_pdf(chromium, whole_book, tmp_path, monkeypatch):
+    monkeypatch.setattr("kdas_core.pdf.browser", lambda: nullcontext(chromium))
+    paths = ["book/index.html", "book/01_data.html"]
+    book = PdfReader(print_book(whole_book / "_build" / "html", paths, tmp_path / "book.pdf"))
+    titles = [entry.title for entry in book.outline]
+    assert titles[0].startswith("Knowledge distillation") and titles[1].startswith("1. Data") and len(titles) == 2
+    second = book.get_destination_page_number(book.outline[1])
+    assert second >= 1 and "1. Data" in book.pages[second].extract_text()
+    assert "Solution to" in "".join(page.extract_text() for page in book.pages[second:])
+    links = [a.get_object() for page in book.pages for a in page.get("/Annots", [])]
+    assert not [a for a in links if "127.0.0.1" in str(a.get("/A", ""))]
+    inwards = [a["/Dest"] for a in links[:40] if "/Dest" in a and not isinstance(a["/Dest"], str)]
+    assert book.pages[second].indirect_reference in [place[0] for place in inwards]
 
 
 def test_an_address_that_does_not_exist_leads_home(visit, home):

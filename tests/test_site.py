@@ -7,11 +7,14 @@ import hashlib
 import html
 import io
 import re
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kdas_core import UserError
+from kdas_core.pdf import print_book
 from kdas_core.site import address, finish
 
 HEAD = (
@@ -142,3 +145,12 @@ def test_keyboards_reach_long_formulas_and_signatures_are_lists(site):
 def test_the_address_is_what_the_configuration_says(tmp_path, config, expected):
     (tmp_path / "_config.yml").write_text(config)
     assert address(tmp_path) == expected
+
+
+def test_a_book_is_printed_from_a_site_and_with_the_packages_that_it_needs(site, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="holds no site; make book builds one"):
+        print_book(tmp_path / "nowhere", [], tmp_path / "book.pdf")
+    monkeypatch.setitem(sys.modules, "pypdf", None)
+    with pytest.raises(UserError, match=r"pip install \"kdas_core\[pdf\]\""):
+        print_book(site, ["book/faq.html"], tmp_path / "book.pdf")
+    assert not (tmp_path / "book.pdf").exists()
