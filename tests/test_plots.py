@@ -144,3 +144,19 @@ def test_the_card_that_goes_with_a_link_is_the_one_that_the_code_draws():
     figure.canvas.draw()
     drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     assert np.abs(stored - drawn).mean() < 3
+
+
+def test_a_landscape_has_lines_and_arrows_that_point_down_and_a_plain_has_neither():
+    steps = torch.linspace(-1, 1, 9)
+    a, b = torch.meshgrid(steps, steps, indexing="xy")
+    bowl = ((a - 0.5) ** 2 + b**2, -2 * (a - 0.5), -2 * b)
+    plain = (torch.full_like(a, 3.0), torch.zeros_like(a), torch.zeros_like(a))
+    drawn, empty = plots.landscapes({"bowl": bowl, "plain": plain}, steps, ("a", "b"), goal=(0.5, 0)).axes
+    assert drawn.get_title(loc="left") == "bowl\n0 to 3.25" and empty.get_title(loc="left") == "plain\n3 to 3"
+    (arrows,) = [part for part in drawn.collections if hasattr(part, "U")]
+    towards = np.stack([arrows.U, arrows.V], 1) * (np.array([0.5, 0]) - arrows.XY)
+    assert (towards.sum(1) > 0).all() and len(towards) == 16
+    assert len(drawn.images) == 1 and not empty.images and not empty.collections
+    for axis in (drawn, empty):
+        (ring,) = axis.lines
+        assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (0.5, 0)

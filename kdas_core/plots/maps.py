@@ -8,6 +8,7 @@ from typing import cast
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -259,6 +260,51 @@ def along_path(values: pd.DataFrame) -> Figure:
     axis.axhline(0, color="#999999", lw=0.8)
     axis.set(xlabel="share of the way from student to teacher", ylabel="term / term at the student")
     axis.legend()
+    return figure
+
+
+def landscapes(
+    terms: Mapping[str, tuple[Tensor, Tensor, Tensor]],
+    steps: Tensor,
+    labels: tuple[str, str],
+    goal: tuple[float, float],
+) -> Figure:
+    """Losses over a plane, dark where they are low, with lines of equal height and the ways down; a ring at the goal.
+
+    Args:
+        terms: name → (value, first and second component of minus the gradient), each (n, n): rows along the second direction.
+        steps: (n,) evenly spaced coordinates, the same for both directions.
+        labels: of the two directions.
+        goal: coordinates of the ring.
+    """
+    across = min(3, len(terms))
+    down = -(-len(terms) // across)
+    figure, axes = plt.subplots(
+        down, across, figsize=(2.35 * across, 2.55 * down), squeeze=False, sharex=True, sharey=True
+    )
+    low, high = float(steps[0]), float(steps[-1])
+    some = slice(1, None, 2)
+    for axis, (name, parts) in zip(axes.flat, terms.items()):
+        value, right, up = (part.cpu().double().numpy() for part in parts)
+        flat = np.ptp(value) <= 1e-6 * np.abs(value).max()
+        axis.set_facecolor("#8a8a8a")  # a plain has no low places
+        if not flat:
+            look = {"cmap": "cividis", "norm": PowerNorm(0.5), "interpolation": "bilinear"}  # valleys are shallow
+            axis.imshow(value, extent=(low, high, low, high), origin="lower", **look)
+            axis.contour(steps, steps, value, 12, colors="white", linewidths=0.5, alpha=0.6)
+            length = np.hypot(right, up).max()
+            arrows = (part[some, some] / length for part in (right, up))
+            axis.quiver(steps[some], steps[some], *arrows, color="white", scale=6, width=0.009, pivot="mid")
+        axis.plot(*goal, "o", ms=9, mfc="none", mec=RED, mew=2)
+        axis.set_aspect("equal")
+        axis.set(title=f"{name}\n{value.min():.3g} to {value.max():.3g}", xlim=(low, high), ylim=(low, high))
+        axis.spines[:].set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel(labels[0])
+    for axis in axes[:, 0]:
+        axis.set_ylabel(labels[1])
+    for axis in axes.flat[len(terms) :]:
+        axis.set_visible(False)
     return figure
 
 
