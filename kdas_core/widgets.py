@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib.figure import Figure
 from PIL import Image
@@ -21,8 +22,8 @@ def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices:
     """Let the reader change the arguments of a figure.
 
     With a kernel and a person in front of it: one ipywidgets slider per argument, and the figure is drawn anew. On the static
-    page, and wherever ``KDAS_BATCH`` is set: the same sliders step through pictures drawn in advance, with a mouse, a finger or the
-    arrow keys.
+    page, under papermill, and wherever ``KDAS_BATCH`` is set: the same sliders step through pictures drawn in advance, with a mouse,
+    a finger or the arrow keys.
 
     Args:
         draw: takes one value of each choice by name and returns a matplotlib figure.
@@ -32,7 +33,7 @@ def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices:
 
     >>> explore(lambda t: plt.figure(), alt="nothing", caption="Move t.", t=[1, 2])  # doctest: +SKIP
     """
-    if not os.environ.get("KDAS_BATCH"):
+    if not _nobody_is_there():
         import ipywidgets
 
         def show(**values: Any) -> None:
@@ -44,6 +45,15 @@ def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices:
         box.children += (ipywidgets.HTML(html.escape(caption)),)
         return box
     return HTML(_static(draw, alt, caption, choices))
+
+
+def _nobody_is_there() -> bool:
+    """Who runs a notebook for nobody, as papermill and nbconvert do, tells the kernel that no question will be answered."""
+    if os.environ.get("KDAS_BATCH"):
+        return True
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent("shell") if kernel else {}
+    return not request.get("content", {}).get("allow_stdin", True)
 
 
 def _static(draw: Callable[..., Figure], alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:

@@ -10,6 +10,7 @@ import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
 from kdas_core.widgets import _webp, explore
@@ -77,3 +78,25 @@ def test_with_a_kernel_there_are_real_sliders(monkeypatch):
     assert [child.options for child in box.children if hasattr(child, "options")] == [(1, 2)]
     assert box.children[-1].value == "Is a &lt; b?"  # the caption, below the picture
     plt.close("all")
+
+
+def test_in_a_kernel_the_slider_is_live_only_where_somebody_could_answer(monkeypatch):
+    """Papermill and nbconvert run cells without the right to ask; a notebook that is open in a browser has it."""
+    monkeypatch.delenv("KDAS_BATCH", raising=False)
+    code = "import matplotlib.pyplot as plt\nfrom kdas_core.widgets import explore\nexplore(lambda t: plt.figure(), 'nothing', t=[1, 2])"
+    manager, client = start_new_kernel(kernel_name="python3")
+    try:
+        shown = {}
+        for somebody in (False, True):
+            said = []
+            reply = client.execute_interactive(code, allow_stdin=somebody, output_hook=said.append, timeout=120)
+            assert reply["content"]["status"] == "ok", reply["content"]
+            shown[somebody] = [set(m["content"]["data"]) for m in said if "data" in m["content"]]
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    live = "application/vnd.jupyter.widget-view+json"
+    assert [kinds for kinds in shown[False] if "text/html" in kinds] and not any(
+        live in kinds for kinds in shown[False]
+    )
+    assert any(live in kinds for kinds in shown[True])
