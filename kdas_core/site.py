@@ -202,11 +202,13 @@ def finish(site: Path, address: str = "", earlier: Path | None = None) -> None:
     """
     packed = {picture.name: _packed(picture, earlier) for picture in sorted((site / "_images").glob("*.png"))}
     pages = sorted(site.rglob("*.html"))
+    cited = _citations(pages)
     for page in pages:
         text = page.read_text(encoding="utf-8")
         for change in (
             _without_the_unused,
             _accessible,
+            functools.partial(_cited_in, places=cited.get(page.resolve(), {})),
             functools.partial(_with_pictures_beside, site=site, page=page, packed=packed),
             functools.partial(_described, at=address and address + page.relative_to(site).as_posix(), home=address),
             _guarded,
@@ -245,6 +247,36 @@ def _accessible(text: str) -> str:
         return f'{match[1]}<ul class="sig-params">{items}</ul>'
 
     return re.sub(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', as_list, text, flags=re.DOTALL)
+
+
+def _citations(pages: Sequence[Path]) -> dict[Path, dict[str, list[str]]]:
+    """For each page with a bibliography and each entry in it: links to where it is first cited, one for each page that cites it."""
+    cited: dict[Path, dict[str, list[str]]] = {}
+    for page in pages:
+        text, here, seen = page.read_text(encoding="utf-8"), "", set()
+        title = _plain(_first(r"<title>(.*?)(?: — | &#8212; |</title>)", text))
+        name = f"chapter {title.partition('.')[0]}" if re.match(r"\d+\. ", title) else title
+        for match in re.finditer(r'<span class="bibtex-citation" id="(id\d+)">|href="([^"#]+)#(id\d+)"', text):
+            here = match[1] or here
+            if match[3] and here and (match[2], match[3]) not in seen:
+                seen.add((match[2], match[3]))
+                target = (page.parent / match[2]).resolve()
+                link = f'<a href="{os.path.relpath(page.resolve(), target.parent)}#{here}">{html.escape(name)}</a>'
+                cited.setdefault(target, {}).setdefault(match[3], []).append(link)
+    return cited
+
+
+def _cited_in(text: str, places: dict[str, list[str]]) -> str:
+    """An entry of the bibliography with links back to the text."""
+    for entry, links in places.items():
+        before, found, after = text.partition(f'<div class="citation" id="{entry}"')
+        said, end, rest = after.partition("</p>")
+        text = (
+            f'{before}{found}{said} <span class="cited-in">Cited in {", ".join(links)}.</span>{end}{rest}'
+            if end
+            else text
+        )
+    return text
 
 
 def _once(pattern: str, text: str, key: Callable[[str], str] = lambda tag: tag) -> str:

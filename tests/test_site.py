@@ -125,6 +125,25 @@ def test_with_an_address_there_are_a_map_and_cards_and_a_lost_page_that_finds_ho
     assert 'href="https://example.org/kdas/index.html"' in (site / "404.html").read_text()
 
 
+def test_an_entry_of_the_bibliography_leads_back_to_each_page_that_cites_it(site):
+    cite = '<span class="bibtex-citation" id="id{}">[<a class="reference internal" href="bibliography.html#id{}">A, 2020</a>]</span>'
+    for name, title, links in (
+        ("03_student", "3. The student", cite.format(2, 7) + cite.format(4, 7)),
+        ("faq", "Questions", cite.format(1, 7) + cite.format(9, 8)),
+    ):
+        head = HEAD.replace("2. The teacher", title)
+        (site / "book" / f"{name}.html").write_text(f"{head}<body><h1>{title}</h1><p>Of {links}.</p></body></html>")
+    entries = "".join(f'<div class="citation" id="id{n}"><p>Entry {n}.</p></div>' for n in (7, 8, 9))
+    (site / "book" / "bibliography.html").write_text(f"{HEAD}<body><h1>B</h1><p>All.</p>{entries}</body></html>")
+    finish(site)
+    said = re.findall(r'id="(id\d)"[^>]*><p>(.*?)</p>', page(site, "bibliography"))
+    assert dict(said) == {
+        "id7": 'Entry 7. <span class="cited-in">Cited in <a href="03_student.html#id2">chapter 3</a>, <a href="faq.html#id1">Questions</a>.</span>',
+        "id8": 'Entry 8. <span class="cited-in">Cited in <a href="faq.html#id9">Questions</a>.</span>',
+        "id9": "Entry 9.",
+    }
+
+
 def test_keyboards_reach_long_formulas_and_signatures_are_lists(site):
     (site / "book" / "api.html").write_text(
         HEAD
