@@ -231,6 +231,10 @@ def _without_the_unused(text: str) -> str:
         text = re.sub(pattern, "", text, flags=re.DOTALL)
     for before, after in _HANDLERS.items():
         text = text.replace(before, after)
+    # A page is shown before its scripts run. The inline ones need one of them at once.
+    text = re.sub(
+        r'<script (?![^>]*\b(?:async|defer)\b)(?=[^>]*\bsrc="(?![^"]*documentation_options))', "<script defer ", text
+    )
     # Once each, but in the head alone: the script behind a slider is needed behind each of them.
     head, end, body = text.partition("</head>")
     head = _once(r"<script>(?:(?!</script>).)*</script>", head)

@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 
 from kdas_core import UserError
-from kdas_core.pdf import print_book
+from kdas_core.pdf import browser, print_book
 from kdas_core.site import address, finish
 
 HEAD = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8" /><meta name="viewport" content="a"><meta name="viewport" content="b">'
     "<title>2. The teacher &#8212; A book</title><script>let hint = 'a < b';</script><script>let hint = 'a < b';</script>"
     '<script defer src="../_static/scripts/fontawesome.js?digest=1"></script><script src="../_static/site.js"></script>'
+    '<script src="../_static/documentation_options.js"></script>'
     '<script>const THEBE_JS_URL = "https://unpkg.com/thebe"; const more = ".cell"</script>'
     '<script async="async" src="../_static/sphinx-thebe.js?v=1"></script></head>'
 )
@@ -63,7 +64,9 @@ def test_what_runs_elsewhere_or_twice_is_gone_and_the_rest_stays(site):
     text = page(site)
     for gone in ("thebe", "unpkg", "fontawesome", "kernelName", "onclick"):
         assert gone not in text
-    assert text.count("let hint") == 1 and text.count("viewport") == 1 and "../_static/site.js" in text
+    assert text.count("let hint") == 1 and text.count("viewport") == 1
+    assert '<script defer src="../_static/site.js">' in text  # and shown before its scripts run
+    assert '<script src="../_static/documentation_options.js">' in text  # but for the one that others read at once
     assert 'data-does="print"' in text and 'data-does="full-screen"' in text
     assert sorted(f.name for f in (site / "_static").rglob("*.*")) == ["bootstrap.js"]
 
@@ -173,3 +176,10 @@ def test_a_book_is_printed_from_a_site_and_with_the_packages_that_it_needs(site,
     with pytest.raises(UserError, match=r"pip install \"kdas_core\[pdf\]\""):
         print_book(site, ["book/faq.html"], tmp_path / "book.pdf")
     assert not (tmp_path / "book.pdf").exists()
+
+
+def test_without_chromium_nothing_is_printed_and_the_way_to_get_it_is_said(monkeypatch, tmp_path):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path))
+    with pytest.raises(UserError, match="Printing needs Chromium: playwright install chromium"), browser():
+        pass
