@@ -60,11 +60,11 @@ def cosine_by_limit(cosines: pd.DataFrame, limit: float) -> Figure:
 
 
 def schedules(rates: Mapping[str, Sequence[float]]) -> Figure:
-    """Learning rates over the optimiser steps of a training."""
+    """Learning rates over the batches of a training."""
     figure, axis = plt.subplots(figsize=(6, 2.6))
     for (name, values), colour in zip(rates.items(), PALETTE):
         axis.plot(np.arange(1, len(values) + 1), values, color=colour, label=name, lw=2)
-    axis.set(xlabel="optimiser step", ylabel="learning rate", ylim=(0, None))
+    axis.set(xlabel="batch", ylabel="learning rate", ylim=(0, None))
     axis.legend(loc="lower left", bbox_to_anchor=(0.1, 0))
     return figure
 
