@@ -83,11 +83,11 @@ def _is_root() -> bool:
 
 
 def _printed(chromium: Any, url: str) -> tuple[str, bytes]:
-    """A page's title, and the page as a PDF; what folds is open."""
+    """A page's title, and the page as a PDF; what folds is open, but for code that only writes a sentence."""
     page = chromium.new_page(color_scheme="light")
     page.goto(url)
     page.evaluate("""async () => {
-      for (const folded of document.querySelectorAll("details")) folded.open = true;
+      for (const folded of document.querySelectorAll("details:not(.above-input)")) folded.open = true;
       for (const picture of document.images) picture.loading = "eager";
       await Promise.all([...document.images].filter((picture) => !picture.hidden).map((picture) => picture.decode()));
     }""")
