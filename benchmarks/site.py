@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import threading
 from pathlib import Path
 
 import pandas as pd
 
 from kdas_core.pdf import browser
-from kdas_core.site import server
+from kdas_core.site import served
 
 PAINT = """() => new Promise((done) => new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (entry.name === "first-contentful-paint") done(entry.startTime);
@@ -59,10 +58,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     given = parser.parse_args()
     rows = {}
-    with server(given.site) as running, browser() as chromium:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+    with served(given.site) as home, browser() as chromium:
         for file in sorted((given.site / "book").glob("*.html")):
-            url = f"http://127.0.0.1:{running.server_port}/book/{file.name}"
+            url = f"{home}book/{file.name}"
             paints = [first_paint(chromium, url, given.slowdown) for _ in range(given.repeat)]
             every, sliders = weigh(chromium, url)
             rows[file.stem] = {
@@ -71,7 +69,6 @@ def main() -> None:
                 "page, MB": every,
                 "sliders, MB": sliders,
             }
-        running.shutdown()
     print(f"first paint with the processor slowed {given.slowdown:g} times, of {given.repeat}")
     print(pd.DataFrame(rows).T.round({"first paint, ms": 0, "largest": 0, "page, MB": 2, "sliders, MB": 2}).to_string())
 

@@ -6,7 +6,6 @@ import contextlib
 import io
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from urllib.parse import urldefrag
 
 from kdas_core import UserError
 from kdas_core.files import write_whole
-from kdas_core.site import server
+from kdas_core.site import served
 
 MARGIN = {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
 # Each page of the site is printed alone, so its leaves are counted within it.
@@ -39,11 +38,8 @@ def print_book(site: Path, pages: Sequence[str], target: Path) -> Path:
         from pypdf import PdfReader, PdfWriter
     except ImportError:
         raise UserError('Printing needs two more packages: pip install "kdas_core[pdf]".') from None
-    with server(site) as running, browser() as chromium:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        home = f"http://127.0.0.1:{running.server_port}/"
+    with served(site) as home, browser() as chromium:
         printed = {home + path: _printed(chromium, home + path) for path in pages}
-        running.shutdown()
     book, starts = PdfWriter(), {}
     for url, (title, content) in printed.items():
         starts[url] = len(book.pages)

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import threading
 from collections import defaultdict
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
@@ -19,11 +17,11 @@ import pytest
 from conftest import CHAPTERS, ROOT
 from pypdf import PdfReader
 
-from kdas_core.pdf import print_book
-from kdas_core.site import server
+from kdas_core import UserError
+from kdas_core.pdf import browser, print_book
+from kdas_core.site import served
 
 pytestmark = pytest.mark.slow
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 TEXTS = ("index", "notation", "glossary", "faq", "api", "execution", "bibliography")
@@ -35,26 +33,19 @@ each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: Path(path).s
 
 @pytest.fixture(scope="module")
 def chromium():
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        sync_playwright = None
-    if not (CHROMIUM and sync_playwright):
-        missing = "no Chromium here" if sync_playwright else "no Playwright here"
-        pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(browser())
+        except UserError as missing:
+            pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def home(whole_book):
     """The site's address."""
-    with server(whole_book / "_build" / "html") as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_port}/"
-        running.shutdown()
+    with served(whole_book / "_build" / "html") as address:
+        yield address
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from kdas_core import UserError
+from kdas_core.finishing import finish
 from kdas_core.pdf import browser, print_book
-from kdas_core.site import address, finish
+from kdas_core.site import address
 
 HEAD = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8" /><meta name="viewport" content="a"><meta name="viewport" content="b">'
