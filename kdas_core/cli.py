@@ -251,7 +251,8 @@ def evaluate(
 ) -> None:
     """Score grey masks with the 13 metrics of the released evaluation, and Dice and IoU at 0.5."""
     from kdas_core.evaluation import METRICS, evaluate_sets
-    from kdas_core.evaluation.report import from_config, read_config, table, verbose_table, write_all, write_json
+    from kdas_core.evaluation.config import from_config, read_config
+    from kdas_core.evaluation.report import table, verbose_table, write_all, write_json
 
     settings: dict[str, Any] = {"convention": convention, "strict": strict, "surface": surface, "workers": workers}
     settings["drop_repeats"] = drop_repeats

@@ -16,11 +16,11 @@ from PIL import Image
 
 from kdas_core import UserError
 from kdas_core.evaluation import ALL_METRICS, evaluate, evaluate_sets, repeats
+from kdas_core.evaluation.config import from_config
 from kdas_core.evaluation.conventions import convention
 from kdas_core.evaluation.matching import read_ground_truth
 from kdas_core.evaluation.report import (
     comparison_table,
-    from_config,
     ledger,
     notes,
     read_per_image,
