@@ -27,10 +27,10 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_
 .DEFAULT_GOAL := book
 
 book: $(READY)
-	$(BIN)/python -m kdas_core.book --preset "$(PRESET)" --data-root "$(DATA)" --runs-dir "$(RUNS)" --seed "$(SEED)"
+	$(BIN)/python -m kdas_book.build.book --preset "$(PRESET)" --data-root "$(DATA)" --runs-dir "$(RUNS)" --seed "$(SEED)"
 
 pdf: $(READY)
-	$(BIN)/python -m kdas_core.book pdf
+	$(BIN)/python -m kdas_book.build.book pdf
 
 test: $(READY)
 	$(BIN)/python -m pytest
@@ -45,7 +45,7 @@ lint: $(READY)
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 
 repository: $(READY)
-	$(BIN)/python -m kdas_core.colab "$(URL)" "$(REVISION)"
+	$(BIN)/python -m kdas_book.colab "$(URL)" "$(REVISION)"
 
 venv: $(READY)
 
@@ -58,4 +58,4 @@ $(READY): pyproject.toml constraints.txt
 
 clean:
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
-	find kdas_core tests book -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find kdas_core kdas_book tests book -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -29,11 +29,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from kdas_core.batches import ahead
-from kdas_core.data.pairs import PairIndex, index_pairs
-from kdas_core.data.polyps import IMAGENET_MEAN, IMAGENET_STD, PolypDataset
+from kdas_core.data.dataset import IMAGENET_MEAN, IMAGENET_STD, PolypDataset
+from kdas_core.data.layout import PairIndex, index_pairs
 from kdas_core.losses import objective
 from kdas_core.models import build, freeze, teacher_logits
+from kdas_core.training.batching import ahead
 
 SIZE, BATCH = 352, 16
 

@@ -20,12 +20,12 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from kdas_core.data.pairs import FULL_COUNTS
+from kdas_book.study.report import write_report
+from kdas_book.study.results import collect
+from kdas_book.study.run_study import run
+from kdas_book.study.spec import SCHEMA, Study
+from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS
-from kdas_core.study import SCHEMA, Study
-from kdas_core.study.report import write_report
-from kdas_core.study.results import collect
-from kdas_core.study.running import run
 
 SMALL = Study("small", {"supervised": {}, "kdas": {}}, (0, 1), settings={"epochs": 12, "teacher_epochs": 1})
 

@@ -17,7 +17,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import cv2
 
-from kdas_core.data.synthetic import STYLES, render
+from kdas_book.data.synthetic import STYLES, render
 
 
 def pictures_per_second(style: str, pictures: int = 20, side: int = 352, rounds: int = 3) -> float:

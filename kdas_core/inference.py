@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
-from kdas_core.data.pairs import list_images, read_image
-from kdas_core.data.polyps import normalise, normalise_batch, resize_image
+from kdas_core.data.dataset import normalise, normalise_batch, resize_image
+from kdas_core.data.images import read_image
+from kdas_core.data.layout import list_images
 from kdas_core.files import write_whole
-from kdas_core.models.checkpoints import weights_digest
+from kdas_core.models.weights import weights_digest
 
 MARK = "network"  # the text field of a PNG that says which network drew it
 

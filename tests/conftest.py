@@ -16,9 +16,9 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell
 
-from kdas_core import book
-from kdas_core.cli import main
-from kdas_core.data.synthetic import make_dataset
+from kdas_book.build import book
+from kdas_book.cli import main
+from kdas_book.data.synthetic import make_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,7 +152,7 @@ def whole_book(tmp_path_factory):
     folder.mkdir()
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
-    for name in ("book", "kdas_core"):
+    for name in ("book", "kdas_core", "kdas_book"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     (folder / "data").mkdir()
     for chapter in CHAPTERS:

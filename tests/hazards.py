@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from kdas_core.data.fetch import Patience
+from kdas_book.data.fetch import Patience
 
 HASTE = Patience(connect=1, read=1, pause=0.01, attempts=3)
 

@@ -9,9 +9,9 @@ import zipfile
 import pytest
 from hazards import files_no_larger_than, leave_free
 
+from kdas_book.data import unpack as archives
+from kdas_book.data.unpack import unpack
 from kdas_core import UserError
-from kdas_core.data import archives
-from kdas_core.data.archives import unpack
 
 
 def make_zip(path, members):

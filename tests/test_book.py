@@ -18,9 +18,11 @@ import pytest
 from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kdas_core import UserError, book, plots
-from kdas_core.colab import set_repository
-from kdas_core.execution import BuildError
+from kdas_book import figures as plots
+from kdas_book.build import book
+from kdas_book.build.run_notebook import BuildError
+from kdas_book.colab import set_repository
+from kdas_core import UserError
 
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
 
@@ -48,7 +50,7 @@ def write_toc(folder: Path, *names: str) -> None:
 
 def run_cli(folder: Path, *options: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "kdas_core.book", *options]
+    command = [sys.executable, "-m", "kdas_book.build.book", *options]
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )

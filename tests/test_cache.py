@@ -19,11 +19,12 @@ from PIL import Image
 from torchvision import transforms
 
 from kdas_core import UserError
-from kdas_core.batches import ahead
-from kdas_core.data import cache, polyps
+from kdas_core.data import cache
+from kdas_core.data import dataset as polyps
 from kdas_core.data.cache import mapped
-from kdas_core.data.pairs import index_pairs
-from kdas_core.data.polyps import PolypDataset, normalise, normalise_batch
+from kdas_core.data.dataset import PolypDataset, normalise, normalise_batch
+from kdas_core.data.layout import index_pairs
+from kdas_core.training.batching import ahead
 
 ROOT = Path(__file__).parent.parent
 SIZE = 48
@@ -172,8 +173,8 @@ def test_a_cache_that_nobody_used_for_a_month_makes_room(folder, tmp_path):
 
 FILL = """
 import hashlib, os, signal, sys
-from kdas_core.data.pairs import index_pairs
-from kdas_core.data.polyps import PolypDataset
+from kdas_core.data.layout import index_pairs
+from kdas_core.data.dataset import PolypDataset
 data = PolypDataset(index_pairs(sys.argv[1]), 48, cached=True)
 if sys.argv[2] == "die":  # half of the fourth row is written
     rows = data._planes.__self__

@@ -18,15 +18,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdas_core import UserError, plots
-from kdas_core.data import pairs as pairs_module
-from kdas_core.data.check import check_data
-from kdas_core.data.pairs import index_pairs, list_images
-from kdas_core.data.reading import MAX_PIXELS, read_grey, read_image, read_mask
-from kdas_core.data.synthetic import render
-from kdas_core.data.twins import BITS, NEAR, NONE, SCENE, fingerprint, nearest
-from kdas_core.data.videos import clinicdb_groups, clinicdb_sequence, write_groups
-from kdas_core.evaluation.statistics import read_groups
+from kdas_book import figures as plots
+from kdas_book.data.check import check_data
+from kdas_book.data.duplicates import BITS, NEAR, NONE, SCENE, fingerprint, nearest
+from kdas_book.data.synthetic import render
+from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, write_groups
+from kdas_core import UserError
+from kdas_core.data import layout as pairs_module
+from kdas_core.data.images import MAX_PIXELS, read_grey, read_image, read_mask
+from kdas_core.data.layout import index_pairs, list_images
+from kdas_core.evaluation.comparison import read_groups
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +54,7 @@ def root(tmp_path) -> Path:
 
 
 def run(*words: str | Path, **options) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "kdas_core.cli", "data", "check", *map(str, words)]
+    command = [sys.executable, "-m", "kdas_book.cli", "data", "check", *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False, **options)
 
@@ -104,7 +105,7 @@ def test_the_nearest_picture_of_each_folder_is_found_and_in_its_own_only_earlier
 def test_comparing_in_blocks_gives_what_comparing_at_once_gives(monkeypatch):
     bits = np.where(np.random.default_rng(1).random((50, BITS)) < 0.5, -1, 1).astype(np.int8)
     whole = nearest(bits, np.array([20, 30]))
-    monkeypatch.setattr("kdas_core.data.twins._ROWS", 7)
+    monkeypatch.setattr("kdas_book.data.duplicates._ROWS", 7)
     assert all(np.array_equal(a, b) for a, b in zip(whole, nearest(bits, np.array([20, 30])), strict=True))
 
 

@@ -15,8 +15,8 @@ import pytest
 import yaml
 from conftest import CHAPTERS, ROOT
 
+from kdas_book.colab import repository, set_repository, setup_cell, welcome
 from kdas_core import UserError
-from kdas_core.colab import repository, set_repository, setup_cell, welcome
 
 HUB = "https://github.com/somebody/kdas-book"
 
@@ -105,14 +105,15 @@ def run_setup(python: Path, home: Path, cell: str, then: str = "") -> subprocess
 def test_the_first_cell_fetches_and_installs_the_book_once(like_colab, tmp_path):
     home, python = like_colab
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "kdas_core", source / "kdas_core", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("kdas_core", "kdas_book"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE", "_toc.yml"):
         shutil.copy(ROOT / name, source)
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", source]
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "a"]):
         subprocess.run([*git, *words], check=True)
     cell = setup_cell(f"file://{source}")
-    then = "import kdas_core, kdas_core.notebook; print(kdas_core.__file__, kdas_core.notebook.find_root())"
+    then = "import kdas_core, kdas_book.paths; print(kdas_core.__file__, kdas_book.paths.find_root())"
     first = run_setup(python, home, cell, then)
     assert first.returncode == 0, first.stderr
     book = home / "kdas-book"

@@ -17,10 +17,10 @@ from scipy import ndimage
 
 from kdas_core import UserError
 from kdas_core.evaluation import CONVENTIONS, THRESHOLDS, image_curves, image_metrics, minmax_grey
+from kdas_core.evaluation.boundary import boundary_iou, hausdorff_95
 from kdas_core.evaluation.conventions import convention
 from kdas_core.evaluation.metrics import soft_dice
 from kdas_core.evaluation.scores import BINS, SetScore, calibration_error, score_image
-from kdas_core.evaluation.surface import boundary_iou, hausdorff_95
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,11 +12,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from kdas_book.data import synthetic
+from kdas_book.data.check import check_data
 from kdas_core import UserError
-from kdas_core.data import augment, synthetic
-from kdas_core.data.check import check_data
-from kdas_core.data.pairs import Pair, PairIndex, index_pairs, read_image, read_mask
-from kdas_core.data.polyps import PolypDataset, denormalise, load_data, normalise, resize_pair, split_validation
+from kdas_core.data import augmentation as augment
+from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
+from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.layout import Pair, PairIndex, index_pairs
+from kdas_core.data.splits import load_data, split_validation
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:

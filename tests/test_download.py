@@ -16,9 +16,9 @@ import pytest
 from conftest import kdas
 from hazards import HASTE, File
 
+from kdas_book.data import download
 from kdas_core import UserError
-from kdas_core.data import download
-from kdas_core.data.pairs import index_pairs
+from kdas_core.data.layout import index_pairs
 
 
 def files_in(folder):
@@ -189,7 +189,7 @@ def test_a_command_that_is_killed_goes_on_where_it_was(web, sets, tmp_path, stop
         zipped.writestr("TrainDataset/notes.bin", os.urandom(300_000))
     web.files["/train.zip"].body = stream.getvalue()
     web.files["/train.zip"].steps = [("stall", 200_000)]
-    command = [sys.executable, "-m", "kdas_core.cli", "data", "get", "train", "--yes", "--manifest", sets, "--out", out]
+    command = [sys.executable, "-m", "kdas_book.cli", "data", "get", "train", "--yes", "--manifest", sets, "--out", out]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120  # a busy machine needs long to load its packages
     while not any(p.stat().st_size > 100_000 for p in out.rglob("*.part")):

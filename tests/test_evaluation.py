@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
+from kdas_book.figures import shifted_scores
+from kdas_book.reports.tables import table
 from kdas_core.evaluation import (
     ALL_METRICS,
     CONVENTIONS,
@@ -24,8 +26,6 @@ from kdas_core.evaluation import (
     image_metrics,
     minmax_grey,
 )
-from kdas_core.evaluation.report import table
-from kdas_core.plots import shifted_scores
 
 GOLDEN = Path(__file__).parent / "golden"
 TOLERANCE = {**dict.fromkeys(METRICS, 1e-9), "wFm": 1e-6}

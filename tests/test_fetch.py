@@ -6,8 +6,8 @@ import time
 import pytest
 from hazards import HASTE, File, files_no_larger_than, leave_free
 
+from kdas_book.data import fetch
 from kdas_core import UserError
-from kdas_core.data import fetch
 
 BODY = os.urandom(600_000)
 

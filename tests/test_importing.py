@@ -16,11 +16,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from kdas_book.data.check import check_data
+from kdas_book.data.importing import NOTE, frames, grouping, import_data, shapes
+from kdas_book.data.importing.frames import Shape
 from kdas_core import UserError
-from kdas_core.data.check import check_data
-from kdas_core.data.importing import NOTE, frames, grouping, import_data, shapes
-from kdas_core.data.importing.frames import Shape
-from kdas_core.data.pairs import index_pairs, is_synthetic, read_image, read_mask
+from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.layout import index_pairs, is_synthetic
 
 H, W = 48, 64
 
@@ -647,7 +648,7 @@ def test_wrong_options_are_said_in_a_sentence(tmp_path, options, words):
 
 def test_the_command_prints_counts_and_what_to_do_next(tmp_path):
     file, out = coco(tmp_path / "src", [outline(1), outline(2)], categories=("polyp", "tool")), tmp_path / "out"
-    words = [sys.executable, "-m", "kdas_core.cli", "data", "import", str(file), "--as", "coco", "--out", str(out)]
+    words = [sys.executable, "-m", "kdas_book.cli", "data", "import", str(file), "--as", "coco", "--out", str(out)]
     refused = subprocess.run(words, capture_output=True, text=True, check=False)
     assert refused.returncode == 2 and "say which are polyps" in refused.stderr and "Traceback" not in refused.stderr
     done = subprocess.run([*words, "--label", "polyp", "--split", "0.34"], capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from kdas_core import UserError, inference
-from kdas_core.data.pairs import read_image
+from kdas_core.data.images import read_image
 from kdas_core.inference import fingerprint, predict_files, predict_folder, predict_maps, probability
 from kdas_core.models import build, freeze
 

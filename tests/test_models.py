@@ -9,7 +9,8 @@ from conftest import GOLDEN
 
 from kdas_core import UserError
 from kdas_core.models import build, count_parameters, freeze, load_weights, save_weights, teacher_logits
-from kdas_core.models.checkpoints import load_imagenet_backbone, read_state
+from kdas_core.models.imagenet import load_imagenet_backbone
+from kdas_core.models.weights import read_state
 
 PARAMETERS = {"teacher": 25_107_604, "student": 3_650_740}
 
@@ -80,7 +81,7 @@ def test_every_key_of_the_imagenet_file_finds_its_place():
 
     import timm
 
-    from kdas_core.models.checkpoints import translate_lite
+    from kdas_core.models.imagenet import translate_lite
 
     net = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
     (file,) = Path(package.__file__).parent.glob("models/*.pth")

@@ -17,11 +17,14 @@ import pytest
 import typer
 from PIL import ImageFont
 
-from kdas_core import UserError, book, cli, plots, recipe
+from kdas_book import cli
+from kdas_book import figures as plots
+from kdas_book.build import book
+from kdas_book.figures import diagrams
+from kdas_book.paths import find_root
+from kdas_core import UserError, recipe
 from kdas_core.losses import objective
 from kdas_core.models import build
-from kdas_core.notebook import find_root
-from kdas_core.plots import diagrams
 
 ROOT = find_root()
 SVG = "{http://www.w3.org/2000/svg}"
@@ -142,7 +145,7 @@ def test_the_map_names_every_chapter_and_links_those_that_exist():
 
 
 def test_the_map_of_the_first_page_is_the_one_that_the_code_draws():
-    """After a change: python -c 'from kdas_core import plots; print(plots.concept_map().data)' > book/_static/concept_map.svg"""
+    """After a change: python -c 'from kdas_book import figures as plots; print(plots.concept_map().data)' > book/_static/concept_map.svg"""
     stored = (ROOT / "book" / "_static" / "concept_map.svg").read_text(encoding="utf-8")
     assert stored == plots.concept_map().data + "\n"
 

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import torch
 
-from kdas_core.batches import batches, divided
-from kdas_core.data.polyps import PolypDataset, load_data
+from kdas_core.data.dataset import PolypDataset
+from kdas_core.data.splits import load_data
 from kdas_core.recipe import preset
+from kdas_core.training.batching import batches, divided
 
 ROOT = Path(__file__).parent.parent
 # 10 pairs, of which validation takes 2: 8 for training are two batches of 3 and one of 2, in 7 epochs 21 steps.
@@ -49,7 +50,7 @@ def train(polyps: Path, runs: Path, *more: str) -> subprocess.Popen:
         "TQDM_DISABLE": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-m", "kdas_core.cli", "train", *words]
+    command = [sys.executable, "-m", "kdas_book.cli", "train", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from kdas_core import plots
+from kdas_book import figures as plots
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +136,7 @@ def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
 
 
 def test_the_card_that_goes_with_a_link_is_the_one_that_the_code_draws():
-    """After a change: python -c 'from kdas_core import plots; plots.social_card().savefig("book/_static/card.png")', reduced to 64 colours."""
+    """After a change: python -c 'from kdas_book import figures as plots; plots.social_card().savefig("book/_static/card.png")', reduced to 64 colours."""
     with Image.open(ROOT / "book" / "_static" / "card.png") as stored:
         assert stored.size == (1200, 630)
         stored = np.asarray(stored.convert("RGB"), float)

@@ -12,9 +12,10 @@ from hazards import HASTE, File
 from huggingface_hub import constants
 from safetensors.torch import save
 
+from kdas_book.data import released_weights as released
 from kdas_core import UserError
-from kdas_core.models import build, released
-from kdas_core.models.checkpoints import hub_file
+from kdas_core.models import build
+from kdas_core.models.imagenet import hub_file
 
 FILE_ID = "1" * 33  # as long as Drive's
 

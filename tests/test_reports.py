@@ -14,12 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from kdas_core import UserError
-from kdas_core.evaluation import ALL_METRICS, evaluate, evaluate_sets, repeats
-from kdas_core.evaluation.config import from_config
-from kdas_core.evaluation.conventions import convention
-from kdas_core.evaluation.matching import read_ground_truth
-from kdas_core.evaluation.report import (
+from kdas_book.reports.release_config import from_config
+from kdas_book.reports.tables import (
     comparison_table,
     ledger,
     notes,
@@ -29,7 +25,11 @@ from kdas_core.evaluation.report import (
     write_all,
     write_json,
 )
-from kdas_core.evaluation.statistics import compare
+from kdas_core import UserError
+from kdas_core.evaluation import ALL_METRICS, evaluate, evaluate_sets, repeats
+from kdas_core.evaluation.comparison import compare
+from kdas_core.evaluation.conventions import convention
+from kdas_core.evaluation.files import read_ground_truth
 
 PUBLISHED = Path(__file__).parent.parent / "book" / "results" / "published_results.csv"
 
@@ -87,7 +87,9 @@ def test_all_problems_of_all_sets_come_together_before_anything_is_computed(fold
     save(pred_dir / "2.png", np.zeros((30, 40), np.uint8))
     (pred_dir / "10.png").write_bytes((pred_dir / "10.png").read_bytes()[:200])
     save(gt_dir / "2.bmp", white(disc()))
-    monkeypatch.setattr("kdas_core.evaluation.score_image", lambda *_: pytest.fail("scored in spite of problems"))
+    monkeypatch.setattr(
+        "kdas_core.evaluation.evaluator.score_image", lambda *_: pytest.fail("scored in spite of problems")
+    )
     with pytest.raises(UserError) as caught:
         evaluate_sets(pred_dir.parent, gt_dir.parent.parent, ["A", "B"])
     text = str(caught.value)
@@ -247,7 +249,7 @@ def test_table_says_when_a_known_test_set_is_partial(folders):
 
 def test_a_synthetic_set_is_never_labelled_as_the_real_one(folders, tmp_path):
     pred_dir, gt_dir = folders
-    (gt_dir.parent.parent / "dataset.json").write_text('{"made_by": "kdas_core.data.synthetic"}')
+    (gt_dir.parent.parent / "dataset.json").write_text('{"made_by": "kdas_book.data.synthetic"}')
     assert table({"Kvasir": evaluate(pred_dir, gt_dir)})["images"].tolist() == ["3 synthetic"]
 
 
@@ -470,7 +472,7 @@ def test_a_small_p_value_is_printed_as_it_is():
 
 
 def test_synthetic_results_are_marked_in_the_file_and_compared_without_notes_on_the_real_sets(folders, tmp_path):
-    (tmp_path / "G" / "dataset.json").write_text('{"made_by": "kdas_core.data.synthetic"}')
+    (tmp_path / "G" / "dataset.json").write_text('{"made_by": "kdas_book.data.synthetic"}')
     write_json({"CVC-300": evaluate(*folders)}, tmp_path / "a.json")
     assert read_per_image(tmp_path / "a.json")["CVC-300"].attrs["synthetic"]
     done = kdas("compare", "a.json", "a.json", cwd=tmp_path)
@@ -482,7 +484,7 @@ def test_synthetic_results_are_marked_in_the_file_and_compared_without_notes_on_
 
 def kdas(*words, cwd: Path) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": str(PUBLISHED.parents[2]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "kdas_core.cli", *map(str, words)]
+    command = [sys.executable, "-m", "kdas_book.cli", *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 

@@ -17,12 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdas_core import UserError, files, runs, training
-from kdas_core.data.polyps import load_data
+from kdas_core import UserError, files
+from kdas_core.data.splits import load_data
 from kdas_core.models import build
 from kdas_core.recipe import Recipe, preset
-from kdas_core.runs import latest_checkpoint, load_history, read_checkpoint, write_checkpoint
+from kdas_core.training import checkpoint as runs
 from kdas_core.training import fit
+from kdas_core.training import loop as training
+from kdas_core.training.checkpoint import latest_checkpoint, load_history, read_checkpoint, write_checkpoint
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -68,8 +70,9 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from kdas_core import runs, training
-from kdas_core.data.polyps import load_data
+from kdas_core.training import checkpoint as runs
+from kdas_core.training import loop as training
+from kdas_core.data.splits import load_data
 from kdas_core.models import build
 from kdas_core.recipe import Recipe
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdas_book.build.pages import finish
+from kdas_book.build.pdf import browser, print_book
+from kdas_book.build.site import address
 from kdas_core import UserError
-from kdas_core.finishing import finish
-from kdas_core.pdf import browser, print_book
-from kdas_core.site import address
 
 HEAD = (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8" /><meta name="viewport" content="a"><meta name="viewport" content="b">'

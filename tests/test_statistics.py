@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdas_core import UserError
-from kdas_core.evaluation.statistics import compare, holm, over_seeds, paired, read_groups
+from kdas_core.evaluation.comparison import compare, holm, over_seeds, paired, read_groups
 
 pytestmark = pytest.mark.filterwarnings("error")  # nothing in this module may warn, least of all a degenerate case
 
@@ -372,7 +372,7 @@ def test_a_set_of_one_image_has_no_p_and_does_not_count_for_holm(tables):
 
 def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
     a, b = tables
-    monkeypatch.setattr("kdas_core.evaluation.statistics.paired", lambda *_: pytest.fail("compared in spite of them"))
+    monkeypatch.setattr("kdas_core.evaluation.comparison.paired", lambda *_: pytest.fail("compared in spite of them"))
     a["Kvasir"] = pd.concat([a["Kvasir"], a["Kvasir"].iloc[[3]]])
     b["Kvasir"] = b["Kvasir"].drop(index=[7, 9])
     a["ETIS"] = a["ETIS"].assign(dice=a["ETIS"]["dice"].where(a["ETIS"].index > 1))

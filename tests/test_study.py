@@ -28,17 +28,22 @@ from nbformat.v4 import new_code_cell, new_notebook
 from rich.console import Console
 from safetensors.torch import load_file
 
-from kdas_core import UserError, training
-from kdas_core.data import open_data
-from kdas_core.data.polyps import load_data
-from kdas_core.data.reading import read_mask
+from kdas_book.data.open_data import open_data
+from kdas_book.session import begin
+from kdas_book.study import cell as cells
+from kdas_book.study import executors as engines
+from kdas_book.study import run_cell as execute
+from kdas_book.study import run_study as running
+from kdas_book.study.run_study import run
+from kdas_book.study.spec import open_folder, read_study
+from kdas_core import UserError
+from kdas_core.data.images import read_mask
+from kdas_core.data.splits import load_data
 from kdas_core.models import build
-from kdas_core.models.checkpoints import weights_digest
-from kdas_core.notebook import begin
+from kdas_core.models.weights import weights_digest
 from kdas_core.recipe import preset
-from kdas_core.runs import load_history, read_checkpoint
-from kdas_core.study import cells, engines, execute, open_folder, read_study, running
-from kdas_core.study.running import run
+from kdas_core.training import loop as training
+from kdas_core.training.checkpoint import load_history, read_checkpoint
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -156,7 +161,7 @@ def started(*words: object, **options):
 
 def study_run(*words: object):
     """``kdas study run`` as a process. Ctrl-C works in it, also where the tests themselves run in the background."""
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kdas_core.cli import main; main()"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kdas_book.cli import main; main()"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return started("-c", code, "study", "run", *words, **pipes)
 
@@ -608,7 +613,7 @@ def test_a_cell_whose_parent_died_before_it_could_look_ends(study_file, tmp_path
     running.prepare(study, folder)
     with started("-c", "") as dead:
         dead.wait()
-    with started("-m", "kdas_core.study.execute", folder / "teacher", dead.pid) as cell:
+    with started("-m", "kdas_book.study.run_cell", folder / "teacher", dead.pid) as cell:
         assert cell.wait(30) == 128 + signal.SIGTERM
     assert not execute.is_finished(folder / "teacher")
 
@@ -815,7 +820,7 @@ def under_way(process: subprocess.Popen) -> list[psutil.Process]:
     return [
         one
         for one in tree(process.pid)
-        if "kdas_core.study.execute" in one.cmdline() or "ipykernel" in str(one.cmdline())
+        if "kdas_book.study.run_cell" in one.cmdline() or "ipykernel" in str(one.cmdline())
     ]
 
 

@@ -12,11 +12,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdas_core import UserError, plots
-from kdas_core.evaluation import ALL_METRICS, statistics
-from kdas_core.recipe import preset
-from kdas_core.study import SCHEMA, Study, costs, read_study
-from kdas_core.study.report import (
+from kdas_book import figures as plots
+from kdas_book.study import estimate as costs
+from kdas_book.study.report import (
     MEAN,
     against,
     averages,
@@ -30,8 +28,13 @@ from kdas_core.study.report import (
     tries,
     write_report,
 )
-from kdas_core.study.report import costs as cost_table
-from kdas_core.study.results import collect, keep, load
+from kdas_book.study.report import costs as cost_table
+from kdas_book.study.results import collect, keep, load
+from kdas_book.study.spec import SCHEMA, Study, read_study
+from kdas_core import UserError
+from kdas_core.evaluation import ALL_METRICS
+from kdas_core.evaluation import comparison as statistics
+from kdas_core.recipe import preset
 
 STUDIES = Path(__file__).parent.parent / "book" / "studies"
 SETS = {"Kvasir": 6, "ETIS-LaribPolypDB": 4}

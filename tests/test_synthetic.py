@@ -14,13 +14,15 @@ import cv2
 import numpy as np
 import pytest
 
+from kdas_book.data import image_statistics as statistics
+from kdas_book.data import synthetic
+from kdas_book.data.check import check_data
+from kdas_book.data.synthetic import camera, dataset, debris, polyps, scene
+from kdas_book.data.synthetic.fields import View
 from kdas_core import UserError
-from kdas_core.data import statistics, synthetic
-from kdas_core.data.check import check_data
-from kdas_core.data.pairs import TEST_SETS, index_pairs, read_image, read_mask
-from kdas_core.data.polyps import load_data
-from kdas_core.data.synthetic import camera, dataset, debris, polyps, scene
-from kdas_core.data.synthetic.fields import View
+from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.layout import TEST_SETS, index_pairs
+from kdas_core.data.splits import load_data
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -79,7 +81,7 @@ def test_a_threshold_on_redness_does_not_solve_the_synthetic_polyps():
 
 def test_another_process_draws_the_same_pixels():
     code = (
-        "import hashlib; from kdas_core.data.synthetic import STYLES, render\n"
+        "import hashlib; from kdas_book.data.synthetic import STYLES, render\n"
         "for style in STYLES: print(hashlib.sha256(b''.join(a.tobytes() for a in render(7, (72, 88), style))).hexdigest())"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}

@@ -15,14 +15,14 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import kdas_core.training as training
+from kdas_book.cli import main
+from kdas_book.session import begin
 from kdas_core import UserError
-from kdas_core.cli import main
-from kdas_core.data.polyps import load_data
+from kdas_core.data.splits import load_data
 from kdas_core.models import build, freeze
-from kdas_core.notebook import begin
 from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, preset
 from kdas_core.training import dice_at_half, fit, load_history
+from kdas_core.training import loop as training
 
 TINY = {"image_size": 32, "batch_size": 4, "epochs": 3, "teacher_epochs": 1, "train_images": None, "test_images": 2}
 
@@ -230,7 +230,7 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, data):
 
 
 def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsys, monkeypatch):
-    monkeypatch.setattr("kdas_core.notebook.find_root", lambda: tmp_path)
+    monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
     run = begin("smoke", str(polyps), str(tmp_path / "runs"))
     assert run.data.root == polyps and "synthetic polyps" in capsys.readouterr().out
     with pytest.raises(UserError, match="nowhere"):
@@ -243,7 +243,7 @@ def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsy
 
 
 def test_released_weights_are_the_teacher_where_they_are_and_change_the_students_run(tmp_path, polyps, monkeypatch):
-    monkeypatch.setattr("kdas_core.notebook.find_root", lambda: tmp_path)
+    monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
     without = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
     assert without.released_teacher is None
     (tmp_path / "teacher_weights").mkdir()
@@ -261,7 +261,7 @@ def test_released_weights_are_the_teacher_where_they_are_and_change_the_students
 
 
 def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(tmp_path, polyps, monkeypatch):
-    monkeypatch.setattr("kdas_core.notebook.find_root", lambda: tmp_path)
+    monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
     run = begin("smoke", str(polyps), str(tmp_path / "runs"), **{**TINY, "epochs": 2})
     seen = run.glimpses("supervised")
     assert list(seen) == [1, 2] and not torch.equal(seen[1], seen[2])
@@ -275,7 +275,7 @@ def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(tmp_path
 
 def kdas(*arguments):
     """The command line in a process of its own."""
-    command = [sys.executable, "-m", "kdas_core.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "kdas_book.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, timeout=300)
 
 

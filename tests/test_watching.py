@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from kdas_core import training
-from kdas_core.data.polyps import PolypDataset, load_data
+from kdas_book.callbacks import Glimpses, LivePlot, TensorBoard, read_glimpses
+from kdas_core.data.dataset import PolypDataset
+from kdas_core.data.splits import load_data
 from kdas_core.models import build
 from kdas_core.recipe import preset
-from kdas_core.runs import load_history
 from kdas_core.training import fit
-from kdas_core.watching import Glimpses, LivePlot, TensorBoard, read_glimpses
+from kdas_core.training import loop as training
+from kdas_core.training.checkpoint import load_history
 
 KNOBS = {"image_size": 32, "batch_size": 4, "epochs": 3, "train_images": None, "objective": "supervised"}
 
@@ -85,7 +86,9 @@ def test_the_bar_says_what_is_left_of_the_training(tmp_path, data, monkeypatch):
 
     monkeypatch.setattr(training.Run, "optimise", slowly)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
-    monkeypatch.setattr("kdas_core.batches.tqdm.set_postfix", lambda bar, values, refresh: said.append(values))
+    monkeypatch.setattr(
+        "kdas_core.training.batching.tqdm.set_postfix", lambda bar, values, refresh: said.append(values)
+    )
     fit(replace(preset("smoke", **KNOBS), epochs=2), data, tmp_path)
     assert [set(values) for values in said] == [{"structure_1", "structure_2", "total", "training"}] * 4
     assert [values["training"] for values in said] == ["…", "0:00:20 left", "0:00:10 left", "0:00:00 left"]

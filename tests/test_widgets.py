@@ -13,7 +13,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
-from kdas_core.widgets import _webp, explore
+from kdas_book.explore import _webp, explore
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_with_a_kernel_there_are_real_sliders(monkeypatch):
 def test_in_a_kernel_the_slider_is_live_only_where_somebody_could_answer(monkeypatch):
     """Papermill and nbconvert run cells without the right to ask; a notebook that is open in a browser has it."""
     monkeypatch.delenv("KDAS_BATCH", raising=False)
-    code = "import matplotlib.pyplot as plt\nfrom kdas_core.widgets import explore\nexplore(lambda t: plt.figure(), 'nothing', t=[1, 2])"
+    code = "import matplotlib.pyplot as plt\nfrom kdas_book.explore import explore\nexplore(lambda t: plt.figure(), 'nothing', t=[1, 2])"
     manager, client = start_new_kernel(kernel_name="python3")
     try:
         shown = {}

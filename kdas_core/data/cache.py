@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
-from kdas_core.data.pairs import PairIndex
-from kdas_core.data.reading import read_bytes
+from kdas_core.data.images import read_bytes
+from kdas_core.data.layout import PairIndex
 
 VERSION = 2  # raise when the same files would no longer give the same pixels
 _DAYS = 30  # a cache that nobody has opened for so long is removed when a new one is made

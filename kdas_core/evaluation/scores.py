@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from kdas_core.evaluation.boundary import SURFACE_METRICS, surface_metrics
 from kdas_core.evaluation.conventions import RELEASED, Convention, convention
 from kdas_core.evaluation.metrics import (
     ALL_METRICS,
@@ -21,7 +22,6 @@ from kdas_core.evaluation.metrics import (
     soft_dice,
     weighted_f_measure,
 )
-from kdas_core.evaluation.surface import SURFACE_METRICS, surface_metrics
 
 BINS = 20
 """Equal steps of probability in which calibration is counted."""

@@ -10,8 +10,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_core import UserError
-from kdas_core.models.checkpoints import load_imagenet_backbone, load_weights, save_weights
+from kdas_core.models.imagenet import load_imagenet_backbone
 from kdas_core.models.polyp_pvt import PolypPVT
+from kdas_core.models.weights import load_weights, save_weights
 
 __all__ = [
     "PolypPVT",

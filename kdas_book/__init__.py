@@ -1,0 +1,17 @@
+"""The workshop around the method: what draws, runs, renders, fetches, imports, repeats and reports.
+
+The method itself is ``kdas_core``, which imports nothing from here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """``kdas_book.begin``, the first call of every chapter, without PyTorch for whoever only wants the command line."""
+    if name == "begin":
+        from kdas_book.session import begin
+
+        return begin
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Running the chapters and rendering them to a site or a PDF file."""

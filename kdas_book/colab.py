@@ -1,0 +1,127 @@
+"""How a chapter gets to Colab: the cell that fetches the book there, and the one address that this needs.
+
+Colab opens the sources of the chapters, so each of them must know where the repository is. ``make repository URL=…`` writes that into
+``_config.yml`` and into the first code cell of every chapter; nobody has to type it twice, and a test checks that they agree.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from kdas_core import UserError
+from kdas_core.files import write_whole
+
+TAG = "setup"
+SETUP = """# On Colab, or wherever this notebook lies alone: fetch the book, and install what is missing. Elsewhere this does nothing.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+repository, revision = "{url}", "{revision}"
+if importlib.util.find_spec("kdas_core") is None:
+    book = Path("kdas-book").absolute()
+    if not repository:
+        raise RuntimeError("This copy does not know its repository; clone that, and open the notebook there.")
+    if not book.is_dir():
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "--branch", revision, repository, book], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", book], check=True)
+    sys.path.insert(0, str(book))  # a running kernel does not notice what pip has just installed
+if "google.colab" in sys.modules:
+    from kdas_book.colab import welcome
+
+    welcome()"""
+
+
+def welcome() -> None:
+    """Versions, and what a reader on Colab should know: is a GPU on, and where trained networks outlive the session."""
+    import torch
+
+    names = ("kdas_core", "torch", "timm", "numpy")
+    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names), f"Python {sys.version.split()[0]}")
+    if not torch.cuda.is_available():
+        print("No GPU is on, and training will be slow: Runtime, Change runtime type, T4 GPU, and run this cell again.")
+    print(
+        'Networks are lost with the session unless they are kept on Drive: run "from google.colab import drive; '
+        'drive.mount(\'/content/drive\')" and set runs_dir = "/content/drive/MyDrive/kdas-runs".'
+    )
+
+
+def setup_cell(url: str = "", revision: str = "main") -> str:
+    """The first code cell of every chapter."""
+    return SETUP.format(url=url, revision=revision)
+
+
+def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
+    """Write the repository's address into ``_config.yml`` and the chapters; an empty one takes it out again.
+
+    Args:
+        url: such as ``https://github.com/owner/name``. Colab opens public repositories of GitHub alone, and so their pages get buttons.
+        revision: branch or tag.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        UserError: no address of a repository, or a chapter without a setup cell.
+    """
+    url = url.strip().rstrip("/").removesuffix(".git")
+    parts = urlsplit(url)
+    if url and not (parts.scheme == "https" and parts.netloc and re.fullmatch(r"(/[\w.-]+){2,}", parts.path)):
+        raise UserError(f'"{url}" is no address of a repository, such as https://github.com/owner/name.')
+    if not re.fullmatch(r"[\w./-]+", revision):
+        raise UserError(f'"{revision}" is no name of a branch or tag.')
+    hub = parts.netloc == "github.com"
+    owner, _, name = parts.path.strip("/").partition("/")
+    values = {
+        "url": url,
+        "branch": revision,
+        "baseurl": f"https://{owner}.github.io/{name}/" if hub else "",
+        "colab_url": "https://colab.research.google.com" if hub else "",
+        "binderhub_url": "https://mybinder.org" if hub else "",
+    }
+    config = root / "_config.yml"
+    text = config.read_text(encoding="utf-8")
+    for key, value in values.items():
+        text, times = re.subn(rf'^(  {key}: )"[^"]*"', rf'\g<1>"{value}"', text, flags=re.MULTILINE)
+        if times != 1:
+            raise UserError(f'{config} needs exactly one line "  {key}: ..." with its value in quotation marks.')
+    text = re.sub(r"^(  use_repository_button: )\w+", rf"\g<1>{str(bool(url)).lower()}", text, flags=re.MULTILINE)
+    chapters = sorted((root / "book").glob("[0-9][0-9]_*.ipynb"))
+    contents = {chapter: _with_setup(chapter, setup_cell(url, revision)) for chapter in chapters}
+    for file, content in {config: text, **contents}.items():
+        write_whole(file, content.encode())
+    return [config, *chapters]
+
+
+def _with_setup(chapter: Path, source: str) -> str:
+    import nbformat  # not on every machine that runs a chapter
+
+    notebook = nbformat.read(chapter, as_version=4)
+    found = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
+    if len(found) != 1:
+        raise UserError(f'{chapter} needs exactly one cell with the tag "{TAG}".')
+    found[0].source = source
+    return nbformat.writes(notebook) + "\n"
+
+
+def repository(root: Path) -> str:
+    """The address in ``_config.yml``; empty as long as nobody has set it."""
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    return str((config.get("repository") or {}).get("url") or "")
+
+
+if __name__ == "__main__":
+    from kdas_book.paths import find_root
+
+    try:
+        for file in set_repository(find_root(), *sys.argv[1:3]):
+            print(file)
+    except UserError as error:
+        sys.exit(f"make repository: {error}")

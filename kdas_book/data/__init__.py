@@ -1,0 +1,1 @@
+"""Data tools: fetching, checking, importing and drawing polyp images."""

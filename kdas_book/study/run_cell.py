@@ -1,0 +1,114 @@
+"""Run one cell in a process of its own: ``python -m kdas_book.study.run_cell FOLDER PARENT``.
+
+The folder says in ``cell.json`` what to run. Whoever starts this, ``kdas study run`` or a worker of a cluster, may be killed; then this
+process stops as well, at a checkpoint. A second one for the same cell waits for the first and finds the cell finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from kdas_book.study.spec import is_finished
+from kdas_core import UserError
+from kdas_core.files import write_whole
+
+FAILED = "failed.txt"
+_PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoint
+
+
+def run_cell(folder: Path) -> dict[str, Any]:
+    """Run the cell in this folder unless it is finished.
+
+    Returns:
+        ``{"state": "done" | "failed", "seconds": of this call, "error": one line}``
+    """
+    with FileLock(folder / ".lock"):
+        began = time.perf_counter()
+        if is_finished(folder):
+            return {"state": "done", "seconds": 0.0, "error": ""}
+        (folder / FAILED).unlink(missing_ok=True)
+        error = _execute(folder)
+        if not error and not is_finished(folder):  # SystemExit ends a notebook as if all were well
+            error = f"{folder / 'notebook.ipynb'} ended before it had written the record."
+        if error:
+            write_whole(folder / FAILED, error.encode())
+    seconds = time.perf_counter() - began
+    return {"state": "failed" if error else "done", "seconds": seconds, "error": error.partition("\n")[0]}
+
+
+def _execute(folder: Path) -> str:
+    """What went wrong; empty if nothing did."""
+    from kdas_book.build.run_notebook import run_notebook
+
+    try:
+        cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+        template, parameters = Path(cell["template"]), dict(cell["parameters"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return f"{folder / 'cell.json'} cannot be used ({error}); start the study again, which writes it anew."
+    try:
+        run_notebook(template, folder / "notebook.ipynb", parameters, folder / ".kernel")
+    except UserError as error:
+        return str(error)
+    except Exception as error:  # whatever it was, it must be found in the cell's folder
+        return f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
+    finally:
+        shutil.rmtree(folder / ".kernel", ignore_errors=True)
+    return ""
+
+
+def stop_with(parent: int) -> None:
+    """Pass a request to stop (SIGTERM) on to the kernel, which writes a checkpoint; the death of ``parent`` counts as one."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request finds us at it
+        _end_kernels()
+        os._exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_kernels() -> None:
+    """The first request makes a training write its checkpoint and end its cell; the next ones end the kernel, which is idle then."""
+    import psutil
+
+    kernels = psutil.Process().children(recursive=True)
+    until = time.monotonic() + _PATIENCE
+    while kernels and time.monotonic() < until:
+        for kernel in kernels:
+            try:
+                kernel.terminate()
+            except psutil.NoSuchProcess:
+                pass
+        _, kernels = psutil.wait_procs(kernels, timeout=0.5)
+    for kernel in kernels:
+        kernel.kill()
+
+
+def _answer_apart() -> Any:
+    """Standard output for the answer alone; what anything else prints goes to standard error from now on."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answer
+
+
+if __name__ == "__main__":
+    stop_with(int(sys.argv[2]))
+    with _answer_apart() as answer:
+        json.dump(run_cell(Path(sys.argv[1])), answer)
