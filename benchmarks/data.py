@@ -44,14 +44,18 @@ class Pillow(Dataset):
     def __init__(self, index: PairIndex):
         square, tensor = transforms.Resize((SIZE, SIZE)), transforms.ToTensor()
         self.index, self.mask = index, transforms.Compose([square, tensor])
-        self.image = transforms.Compose([square, tensor, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+        self.image = transforms.Compose(
+            [square, tensor, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+        )
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
         pair = self.index[i]
-        return self.image(Image.open(pair.image).convert("RGB")), self.mask(Image.open(pair.mask).convert("L"))
+        return self.image(Image.open(pair.image).convert("RGB")), self.mask(
+            Image.open(pair.mask).convert("L")
+        )
 
 
 def seconds_of(batches: Iterable) -> float:
@@ -81,7 +85,9 @@ def waiting(index: PairIndex, steps: int = 8) -> float:
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-4)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["KDAS_CACHE"] = folder
-        data = PolypDataset(index.take(range(8 * steps)), SIZE, augment=True, soft_masks=True, cached=True)
+        data = PolypDataset(
+            index.take(range(8 * steps)), SIZE, augment=True, soft_masks=True, cached=True
+        )
         data.batch(range(len(data)))
         stream = ahead(data, [range(8 * i, 8 * i + 8) for i in range(steps)])
         started, waited = time.perf_counter(), 0.0
@@ -115,8 +121,12 @@ def indexing(count: int, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-root", type=Path, help="a folder in PraNet's layout")
-    parser.add_argument("--index", type=int, default=0, metavar="PAIRS", help="index so many tiny pairs")
-    parser.add_argument("--pairs", type=int, default=400, help="training pairs to read, evenly spread")
+    parser.add_argument(
+        "--index", type=int, default=0, metavar="PAIRS", help="index so many tiny pairs"
+    )
+    parser.add_argument(
+        "--pairs", type=int, default=400, help="training pairs to read, evenly spread"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     if options.index:
@@ -127,7 +137,9 @@ def main() -> None:
     index = index.take(range(0, len(index), max(1, len(index) // options.pairs)))
     rate = throughput(index, options.rounds)
     print(f"{len(index)} pairs at {SIZE} px, {os.cpu_count()} cores")
-    for way, what in zip("ABC", ("Pillow + torchvision", "ours, first epoch", "ours, second epoch")):
+    for way, what in zip(
+        "ABC", ("Pillow + torchvision", "ours, first epoch", "ours, second epoch")
+    ):
         print(f"  {way}  {what:24s} {rate[way]:8.0f} images/s   {rate[way] / rate['A']:6.1f} × A")
     print(f"  waiting for data in training: {waiting(index):.2%}")
 

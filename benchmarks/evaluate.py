@@ -45,7 +45,11 @@ def plain_metrics(pred: np.ndarray, gt: np.ndarray) -> dict[str, float]:
         for name, value in plain_ratios(cut, gt).items():
             curves[name].append(value)
         curves["Em"].append(plain_e_measure(cut, gt))
-    numbers = {"wFm": plain_weighted_f(grey, gt), "Sm": plain_s_measure(grey, gt), "mae": np.mean(np.abs(grey - gt))}
+    numbers = {
+        "wFm": plain_weighted_f(grey, gt),
+        "Sm": plain_s_measure(grey, gt),
+        "mae": np.mean(np.abs(grey - gt)),
+    }
     for name, values in curves.items():
         numbers |= {f"mean{name}": np.mean(values), f"max{name}": np.max(values)}
     return {name: float(numbers[name]) for name in METRICS}
@@ -92,7 +96,9 @@ def plain_s_measure(grey: np.ndarray, gt: np.ndarray) -> float:
     y, x = (int(np.rint(axis.mean())) for axis in np.nonzero(gt))
     parts = [(slice(None, y), slice(None, x)), (slice(None, y), slice(x, None))]
     parts += [(slice(y, None), slice(None, x)), (slice(y, None), slice(x, None))]
-    region = sum(gt[p].size / gt.size * similarity(grey[p], gt[p].astype(float)) for p in parts if gt[p].size)
+    region = sum(
+        gt[p].size / gt.size * similarity(grey[p], gt[p].astype(float)) for p in parts if gt[p].size
+    )
     objects = share * alike(grey[gt]) + (1 - share) * alike(1 - grey[~gt])
     return float(max(0.0, 0.5 * objects + 0.5 * region))
 
@@ -107,9 +113,14 @@ def plain_weighted_f(grey: np.ndarray, gt: np.ndarray) -> float:
     y, x = np.mgrid[-3:4, -3:4]
     kernel = np.exp(-(x**2 + y**2) / 50)
     eased = ndimage.correlate(carried, kernel / kernel.sum(), mode="nearest")
-    weighted = np.where(gt & (eased < error), eased, error) * np.where(gt, 1, 2 - 0.5 ** (distance / 5))
+    weighted = np.where(gt & (eased < error), eased, error) * np.where(
+        gt, 1, 2 - 0.5 ** (distance / 5)
+    )
     true_positive, false_positive = gt.sum() - weighted[gt].sum(), weighted[~gt].sum()
-    recall, precision = 1 - weighted[gt].mean(), true_positive / (true_positive + false_positive + EPS)
+    recall, precision = (
+        1 - weighted[gt].mean(),
+        true_positive / (true_positive + false_positive + EPS),
+    )
     return float(2 * recall * precision / (recall + precision + EPS))
 
 
@@ -123,7 +134,9 @@ def check(stored: dict[str, np.ndarray]) -> float:
         ours = plain_metrics(stored[f"pred_{i:02}"], stored[f"gt_{i:02}"] >= 128)
         worst = max(worst, *(abs(ours[name] - stored[f"image_{name}"][i]) for name in METRICS))
     if worst > 1e-9:
-        raise SystemExit(f"The plain loop is {worst:.1e} away from the stored numbers; its time means nothing.")
+        raise SystemExit(
+            f"The plain loop is {worst:.1e} away from the stored numbers; its time means nothing."
+        )
     return worst
 
 
@@ -134,7 +147,9 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def one_pair(pred: np.ndarray, gt: np.ndarray, rounds: int) -> None:
-    plain = statistics.median(seconds(lambda: plain_metrics(pred, gt)) for _ in range(max(2, rounds // 2)))
+    plain = statistics.median(
+        seconds(lambda: plain_metrics(pred, gt)) for _ in range(max(2, rounds // 2))
+    )
     ours = statistics.median(seconds(lambda: image_metrics(pred, gt)) for _ in range(4 * rounds))
     height, width = gt.shape
     print(
@@ -149,10 +164,14 @@ def many_pairs(pred: np.ndarray, gt: np.ndarray, folder: Path) -> None:
     for count in (100, 600):
         for i in range(count):
             for part, picture in (("pred", pred), ("gt", np.where(gt, 255, 0).astype(np.uint8))):
-                Image.fromarray(np.roll(picture, 7 * i, axis=1)).save(folder / part / f"{i}.png", compress_level=1)
+                Image.fromarray(np.roll(picture, 7 * i, axis=1)).save(
+                    folder / part / f"{i}.png", compress_level=1
+                )
         took = seconds(lambda: evaluate(folder / "pred", folder / "gt"))
         peaks[count] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{count} pairs: {took:.1f} s, {1000 * took / count:.1f} ms a pair, peak memory {peaks[count]:.0f} MB")
+        print(
+            f"{count} pairs: {took:.1f} s, {1000 * took / count:.1f} ms a pair, peak memory {peaks[count]:.0f} MB"
+        )
     print(f"500 more images: {peaks[600] - peaks[100]:+.0f} MB")
 
 
@@ -165,7 +184,9 @@ def prediction(role: str, count: int, size: int, batch: int, rounds: int, folder
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rng, net = np.random.default_rng(0), freeze(build(role)).to(device)
     for i in range(count):
-        smooth = ndimage.gaussian_filter(rng.uniform(0, 255, (125, 144, 3)), (3, 3, 0)).astype(np.uint8)
+        smooth = ndimage.gaussian_filter(rng.uniform(0, 255, (125, 144, 3)), (3, 3, 0)).astype(
+            np.uint8
+        )
         Image.fromarray(smooth).resize((574, 500)).save(folder / f"{i}.jpg", quality=95)
     images = torch.randn(batch, 3, size, size, device=device)
 
@@ -190,7 +211,9 @@ def prediction(role: str, count: int, size: int, batch: int, rounds: int, folder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--data", type=Path)
@@ -209,7 +232,9 @@ def main() -> None:
             prediction(role, arguments.images, 352, 8, max(3, arguments.rounds // 2), Path(folder))
     if arguments.data and arguments.predictions:
         tests = arguments.data / "TestDataset"
-        names = sorted(path.name for path in tests.iterdir() if (arguments.predictions / path.name).is_dir())
+        names = sorted(
+            path.name for path in tests.iterdir() if (arguments.predictions / path.name).is_dir()
+        )
         results: dict = {}
         took = seconds(lambda: results.update(evaluate_sets(arguments.predictions, tests, names)))
         total = sum(result.n for result in results.values())

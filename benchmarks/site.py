@@ -70,7 +70,11 @@ def main() -> None:
                 "sliders, MB": sliders,
             }
     print(f"first paint with the processor slowed {given.slowdown:g} times, of {given.repeat}")
-    print(pd.DataFrame(rows).T.round({"first paint, ms": 0, "largest": 0, "page, MB": 2, "sliders, MB": 2}).to_string())
+    print(
+        pd.DataFrame(rows)
+        .T.round({"first paint, ms": 0, "largest": 0, "page, MB": 2, "sliders, MB": 2})
+        .to_string()
+    )
 
 
 if __name__ == "__main__":

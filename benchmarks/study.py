@@ -27,7 +27,9 @@ from kdas_book.study.spec import SCHEMA, Study
 from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS
 
-SMALL = Study("small", {"supervised": {}, "kdas": {}}, (0, 1), settings={"epochs": 12, "teacher_epochs": 1})
+SMALL = Study(
+    "small", {"supervised": {}, "kdas": {}}, (0, 1), settings={"epochs": 12, "teacher_epochs": 1}
+)
 
 
 def overhead() -> None:
@@ -37,7 +39,9 @@ def overhead() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for processes in (1, 2):
             runs = Path(folder) / str(processes)
-            run(replace(SMALL, objectives={"supervised": {}}, seeds=(9,)), runs, processes=1)  # data and teacher
+            run(
+                replace(SMALL, objectives={"supervised": {}}, seeds=(9,)), runs, processes=1
+            )  # data and teacher
             began = time.perf_counter()
             study = run(SMALL, runs, processes=processes)
             seconds[processes] = time.perf_counter() - began
@@ -53,7 +57,11 @@ def beside(study: Path, seconds: float) -> None:
     at_work = []
     for cell in SMALL.cells()[1:]:
         notebook = nbformat.read(study / cell.name / "notebook.ipynb", as_version=4)
-        work = [c for c in notebook.cells if c.cell_type == "code" and ("network(" in c.source or "score(" in c.source)]
+        work = [
+            c
+            for c in notebook.cells
+            if c.cell_type == "code" and ("network(" in c.source or "score(" in c.source)
+        ]
         at_work.append(sum(c.metadata.papermill.duration for c in work))
     each = (seconds - sum(at_work)) / len(at_work)
     print(
@@ -64,21 +72,40 @@ def beside(study: Path, seconds: float) -> None:
 def invent(folder: Path, seeds: int, labels: int = 10) -> None:
     """A study's folder with made-up numbers."""
     rng, names = np.random.default_rng(0), ["supervised", *(f"way{i}" for i in range(1, labels))]
-    knobs = {name: {"objective": "kdas", "alpha": round(0.1 + i / 100, 2)} if i else {} for i, name in enumerate(names)}
+    knobs = {
+        name: {"objective": "kdas", "alpha": round(0.1 + i / 100, 2)} if i else {}
+        for i, name in enumerate(names)
+    }
     study = Study("invented", knobs, tuple(range(seeds)))
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(study.as_yaml())
-    counts = {"CVC-300": 60, "CVC-ClinicDB": 62, "Kvasir": 100, "CVC-ColonDB": 380, "ETIS-LaribPolypDB": 20}
-    images = pd.DataFrame([{"dataset": d, "name": str(i)} for d, n in counts.items() for i in range(n)])
+    counts = {
+        "CVC-300": 60,
+        "CVC-ClinicDB": 62,
+        "Kvasir": 100,
+        "CVC-ColonDB": 380,
+        "ETIS-LaribPolypDB": 20,
+    }
+    images = pd.DataFrame(
+        [{"dataset": d, "name": str(i)} for d, n in counts.items() for i in range(n)]
+    )
     images["share"] = rng.uniform(0.01, 0.4, len(images))
     for cell in study.cells()[1:]:
         values = images.assign(
-            **{c: rng.uniform(0.4, 0.9, len(images)) for c in ("dice", "iou", "dice_last", "agreement")}
+            **{
+                c: rng.uniform(0.4, 0.9, len(images))
+                for c in ("dice", "iou", "dice_last", "agreement")
+            }
         )
         (folder / cell.name).mkdir()
         values.to_csv(folder / cell.name / "per_image.csv", index=False, float_format="%.6f")
         history = pd.DataFrame(
-            {"epoch": range(1, 13), "val_dice": rng.uniform(0.4, 0.7, 12), "val_loss": 1.0, "seconds": 1.0}
+            {
+                "epoch": range(1, 13),
+                "val_dice": rng.uniform(0.4, 0.7, 12),
+                "val_loss": 1.0,
+                "seconds": 1.0,
+            }
         )
         history.to_csv(folder / cell.name / "history.csv", index=False)
         means = values.groupby("dataset")["dice"].mean()
@@ -91,13 +118,26 @@ def invent(folder: Path, seeds: int, labels: int = 10) -> None:
             }
             for d, n in counts.items()
         }
-        record = {"schema": SCHEMA, "label": cell.label, "objective": cell.objective, "seed": cell.seed, "sets": sets}
+        record = {
+            "schema": SCHEMA,
+            "label": cell.label,
+            "objective": cell.objective,
+            "seed": cell.seed,
+            "sets": sets,
+        }
         record |= {
             "recipe": {"teacher": "t", "student": "s", "image_size": 128},
             "convention": "released",
             "teacher": "0" * 64,
         }
-        record |= {"revision": "", "versions": {}, "hardware": "made up", "minutes": 1.0, "epochs": 12, "best_epoch": 9}
+        record |= {
+            "revision": "",
+            "versions": {},
+            "hardware": "made up",
+            "minutes": 1.0,
+            "epochs": 12,
+            "best_epoch": 9,
+        }
         record |= {"validation_dice": 0.5, "parameters": 1, "macs": 1}
         record |= {"data": {"name": "d", "synthetic": False, "train": 1, "validation": 1}}
         (folder / cell.name / "metrics.json").write_text(json.dumps(record))
@@ -123,7 +163,13 @@ def report(cells: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--overhead", action="store_true", help="a study of four small cells")
-    parser.add_argument("--report", type=int, default=0, metavar="CELLS", help="the report over so many made-up cells")
+    parser.add_argument(
+        "--report",
+        type=int,
+        default=0,
+        metavar="CELLS",
+        help="the report over so many made-up cells",
+    )
     options = parser.parse_args()
     if options.overhead:
         overhead()

@@ -38,7 +38,9 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     for style in STYLES:
-        print(f"{style:18} {pictures_per_second(style, options.pictures, options.side):5.1f} pictures/s")
+        print(
+            f"{style:18} {pictures_per_second(style, options.pictures, options.side):5.1f} pictures/s"
+        )
 
 
 if __name__ == "__main__":

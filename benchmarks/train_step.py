@@ -45,12 +45,17 @@ NAMES = {
 
 def steps(size: int, batch: int, kinds: str) -> dict[str, Callable[[], None]]:
     """These kinds of step, on the same images."""
-    images, mask = torch.randn(batch, 3, size, size), (torch.rand(batch, 1, size, size) > 0.8).float()
+    images, mask = (
+        torch.randn(batch, 3, size, size),
+        (torch.rand(batch, 1, size, size) > 0.8).float(),
+    )
     student = build("student").train()
     teacher = build("teacher") if set(kinds) & set("BCD") else torch.nn.Identity()
     frozen = freeze(teacher)
     if "D" in kinds:
-        unfrozen = build("teacher").eval() if set(kinds) & set("BC") else teacher.requires_grad_(True)
+        unfrozen = (
+            build("teacher").eval() if set(kinds) & set("BC") else teacher.requires_grad_(True)
+        )
     supervised, kdas = objective("supervised"), objective("kdas")
 
     def update(net: torch.nn.Module, total: torch.Tensor) -> None:
@@ -69,7 +74,9 @@ def steps(size: int, batch: int, kinds: str) -> dict[str, Callable[[], None]]:
     made: dict[str, Callable[[], None]] = {
         "A": lambda: update(student, supervised(student(images), None, mask)["total"]),
         "B": lambda: teacher_logits(frozen, images) and None,
-        "C": lambda: update(student, kdas(student(images), teacher_logits(frozen, images), mask)["total"]),
+        "C": lambda: update(
+            student, kdas(student(images), teacher_logits(frozen, images), mask)["total"]
+        ),
         "D": with_graph,
     }
     nets = [student]
@@ -114,7 +121,16 @@ def resident(field: str) -> float:
 
 
 def peak_elsewhere(kind: str, size: int, batch: int) -> float:
-    command = [sys.executable, __file__, "--peak", kind, "--sizes", str(size), "--batch", str(batch)]
+    command = [
+        sys.executable,
+        __file__,
+        "--peak",
+        kind,
+        "--sizes",
+        str(size),
+        "--batch",
+        str(batch),
+    ]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -128,7 +144,12 @@ def epoch_of(preset: str) -> dict[str, float]:
     recipe = replace(recipe_of(preset, pretrained_student=False), objective="kdas", epochs=2)
     seconds: dict[str, list[float]] = {"loop": [0.0, 0.0], "steps": [0.0, 0.0], "checkpoint": []}
     Run = training.Run
-    optimise, checkpoint, begin, validate = Run.optimise, Run.checkpoint, Run.begin_epoch, training.validate
+    optimise, checkpoint, begin, validate = (
+        Run.optimise,
+        Run.checkpoint,
+        Run.begin_epoch,
+        training.validate,
+    )
 
     def begun(run):
         seconds["loop"][run.epoch] -= time.perf_counter()
@@ -150,9 +171,16 @@ def epoch_of(preset: str) -> dict[str, float]:
         checkpoint(run)
         seconds["checkpoint"].append(time.perf_counter() - started)
 
-    Run.optimise, Run.checkpoint, Run.begin_epoch, training.validate = stepped, saved, begun, validated
+    Run.optimise, Run.checkpoint, Run.begin_epoch, training.validate = (
+        stepped,
+        saved,
+        begun,
+        validated,
+    )
     with tempfile.TemporaryDirectory() as folder:
-        data = load_data(make_dataset(Path(folder) / "data", train=1450, test=1), recipe.validation_fraction)
+        data = load_data(
+            make_dataset(Path(folder) / "data", train=1450, test=1), recipe.validation_fraction
+        )
         training.fit(recipe, data, folder, teacher=build("teacher", backbone=recipe.teacher))
     return {
         "loop": seconds["loop"][1],
@@ -165,7 +193,9 @@ def report(size: int, options: argparse.Namespace) -> None:
     kinds = "ABCDEF" if options.knobs else "ABCD"
     t = measure(size, options.batch, options.rounds, kinds)
     peak = {kind: peak_elsewhere(kind, size, options.batch) for kind in "ACD"}
-    print(f"{size} px, batch {options.batch}, {torch.get_num_threads()} threads of {os.cpu_count()} cores")
+    print(
+        f"{size} px, batch {options.batch}, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+    )
     for kind in kinds:
         memory = f"{peak[kind]:8.0f} MB" if kind in peak else ""
         print(f"  {kind}  {NAMES[kind]:24s} {1000 * t[kind]:8.1f} ms {memory}")
@@ -179,11 +209,24 @@ def report(size: int, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="*", default=[96, 352], help="sides of the images, multiples of 32")
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="*",
+        default=[96, 352],
+        help="sides of the images, multiples of 32",
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--knobs", action="store_true", help="channels last and torch.compile as well")
-    parser.add_argument("--epoch", default="", metavar="PRESET", help="an epoch of this preset, with 1450 drawn polyps")
+    parser.add_argument(
+        "--knobs", action="store_true", help="channels last and torch.compile as well"
+    )
+    parser.add_argument(
+        "--epoch",
+        default="",
+        metavar="PRESET",
+        help="an epoch of this preset, with 1450 drawn polyps",
+    )
     parser.add_argument("--peak", choices=list("ABCD"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
@@ -193,7 +236,9 @@ def main() -> None:
         report(size, options)
     if options.epoch:
         t = epoch_of(options.epoch)
-        print(f"second epoch of {options.epoch}, kdas: {t['loop']:.1f} s, of which steps {t['steps']:.1f} s")
+        print(
+            f"second epoch of {options.epoch}, kdas: {t['loop']:.1f} s, of which steps {t['steps']:.1f} s"
+        )
         print(f"  loop / steps       {t['loop'] / t['steps']:.3f}")
         print(f"  checkpoint / epoch {t['checkpoint'] / t['loop']:.2%} ({t['checkpoint']:.2f} s)")
 

@@ -9,7 +9,9 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """``kdas_book.begin``, the first call of every chapter, without PyTorch for whoever only wants the command line."""
+    """``kdas_book.begin``, the first call of every chapter, without PyTorch for whoever only wants
+    the command line.
+    """
     if name == "begin":
         from kdas_book.session import begin
 

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 
 class LivePlot:
-    """A figure below the cell that is drawn anew after each epoch, and stays as a picture when the training is over.
+    """A figure below the cell that is drawn anew after each epoch, and stays as a picture when the
+    training is over.
 
     Args:
-        columns: of the history: ``train_total``, ``train_<term>``, ``val_loss``, ``val_dice``, ``seconds``.
+        columns: of the history: ``train_total``, ``train_<term>``, ``val_loss``, ``val_dice``,
+            ``seconds``.
 
     >>> fit(recipe, data, "runs", watch=LivePlot())  # doctest: +SKIP
     """
@@ -48,9 +50,11 @@ class LivePlot:
 
 
 class TensorBoard:
-    """Scalars in the run's folder: every term at every step, validation after every epoch; all over the number of steps.
+    """Scalars in the run's folder: every term at every step, validation after every epoch; all over
+    the number of steps.
 
-    Where a run goes on after an interruption, TensorBoard hides what had been written of steps that are done again.
+    Where a run goes on after an interruption, TensorBoard hides what had been written of steps that
+    are done again.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -60,18 +64,25 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise UserError('TensorBoard is not installed; "pip install tensorboard" once, or do without.') from None
+            raise UserError(
+                'TensorBoard is not installed; "pip install tensorboard" once, or do without.'
+            ) from None
         self._open, self._writer, self._taken, self._epochs = SummaryWriter, None, 0, 0
 
     def __call__(self, run: Run) -> None:
         if self._writer is None:
-            self._writer, self._epochs = self._open(str(run.folder), purge_step=run.taken), len(run.history)
+            self._writer, self._epochs = (
+                self._open(str(run.folder), purge_step=run.taken),
+                len(run.history),
+            )
         if run.taken > self._taken:
             self._taken = run.taken
             self._add("step", run.terms)
         if len(run.history) > self._epochs:
             self._epochs = len(run.history)
-            self._add("epoch", {name: value for name, value in run.history[-1].items() if name != "epoch"})
+            self._add(
+                "epoch", {name: value for name, value in run.history[-1].items() if name != "epoch"}
+            )
             self._writer.flush()
 
     def _add(self, kind: str, values: dict[str, float]) -> None:
@@ -80,7 +91,8 @@ class TensorBoard:
 
 
 class Glimpses:
-    """A few images as the network sees them in the course of its training: ``glimpses.npz`` in the run's folder.
+    """A few images as the network sees them in the course of its training: ``glimpses.npz`` in the
+    run's folder.
 
     Args:
         images: (B, 3, S, S), normalised; three or four are enough.
@@ -97,7 +109,9 @@ class Glimpses:
         wanted = {math.ceil(epochs * (i + 1) / self.at_most) for i in range(self.at_most)}
         if run.sums or epoch not in wanted:  # sums: in the midst of the next epoch
             return
-        kept = {number: maps for number, maps in read_glimpses(run.folder).items() if number < epoch}
+        kept = {
+            number: maps for number, maps in read_glimpses(run.folder).items() if number < epoch
+        }
         kept[epoch] = self._maps(run)
         content = io.BytesIO()
         named: dict[str, Any] = {str(number): maps for number, maps in kept.items()}
@@ -112,7 +126,9 @@ class Glimpses:
 
 
 def read_glimpses(folder: str | Path) -> dict[int, np.ndarray]:
-    """What :class:`Glimpses` kept: epoch → logit maps, float16 (2, B, 1, S, S), P1 and P2; empty where nothing was kept."""
+    """What :class:`Glimpses` kept: epoch → logit maps, float16 (2, B, 1, S, S), P1 and P2; empty
+    where nothing was kept.
+    """
     file = Path(folder) / Glimpses.FILE
     if not file.is_file():
         return {}

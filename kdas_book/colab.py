@@ -1,7 +1,9 @@
-"""How a chapter gets to Colab: the cell that fetches the book there, and the one address that this needs.
+"""How a chapter gets to Colab: the cell that fetches the book there, and the one address that this
+needs.
 
-Colab opens the sources of the chapters, so each of them must know where the repository is. ``make repository URL=…`` writes that into
-``_config.yml`` and into the first code cell of every chapter; nobody has to type it twice, and a test checks that they agree.
+Colab opens the sources of the chapters, so each of them must know where the repository is. ``make
+repository URL=…`` writes that into ``_config.yml`` and into the first code cell of every chapter;
+nobody has to type it twice, and a test checks that they agree.
 """
 
 from __future__ import annotations
@@ -40,13 +42,20 @@ if "google.colab" in sys.modules:
 
 
 def welcome() -> None:
-    """Versions, and what a reader on Colab should know: is a GPU on, and where trained networks outlive the session."""
+    """Versions, and what a reader on Colab should know: is a GPU on, and where trained networks
+    outlive the session.
+    """
     import torch
 
     names = ("kdas_core", "torch", "timm", "numpy")
-    print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in names), f"Python {sys.version.split()[0]}")
+    print(
+        ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names),
+        f"Python {sys.version.split()[0]}",
+    )
     if not torch.cuda.is_available():
-        print("No GPU is on, and training will be slow: Runtime, Change runtime type, T4 GPU, and run this cell again.")
+        print(
+            "No GPU is on, and training will be slow: Runtime, Change runtime type, T4 GPU, and run this cell again."
+        )
     print(
         'Networks are lost with the session unless they are kept on Drive: run "from google.colab import drive; '
         'drive.mount(\'/content/drive\')" and set runs_dir = "/content/drive/MyDrive/kdas-runs".'
@@ -59,10 +68,12 @@ def setup_cell(url: str = "", revision: str = "main") -> str:
 
 
 def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
-    """Write the repository's address into ``_config.yml`` and the chapters; an empty one takes it out again.
+    """Write the repository's address into ``_config.yml`` and the chapters; an empty one takes it
+    out again.
 
     Args:
-        url: such as ``https://github.com/owner/name``. Colab opens public repositories of GitHub alone, and so their pages get buttons.
+        url: such as ``https://github.com/owner/name``. Colab opens public repositories of GitHub
+            alone, and so their pages get buttons.
         revision: branch or tag.
 
     Returns:
@@ -73,8 +84,12 @@ def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
     """
     url = url.strip().rstrip("/").removesuffix(".git")
     parts = urlsplit(url)
-    if url and not (parts.scheme == "https" and parts.netloc and re.fullmatch(r"(/[\w.-]+){2,}", parts.path)):
-        raise UserError(f'"{url}" is no address of a repository, such as https://github.com/owner/name.')
+    if url and not (
+        parts.scheme == "https" and parts.netloc and re.fullmatch(r"(/[\w.-]+){2,}", parts.path)
+    ):
+        raise UserError(
+            f'"{url}" is no address of a repository, such as https://github.com/owner/name.'
+        )
     if not re.fullmatch(r"[\w./-]+", revision):
         raise UserError(f'"{revision}" is no name of a branch or tag.')
     hub = parts.netloc == "github.com"
@@ -91,8 +106,15 @@ def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
     for key, value in values.items():
         text, times = re.subn(rf'^(  {key}: )"[^"]*"', rf'\g<1>"{value}"', text, flags=re.MULTILINE)
         if times != 1:
-            raise UserError(f'{config} needs exactly one line "  {key}: ..." with its value in quotation marks.')
-    text = re.sub(r"^(  use_repository_button: )\w+", rf"\g<1>{str(bool(url)).lower()}", text, flags=re.MULTILINE)
+            raise UserError(
+                f'{config} needs exactly one line "  {key}: ..." with its value in quotation marks.'
+            )
+    text = re.sub(
+        r"^(  use_repository_button: )\w+",
+        rf"\g<1>{str(bool(url)).lower()}",
+        text,
+        flags=re.MULTILINE,
+    )
     chapters = sorted((root / "book").glob("[0-9][0-9]_*.ipynb"))
     contents = {chapter: _with_setup(chapter, setup_cell(url, revision)) for chapter in chapters}
     for file, content in {config: text, **contents}.items():

@@ -18,18 +18,22 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 
-def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices: Sequence[Any]) -> Any:
+def explore(
+    draw: Callable[..., Figure], alt: str, caption: str = "", **choices: Sequence[Any]
+) -> Any:
     """Let the reader change the arguments of a figure.
 
-    With a kernel and a person in front of it: one ipywidgets slider per argument, and the figure is drawn anew. On the static
-    page, under papermill, and wherever ``KDAS_BATCH`` is set: the same sliders step through pictures drawn in advance, with a mouse,
-    a finger or the arrow keys.
+    With a kernel and a person in front of it: one ipywidgets slider per argument, and the figure is
+    drawn anew. On the static page, under papermill, and wherever ``KDAS_BATCH`` is set: the same
+    sliders step through pictures drawn in advance, with a mouse, a finger or the arrow keys.
 
     Args:
         draw: takes one value of each choice by name and returns a matplotlib figure.
         alt: what the picture shows, for readers who cannot see it.
-        caption: a sentence below the picture, in plain text: what to do with the sliders and what to see.
-        choices: for each argument the values to step through; the product is drawn, so keep it under about 30 pictures.
+        caption: a sentence below the picture, in plain text: what to do with the sliders and what
+            to see.
+        choices: for each argument the values to step through; the product is drawn, so keep it
+            under about 30 pictures.
 
     >>> explore(lambda t: plt.figure(), alt="nothing", caption="Move t.", t=[1, 2])  # doctest: +SKIP
     """
@@ -40,7 +44,10 @@ def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices:
             draw(**values)
             plt.show()
 
-        sliders = {name: ipywidgets.SelectionSlider(options=list(values)) for name, values in choices.items()}
+        sliders = {
+            name: ipywidgets.SelectionSlider(options=list(values))
+            for name, values in choices.items()
+        }
         box = ipywidgets.interactive(show, **sliders)
         box.children += (ipywidgets.HTML(html.escape(caption)),)
         return box
@@ -48,7 +55,9 @@ def explore(draw: Callable[..., Figure], alt: str, caption: str = "", **choices:
 
 
 def _nobody_is_there() -> bool:
-    """Who runs a notebook for nobody, as papermill and nbconvert do, tells the kernel that no question will be answered."""
+    """Who runs a notebook for nobody, as papermill and nbconvert do, tells the kernel that no
+    question will be answered.
+    """
     if os.environ.get("KDAS_BATCH"):
         return True
     kernel = getattr(get_ipython(), "kernel", None)
@@ -56,9 +65,13 @@ def _nobody_is_there() -> bool:
     return not request.get("content", {}).get("allow_stdin", True)
 
 
-def _static(draw: Callable[..., Figure], alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:
+def _static(
+    draw: Callable[..., Figure], alt: str, caption: str, choices: dict[str, Sequence[Any]]
+) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
-    frames = [_webp(draw(**dict(zip(choices, values)))) for values in itertools.product(*choices.values())]
+    frames = [
+        _webp(draw(**dict(zip(choices, values)))) for values in itertools.product(*choices.values())
+    ]
     sliders = []
     for name, values in choices.items():
         labels = [str(value) for value in values]
@@ -72,13 +85,12 @@ def _static(draw: Callable[..., Figure], alt: str, caption: str, choices: dict[s
         for i, frame in enumerate(frames)
     )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div>{below}</figure><script>{_STEP}</script>'
-    )
+    return f'<figure class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div>{below}</figure><script>{_STEP}</script>'
 
 
-# Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a slider's place when a page is loaded
-# again, so the picture is set at the start as well. Pictures that wait are fetched when a reader comes near.
+# Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a
+# slider's place when a page is loaded again, so the picture is set at the start as well. Pictures
+# that wait are fetched when a reader comes near.
 _STEP = """
 for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
   box.dataset.live = "";
@@ -102,7 +114,9 @@ for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
 
 
 def as_webp(picture: Image.Image) -> bytes:
-    """WebP, lossless or nearly so, whichever is smaller: lines are small without a loss, photographs with one."""
+    """WebP, lossless or nearly so, whichever is smaller: lines are small without a loss,
+    photographs with one.
+    """
     tries = []
     for how in ({"lossless": True}, {"quality": 88}):
         packed = io.BytesIO()

@@ -14,10 +14,12 @@ from kdas_core import UserError
 
 
 def launch(words: Sequence[str], processes: int) -> None:
-    """Run ``kdas train`` with these words in so many processes, which divide every batch among them.
+    """Run ``kdas train`` with these words in so many processes, which divide every batch among
+    them.
 
-    Each GPU takes one process; without a GPU they share the processors. What the first one prints is shown. A request to stop
-    (SIGTERM, Ctrl-C) is passed on to all, and they write one checkpoint together.
+    Each GPU takes one process; without a GPU they share the processors. What the first one prints
+    is shown. A request to stop (SIGTERM, Ctrl-C) is passed on to all, and they write one checkpoint
+    together.
 
     Raises:
         UserError: one of them ended with an error or was killed; the others have been stopped.
@@ -27,13 +29,20 @@ def launch(words: Sequence[str], processes: int) -> None:
 
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
-        raise UserError(f"There are {processes} processes for {gpus} GPU(s); choose --processes {gpus} or fewer.")
+        raise UserError(
+            f"There are {processes} processes for {gpus} GPU(s); choose --processes {gpus} or fewer."
+        )
     with socket.socket() as probe:  # a port that is free now; the processes meet there
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     together = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(processes)}
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, **together, "LOCAL_WORLD_SIZE": str(processes)}
+    environment = {
+        "OMP_NUM_THREADS": threads,
+        **os.environ,
+        **together,
+        "LOCAL_WORLD_SIZE": str(processes),
+    }
     if not gpus:
         environment["ACCELERATE_USE_CPU"] = "true"
     command = [sys.executable, "-m", "kdas_core.training", *words]
@@ -64,7 +73,9 @@ def launch(words: Sequence[str], processes: int) -> None:
 
 
 def _wait(started: Sequence[subprocess.Popen]) -> None:
-    """Until all have ended well, or one has not; then the others are stopped, since they would wait for it for ever."""
+    """Until all have ended well, or one has not; then the others are stopped, since they would wait
+    for it for ever.
+    """
     while True:
         codes = [process.poll() for process in started]
         ended = next(((rank, code) for rank, code in enumerate(codes) if code), None)

@@ -1,7 +1,8 @@
 """What the first cell of every chapter calls.
 
-``begin`` finds the repository, the data and the device; the object that it returns hands out networks, trained at the preset's
-size if no earlier chapter left them behind. That is why every chapter runs alone.
+``begin`` finds the repository, the data and the device; the object that it returns hands out
+networks, trained at the preset's size if no earlier chapter left them behind. That is why every
+chapter runs alone.
 """
 
 from __future__ import annotations
@@ -52,11 +53,14 @@ class Run:
         return {}
 
     def teacher(self) -> nn.Module:
-        """The frozen teacher: released weights if the preset asks for them and the file is there, else trained (once)."""
+        """The frozen teacher: released weights if the preset asks for them and the file is there,
+        else trained (once).
+        """
         return self._network("teacher")
 
     def student(self, objective: str = "kdas", **knobs: Any) -> nn.Module:
-        """The frozen student of an objective, trained at the preset's size if that has not been done yet.
+        """The frozen student of an objective, trained at the preset's size if that has not been
+        done yet.
 
         Args:
             objective: a name from ``kdas_core.losses.OBJECTIVES``.
@@ -65,7 +69,8 @@ class Run:
         return self._network(objective, **knobs)
 
     def folder(self, what: str, watch: Callable | None = None, **knobs: Any) -> Path | None:
-        """The run's folder of ``"teacher"`` or of an objective, trained if need be; None for a released teacher.
+        """The run's folder of ``"teacher"`` or of an objective, trained if need be; None for a
+        released teacher.
 
         Args:
             watch: called after every step and epoch of this training, e.g. ``watching.LivePlot()``.
@@ -81,20 +86,25 @@ class Run:
                 watch(run)
 
         if what == "teacher":
-            return fit(self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=look)
+            return fit(
+                self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=look
+            )
         recipe = replace(self.recipe, objective=what, **knobs)
         teacher = None if what == "supervised" else self.teacher()
         return fit(recipe, self.data, self.runs_dir, teacher=teacher, watch=look)
 
     def glimpses(self, what: str, **knobs: Any) -> dict[int, Tensor]:
-        """Logit maps of the first validation images in the course of a training: epoch → (2, 3, 1, S, S), P1 and P2.
+        """Logit maps of the first validation images in the course of a training: epoch → (2, 3, 1,
+        S, S), P1 and P2.
 
-        At most twelve epochs, the last one among them. A network that was not trained by a chapter has none: the dictionary is
-        empty.
+        At most twelve epochs, the last one among them. A network that was not trained by a chapter
+        has none: the dictionary is empty.
         """
         folder = self.folder(what, **knobs)
         kept = read_glimpses(folder) if folder else {}
-        return {epoch: torch.from_numpy(maps).float().to(self.device) for epoch, maps in kept.items()}
+        return {
+            epoch: torch.from_numpy(maps).float().to(self.device) for epoch, maps in kept.items()
+        }
 
     def history(self, what: str, **knobs: Any) -> pd.DataFrame:
         """The epochs of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
@@ -126,16 +136,23 @@ class Run:
             weights = self.released_teacher if what == "teacher" else None
             weights = weights or self._trained(what, **knobs) / "best.safetensors"
             backbone = self.recipe.teacher if what == "teacher" else self.recipe.student
-            self._networks[key] = freeze(build(role, weights=weights, backbone=backbone)).to(self.device)
+            self._networks[key] = freeze(build(role, weights=weights, backbone=backbone)).to(
+                self.device
+            )
         return self._networks[key]
 
     def batch(self, count: int = 4, split: str = "validation") -> dict[str, Any]:
-        """The first images of a split as the networks see them: ``image`` (B, 3, S, S), ``mask`` (B, 1, S, S), ``name``.
+        """The first images of a split as the networks see them: ``image`` (B, 3, S, S), ``mask``
+        (B, 1, S, S), ``name``.
 
         Args:
             split: ``"train"``, ``"validation"`` or the name of a test set.
         """
-        index = getattr(self.data, split) if split in ("train", "validation") else self.data.tests[split]
+        index = (
+            getattr(self.data, split)
+            if split in ("train", "validation")
+            else self.data.tests[split]
+        )
         dataset = PolypDataset(index.take(range(min(count, len(index)))), self.recipe.image_size)
         items = [dataset[i] for i in range(len(dataset))]
         stacked: dict[str, Tensor] = {
@@ -144,28 +161,41 @@ class Run:
         return {**stacked, "name": [i["name"] for i in items]}
 
     def times(self, chapter: str) -> pd.DataFrame:
-        """Minutes and peak memory of a chapter for each preset, as measured; presets nobody has measured say so."""
+        """Minutes and peak memory of a chapter for each preset, as measured; presets nobody has
+        measured say so.
+        """
         file = self.root / "book" / "results" / "chapter_times.csv"
-        known = pd.read_csv(file).query("chapter == @chapter").set_index("preset") if file.is_file() else pd.DataFrame()
+        known = (
+            pd.read_csv(file).query("chapter == @chapter").set_index("preset")
+            if file.is_file()
+            else pd.DataFrame()
+        )
         rows = {}
         for name in PRESETS:
             if name in known.index:
                 row = known.loc[name]
-                rows[name] = [f"{row.seconds / 60:.1f} min", f"{row.peak_mb / 1024:.1f} GB", row.machine]
+                rows[name] = [
+                    f"{row.seconds / 60:.1f} min",
+                    f"{row.peak_mb / 1024:.1f} GB",
+                    row.machine,
+                ]
             else:
                 rows[name] = ["not measured yet", "", ""]
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["time", "peak memory", "on"])
         return table.rename_axis("preset")
 
 
-def begin(preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: int = 0, **knobs: Any) -> Run:
+def begin(
+    preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: int = 0, **knobs: Any
+) -> Run:
     """Find the repository, the data and the device, and print a short panel.
 
     Args:
         preset: ``smoke``, ``laptop``, ``colab`` or ``paper``.
-        data_root: folder in PraNet's layout; empty: ``data/`` of the repository, and if nothing is there and the preset is
-            ``smoke``, synthetic polyps.
-        runs_dir: where trained networks are kept and looked for; empty: ``runs/`` of the repository.
+        data_root: folder in PraNet's layout; empty: ``data/`` of the repository, and if nothing is
+            there and the preset is ``smoke``, synthetic polyps.
+        runs_dir: where trained networks are kept and looked for; empty: ``runs/`` of the
+            repository.
         seed: of everything random in training.
         knobs: knobs of the recipe that differ from the preset.
 
@@ -173,7 +203,9 @@ def begin(preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: 
         UserError: unknown preset or knob, or no data and a preset that needs some.
     """
     recipe, root = recipe_of(preset, seed=seed, **knobs), find_root()
-    if not (root / recipe.teacher_weights).is_file():  # so that a student's fingerprint says which teacher it had
+    if not (
+        root / recipe.teacher_weights
+    ).is_file():  # so that a student's fingerprint says which teacher it had
         recipe = replace(recipe, teacher_weights="")
     runs = Path(runs_dir).expanduser() if runs_dir else root / "runs"
     data = open_data(recipe, data_root, default=root / "data", made=runs)
@@ -192,7 +224,9 @@ def _panel(run: Run) -> str:
         device = f"CPU, {os.cpu_count()} cores"
     kind = "synthetic polyps" if data.synthetic else "images"
     teacher = (
-        f"released weights, {run.released_teacher.name}" if run.released_teacher else f"{recipe.teacher}, trained here"
+        f"released weights, {run.released_teacher.name}"
+        if run.released_teacher
+        else f"{recipe.teacher}, trained here"
     )
     return "\n".join(
         [

@@ -7,4 +7,6 @@ __version__ = "0.1.0"
 
 
 class UserError(ValueError):
-    """Something in the input is wrong; the message is one sentence with the file, the fact and the way out."""
+    """Something in the input is wrong; the message is one sentence with the file, the fact and the
+    way out.
+    """

@@ -1,11 +1,14 @@
-"""The attention of KDAS as plain functions, and the other things that are called attention (chapter 4).
+"""The attention of KDAS as plain functions, and the other things that are called attention (chapter
+4).
 
-A logit map P of H rows and W columns is read as a sentence: each row is a token, its W logits are the token's features. Scaled
-dot-product attention of the map with itself then mixes each row with those that have a large inner product with it,
+A logit map P of H rows and W columns is read as a sentence: each row is a token, its W logits are
+the token's features. Scaled dot-product attention of the map with itself then mixes each row with
+those that have a large inner product with it,
 
     A(P) = softmax(P Pᵀ / √W) P.
 
-Source: Trinh et al., KDAS, ICME 2024 (framework figure); Vaswani et al., arXiv 1706.03762, equation 1.
+Source: Trinh et al., KDAS, ICME 2024 (framework figure); Vaswani et al., arXiv 1706.03762, equation
+1.
 """
 
 from __future__ import annotations
@@ -49,9 +52,11 @@ def attention_weights(logits: Tensor) -> Tensor:
 
 
 def self_attention(logits: Tensor) -> Tensor:
-    """``A(P) = softmax(P Pᵀ / √W) P``: each row becomes a weighted mean of all rows, weighted by their inner products with it.
+    """``A(P) = softmax(P Pᵀ / √W) P``: each row becomes a weighted mean of all rows, weighted by
+    their inner products with it.
 
-    A convex combination of rows can leave neither the largest nor the smallest logit of its column, so ``A(P)`` is bounded by P.
+    A convex combination of rows can leave neither the largest nor the smallest logit of its column,
+    so ``A(P)`` is bounded by P.
 
     Args:
         logits: P, shape (B, 1, H, W).
@@ -63,12 +68,16 @@ def self_attention(logits: Tensor) -> Tensor:
 
 
 def attention_log_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """Logarithm of ``softmax over all pixels of A(P)/τ``, shape (B, H·W): where the map says that the polyp is."""
+    """Logarithm of ``softmax over all pixels of A(P)/τ``, shape (B, H·W): where the map says that
+    the polyp is.
+    """
     return torch.log_softmax(self_attention(logits).flatten(1) / temperature, dim=1)
 
 
 def attention_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """``softmax over all pixels of A(P)/τ``, shape (B, H, W): non-negative, sums to 1 over each map."""
+    """``softmax over all pixels of A(P)/τ``, shape (B, H, W): non-negative, sums to 1 over each
+    map.
+    """
     return attention_log_distribution(logits, temperature).exp().unflatten(1, logits.shape[-2:])
 
 

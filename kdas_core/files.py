@@ -1,4 +1,6 @@
-"""Files and folders that are whole or not there: everything the project keeps is written beside its place and renamed."""
+"""Files and folders that are whole or not there: everything the project keeps is written beside its
+place and renamed.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +16,25 @@ from kdas_core import UserError
 
 
 def write_whole(
-    path: Path, data: bytes, way_out: str = "make room, or choose another place", durable: bool = False
+    path: Path,
+    data: bytes,
+    way_out: str = "make room, or choose another place",
+    durable: bool = False,
 ) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of one.
+    """Write beside the target and rename: a reader sees the old file or the new one, never half of
+    one.
 
     Args:
         way_out: what the user can do if it fails, the end of the sentence.
-        durable: push the bytes to the disk before the name changes, so that a power cut leaves one of the two as well.
+        durable: push the bytes to the disk before the name changes, so that a power cut leaves one
+            of the two as well.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; the old file is as it was.
     """
-    part = path.with_name(path.name + ".part")  # the same name each time: a killed writer leaves one at most
+    part = path.with_name(
+        path.name + ".part"
+    )  # the same name each time: a killed writer leaves one at most
     try:
         with open(part, "wb") as file:
             file.write(data)
@@ -49,7 +58,8 @@ def unwritten(path: Path, error: OSError, way_out: str) -> UserError:
 
 @contextmanager
 def draft_beside(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, to be renamed to it, or emptied into it; gone at the end whatever happens.
+    """A hidden folder beside ``out``, to be renamed to it, or emptied into it; gone at the end
+    whatever happens.
 
     Raises:
         UserError: nothing can be written there.

@@ -1,7 +1,8 @@
 """From images to grey masks.
 
-While a GPU works on one batch, threads decode the next and write the last. On a CPU the network itself uses every core, and a
-thread beside it makes all of them wait; there the same threads share the reading of a batch before it and the writing after it.
+While a GPU works on one batch, threads decode the next and write the last. On a CPU the network
+itself uses every core, and a thread beside it makes all of them wait; there the same threads share
+the reading of a batch before it and the writing after it.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ MARK = "network"  # the text field of a PNG that says which network drew it
 def probability(net: nn.Module, image: np.ndarray, size: int) -> np.ndarray:
     """How sure the network is of "polyp" at each pixel of one image.
 
-    The image is resized to size × size, the sum of the two logit maps is resized back, and the sigmoid comes last, in the order of
-    the released test programs.
+    The image is resized to size × size, the sum of the two logit maps is resized back, and the
+    sigmoid comes last, in the order of the released test programs.
 
     Args:
         net: in evaluation mode.
@@ -92,18 +93,27 @@ def predict_folder(
     """
     files = list_images(images)[:limit]
     if not files:
-        raise UserError(f"{images} holds no images; it must contain .jpg, .png, .tif or .bmp files.")
+        raise UserError(
+            f"{images} holds no images; it must contain .jpg, .png, .tif or .bmp files."
+        )
     return predict_files(net, files, out, size, batch_size, afresh)
 
 
 def predict_files(
-    net: nn.Module, files: Sequence[Path], out: str | Path, size: int, batch_size: int = 8, afresh: bool = False
+    net: nn.Module,
+    files: Sequence[Path],
+    out: str | Path,
+    size: int,
+    batch_size: int = 8,
+    afresh: bool = False,
 ) -> int:
-    """Write one 8-bit grey PNG per image: ``round(255 · probability)``, same stem, same size as the image.
+    """Write one 8-bit grey PNG per image: ``round(255 · probability)``, same stem, same size as the
+    image.
 
-    Each file is written beside its target and then renamed, and carries the fingerprint of its network as a text field. So
-    an interrupted run goes on where it stopped: a mask that this network drew at this size, for an image that is not
-    newer, is kept. A mask of another network is replaced.
+    Each file is written beside its target and then renamed, and carries the fingerprint of its
+    network as a text field. So an interrupted run goes on where it stopped: a mask that this
+    network drew at this size, for an image that is not newer, is kept. A mask of another network is
+    replaced.
 
     Args:
         net: a network.
@@ -117,7 +127,8 @@ def predict_files(
         How many of the images have their mask now: all.
 
     Raises:
-        UserError: an image cannot be read, or the folder cannot be written. Masks written before that stay.
+        UserError: an image cannot be read, or the folder cannot be written. Masks written before
+            that stay.
     """
     out, mark = Path(out), fingerprint(net, size)
     if batch_size < 1:
@@ -145,17 +156,25 @@ def predict_files(
                 future.result()
                 bar.update()
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror}); choose another --out.") from None
+        raise UserError(
+            f"{out} cannot be written ({error.strerror}); choose another --out."
+        ) from None
     return len(files)
 
 
 def fingerprint(net: nn.Module, size: int) -> str:
-    """What decides the masks of a network: 16 hexadecimal digits of its weights and of the side of its square."""
+    """What decides the masks of a network: 16 hexadecimal digits of its weights and of the side of
+    its square.
+    """
     return sha256(f"{weights_digest(net)} {size}".encode()).hexdigest()[:16]
 
 
-def _probabilities(net: nn.Module, files: Sequence[Path], size: int, batch_size: int) -> Iterator[tuple[Path, Tensor]]:
-    """Each file and its map (H, W) in [0, 1], on the network's device; to be used in inference mode."""
+def _probabilities(
+    net: nn.Module, files: Sequence[Path], size: int, batch_size: int
+) -> Iterator[tuple[Path, Tensor]]:
+    """Each file and its map (H, W) in [0, 1], on the network's device; to be used in inference
+    mode.
+    """
     net.eval()
     device = next(net.parameters()).device
     previous: list[tuple[Path, tuple[int, int]]] = []
@@ -169,7 +188,9 @@ def _probabilities(net: nn.Module, files: Sequence[Path], size: int, batch_size:
     yield from _native(previous, logits)
 
 
-def _native(of: Sequence[tuple[Path, tuple[int, int]]], logits: Tensor) -> Iterator[tuple[Path, Tensor]]:
+def _native(
+    of: Sequence[tuple[Path, tuple[int, int]]], logits: Tensor
+) -> Iterator[tuple[Path, Tensor]]:
     for i, (file, shape) in enumerate(of):
         yield file, to_native(logits[i : i + 1], shape)
 
@@ -177,7 +198,9 @@ def _native(of: Sequence[tuple[Path, tuple[int, int]]], logits: Tensor) -> Itera
 def _decoded(
     files: Sequence[Path], size: int, batch_size: int, ahead: int
 ) -> Iterator[list[tuple[Path, np.ndarray, tuple]]]:
-    """Batches of (file, resized image, own height and width), decoded in threads, so many images ahead of the batch."""
+    """Batches of (file, resized image, own height and width), decoded in threads, so many images
+    ahead of the batch.
+    """
     with ThreadPoolExecutor(_threads()) as readers:
         asked: deque[Future] = deque()
         for start in range(0, len(files), batch_size):
@@ -196,14 +219,20 @@ def _read(file: Path, size: int) -> tuple[Path, np.ndarray, tuple[int, int]]:
 
 
 def _write(grey: np.ndarray, path: Path, mark: str) -> None:
-    png = cv2.imencode(".png", grey)[1].tobytes()  # twice as fast as Pillow's, which could write the text itself
+    png = cv2.imencode(".png", grey)[
+        1
+    ].tobytes()  # twice as fast as Pillow's, which could write the text itself
     kind, text = b"tEXt", f"{MARK}\0{mark}".encode("latin-1")
     chunk = struct.pack(">I", len(text)) + kind + text + struct.pack(">I", zlib.crc32(kind + text))
-    write_whole(path, png[:33] + chunk + png[33:])  # 8 bytes of signature and 25 of the header come first
+    write_whole(
+        path, png[:33] + chunk + png[33:]
+    )  # 8 bytes of signature and 25 of the header come first
 
 
 def _finished(mask: Path, image: Path, mark: str) -> bool:
-    """Is this mask the one that would be written now? Only headers are read: a file under its own name is whole."""
+    """Is this mask the one that would be written now? Only headers are read: a file under its own
+    name is whole.
+    """
     try:
         if mask.stat().st_mtime < image.stat().st_mtime:
             return False

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
-    """The learned attention inside a pyramid vision transformer: ``softmax(Q Kᵀ/√d)`` of every block, from shallow to deep.
+    """The learned attention inside a pyramid vision transformer: ``softmax(Q Kᵀ/√d)`` of every
+    block, from shallow to deep.
 
-    timm computes it in one fused operation that does not give the weights away, so queries and keys are computed once more.
+    timm computes it in one fused operation that does not give the weights away, so queries and keys
+    are computed once more.
 
     Args:
         net: a network of ours on a PVT v2 backbone.
         images: (B, 3, H, W), normalised.
 
     Returns:
-        One tensor a block, (B, heads, N, K): N positions of the stage, row by row, and K = N/R² reduced ones that they look at.
+        One tensor a block, (B, heads, N, K): N positions of the stage, row by row, and K = N/R²
+            reduced ones that they look at.
 
     Raises:
         ValueError: the backbone has no such blocks.
@@ -44,9 +47,15 @@ def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
         )
         found.append(torch.softmax(query @ key.mT * block.scale, dim=-1))
 
-    blocks = [m for m in net.backbone.modules() if all(hasattr(m, part) for part in ("q", "kv", "sr", "num_heads"))]
+    blocks = [
+        m
+        for m in net.backbone.modules()
+        if all(hasattr(m, part) for part in ("q", "kv", "sr", "num_heads"))
+    ]
     if not blocks:
-        raise ValueError(f"The backbone {net.backbone.name} has no attention with queries and keys of its own.")
+        raise ValueError(
+            f"The backbone {net.backbone.name} has no attention with queries and keys of its own."
+        )
     hooks = [block.register_forward_pre_hook(look) for block in blocks]
     try:
         net.backbone(images)
@@ -57,11 +66,13 @@ def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
 
 
 def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
-    """From where in the image each position of the deepest stage has its content, if attention were all that moves it.
+    """From where in the image each position of the deepest stage has its content, if attention were
+    all that moves it.
 
-    Heads are averaged, the residual connection counts as half (``(A + I)/2``), and the blocks are multiplied from deep to shallow.
-    Rollout was made for networks in which every token sees every token; here it needs two conventions more. A reduced key stands
-    for a patch of R × R positions and hands its share on to them evenly. A position of one stage stands for 2 × 2 of the stage
+    Heads are averaged, the residual connection counts as half (``(A + I)/2``), and the blocks are
+    multiplied from deep to shallow. Rollout was made for networks in which every token sees every
+    token; here it needs two conventions more. A reduced key stands for a patch of R × R positions
+    and hands its share on to them evenly. A position of one stage stands for 2 × 2 of the stage
     before, evenly too, although the patches of PVT v2 overlap.
 
     Args:
@@ -69,15 +80,19 @@ def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
         images: (B, 3, H, W), normalised.
 
     Returns:
-        (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares over the image that sum to 1.
+        (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares over the image
+        that sum to 1.
 
     Raises:
         ValueError: the backbone has no such blocks.
 
-    Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020 (arXiv 2005.00928), section 3.
+    Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020 (arXiv
+    2005.00928), section 3.
     """
     height, width = images.shape[-2] // 32, images.shape[-1] // 32
-    shares = torch.eye(height * width, device=images.device).expand(len(images), -1, -1)  # (B, deepest, positions here)
+    shares = torch.eye(height * width, device=images.device).expand(
+        len(images), -1, -1
+    )  # (B, deepest, positions here)
 
     def spread(values: Tensor, height: int, width: int, factor: int) -> Tensor:
         """Shares of cells, handed on evenly to factor × factor positions each."""
@@ -91,12 +106,15 @@ def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
             height, width = 2 * height, 2 * width
         reduction = math.isqrt(positions // keys)
         looked_at = shares @ weights.mean(dim=1)
-        shares = (shares + spread(looked_at, height // reduction, width // reduction, reduction)) / 2
+        shares = (
+            shares + spread(looked_at, height // reduction, width // reduction, reduction)
+        ) / 2
     return shares.unflatten(2, (height, width))
 
 
 def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
-    """Which deepest features argue for the polyp: Grad-CAM of the logits P1 + P2, summed over the pixels called polyp.
+    """Which deepest features argue for the polyp: Grad-CAM of the logits P1 + P2, summed over the
+    pixels called polyp.
 
     Where a network finds no polyp, all pixels are summed. The work is done by Captum.
 
@@ -107,8 +125,8 @@ def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
     Returns:
         (B, H/32, W/32), ≥ 0, in units of logits; only relations within an image mean something.
 
-    Source: Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391), equations 1 and 2; for segmentation Vinogradova et al.,
-    arXiv 2002.11434.
+    Source: Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391), equations 1 and 2; for
+    segmentation Vinogradova et al., arXiv 2002.11434.
     """
     from captum.attr import LayerGradCam  # only this chapter needs it
 
@@ -119,5 +137,7 @@ def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
         return (logits * found).sum(dim=1)
 
     explainer = LayerGradCam(evidence, net.reduce4)
-    map = explainer.attribute(images.clone().requires_grad_(), attribute_to_layer_input=True, relu_attributions=True)
+    map = explainer.attribute(
+        images.clone().requires_grad_(), attribute_to_layer_input=True, relu_attributions=True
+    )
     return map.detach().squeeze(1)

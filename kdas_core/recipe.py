@@ -25,9 +25,7 @@ class Recipe:
     # Networks: names of timm backbones; pretrained = start from ImageNet weights.
     teacher: str = "pvt_v2_b2"
     student: str = "pvt_v2_b0"
-    teacher_weights: str = (
-        ""  # a file; relative to the repository. Used if it is there, otherwise the teacher is trained.
-    )
+    teacher_weights: str = ""  # a file; relative to the repository. Used if it is there, otherwise the teacher is trained.
     pretrained_teacher: bool = True
     pretrained_student: bool = True
     # Data
@@ -54,13 +52,17 @@ class Recipe:
     gradient_norm: float = 0.0  # above 0: the gradient is shortened to this length instead
     accumulate: int = 1  # backward passes per step; the batch is divided among them
     precision: str = "float32"  # or "bf16", "fp16" (GPU); losses are float32 in any case
-    freeze_statistics: bool = False  # batch norm uses its running statistics and leaves them as they are
+    freeze_statistics: bool = (
+        False  # batch norm uses its running statistics and leaves them as they are
+    )
     ema: float = 0.0  # above 0: validate and keep an average of the weights with this decay
     patience: int = 0  # above 0: stop after so many epochs without a better one
     select_on: str = "validation"
     # Speed alone: the numbers stay the same up to rounding.
     teacher_graph: bool = False  # let the teacher record a graph that nobody uses, as released
-    teacher_cache: bool = False  # keep the teacher's maps of unaugmented images on disk, in half precision
+    teacher_cache: bool = (
+        False  # keep the teacher's maps of unaugmented images on disk, in half precision
+    )
     channels_last: bool = False
     compile: bool = False
     # Distillation
@@ -76,21 +78,33 @@ class Recipe:
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
-        positive = ("image_size", "epochs", "teacher_epochs", "batch_size", "learning_rate", "temperature")
+        positive = (
+            "image_size",
+            "epochs",
+            "teacher_epochs",
+            "batch_size",
+            "learning_rate",
+            "temperature",
+        )
         for name in positive:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be positive.")
         if self.image_size % 32:
             raise UserError(f"image_size is {self.image_size}; the networks need a multiple of 32.")
         if not 0 < self.validation_fraction < 1:
-            raise UserError(f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1.")
+            raise UserError(
+                f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
+            )
         if not 0 <= self.alpha <= 1:
             raise UserError(f"alpha is {self.alpha}; it weighs two parts and must lie in [0, 1].")
         if not 0 <= self.distillation_warm_up <= 1:
             raise UserError(
                 f"distillation_warm_up is {self.distillation_warm_up}; it is a share of the steps and must lie in [0, 1]."
             )
-        for name, known in (("schedule", ("constant", "cosine")), ("precision", ("float32", "bf16", "fp16"))):
+        for name, known in (
+            ("schedule", ("constant", "cosine")),
+            ("precision", ("float32", "bf16", "fp16")),
+        ):
             if getattr(self, name) not in known:
                 raise UserError(f'{name} is "{getattr(self, name)}"; choose {" or ".join(known)}.')
         if self.select_on != "validation":
@@ -99,18 +113,24 @@ class Recipe:
                 "best on the test images, and a score on images that chose the network is no test (chapter 6)."
             )
         if not 0 <= self.ema < 1:
-            raise UserError(f"ema is {self.ema}; it is a decay and must lie in [0, 1), such as 0.999.")
+            raise UserError(
+                f"ema is {self.ema}; it is a decay and must lie in [0, 1), such as 0.999."
+            )
         if self.accumulate < 1 or self.accumulate > self.batch_size:
             raise UserError(
                 f"accumulate is {self.accumulate}; it must lie between 1 and batch_size ({self.batch_size})."
             )
         if self.teacher_cache and (self.augment or self.random_scale):
-            raise UserError("teacher_cache needs images that stay the same; switch augment and random_scale off.")
+            raise UserError(
+                "teacher_cache needs images that stay the same; switch augment and random_scale off."
+            )
 
     def for_teacher(self) -> Recipe:
-        """The recipe under which the teacher of this recipe is trained: supervised, with the teacher's epochs and rate.
+        """The recipe under which the teacher of this recipe is trained: supervised, with the
+        teacher's epochs and rate.
 
-        Knobs that concern the student alone go back to their defaults, so that one teacher serves all objectives.
+        Knobs that concern the student alone go back to their defaults, so that one teacher serves
+        all objectives.
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
@@ -118,7 +138,9 @@ class Recipe:
         return replace(self, objective="supervised", seed=seed, **plain)
 
     def fingerprint(self, *more: str) -> str:
-        """Eight hexadecimal digits that change with any knob (and with ``more``, such as the names of the images)."""
+        """Eight hexadecimal digits that change with any knob (and with ``more``, such as the names
+        of the images).
+        """
         text = json.dumps([asdict(self), *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -134,7 +156,9 @@ class Recipe:
         """Raises UserError: no such file, no mapping, or a key that is not a knob."""
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"{path} does not exist; a recipe is a YAML file such as runs/<name>/recipe.yaml.")
+            raise UserError(
+                f"{path} does not exist; a recipe is a YAML file such as runs/<name>/recipe.yaml."
+            )
         values = yaml.safe_load(path.read_text())
         if not isinstance(values, dict):
             raise UserError(f"{path} is no recipe: knobs and their values are expected.")
@@ -144,16 +168,28 @@ class Recipe:
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 _OF_THE_STUDENT = (
-    *("student", "pretrained_student", "temperature", "alpha", "attention_weight", "guiding_weight"),
+    *(
+        "student",
+        "pretrained_student",
+        "temperature",
+        "alpha",
+        "attention_weight",
+        "guiding_weight",
+    ),
     *("distillation_warm_up", "teacher_graph", "teacher_cache", "teacher_seed"),
 )
 
-# What the released program does and, as far as one can tell, was not meant to do. A knob each: (the released value, the value
-# that mends it, what happens). The preset "paper" has the released values with three exceptions: the objective is chosen for each
-# run, a graph for the teacher changes no number, and a look at the test images would spoil all of them.
+# What the released program does and, as far as one can tell, was not meant to do. A knob each: (the
+# released value, the value that mends it, what happens). The preset "paper" has the released values
+# with three exceptions: the objective is chosen for each run, a graph for the teacher changes no
+# number, and a look at the test images would spoil all of them.
 RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
-    "augment": (False, True, "augmentation is never on: a flag that is True is compared with a text"),
+    "augment": (
+        False,
+        True,
+        "augmentation is never on: a flag that is True is compared with a text",
+    ),
     "schedule": (
         "constant",
         "cosine",
@@ -162,7 +198,11 @@ RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
     "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),
-    "select_on": ("test", "validation", "the epoch that is kept is the best one on the test images"),
+    "select_on": (
+        "test",
+        "validation",
+        "the epoch that is kept is the best one on the test images",
+    ),
 }
 
 # What differs from the released recipe, and only that.
@@ -188,8 +228,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "schedule": "cosine",
         "augment": True,
     },
-    # A transformer learns next to nothing in half a minute from scratch; a small convolutional teacher does, so that there is
-    # something to distil.
+    # A transformer learns next to nothing in half a minute from scratch; a small convolutional
+    # teacher does, so that there is something to distil.
     "smoke": {
         "teacher": "resnet18",
         "pretrained_teacher": False,
@@ -228,7 +268,8 @@ def preset(name: str, **overrides: Any) -> Recipe:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["alpha=0.5", "scales=[1.0]"]`` -> knobs with values of their own types (YAML's rules for numbers and lists).
+    """``["alpha=0.5", "scales=[1.0]"]`` -> knobs with values of their own types (YAML's rules for
+    numbers and lists).
 
     Raises:
         UserError: no ``=``, an unknown knob, or a value of another type.
@@ -243,7 +284,8 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Knobs as YAML reads them, with values of their own types: ``{"learning_rate": "1e-3"}`` -> ``{"learning_rate": 0.001}``.
+    """Knobs as YAML reads them, with values of their own types: ``{"learning_rate": "1e-3"}`` ->
+    ``{"learning_rate": 0.001}``.
 
     Raises:
         UserError: an unknown knob, or a value of another type.
@@ -278,4 +320,6 @@ def _as_type_of(key: str, value: Any) -> Any:
 def _refuse_unknown(values: Mapping[str, Any], where: str = "") -> None:
     unknown = sorted(set(values) - set(_DEFAULTS))
     if unknown:
-        raise UserError(f"{where}there is no knob {', '.join(unknown)}; the knobs are {', '.join(_DEFAULTS)}.")
+        raise UserError(
+            f"{where}there is no knob {', '.join(unknown)}; the knobs are {', '.join(_DEFAULTS)}."
+        )

@@ -114,16 +114,21 @@ def web():
 
 # --- the whole book ---------------------------------------------------------------------------------------------------
 
-CHAPTERS = sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb"))  # run_template.ipynb is a cell of a study, no page
+CHAPTERS = sorted(
+    (ROOT / "book").glob("[0-9][0-9]_*.ipynb")
+)  # run_template.ipynb is a cell of a study, no page
 
 
 def solution_code(chapter: Path) -> list[tuple[str, str]]:
     """(label, code) for each block of Python in the chapter's solutions, from top to bottom."""
     cells = nbformat.read(chapter, as_version=4).cells
     text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    solutions = re.findall(r"^(`{3,})\{solution\} (\S+)\n(.*?)^\1$", text, flags=re.MULTILINE | re.DOTALL)
+    solutions = re.findall(
+        r"^(`{3,})\{solution\} (\S+)\n(.*?)^\1$", text, flags=re.MULTILINE | re.DOTALL
+    )
     blocks = [
-        (label, re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)) for _, label, text in solutions
+        (label, re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+        for _, label, text in solutions
     ]
     return [(label, code) for label, found in blocks for code in found]
 
@@ -141,7 +146,9 @@ def append_solutions(chapter: Path) -> None:
     notebook = nbformat.read(chapter, as_version=4)
     for label, code in solution_code(chapter):
         about = {"tags": ["remove-cell"], "solution": label}
-        notebook.cells.append(new_code_cell(SOLUTION.format(code=code), metadata=about))  # a failure ends no chapter
+        notebook.cells.append(
+            new_code_cell(SOLUTION.format(code=code), metadata=about)
+        )  # a failure ends no chapter
     nbformat.write(notebook, chapter)
 
 
@@ -153,7 +160,11 @@ def whole_book(tmp_path_factory):
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     for name in ("book", "kdas_core", "kdas_book"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
+        shutil.copytree(
+            ROOT / name,
+            folder / name,
+            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
+        )
     (folder / "data").mkdir()
     for chapter in CHAPTERS:
         append_solutions(folder / "book" / chapter.name)

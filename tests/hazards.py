@@ -67,7 +67,13 @@ class WebServer:
                     self.say(302, {"Location": step[1], "Content-Length": "0"})
                 elif step[0] == "page":
                     page = step[1].encode()
-                    self.say(200, {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(page))})
+                    self.say(
+                        200,
+                        {
+                            "Content-Type": "text/html; charset=utf-8",
+                            "Content-Length": str(len(page)),
+                        },
+                    )
                     self.wfile.write(page)
                 else:
                     self.give(file, step)
@@ -82,16 +88,24 @@ class WebServer:
             def give(self, file, step):
                 start, asked = 0, self.headers.get("Range")
                 headers = {"ETag": file.tag, "Content-Type": "application/zip"} | file.headers
-                same = not file.heeds_if_range or self.headers.get("If-Range") in (None, headers["ETag"])
+                same = not file.heeds_if_range or self.headers.get("If-Range") in (
+                    None,
+                    headers["ETag"],
+                )
                 if asked and file.ranges and same:
                     start = int(asked.removeprefix("bytes=").rstrip("-"))
                     if start >= len(file.body):
                         return self.say(416, {"Content-Length": "0"})
-                    headers["Content-Range"] = f"bytes {start}-{len(file.body) - 1}/{len(file.body)}"
+                    headers["Content-Range"] = (
+                        f"bytes {start}-{len(file.body) - 1}/{len(file.body)}"
+                    )
                 body = file.body[start:]
                 if file.length:
                     headers["Content-Length"] = str(len(body))
-                self.say(206 if "Content-Range" in headers else 200, {k: v for k, v in headers.items() if v})
+                self.say(
+                    206 if "Content-Range" in headers else 200,
+                    {k: v for k, v in headers.items() if v},
+                )
                 if self.command == "HEAD":
                     return
                 self.wfile.write(body if step == "all" else body[: step[1]])
@@ -101,7 +115,9 @@ class WebServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        self.http.handle_error = lambda request, client: None  # a client that leaves is what these tests are about
+        self.http.handle_error = lambda request, client: (
+            None
+        )  # a client that leaves is what these tests are about
         self.address = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -120,7 +136,10 @@ class WebServer:
         def rerouted(adapter, request, **kwargs):
             if not request.url.startswith(f"https://{host}/"):
                 return send(adapter, request, **kwargs)
-            meant, request.url = request.url, request.url.replace(f"https://{host}", self.address, 1)
+            meant, request.url = (
+                request.url,
+                request.url.replace(f"https://{host}", self.address, 1),
+            )
             response = send(adapter, request, **kwargs)
             response.url = request.url = meant
             return response

@@ -47,14 +47,18 @@ def test_wrapping_folders_traces_of_file_browsers_and_the_singular_go(tmp_path):
 
 
 def test_a_folder_of_the_layout_is_no_wrapping(tmp_path):
-    for i, (name, roots) in enumerate([("Kvasir/images/1.png", {"Kvasir"}), ("images/1.png", {"images"})]):
+    for i, (name, roots) in enumerate(
+        [("Kvasir/images/1.png", {"Kvasir"}), ("images/1.png", {"images"})]
+    ):
         archive = make_zip(tmp_path / f"{i}.zip", [("Top/" + name, "x")])
         unpack(archive, tmp_path / str(i), roots)
         assert unpacked(tmp_path / str(i)) == [name]
 
 
 def test_backslashes_of_windows_are_separators(tmp_path):
-    archive = make_zip(tmp_path / "a.zip", [(special("A\\images\\1.png"), "x"), (special("A\\masks\\1.png"), "y")])
+    archive = make_zip(
+        tmp_path / "a.zip", [(special("A\\images\\1.png"), "x"), (special("A\\masks\\1.png"), "y")]
+    )
     unpack(archive, tmp_path / "out")
     assert (tmp_path / "out" / "masks" / "1.png").read_text() == "y"
 
@@ -96,7 +100,9 @@ def test_an_encrypted_member_is_refused(tmp_path):
 
 
 def test_a_bomb_is_refused_by_its_sizes_and_a_lie_about_them_by_its_checksum(tmp_path, monkeypatch):
-    archive = make_zip(tmp_path / "a.zip", [("images/1.png", bytes(5_000_000)), ("images/2.png", "x")])
+    archive = make_zip(
+        tmp_path / "a.zip", [("images/1.png", bytes(5_000_000)), ("images/2.png", "x")]
+    )
     assert archive.stat().st_size < 10_000
     monkeypatch.setattr(archives, "MOST_BYTES", 4_000_000)
     with pytest.raises(UserError, match=r"unpacks to 0.0 GB, more than"):
@@ -138,7 +144,9 @@ def test_what_is_no_zip_is_called_by_its_name(tmp_path):
 
 
 def test_a_damaged_member_leaves_nothing_behind(tmp_path):
-    archive = make_zip(tmp_path / "a.zip", [("images/1.png", "x" * 99), ("images/2.png", os.urandom(9999))])
+    archive = make_zip(
+        tmp_path / "a.zip", [("images/1.png", "x" * 99), ("images/2.png", os.urandom(9999))]
+    )
     data = bytearray(archive.read_bytes())
     data[5000] ^= 255
     archive.write_bytes(data)
@@ -148,8 +156,13 @@ def test_a_damaged_member_leaves_nothing_behind(tmp_path):
 
 
 def test_a_disk_that_fills_while_unpacking_leaves_nothing_behind(tmp_path, monkeypatch):
-    archive = make_zip(tmp_path / "a.zip", [("images/1.png", "x"), ("images/2.png", os.urandom(500_000))])
-    with files_no_larger_than(100_000), pytest.raises(UserError, match=r"could not be unpacked.*archive is kept"):
+    archive = make_zip(
+        tmp_path / "a.zip", [("images/1.png", "x"), ("images/2.png", os.urandom(500_000))]
+    )
+    with (
+        files_no_larger_than(100_000),
+        pytest.raises(UserError, match=r"could not be unpacked.*archive is kept"),
+    ):
         unpack(archive, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["a.zip"]
     leave_free(monkeypatch, archives, 300_000)

@@ -29,7 +29,10 @@ def test_the_weights_are_those_that_the_blocks_use(net, images):
     """Put back into the block, they give the block's own output."""
     blocks = [m for m in net.backbone.modules() if type(m).__name__ == "Attention"]
     seen = []
-    hooks = [b.register_forward_hook(lambda block, given, out: seen.append((block, given, out))) for b in blocks]
+    hooks = [
+        b.register_forward_hook(lambda block, given, out: seen.append((block, given, out)))
+        for b in blocks
+    ]
     weights = backbone_attention(net, images)
     for hook in hooks:
         hook.remove()
@@ -38,9 +41,18 @@ def test_the_weights_are_those_that_the_blocks_use(net, images):
         keys = x
         if block.sr is not None:
             keys = block.norm(block.sr(x.mT.reshape(2, -1, height, width)).flatten(2).mT)
-        values = block.kv(keys)[..., block.dim :].unflatten(2, (block.num_heads, -1)).transpose(1, 2)
-        torch.testing.assert_close(block.proj((a @ values).transpose(1, 2).flatten(2)), out, atol=1e-4, rtol=1e-4)
-    assert [tuple(a.shape[1:]) for a in weights[::2]] == [(1, 384, 6), (2, 96, 6), (5, 24, 6), (8, 6, 6)]
+        values = (
+            block.kv(keys)[..., block.dim :].unflatten(2, (block.num_heads, -1)).transpose(1, 2)
+        )
+        torch.testing.assert_close(
+            block.proj((a @ values).transpose(1, 2).flatten(2)), out, atol=1e-4, rtol=1e-4
+        )
+    assert [tuple(a.shape[1:]) for a in weights[::2]] == [
+        (1, 384, 6),
+        (2, 96, 6),
+        (5, 24, 6),
+        (8, 6, 6),
+    ]
 
 
 def test_rollout_hands_out_shares_and_is_the_product_written_out(net, images):

@@ -42,7 +42,12 @@ def write_chapter(folder: Path, name: str, *cells, parameters: str | None = PARA
 
 
 def write_toc(folder: Path, *names: str) -> None:
-    lines = ["format: jb-book", "root: book/index", "chapters:", *(f"  - file: book/{name}" for name in names)]
+    lines = [
+        "format: jb-book",
+        "root: book/index",
+        "chapters:",
+        *(f"  - file: book/{name}" for name in names),
+    ]
     (folder / "_toc.yml").write_text("\n".join(lines) + "\n")
     (folder / "book").mkdir(exist_ok=True)
     (folder / "book" / "index.md").write_text("# A small book\n")
@@ -52,7 +57,13 @@ def run_cli(folder: Path, *options: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "kdas_book.build.book", *options]
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -85,7 +96,9 @@ def small_book(tmp_path):
     ],
     ids=["parameter", "preset", "data", "runs", "chapter"],
 )
-def test_a_wrong_argument_is_refused_before_anything_runs(small_book, monkeypatch, arguments, named):
+def test_a_wrong_argument_is_refused_before_anything_runs(
+    small_book, monkeypatch, arguments, named
+):
     monkeypatch.chdir(small_book)
     with pytest.raises(UserError) as error:
         book.build(root=small_book, **arguments)
@@ -100,7 +113,11 @@ def test_a_chapter_without_the_tagged_cell_is_refused_and_named(small_book):
 
 
 def test_a_chapter_that_lacks_one_of_the_four_parameters_is_refused(small_book):
-    write_chapter(small_book, "01_first", parameters='preset: str = "smoke"\ndata_root: str = ""\nseed: int = 0')
+    write_chapter(
+        small_book,
+        "01_first",
+        parameters='preset: str = "smoke"\ndata_root: str = ""\nseed: int = 0',
+    )
     with pytest.raises(UserError, match="lacks runs_dir"):
         book.build(root=small_book)
 
@@ -123,7 +140,9 @@ def test_a_further_parameter_reaches_only_the_chapters_that_name_it_and_in_its_o
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-def test_chapters_run_with_the_given_parameters_and_the_sources_stay_as_they_were(small_book, monkeypatch):
+def test_chapters_run_with_the_given_parameters_and_the_sources_stay_as_they_were(
+    small_book, monkeypatch
+):
     source = write_chapter(
         small_book,
         "01_first",
@@ -137,7 +156,10 @@ def test_chapters_run_with_the_given_parameters_and_the_sources_stay_as_they_wer
     executed = small_book / "_build" / "executed" / "01_first.ipynb"
     # Relative folders arrive as absolute ones, the kernel is this interpreter, and figures still go into the notebook.
     folders = f"{small_book / 'polyps'} {small_book / 'my runs'}"
-    assert printed(executed) == f"5 {folders} {sys.executable} module://matplotlib_inline.backend_inline\n"
+    assert (
+        printed(executed)
+        == f"5 {folders} {sys.executable} module://matplotlib_inline.backend_inline\n"
+    )
     assert source.read_bytes() == before
     assert os.environ["MPLBACKEND"] == "agg"
 
@@ -145,22 +167,40 @@ def test_chapters_run_with_the_given_parameters_and_the_sources_stay_as_they_wer
 def test_progress_names_the_chapter_the_elapsed_and_the_expected_time(small_book, capsys):
     results = small_book / "book" / "results"
     results.mkdir()
-    row = dict(zip(book.COLUMNS, ["smoke", "01_first", 83.0, 512, "2 CPU cores, no GPU", "2026-01-01"], strict=True))
+    row = dict(
+        zip(
+            book.COLUMNS,
+            ["smoke", "01_first", 83.0, 512, "2 CPU cores, no GPU", "2026-01-01"],
+            strict=True,
+        )
+    )
     pd.DataFrame([row]).to_csv(results / "chapter_times.csv", index=False)
     book.build(root=small_book, site=False)
-    assert re.search(r"01_first .*elapsed 0:\d\d, expected 1:23, done, peak memory \d\.\d GB", capsys.readouterr().out)
+    assert re.search(
+        r"01_first .*elapsed 0:\d\d, expected 1:23, done, peak memory \d\.\d GB",
+        capsys.readouterr().out,
+    )
 
 
-def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_what_was_run(small_book):
+def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_what_was_run(
+    small_book,
+):
     write_toc(small_book, "01_first", "02_second", "03_third")
     write_chapter(
-        small_book, "02_second", "print('so far')", "answer = 41\nraise ValueError('not 42')", "print('never')"
+        small_book,
+        "02_second",
+        "print('so far')",
+        "answer = 41\nraise ValueError('not 42')",
+        "print('never')",
     )
     write_chapter(small_book, "03_third")
     done = run_cli(small_book)
     kept = small_book / "_build" / "executed" / "02_second.ipynb"
     assert done.returncode != 0
-    assert "02_second failed in code cell 3 of 4 (which begins: answer = 41): ValueError: not 42" in done.stderr
+    assert (
+        "02_second failed in code cell 3 of 4 (which begins: answer = 41): ValueError: not 42"
+        in done.stderr
+    )
     assert str(kept) in done.stderr
     assert printed(kept).startswith("so far")
     assert not (small_book / "_build" / "executed" / "03_third.ipynb").exists()
@@ -168,7 +208,12 @@ def test_a_failing_cell_ends_the_build_with_chapter_cell_and_error_and_keeps_wha
 
 
 def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
-    write_chapter(small_book, "01_first", "print('so far')", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    write_chapter(
+        small_book,
+        "01_first",
+        "print('so far')",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    )
     with pytest.raises(BuildError, match="01_first failed in code cell 3 of 3.*its process died"):
         book.build(root=small_book)
 
@@ -191,14 +236,18 @@ def small_site(small_book):
     shutil.copy(ROOT / "_config.yml", small_book)
     shutil.copytree(ROOT / "book" / "_static", small_book / "book" / "_static")
     shutil.copy(ROOT / "book" / "references.bib", small_book / "book")
-    (small_book / "book" / "index.md").write_text("# A small book\n\nOf {cite}`kdas`.\n\n```{bibliography}\n```\n")
+    (small_book / "book" / "index.md").write_text(
+        "# A small book\n\nOf {cite}`kdas`.\n\n```{bibliography}\n```\n"
+    )
     return small_book
 
 
 def test_the_site_shows_the_executed_chapters_and_nothing_of_this_machine(small_site):
     draw = new_code_cell("import matplotlib.pyplot as plt\nplt.plot([1, 2]);")
     draw.metadata["mystnb"] = {"image": {"alt": "A rising line."}}
-    write_chapter(small_site, "01_first", "print('ran with seed', seed)", draw, new_markdown_cell("So $a<b$."))
+    write_chapter(
+        small_site, "01_first", "print('ran with seed', seed)", draw, new_markdown_cell("So $a<b$.")
+    )
     page = book.build(root=small_site, seed=3)
     assert page == small_site / "_build" / "html" / "index.html"
     text = (page.parent / "book" / "01_first.html").read_text()
@@ -211,22 +260,30 @@ def test_the_site_shows_the_executed_chapters_and_nothing_of_this_machine(small_
 def test_a_broken_reference_fails_the_build_and_fails_it_again_over_the_old_doctrees(small_site):
     write_chapter(small_site, "01_first", new_markdown_cell("See {ref}`nowhere`."))
     for run in (True, False):  # the second time Sphinx would not read an unchanged page again
-        with pytest.raises(BuildError, match=r"01_first\.ipynb, cell 3: WARNING: undefined label: 'nowhere'"):
+        with pytest.raises(
+            BuildError, match=r"01_first\.ipynb, cell 3: WARNING: undefined label: 'nowhere'"
+        ):
             book.build(root=small_site, run=run)
 
 
 def test_one_chapter_is_rendered_anew_and_the_others_are_left(small_site):
     write_toc(small_site, "01_first", "02_second")
-    (small_site / "book" / "index.md").write_text("# A small book\n\nOf {cite}`kdas`.\n\n```{bibliography}\n```\n")
+    (small_site / "book" / "index.md").write_text(
+        "# A small book\n\nOf {cite}`kdas`.\n\n```{bibliography}\n```\n"
+    )
     draw = new_code_cell(
-        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);", metadata={"mystnb": {"image": {"alt": "A line."}}}
+        "import matplotlib.pyplot as plt\nplt.plot([1, 2]);",
+        metadata={"mystnb": {"image": {"alt": "A line."}}},
     )
     write_chapter(small_site, "01_first", draw)
     write_chapter(small_site, "02_second", "print('as before')")
     assert book.build(root=small_site, only=["02_second"]) is None
     whole = book.build(root=small_site)
     first, second = (whole.parent / "book" / f"{name}.html" for name in ("01_first", "02_second"))
-    before, sphinx = first.read_text(), small_site / "_build" / "rendered" / "_build" / "html" / "book"
+    before, sphinx = (
+        first.read_text(),
+        small_site / "_build" / "rendered" / "_build" / "html" / "book",
+    )
     written = (sphinx / "01_first.html").stat().st_mtime_ns
     write_chapter(small_site, "02_second", "print('something else')")
     assert book.build(root=small_site, only=["02_second"], site=True) == whole
@@ -243,7 +300,9 @@ def test_a_site_that_cannot_be_built_leaves_the_earlier_one(small_site):
     with pytest.raises(BuildError, match="undefined label: 'nowhere'"):
         book.build(root=small_site, only=["01_first"], site=True)
     assert page.read_text() == before
-    with pytest.raises(BuildError, match="undefined label: 'nowhere'"):  # nor is the page taken for read the next time
+    with pytest.raises(
+        BuildError, match="undefined label: 'nowhere'"
+    ):  # nor is the page taken for read the next time
         book.build(root=small_site, only=["01_first"], run=False, site=True)
 
 
@@ -257,9 +316,14 @@ def test_the_buttons_for_colab_and_binder_need_an_address_and_the_build_says_so(
     book.build(root=small_site, run=False)
     assert "make repository" not in capsys.readouterr().out
     links = re.findall(r'href="(https://(?:colab|mybinder)[^"]*)"', page.read_text())
-    assert "https://colab.research.google.com/github/somebody/kdas-book/blob/v1/book/01_first.ipynb" in links
+    assert (
+        "https://colab.research.google.com/github/somebody/kdas-book/blob/v1/book/01_first.ipynb"
+        in links
+    )
     assert any(
-        link.startswith("https://mybinder.org/v2/gh/somebody/kdas-book/v1?urlpath=lab/tree/book/01_first")
+        link.startswith(
+            "https://mybinder.org/v2/gh/somebody/kdas-book/v1?urlpath=lab/tree/book/01_first"
+        )
         for link in links
     )
     assert not foreign_requests(page.read_text())
@@ -290,7 +354,9 @@ def section(chapter: Path, title: str) -> tuple[str, list[nbformat.NotebookNode]
             code += [cell] if inside else []
             continue
         for part in re.split(r"^(?=## )", cell.source, flags=re.MULTILINE):
-            inside = part.strip().startswith(f"## {title}") or (inside and not part.startswith("## "))
+            inside = part.strip().startswith(f"## {title}") or (
+                inside and not part.startswith("## ")
+            )
             prose += [part] if inside else []
     return "\n\n".join(prose), code
 
@@ -313,14 +379,24 @@ def name_of(call: ast.Call) -> str:
 def draws(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell shows a picture: it says so, calls matplotlib, or a function of ours that returns a figure."""
     names = [name_of(call) for call in calls(cell.source)]
-    ours = (getattr(plots, name.removeprefix("plots."), None) for name in names if name.startswith("plots."))
+    ours = (
+        getattr(plots, name.removeprefix("plots."), None)
+        for name in names
+        if name.startswith("plots.")
+    )
     drawn = any("Figure" in str(getattr(f, "__annotations__", {}).get("return")) for f in ours)
-    return drawn or any(name.startswith("plt.") for name in names) or "image" in cell.metadata.get("mystnb", {})
+    return (
+        drawn
+        or any(name.startswith("plt.") for name in names)
+        or "image" in cell.metadata.get("mystnb", {})
+    )
 
 
 def captions(chapter: Path) -> dict[str, dict]:
     """By cell id: what the metadata of each cell that draws say, the strip that opens a chapter left out."""
-    drawn = [cell for cell in code_cells(chapter) if draws(cell) and "plots.story(" not in cell.source]
+    drawn = [
+        cell for cell in code_cells(chapter) if draws(cell) and "plots.story(" not in cell.source
+    ]
     return {cell.id: cell.metadata.get("mystnb", {}).get("figure", {}) for cell in drawn}
 
 
@@ -341,7 +417,12 @@ def test_a_chapter_begins_with_the_same_parameters_and_begin(chapter):
     values: dict = {}
     exec(first.source, {}, values)  # our own notebook
     values.pop("__annotations__", None)
-    assert list(values.items())[:4] == [("preset", "smoke"), ("data_root", ""), ("runs_dir", ""), ("seed", 0)]
+    assert list(values.items())[:4] == [
+        ("preset", "smoke"),
+        ("data_root", ""),
+        ("runs_dir", ""),
+        ("seed", 0),
+    ]
     assert "begin(preset, data_root, runs_dir, seed)" in second.source
 
 
@@ -361,42 +442,78 @@ def test_no_code_cell_is_longer_than_25_lines(chapter):
 def test_every_section_begins_with_prose(chapter):
     blocks = []  # paragraphs of text, and "" for a code cell
     for cell in cells(chapter):
-        blocks += [""] if cell.cell_type == "code" else re.split(r"\n\s*\n|(?<=[^\n])\n(?=#)", cell.source.strip())
+        blocks += (
+            [""]
+            if cell.cell_type == "code"
+            else re.split(r"\n\s*\n|(?<=[^\n])\n(?=#)", cell.source.strip())
+        )
     after = zip(blocks, [*blocks[1:], ""], strict=True)
-    assert [block for block, following in after if re.fullmatch(r"##+ .*", block) and not following] == []
+    assert [
+        block for block, following in after if re.fullmatch(r"##+ .*", block) and not following
+    ] == []
 
 
 @each_chapter
 def test_every_cell_that_draws_has_a_text_for_those_who_cannot_see_it_and_a_caption(chapter):
     drawn = [cell for cell in code_cells(chapter) if draws(cell)]
-    assert [c.id for c in drawn if not c.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()] == []
+    assert [
+        c.id
+        for c in drawn
+        if not c.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
+    ] == []
     named = rf"fig-{chapter.stem[:2]}-[a-z0-9-]+"
-    bare = [cell for cell, figure in captions(chapter).items() if not figure.get("caption", "").strip()]
-    misnamed = [cell for cell, figure in captions(chapter).items() if not re.fullmatch(named, figure.get("name", ""))]
-    assert (bare, misnamed) == ([], []), "cells without a caption, and without a name such as fig-01-sizes"
+    bare = [
+        cell for cell, figure in captions(chapter).items() if not figure.get("caption", "").strip()
+    ]
+    misnamed = [
+        cell
+        for cell, figure in captions(chapter).items()
+        if not re.fullmatch(named, figure.get("name", ""))
+    ]
+    assert (bare, misnamed) == ([], []), (
+        "cells without a caption, and without a name such as fig-01-sizes"
+    )
 
 
 def test_no_two_figures_of_the_book_have_the_same_name():
-    names = [figure["name"] for chapter in CHAPTERS for figure in captions(chapter).values() if "name" in figure]
+    names = [
+        figure["name"]
+        for chapter in CHAPTERS
+        for figure in captions(chapter).values()
+        if "name" in figure
+    ]
     assert [name for name in names if names.count(name) > 1] == []
 
 
 @each_chapter
 def test_a_chapter_has_something_to_move_with_a_text_and_a_caption(chapter):
     widgets = [
-        call for cell in code_cells(chapter) for call in calls(cell.source) if name_of(call) == "widgets.explore"
+        call
+        for cell in code_cells(chapter)
+        for call in calls(cell.source)
+        if name_of(call) == "widgets.explore"
     ]
     assert widgets
-    assert [ast.unparse(w) for w in widgets if not {"alt", "caption"} <= {k.arg for k in w.keywords}] == []
+    assert [
+        ast.unparse(w) for w in widgets if not {"alt", "caption"} <= {k.arg for k in w.keywords}
+    ] == []
 
 
 @each_chapter
 def test_a_chapter_asks_three_times_for_a_prediction_and_the_next_cell_answers(chapter):
-    question = re.compile(r"```\{admonition\} Predict before you run\n:class: tip\n(?=[\s\S]*\?)((?!```).+\n)+```\Z")
+    question = re.compile(
+        r"```\{admonition\} Predict before you run\n:class: tip\n(?=[\s\S]*\?)((?!```).+\n)+```\Z"
+    )
     pairs = list(zip(cells(chapter), cells(chapter)[1:]))
-    asked = [(cell, following) for cell, following in pairs if "} Predict before you run" in cell.source]
+    asked = [
+        (cell, following) for cell, following in pairs if "} Predict before you run" in cell.source
+    ]
     assert len(asked) >= 3
-    assert [c.id for c, following in asked if not question.search(c.source) or following.cell_type != "code"] == []
+    assert [
+        c.id
+        for c, following in asked
+        if not question.search(c.source) or following.cell_type != "code"
+    ] == []
 
 
 @each_chapter
@@ -405,7 +522,9 @@ def test_a_chapter_has_three_exercises_each_with_a_solution(chapter):
     solutions = re.findall(r"\{solution\}\s*(\S+)\n:class: dropdown", text_of(chapter))
     assert len(exercises) >= 3
     assert sorted(exercises) == sorted(solutions)
-    assert section(chapter, "Exercises")[0].count("```python\n") == len(solution_code(chapter))  # all of them are run
+    assert section(chapter, "Exercises")[0].count("```python\n") == len(
+        solution_code(chapter)
+    )  # all of them are run
 
 
 @each_chapter
@@ -417,7 +536,9 @@ def test_what_a_chapter_found_comes_from_its_cells(chapter):
 
 @each_chapter
 def test_a_chapter_names_two_works_to_read_further(chapter):
-    known = re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), flags=re.MULTILINE)
+    known = re.findall(
+        r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), flags=re.MULTILINE
+    )
     cited = re.findall(r"\{cite[^}]*\}`([^`]+)`", section(chapter, "Further reading")[0])
     keys = {key.strip() for keys in cited for key in keys.split(",")}
     assert len(keys) >= 2 and keys <= set(known), keys - set(known)
@@ -430,7 +551,9 @@ def test_a_chapter_ends_with_links_to_its_neighbours(chapter):
     order = book.chapters(ROOT)
     place = order.index(chapter)
     neighbours = order[max(0, place - 1) : place] + order[place + 1 : place + 2]
-    assert [n.name for n in neighbours if f"({n.name})" not in section(chapter, "Where next")[0]] == []
+    assert [
+        n.name for n in neighbours if f"({n.name})" not in section(chapter, "Where next")[0]
+    ] == []
 
 
 def test_the_contents_name_every_notebook_of_the_book():
@@ -458,8 +581,12 @@ class Images(HTMLParser):
 
 def foreign_requests(page: str) -> list[str]:
     """What a page would fetch from elsewhere when it is opened."""
-    page = re.sub(r'<link rel="canonical"[^>]*>', "", page)  # says where the page is, and fetches nothing
-    return re.findall(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page)
+    page = re.sub(
+        r'<link rel="canonical"[^>]*>', "", page
+    )  # says where the page is, and fetches nothing
+    return re.findall(
+        r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page
+    )
 
 
 @pytest.mark.slow
@@ -471,9 +598,14 @@ def test_the_whole_book_runs_at_smoke_and_has_all_its_pages(whole_book):
 
 @pytest.mark.slow
 def test_every_picture_of_the_site_has_an_alt_text_and_no_page_fetches_from_elsewhere(whole_book):
-    pages = {page.name: page.read_text() for page in (whole_book / "_build" / "html" / "book").glob("*.html")}
+    pages = {
+        page.name: page.read_text()
+        for page in (whole_book / "_build" / "html" / "book").glob("*.html")
+    }
     assert [name for name, page in pages.items() if not all(Images(page).alts)] == []
-    assert {name: foreign_requests(page) for name, page in pages.items() if foreign_requests(page)} == {}
+    assert {
+        name: foreign_requests(page) for name, page in pages.items() if foreign_requests(page)
+    } == {}
 
 
 @pytest.mark.slow
@@ -481,8 +613,12 @@ def test_every_picture_of_the_site_has_an_alt_text_and_no_page_fetches_from_else
 def test_the_solutions_run_in_the_state_that_their_chapter_leaves(whole_book, chapter):
     executed = code_cells(whole_book / "_build" / "executed" / chapter.name)
     ran = [cell for cell in executed if "solution" in cell.metadata]
-    said = {cell.metadata.solution: "".join(o.get("text", "") for o in cell.outputs) for cell in ran}
-    assert [label for label, _ in solution_code(chapter)] == [cell.metadata.solution for cell in ran]
+    said = {
+        cell.metadata.solution: "".join(o.get("text", "") for o in cell.outputs) for cell in ran
+    }
+    assert [label for label, _ in solution_code(chapter)] == [
+        cell.metadata.solution for cell in ran
+    ]
     assert {label: text for label, text in said.items() if "failed: Traceback" in text} == {}
 
 
@@ -493,7 +629,9 @@ def test_every_caption_stands_on_the_page_once(whole_book, chapter):
     names = [figure.get("name") for figure in captions(chapter).values()]
     assert [name for name in names if page.count(f'id="{name}"') != 1] == []
     sliders = page.count('class="kdas-explore"')
-    assert page.count("<figcaption") == len(names) + sliders  # a cell with a second output would caption that as well
+    assert (
+        page.count("<figcaption") == len(names) + sliders
+    )  # a cell with a second output would caption that as well
     assert "traceback.format_exc" not in page  # the solutions' cells are not shown
 
 
@@ -502,7 +640,9 @@ def test_no_chapter_writes_to_standard_error(whole_book):
     noisy = {}
     for chapter in CHAPTERS:
         for i, cell in enumerate(code_cells(whole_book / "_build" / "executed" / chapter.name), 1):
-            said = "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stderr")
+            said = "".join(
+                o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"
+            )
             if said:
                 noisy[f"{chapter.stem}, code cell {i}"] = said[:300]
     assert noisy == {}, json.dumps(noisy, indent=1)

@@ -60,7 +60,10 @@ def visit(chromium, home):
         page.asked, page.said = [], []
         page.on("request", lambda request: page.asked.append(request.url))
         page.on(
-            "console", lambda message: page.said.append(message.text) if message.type in ("error", "warning") else 0
+            "console",
+            lambda message: (
+                page.said.append(message.text) if message.type in ("error", "warning") else 0
+            ),
         )
         page.on("pageerror", lambda error: page.said.append(str(error)))
         page.goto(home + path)
@@ -106,7 +109,9 @@ def test_a_page_is_light_enough_for_a_slow_line(visit, path):
     page.evaluate(
         "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))"
     )
-    sliders = set(page.evaluate("[...document.querySelectorAll('.kdas-explore img')].map(i => i.src)"))
+    sliders = set(
+        page.evaluate("[...document.querySelectorAll('.kdas-explore img')].map(i => i.src)")
+    )
     entries = page.evaluate(
         "['navigation', 'resource'].flatMap(t => performance.getEntriesByType(t)).map(e => [e.name, e.encodedBodySize])"
     )
@@ -121,7 +126,9 @@ def test_a_page_has_a_title_a_description_and_headings_in_order(visit, path):
     page = visit(path)
     assert len(page.title()) > 5
     assert len(page.locator("meta[name=description]").get_attribute("content")) > 20
-    levels = page.evaluate("[...document.querySelectorAll('article :is(h1,h2,h3,h4,h5,h6)')].map(h => +h.tagName[1])")
+    levels = page.evaluate(
+        "[...document.querySelectorAll('article :is(h1,h2,h3,h4,h5,h6)')].map(h => +h.tagName[1])"
+    )
     assert levels.count(1) == 1 and levels[0] == 1
     assert [(a, b) for a, b in zip(levels, levels[1:]) if b > a + 1] == []
 
@@ -131,8 +138,12 @@ def test_every_link_within_the_book_leads_somewhere(visit, home):
     links = {}
     for path in PAGES:
         page = visit(path)
-        places[home + path] = set(page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)"))
-        links[path] = page.evaluate("[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))")
+        places[home + path] = set(
+            page.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        )
+        links[path] = page.evaluate(
+            "[...document.querySelectorAll('a[href]')].map(a => a.getAttribute('href'))"
+        )
     for path, targets in links.items():
         for target in targets:
             url, place = urldefrag(urljoin(home + path, target))
@@ -158,13 +169,17 @@ def test_a_phone_scrolls_down_and_never_sideways(visit, path):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @each_page
-def test_nothing_serious_stands_between_a_page_and_those_who_cannot_see_or_point(visit, path, scheme):
+def test_nothing_serious_stands_between_a_page_and_those_who_cannot_see_or_point(
+    visit, path, scheme
+):
     from axe_playwright_python.sync_playwright import Axe
 
     page = visit(path, color_scheme=scheme, viewport={"width": 1400, "height": 900})
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{Path(path).stem}-{scheme}.png")
-    found = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    found = [
+        v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")
+    ]
     assert [f"{v['id']}: {node['html'][:150]}" for v in found for node in v["nodes"][:3]] == []
 
 
@@ -203,9 +218,12 @@ def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
         assert len({shown[0] for shown in seen}) > 1
         assert box.locator("output").last.inner_text() == labels[-1]
         wait_until(
-            page, "[...document.querySelectorAll('.kdas-explore[data-live]:focus-within img')].every(i => i.complete)"
+            page,
+            "[...document.querySelectorAll('.kdas-explore[data-live]:focus-within img')].every(i => i.complete)",
         )
-        assert box.evaluate("box => [...box.querySelectorAll('img')].every(i => i.hidden || i.naturalWidth > 0)")
+        assert box.evaluate(
+            "box => [...box.querySelectorAll('img')].every(i => i.hidden || i.naturalWidth > 0)"
+        )
     assert page.said == []
 
 
@@ -249,14 +267,23 @@ def test_on_paper_there_is_the_chapter_and_not_its_surroundings(visit):
     page = visit("book/05_distillation_losses.html")
     page.emulate_media(media="print")
     assert (
-        not page.locator(".bd-sidebar-primary").is_visible() and not page.locator(".bd-sidebar-secondary").is_visible()
+        not page.locator(".bd-sidebar-primary").is_visible()
+        and not page.locator(".bd-sidebar-secondary").is_visible()
     )
-    assert page.locator("#jb-print-docs-body h1").is_visible() and page.locator("article p").first.is_visible()
+    assert (
+        page.locator("#jb-print-docs-body h1").is_visible()
+        and page.locator("article p").first.is_visible()
+    )
 
 
 def test_the_download_of_a_chapter_is_the_notebook_that_was_executed(visit, home):
     page = visit("book/05_distillation_losses.html")
-    (link,) = {a for a in page.locator(".btn-download-source-button").evaluate_all("all => all.map(a => a.href)")}
+    (link,) = {
+        a
+        for a in page.locator(".btn-download-source-button").evaluate_all(
+            "all => all.map(a => a.href)"
+        )
+    }
     notebook = nbformat.reads(page.request.get(link).text(), as_version=4)
     ran = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.outputs]
     assert len(ran) > 20 and link.startswith(home) and "/tmp/" not in nbformat.writes(notebook)
@@ -267,7 +294,11 @@ def test_on_paper_links_lead_to_pages_of_the_same_pdf(chromium, whole_book, tmp_
     paths = ["book/index.html", "book/01_data.html"]
     book = PdfReader(print_book(whole_book / "_build" / "html", paths, tmp_path / "book.pdf"))
     titles = [entry.title for entry in book.outline]
-    assert titles[0].startswith("Knowledge distillation") and titles[1].startswith("1. Data") and len(titles) == 2
+    assert (
+        titles[0].startswith("Knowledge distillation")
+        and titles[1].startswith("1. Data")
+        and len(titles) == 2
+    )
     second = book.get_destination_page_number(book.outline[1])
     assert second >= 1 and "1. Data" in book.pages[second].extract_text()
     assert "Solution to" in "".join(page.extract_text() for page in book.pages[second:])

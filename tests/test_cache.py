@@ -50,7 +50,9 @@ def everything(data: PolypDataset) -> torch.Tensor:
 def decoded(monkeypatch) -> list[str]:
     """Names of the images that were decoded since, in this process."""
     names, read = [], polyps.read_image
-    monkeypatch.setattr(polyps, "read_image", lambda path, *content: names.append(path.stem) or read(path, *content))
+    monkeypatch.setattr(
+        polyps, "read_image", lambda path, *content: names.append(path.stem) or read(path, *content)
+    )
     return names
 
 
@@ -60,7 +62,9 @@ def decoded(monkeypatch) -> list[str]:
 @pytest.mark.parametrize(
     "options", [{}, {"soft_masks": True}, {"augment": True}, {"augment": True, "soft_masks": True}]
 )
-def test_a_cached_batch_is_the_items_bit_for_bit_and_a_file_is_decoded_once(folder, decoded, options):
+def test_a_cached_batch_is_the_items_bit_for_bit_and_a_file_is_decoded_once(
+    folder, decoded, options
+):
     plain, kept = dataset(folder, **options), dataset(folder, **options, cached=True)
     items = torch.stack([torch.cat([item["image"], item["mask"]]) for item in plain])
     decoded.clear()
@@ -68,7 +72,9 @@ def test_a_cached_batch_is_the_items_bit_for_bit_and_a_file_is_decoded_once(fold
         assert torch.equal(everything(kept), items), epoch_of_the_same_numbers
     assert sorted(decoded) == sorted(plain.index.names)
     later = dataset(folder, **options, cached=True)
-    assert torch.equal(everything(later), items) and len(decoded) == 10, "a later run decodes nothing"
+    assert torch.equal(everything(later), items) and len(decoded) == 10, (
+        "a later run decodes nothing"
+    )
 
 
 def test_an_item_belongs_to_its_reader(folder):
@@ -81,14 +87,22 @@ def test_an_item_belongs_to_its_reader(folder):
 
 
 def test_soft_and_binary_masks_have_caches_of_their_own(folder):
-    hard, soft = everything(dataset(folder, cached=True)), everything(dataset(folder, cached=True, soft_masks=True))
+    hard, soft = (
+        everything(dataset(folder, cached=True)),
+        everything(dataset(folder, cached=True, soft_masks=True)),
+    )
     assert len(hard[:, 3].unique()) == 2 and len(soft[:, 3].unique()) > 10
     assert torch.equal(hard[:, :3], soft[:, :3])
 
 
 def test_lookup_tables_give_the_numbers_of_normalise():
     image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    looked_up = np.stack([table[0, plane] for plane, table in zip(image.transpose(2, 0, 1), polyps._tables()[:, None])])
+    looked_up = np.stack(
+        [
+            table[0, plane]
+            for plane, table in zip(image.transpose(2, 0, 1), polyps._tables()[:, None])
+        ]
+    )
     assert np.array_equal(looked_up, normalise(image).numpy())
     assert torch.equal(normalise_batch(torch.from_numpy(image)[None])[0], normalise(image))
 
@@ -97,8 +111,12 @@ def released_pipeline(pair) -> torch.Tensor:
     """Pillow and torchvision, as the released programs feed their networks: image, and mask with its grey levels."""
     square, tensor = transforms.Resize((SIZE, SIZE)), transforms.ToTensor()
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    image = transforms.Compose([square, tensor, transforms.Normalize(mean, std)])(Image.open(pair.image).convert("RGB"))
-    return torch.cat([image, transforms.Compose([square, tensor])(Image.open(pair.mask).convert("L"))])
+    image = transforms.Compose([square, tensor, transforms.Normalize(mean, std)])(
+        Image.open(pair.image).convert("RGB")
+    )
+    return torch.cat(
+        [image, transforms.Compose([square, tensor])(Image.open(pair.mask).convert("L"))]
+    )
 
 
 def test_pixels_are_those_of_the_released_input_pipeline(folder):
@@ -194,7 +212,9 @@ print(hashlib.sha256(batch["image"].numpy().tobytes() + batch["mask"].numpy().to
 
 def start_filling(folder: Path, how: str) -> subprocess.Popen:
     command = [sys.executable, "-c", FILL, str(folder), how]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
 
 
 def test_a_process_killed_while_it_writes_leaves_nothing_wrong(folder):
@@ -217,7 +237,8 @@ def test_without_room_on_the_disk_the_pictures_stay_in_memory(folder, monkeypatc
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.warns(
-        UserWarning, match=r"cannot be written \(No space left on device\).*stay in memory; set KDAS_CACHE"
+        UserWarning,
+        match=r"cannot be written \(No space left on device\).*stay in memory; set KDAS_CACHE",
     ):
         kept = dataset(folder, cached=True)
     assert torch.equal(everything(kept), everything(kept)) and len(decoded) == 10
@@ -232,7 +253,9 @@ def test_a_small_disk_that_is_really_full(folder, tmp_path, monkeypatch):
     mount = shutil.which("mount")
     if (
         not mount
-        or subprocess.run([mount, "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True).returncode
+        or subprocess.run(
+            [mount, "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True
+        ).returncode
     ):
         pytest.skip("only root may mount a small disk")
     try:

@@ -32,13 +32,22 @@ from kdas_core.evaluation.comparison import read_groups
 ROOT = Path(__file__).parents[1]
 
 
-def put(folder: Path, name: str, seed: int, suffix: str = ".png", mask: np.ndarray | None = None, **options) -> Path:
+def put(
+    folder: Path,
+    name: str,
+    seed: int,
+    suffix: str = ".png",
+    mask: np.ndarray | None = None,
+    **options,
+) -> Path:
     """One drawn polyp and its mask; returns the image's path."""
     image, drawn = render(seed, (96, 112), polyps=1)
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(folder / "images" / (name + suffix), **options)
-    Image.fromarray(255 * drawn.astype(np.uint8) if mask is None else mask).save(folder / "masks" / f"{name}.png")
+    Image.fromarray(255 * drawn.astype(np.uint8) if mask is None else mask).save(
+        folder / "masks" / f"{name}.png"
+    )
     return folder / "images" / (name + suffix)
 
 
@@ -56,7 +65,15 @@ def root(tmp_path) -> Path:
 def run(*words: str | Path, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "kdas_book.cli", "data", "check", *map(str, words)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False, **options)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+        **options,
+    )
 
 
 def only(lines) -> str:
@@ -106,7 +123,9 @@ def test_comparing_in_blocks_gives_what_comparing_at_once_gives(monkeypatch):
     bits = np.where(np.random.default_rng(1).random((50, BITS)) < 0.5, -1, 1).astype(np.int8)
     whole = nearest(bits, np.array([20, 30]))
     monkeypatch.setattr("kdas_book.data.duplicates._ROWS", 7)
-    assert all(np.array_equal(a, b) for a, b in zip(whole, nearest(bits, np.array([20, 30])), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(whole, nearest(bits, np.array([20, 30])), strict=True)
+    )
 
 
 def test_flat_pictures_are_like_nothing():
@@ -123,7 +142,9 @@ def test_sound_data_is_left_in_peace(root):
     assert check.table["pairs"].to_dict() == {"TrainDataset": 4, "Mine": 3, "Yours": 3}
     assert check.table[["empty", "grey", "repeats", "near", "problems"]].to_numpy().sum() == 0
     assert check.shared.to_numpy().sum() == 0 and set(check.table["sizes"]) == {"112×96"}
-    shares = [100 * read_mask(pair.mask).mean() for pair in index_pairs(root / "TestDataset" / "Mine")]
+    shares = [
+        100 * read_mask(pair.mask).mean() for pair in index_pairs(root / "TestDataset" / "Mine")
+    ]
     assert check.table.loc["Mine", "polyp, %"] == round(float(np.median(shares)), 1)
 
 
@@ -143,7 +164,10 @@ def test_a_repeat_within_a_set_is_counted_once_and_named_with_the_earlier_one(ro
 def test_a_picture_saved_anew_is_a_near_duplicate_with_its_distance(root):
     put(root / "TestDataset" / "Mine", "new", 11, ".jpg", quality=60)
     check = check_data(root)
-    assert only(check.findings) == "Mine: 1 of 4 pictures nearly equal to an earlier one (new.jpg ~ 1.png)."
+    assert (
+        only(check.findings)
+        == "Mine: 1 of 4 pictures nearly equal to an earlier one (new.jpg ~ 1.png)."
+    )
     twins = only(check.near)
     assert twins.sets == ("Mine", "Mine") and twins.distance <= NEAR and check.closest[0] == twins
 
@@ -152,27 +176,38 @@ def test_sets_that_share_pictures_are_named_from_the_smaller_one(root):
     for i in range(2):
         for part in ("images", "masks"):
             shutil.copy(
-                root / "TestDataset" / "Yours" / part / f"{i}.png", root / "TestDataset" / "Mine" / part / f"y{i}.png"
+                root / "TestDataset" / "Yours" / part / f"{i}.png",
+                root / "TestDataset" / "Mine" / part / f"y{i}.png",
             )
     (root / "TestDataset" / "Yours" / "images" / "2.png").unlink()
     (root / "TestDataset" / "Yours" / "masks" / "2.png").unlink()
     check = check_data(root)
     assert only(check.findings).startswith("Yours: all 2 pictures in Mine as well, byte for byte")
-    assert check.shared.loc["Yours", "Mine"] == check.shared.loc["Mine", "Yours"] == 2 and not check.problems
+    assert (
+        check.shared.loc["Yours", "Mine"] == check.shared.loc["Mine", "Yours"] == 2
+        and not check.problems
+    )
 
 
 def test_a_test_picture_that_is_a_training_picture_is_a_problem(root):
     for part in ("images", "masks"):
-        shutil.copy(root / "TrainDataset" / part / "3.png", root / "TestDataset" / "Yours" / part / "9.png")
+        shutil.copy(
+            root / "TrainDataset" / part / "3.png", root / "TestDataset" / "Yours" / part / "9.png"
+        )
     check = check_data(root)
-    assert only(check.problems).startswith("Yours: 1 of 4 pictures in TrainDataset as well, byte for byte (9.png)")
+    assert only(check.problems).startswith(
+        "Yours: 1 of 4 pictures in TrainDataset as well, byte for byte (9.png)"
+    )
     assert check.table["problems"].to_dict() == {"TrainDataset": 0, "Mine": 0, "Yours": 1}
 
 
 def test_a_training_picture_saved_anew_in_a_test_set_is_a_finding_that_names_both(root):
     put(root / "TestDataset" / "Mine", "new", 3, ".jpg", quality=60)
     lines = check_data(root).findings
-    assert "Mine: 1 of 4 pictures nearly equal to one of TrainDataset (Mine/new.jpg ~ TrainDataset/3.png)." in lines
+    assert (
+        "Mine: 1 of 4 pictures nearly equal to one of TrainDataset (Mine/new.jpg ~ TrainDataset/3.png)."
+        in lines
+    )
 
 
 def test_one_folder_of_pairs_can_be_checked_by_itself(root):
@@ -182,7 +217,10 @@ def test_one_folder_of_pairs_can_be_checked_by_itself(root):
 
 def test_a_partial_public_set_is_named_unless_it_is_drawn(root, polyps):
     (root / "TestDataset" / "Mine").rename(root / "TestDataset" / "Kvasir")
-    assert only(check_data(root).findings) == "Kvasir: 3 of the benchmark's 100 pairs; a score on it must say so."
+    assert (
+        only(check_data(root).findings)
+        == "Kvasir: 3 of the benchmark's 100 pairs; a score on it must say so."
+    )
     check = check_data(polyps)
     assert check.problems == check.findings == () and check.videos == {}
 
@@ -200,14 +238,22 @@ def test_the_sequences_of_clinicdb_are_29_and_hold_612_frames():
 def test_shared_videos_are_found_and_written_as_compare_reads_them(tmp_path):
     blank = np.zeros((288, 384), np.uint8)
     blank[100:150, 100:150] = 255
-    for folder, names in (("TrainDataset", ("1", "2", "30")), ("TestDataset/CVC-ClinicDB", ("3", "60"))):
+    for folder, names in (
+        ("TrainDataset", ("1", "2", "30")),
+        ("TestDataset/CVC-ClinicDB", ("3", "60")),
+    ):
         for name in names:
             path = put(tmp_path / folder, name, int(name), mask=blank)
             Image.fromarray(render(int(name), (288, 384))[0]).save(path)
     done = run(tmp_path, "--groups", tmp_path / "videos.csv")
-    assert done.returncode == 0 and "CVC-ClinicDB: 1 of 2 videos behind its 2 frames in TrainDataset" in done.stdout
+    assert (
+        done.returncode == 0
+        and "CVC-ClinicDB: 1 of 2 videos behind its 2 frames in TrainDataset" in done.stdout
+    )
     groups = {"TrainDataset": {"1": "ClinicDB-01", "2": "ClinicDB-01", "30": "ClinicDB-02"}}
-    assert read_groups(tmp_path / "videos.csv") == groups | {"CVC-ClinicDB": {"3": "ClinicDB-01", "60": "ClinicDB-03"}}
+    assert read_groups(tmp_path / "videos.csv") == groups | {
+        "CVC-ClinicDB": {"3": "ClinicDB-01", "60": "ClinicDB-03"}
+    }
 
 
 # --- masks ------------------------------------------------------------------------------------------------------------
@@ -226,7 +272,10 @@ def with_mask(root: Path, mask: np.ndarray) -> tuple[str, str]:
 
 def test_a_mask_of_zeros_and_ones_is_a_problem_that_says_so(root):
     problem, finding = with_mask(root, drawn(root) // 255)
-    assert "TrainDataset: 1 of 4 masks (0.png) of 0 and 1 instead of 0 and 255" in problem and not finding
+    assert (
+        "TrainDataset: 1 of 4 masks (0.png) of 0 and 1 instead of 0 and 255" in problem
+        and not finding
+    )
 
 
 def test_a_mask_too_dark_to_count_is_a_problem(root):
@@ -260,9 +309,13 @@ def test_a_polyp_in_one_corner_does_not_look_inverted(root):
 def test_grey_levels_are_counted_and_found(root):
     (root / "TrainDataset" / "masks" / "0.png").unlink()
     mask = render(0, (96, 112), polyps=1)[1]
-    Image.fromarray(255 * mask.astype(np.uint8)).save(root / "TrainDataset" / "masks" / "0.jpg", quality=70)
+    Image.fromarray(255 * mask.astype(np.uint8)).save(
+        root / "TrainDataset" / "masks" / "0.jpg", quality=70
+    )
     check = check_data(root)
-    assert check.table.loc["TrainDataset", "grey"] == 1 and "grey levels between 0 and 255" in only(check.findings)
+    assert check.table.loc["TrainDataset", "grey"] == 1 and "grey levels between 0 and 255" in only(
+        check.findings
+    )
 
 
 # --- kinds of files ---------------------------------------------------------------------------------------------------
@@ -298,12 +351,16 @@ def test_cmyk_becomes_rgb_and_sixteen_bits_keep_the_upper_eight(tmp_path):
         assert np.array_equal(read_grey(tmp_path / f"grey{suffix}"), PICTURE[..., 0]), suffix
 
 
-@pytest.mark.parametrize("kind, words", [(np.float32, "floating-point"), (np.int32, "32-bit whole")])
+@pytest.mark.parametrize(
+    "kind, words", [(np.float32, "floating-point"), (np.int32, "32-bit whole")]
+)
 def test_numbers_without_a_defined_white_are_refused(root, kind, words):
     path = root / "TrainDataset" / "masks" / "0.tif"
     (root / "TrainDataset" / "masks" / "0.png").unlink()
     Image.fromarray(np.ones((96, 112), kind)).save(path)
-    with pytest.raises(UserError, match=rf"0\.tif has {words} numbers as pixels.*save it with 8 bits"):
+    with pytest.raises(
+        UserError, match=rf"0\.tif has {words} numbers as pixels.*save it with 8 bits"
+    ):
         read_mask(path)
     assert words in only(check_data(root).problems)
 
@@ -315,8 +372,12 @@ def test_a_turned_a_transparent_and_a_many_paged_file_are_read_as_defined_and_na
     Image.fromarray(first).save(images / "0.png", exif=exif)
     Image.fromarray(np.dstack([second, np.full((96, 112), 128, np.uint8)])).save(images / "1.png")
     (images / "2.png").unlink()
-    Image.fromarray(first[::-1]).save(images / "2.tif", save_all=True, append_images=[Image.fromarray(second)])
-    assert np.array_equal(read_image(images / "0.png"), first) and np.array_equal(read_image(images / "1.png"), second)
+    Image.fromarray(first[::-1]).save(
+        images / "2.tif", save_all=True, append_images=[Image.fromarray(second)]
+    )
+    assert np.array_equal(read_image(images / "0.png"), first) and np.array_equal(
+        read_image(images / "1.png"), second
+    )
     assert np.array_equal(read_image(images / "2.tif"), first[::-1])
     turned, transparent, pages = check_data(root).findings
     assert "EXIF orientation" in turned and "(0.png)" in turned
@@ -326,11 +387,16 @@ def test_a_turned_a_transparent_and_a_many_paged_file_are_read_as_defined_and_na
 
 def png_of(width: int, height: int) -> bytes:
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 99))
+        + chunk(b"IEND", b"")
     )
 
 
@@ -356,13 +422,17 @@ def tiff_of(width: int, height: int) -> bytes:
 @pytest.mark.filterwarnings(
     "error::PIL.Image.DecompressionBombWarning"
 )  # as reading.py sets it; pytest sets filters anew
-@pytest.mark.parametrize("size", [(60000, 60000), (10000, 9000)])  # where Pillow refuses, and where it would only warn
+@pytest.mark.parametrize(
+    "size", [(60000, 60000), (10000, 9000)]
+)  # where Pillow refuses, and where it would only warn
 def test_a_decompression_bomb_is_refused_by_its_header(root, make, suffix, size):
     (root / "TrainDataset" / "images" / "0.png").unlink()
     bomb = root / "TrainDataset" / "images" / f"0{suffix}"
     bomb.write_bytes(make(*size))
     for read in (read_image, lambda path: index_pairs(path.parents[1])):
-        with pytest.raises(UserError, match=rf"0\{suffix} declares more than {MAX_PIXELS:,} pixels"):
+        with pytest.raises(
+            UserError, match=rf"0\{suffix} declares more than {MAX_PIXELS:,} pixels"
+        ):
             read(bomb)
     done = run(root / "TrainDataset")
     assert done.returncode == 1 and "declares more than" in done.stdout and not done.stderr
@@ -387,7 +457,10 @@ def test_damaged_bytes_give_a_picture_or_a_clear_error_and_nothing_else(tmp_path
     assert refused > 10
 
 
-PLAIN = [("JPEG", {"quality": q, "subsampling": s, "progressive": p}) for q, s, p in [(95, 0, False), (60, 2, True)]]
+PLAIN = [
+    ("JPEG", {"quality": q, "subsampling": s, "progressive": p})
+    for q, s, p in [(95, 0, False), (60, 2, True)]
+]
 
 
 def by_pillow(code: bytes, mode: str) -> np.ndarray | None:
@@ -399,7 +472,9 @@ def by_pillow(code: bytes, mode: str) -> np.ndarray | None:
 
 
 KINDS = [(form, options, mode) for form, options in [*PLAIN, ("BMP", {})] for mode in ("RGB", "L")]
-KINDS += [(form, {}, mode) for form in ("PNG", "TIFF") for mode in ("RGB", "L", "P", "LA", "RGBA", "1")]
+KINDS += [
+    (form, {}, mode) for form in ("PNG", "TIFF") for mode in ("RGB", "L", "P", "LA", "RGBA", "1")
+]
 
 
 @pytest.mark.parametrize("form, options, mode", [*KINDS, ("PNG", {"bits": 4}, "P")])
@@ -447,7 +522,9 @@ def test_links_are_followed_wherever_they_lead_and_broken_ones_are_named(root, t
         (train / part / "0.png").symlink_to(outside / f"{part}.png")
     assert index_pairs(train).names == ("0", "1", "2", "3")
     (outside / "masks.png").unlink()
-    with pytest.raises(UserError, match=r"masks/0\.png is a link to .*masks\.png, which is not there"):
+    with pytest.raises(
+        UserError, match=r"masks/0\.png is a link to .*masks\.png, which is not there"
+    ):
         index_pairs(train)
     (outside / "images.png").unlink()  # both halves of a pair: it must not vanish without a word
     assert len([line for line in check_data(root).problems if "is a link to" in line]) == 2
@@ -505,7 +582,10 @@ def closed(root):
 
 def test_what_may_not_be_read_is_named_with_the_reason(closed, ordinary_user):
     file, folder = closed
-    with pytest.raises(UserError, match=r"images/2\.png may not be read \(permission denied\); change its permissions"):
+    with pytest.raises(
+        UserError,
+        match=r"images/2\.png may not be read \(permission denied\); change its permissions",
+    ):
         index_pairs(file.parents[1])
     with pytest.raises(UserError, match=r"Mine/images cannot be listed \(Permission denied\)"):
         index_pairs(folder.parent)
@@ -517,13 +597,17 @@ def test_what_may_not_be_read_is_named_with_the_reason(closed, ordinary_user):
 def test_the_command_says_clean_or_not_and_draws(root):
     figure = root / "figure.png"
     done = run(root, "--figure", figure)
-    assert done.returncode == 0 and "Problems: none" in done.stdout and "Findings: none" in done.stdout
+    assert (
+        done.returncode == 0 and "Problems: none" in done.stdout and "Findings: none" in done.stdout
+    )
     assert Image.open(figure).width > 300
     (root / "TrainDataset" / "masks" / "1.png").unlink()
     (root / "TestDataset" / "Mine" / "images" / "1.png").write_bytes(b"")
     done = run(root)
     assert done.returncode == 1 and "Problems: 2" in done.stdout
-    assert "1.png has no mask of the same stem" in done.stdout and "is empty (0 bytes)" in done.stdout
+    assert (
+        "1.png has no mask of the same stem" in done.stdout and "is empty (0 bytes)" in done.stdout
+    )
     assert run(root / "nowhere").returncode == 2
 
 
@@ -546,9 +630,13 @@ def test_the_figure_shows_each_pair_in_a_column_with_its_distance(root):
     below = [axis.get_xlabel() for axis in figure.axes[len(check.closest) :]]
     drawn_twice = ["\nDice of the masks 1.00"] + [""] * (len(below) - 1)
     assert below == [
-        f"{t.distance} of 256 bits apart{dice}" for t, dice in zip(check.closest, drawn_twice, strict=True)
+        f"{t.distance} of 256 bits apart{dice}"
+        for t, dice in zip(check.closest, drawn_twice, strict=True)
     ]
-    assert figure.axes[0].get_title() == "Mine\nnew" and check.closest[0].distance <= NEAR < check.closest[1].distance
+    assert (
+        figure.axes[0].get_title() == "Mine\nnew"
+        and check.closest[0].distance <= NEAR < check.closest[1].distance
+    )
     plt.close("all")
 
 
@@ -559,7 +647,10 @@ def test_the_facts_of_the_public_sets_are_found(real_data):
     check = check_data(real_data)
     assert check.problems == ()
     assert check.table["pairs"].sum() == 2072 and check.table.loc["CVC-ColonDB", "repeats"] == 34
-    assert check.shared.loc["CVC-300", "CVC-ColonDB"] == 60 and check.shared.loc["Kvasir", "TrainDataset"] == 0
+    assert (
+        check.shared.loc["CVC-300", "CVC-ColonDB"] == 60
+        and check.shared.loc["Kvasir", "TrainDataset"] == 0
+    )
     text = "\n".join(check.findings)
     assert "CVC-300: all 60 pictures in CVC-ColonDB as well, byte for byte" in text
     assert "ETIS-LaribPolypDB: 20 of the benchmark's 196 pairs" in text
@@ -571,9 +662,14 @@ def test_the_facts_of_the_public_sets_are_found(real_data):
 def test_neighbouring_frames_differ_most_where_the_table_has_a_border(real_data):
     """At every border, the cut that leaves the least difference within the two sequences is the table's."""
     folders = (real_data / "TrainDataset", real_data / "TestDataset" / "CVC-ClinicDB")
-    frames = {int(p.name): p.image for f in folders for p in index_pairs(f) if clinicdb_sequence(p.name)}
+    frames = {
+        int(p.name): p.image for f in folders for p in index_pairs(f) if clinicdb_sequence(p.name)
+    }
     assert sorted(frames) == list(range(1, 613))
-    small = [cv2.resize(read_image(frames[i]), (32, 32), interpolation=cv2.INTER_AREA) for i in range(1, 613)]
+    small = [
+        cv2.resize(read_image(frames[i]), (32, 32), interpolation=cv2.INTER_AREA)
+        for i in range(1, 613)
+    ]
     flat = np.array(small, dtype=np.float32).reshape(612, -1)
     sequence = np.array([clinicdb_sequence(str(i)) for i in range(1, 613)])
     for k in range(1, 29):

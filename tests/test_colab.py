@@ -22,7 +22,11 @@ HUB = "https://github.com/somebody/kdas-book"
 
 
 def first_code_cell(chapter: Path) -> str:
-    return next(cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "code")
+    return next(
+        cell.source
+        for cell in nbformat.read(chapter, as_version=4).cells
+        if cell.cell_type == "code"
+    )
 
 
 @pytest.fixture
@@ -48,7 +52,9 @@ def test_one_command_writes_the_address_everywhere_and_takes_it_out_again(copy):
     config = yaml.safe_load((copy / "_config.yml").read_text())
     assert config["html"]["baseurl"] == "https://somebody.github.io/kdas-book/"
     assert config["launch_buttons"]["colab_url"] and config["launch_buttons"]["binderhub_url"]
-    assert config["repository"]["branch"] == "v1.0" and config["html"]["use_repository_button"] is True
+    assert (
+        config["repository"]["branch"] == "v1.0" and config["html"]["use_repository_button"] is True
+    )
     for chapter in copy.glob("book/*.ipynb"):
         assert f'repository, revision = "{HUB}", "v1.0"' in first_code_cell(chapter)
     set_repository(copy, "")
@@ -62,7 +68,14 @@ def test_colab_and_binder_are_offered_for_repositories_that_they_can_open(copy):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["github.com/a/b", "http://github.com/a/b", "https://github.com/a", 'https://github.com/a/b"', "git@x:a/b"]
+    "wrong",
+    [
+        "github.com/a/b",
+        "http://github.com/a/b",
+        "https://github.com/a",
+        'https://github.com/a/b"',
+        "git@x:a/b",
+    ],
 )
 def test_what_is_no_address_is_refused_and_nothing_is_written(copy, wrong):
     before = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
@@ -87,8 +100,12 @@ def like_colab(tmp_path_factory):
     home = tmp_path_factory.mktemp("colab")
     venv.create(home / "env", with_pip=True)
     python = home / "env" / "bin" / "python"
-    site = subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True)
-    for old in Path(site.strip()).glob("setuptools*"):  # Python 3.11 brings one that is older than ours
+    site = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    for old in Path(site.strip()).glob(
+        "setuptools*"
+    ):  # Python 3.11 brings one that is older than ours
         shutil.rmtree(old)
     # A folder that a .pth file names is searched; the .pth files in it, among them that of kdas_core, are not read.
     (Path(site.strip()) / "there.pth").write_text(sysconfig.get_path("purelib"))
@@ -98,8 +115,14 @@ def like_colab(tmp_path_factory):
 def run_setup(python: Path, home: Path, cell: str, then: str = "") -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIP_CONSTRAINT")}
     # No network: what builds the package is there already. (To pip "0" means: no isolation.)
-    environment |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    return subprocess.run([python, "-c", f"{cell}\n{then}"], cwd=home, env=environment, capture_output=True, text=True)
+    environment |= {
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_BUILD_ISOLATION": "0",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    }
+    return subprocess.run(
+        [python, "-c", f"{cell}\n{then}"], cwd=home, env=environment, capture_output=True, text=True
+    )
 
 
 def test_the_first_cell_fetches_and_installs_the_book_once(like_colab, tmp_path):
@@ -113,7 +136,9 @@ def test_the_first_cell_fetches_and_installs_the_book_once(like_colab, tmp_path)
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "a"]):
         subprocess.run([*git, *words], check=True)
     cell = setup_cell(f"file://{source}")
-    then = "import kdas_core, kdas_book.paths; print(kdas_core.__file__, kdas_book.paths.find_root())"
+    then = (
+        "import kdas_core, kdas_book.paths; print(kdas_core.__file__, kdas_book.paths.find_root())"
+    )
     first = run_setup(python, home, cell, then)
     assert first.returncode == 0, first.stderr
     book = home / "kdas-book"
@@ -126,6 +151,8 @@ def test_the_first_cell_fetches_and_installs_the_book_once(like_colab, tmp_path)
 def test_without_an_address_the_first_cell_says_what_to_do(like_colab, tmp_path):
     _, python = like_colab
     alone = tmp_path / "alone.py"
-    alone.write_text(setup_cell().replace('find_spec("kdas_core")', 'find_spec("kdas_core_of_nobody")'))
+    alone.write_text(
+        setup_cell().replace('find_spec("kdas_core")', 'find_spec("kdas_core_of_nobody")')
+    )
     done = subprocess.run([sys.executable, alone], capture_output=True, text=True)
     assert done.returncode == 1 and "does not know its repository" in done.stderr

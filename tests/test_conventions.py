@@ -60,7 +60,10 @@ def test_min_max_scores_a_map_as_the_map_stretched_and_saved(golden):
     for pred, gt in golden:
         dull = (60 + pred.astype(int) // 3).astype(np.uint8)
         mask = gt >= 128
-        ours, saved = image_metrics(dull, mask, rules="min-max"), image_metrics(minmax_grey(dull), mask)
+        ours, saved = (
+            image_metrics(dull, mask, rules="min-max"),
+            image_metrics(minmax_grey(dull), mask),
+        )
         assert all(ours[m] == pytest.approx(saved[m], abs=1e-12) for m in ours if m != "soft_dice")
         assert ours["meanDic"] != image_metrics(dull, mask)["meanDic"]
 
@@ -104,7 +107,9 @@ def test_pranets_rules_agree_with_pysodmetrics(golden):
         ours = image_metrics(pred, gt > 128, rules="pranet")
         assert ours["mae"] == pytest.approx(sod_score(sod.MAE, "mae", pred, gt), abs=1e-12)
         assert ours["Sm"] == pytest.approx(sod_score(sod.Smeasure, "sm", pred, gt), abs=1e-9)
-        assert ours["wFm"] == pytest.approx(sod_score(sod.WeightedFmeasure, "wfm", pred, gt), abs=1e-9)
+        assert ours["wFm"] == pytest.approx(
+            sod_score(sod.WeightedFmeasure, "wfm", pred, gt), abs=1e-9
+        )
 
 
 def untied() -> np.ndarray:
@@ -143,7 +148,9 @@ def test_where_the_released_rules_and_pysodmetrics_differ_each_for_a_reason_of_i
     for pred, gt in golden:
         released = image_metrics(pred, gt >= 128)
         differ["Sm"].append(abs(released["Sm"] - sod_score(sod.Smeasure, "sm", pred, gt)))
-        differ["wFm"].append(abs(released["wFm"] - sod_score(sod.WeightedFmeasure, "wfm", pred, gt)))
+        differ["wFm"].append(
+            abs(released["wFm"] - sod_score(sod.WeightedFmeasure, "wfm", pred, gt))
+        )
         differ["mae"].append(abs(released["mae"] - sod_score(sod.MAE, "mae", pred, gt)))
     # Standard deviations over N − 1, and a centroid one row and column further.
     assert 0 < max(differ["Sm"]) < 0.05
@@ -159,7 +166,9 @@ def test_where_the_released_rules_and_pysodmetrics_differ_each_for_a_reason_of_i
     left[:, :3] = 255
     right = left[:, ::-1].copy()
     measure = fmeasurev2.FmeasureV2(
-        metric_handlers={"Spe": fmeasurev2.SpecificityHandler(with_dynamic=True, with_adaptive=False)}
+        metric_handlers={
+            "Spe": fmeasurev2.SpecificityHandler(with_dynamic=True, with_adaptive=False)
+        }
     )
     measure.step(pred=left, gt=right)
     assert measure.get_results()["Spe"]["dynamic"][0] > 0.8
@@ -178,7 +187,9 @@ def test_soft_dice_is_its_formula_on_the_stretched_map(golden):
     for pred, gt in golden:
         grey, mask = pred.astype(float), gt >= 128
         p = (grey - grey.min()) / (grey.max() - grey.min())
-        assert soft_dice(pred, mask) == pytest.approx((2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1))
+        assert soft_dice(pred, mask) == pytest.approx(
+            (2 * (p * mask).sum() + 1) / (p.sum() + mask.sum() + 1)
+        )
 
 
 def test_soft_dice_of_two_empty_maps_is_one_and_every_false_pixel_costs():
@@ -214,7 +225,9 @@ def test_hd95_of_a_shift_is_the_shift():
 
 def test_a_missed_polyp_costs_the_diagonal_and_is_nan_when_strict():
     mask, empty = blob(0), np.zeros((61, 83), bool)
-    assert hausdorff_95(empty, mask) == hausdorff_95(mask, empty) == pytest.approx(math.hypot(61, 83))
+    assert (
+        hausdorff_95(empty, mask) == hausdorff_95(mask, empty) == pytest.approx(math.hypot(61, 83))
+    )
     assert math.isnan(hausdorff_95(empty, mask, strict=True))
     assert hausdorff_95(empty, empty) == hausdorff_95(empty, empty, strict=True) == 0
 
@@ -240,7 +253,9 @@ def test_surface_metrics_come_when_asked_for_and_by_the_convention():
     mask = blob(3)
     pred = np.where(mask, 120, 10).astype(np.uint8)  # below one half as saved, above when stretched
     assert "hd95" not in image_metrics(pred, mask)
-    as_saved, stretched = (image_metrics(pred, mask, rules=rules, surface=True) for rules in ("released", "min-max"))
+    as_saved, stretched = (
+        image_metrics(pred, mask, rules=rules, surface=True) for rules in ("released", "min-max")
+    )
     assert as_saved["hd95"] == pytest.approx(math.hypot(*mask.shape)) and stretched["hd95"] == 0
     assert (as_saved["boundary_iou"], stretched["boundary_iou"]) == (0, 1)
 
@@ -249,7 +264,11 @@ def test_surface_metrics_come_when_asked_for_and_by_the_convention():
 
 
 def of_set(*pairs: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
-    return SetScore().extend((str(i), score_image(*pair)) for i, pair in enumerate(pairs)).calibration()
+    return (
+        SetScore()
+        .extend((str(i), score_image(*pair)) for i, pair in enumerate(pairs))
+        .calibration()
+    )
 
 
 def test_a_map_that_says_what_comes_true_is_calibrated():

@@ -31,7 +31,9 @@ def disc(height: int = 48, width: int = 64) -> np.ndarray:
     return (x - width * 0.4) ** 2 + (y - height * 0.6) ** 2 < (height / 4) ** 2
 
 
-def put(folder: Path, name: str, image_suffix=".png", mask_suffix=".png", size=(48, 64), mask=None) -> None:
+def put(
+    folder: Path, name: str, image_suffix=".png", mask_suffix=".png", size=(48, 64), mask=None
+) -> None:
     for part in ("images", "masks"):
         (folder / part).mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(len(name), *size)).save(folder / "images" / (name + image_suffix))
@@ -48,7 +50,9 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    return synthetic.make_dataset(tmp_path_factory.mktemp("data") / "polyps", train=24, test=3, size=64, seed=3)
+    return synthetic.make_dataset(
+        tmp_path_factory.mktemp("data") / "polyps", train=24, test=3, size=64, seed=3
+    )
 
 
 def fake_index(count: int, order=None) -> PairIndex:
@@ -93,13 +97,17 @@ def test_composed_and_decomposed_letters_are_the_same_stem(folder):
 
 
 def test_a_missing_data_folder_is_named_with_the_command_that_fills_it(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere/TrainDataset does not exist; .*kdas data synthetic --out"):
+    with pytest.raises(
+        UserError, match=r"nowhere/TrainDataset does not exist; .*kdas data synthetic --out"
+    ):
         load_data(tmp_path / "nowhere")
 
 
 def test_a_folder_without_masks_or_with_other_names_is_told_apart(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(UserError, match="masks does not exist; a set has its pictures in images/ and masks/"):
+    with pytest.raises(
+        UserError, match="masks does not exist; a set has its pictures in images/ and masks/"
+    ):
         index_pairs(tmp_path)
     (tmp_path / "mask").mkdir()
     with pytest.raises(UserError, match="rename it to masks"):
@@ -114,7 +122,8 @@ def test_an_empty_folder_is_no_data_set(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "part, words", [("masks", r"images/2\.png has no mask"), ("images", r"masks/2\.png has no image")]
+    "part, words",
+    [("masks", r"images/2\.png has no mask"), ("images", r"masks/2\.png has no image")],
 )
 def test_a_missing_partner_is_named(folder, part, words):
     (folder / part / "2.png").unlink()
@@ -130,9 +139,14 @@ def test_a_duplicate_stem_is_named_and_never_guessed(folder):
 
 def test_sizes_that_differ_are_named_with_both_sizes(folder):
     Image.fromarray(disc(30, 40)).save(folder / "masks" / "10.png")
-    with pytest.raises(UserError, match=r"10\.png is 40×30 but its image is 64×48; masks must have their image's size"):
+    with pytest.raises(
+        UserError,
+        match=r"10\.png is 40×30 but its image is 64×48; masks must have their image's size",
+    ):
         index_pairs(folder)
-    by_hand = PairIndex(folder, (Pair("10", folder / "images" / "10.png", folder / "masks" / "10.png"),))
+    by_hand = PairIndex(
+        folder, (Pair("10", folder / "images" / "10.png", folder / "masks" / "10.png"),)
+    )
     with pytest.raises(UserError, match="40×30"):
         PolypDataset(by_hand, 32)[0]
 
@@ -147,23 +161,31 @@ def test_all_problems_of_a_folder_come_in_one_sentence_with_counts(folder):
         index_pairs(folder)
     text = str(error.value)
     assert "5 images without a mask (20.png, 21.png, 22.png, …)" in text
-    assert "1 mask without an image (10.png)" in text and "1 unreadable or truncated file (images/1.png)" in text
+    assert (
+        "1 mask without an image (10.png)" in text
+        and "1 unreadable or truncated file (images/1.png)" in text
+    )
     assert len(check_data(folder).problems) == 7  # and here, each by itself
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow also warns of a short TIFF
 @pytest.mark.parametrize(
-    "suffix, options", [(".jpg", {}), (".jpg", {"progressive": True}), (".png", {}), (".tif", {}), (".bmp", {})]
+    "suffix, options",
+    [(".jpg", {}), (".jpg", {"progressive": True}), (".png", {}), (".tif", {}), (".bmp", {})],
 )
 @pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.95])
 def test_a_truncated_image_is_refused_by_name_and_never_read_in_part(folder, suffix, options, kept):
     whole = io.BytesIO()
-    Image.fromarray(picture(5, 120, 160)).save(whole, Image.registered_extensions()[suffix], **options)
+    Image.fromarray(picture(5, 120, 160)).save(
+        whole, Image.registered_extensions()[suffix], **options
+    )
     (folder / "images" / "2.png").unlink()
     path = folder / "images" / f"2{suffix}"
     path.write_bytes(whole.getvalue()[: int(kept * len(whole.getvalue()))])
     for read in (read_image, lambda p: index_pairs(folder)):
-        with pytest.raises(UserError, match=rf"images/2\{suffix} is (truncated or not an image|empty \(0 bytes\))"):
+        with pytest.raises(
+            UserError, match=rf"images/2\{suffix} is (truncated or not an image|empty \(0 bytes\))"
+        ):
             read(path)
 
 
@@ -228,7 +250,9 @@ def test_the_split_is_disjoint_complete_and_of_the_asked_size():
 def test_the_split_depends_on_the_seed_and_not_on_the_order_of_files():
     shuffled = fake_index(50, np.random.default_rng(0).permutation(50))
     assert split_validation(fake_index(50), 0.2, 7) == split_validation(shuffled, 0.2, 7)
-    assert split_validation(fake_index(50), 0.2, 7)[1] != split_validation(fake_index(50), 0.2, 8)[1]
+    assert (
+        split_validation(fake_index(50), 0.2, 7)[1] != split_validation(fake_index(50), 0.2, 8)[1]
+    )
 
 
 def test_the_smallest_splits_leave_something_on_both_sides():
@@ -265,7 +289,11 @@ def test_test_sets_come_in_the_known_order_and_others_after(tmp_path):
         put(tmp_path / "TestDataset" / name, "1")
     data = load_data(tmp_path)
     assert list(data.tests) == ["CVC-300", "Kvasir", "Mine"] and not data.synthetic
-    assert [data.label(name) for name in data.tests] == ["CVC-300 (1 of 60)", "Kvasir (1 of 100)", "Mine"]
+    assert [data.label(name) for name in data.tests] == [
+        "CVC-300 (1 of 60)",
+        "Kvasir (1 of 100)",
+        "Mine",
+    ]
 
 
 @pytest.mark.parametrize("knob", ["train_images", "test_images"])
@@ -305,7 +333,9 @@ def test_resizing_keeps_the_mask_where_the_image_has_it():
 
 def test_the_default_collate_makes_the_contracts_batch(made):
     index = index_pairs(made / "TrainDataset")
-    batch = next(iter(DataLoader(PolypDataset(index, 32, augment=True, soft_masks=True), batch_size=4)))
+    batch = next(
+        iter(DataLoader(PolypDataset(index, 32, augment=True, soft_masks=True), batch_size=4))
+    )
     assert batch["image"].shape == (4, 3, 32, 32) and batch["image"].dtype == torch.float32
     assert batch["mask"].shape == (4, 1, 32, 32) and batch["mask"].dtype == torch.float32
     assert 0 <= batch["mask"].min() and batch["mask"].max() <= 1
@@ -316,7 +346,9 @@ def test_the_default_collate_makes_the_contracts_batch(made):
 def test_hard_masks_are_binary_and_soft_masks_are_not(made, do_augment):
     index = index_pairs(made / "TrainDataset")
     hard = torch.cat([item["mask"] for item in PolypDataset(index, 40, do_augment)])
-    soft = torch.cat([item["mask"] for item in PolypDataset(index, 40, do_augment, soft_masks=True)])
+    soft = torch.cat(
+        [item["mask"] for item in PolypDataset(index, 40, do_augment, soft_masks=True)]
+    )
     assert set(hard.unique().tolist()) == {0.0, 1.0}
     assert len(soft.unique()) > 10
     assert abs(float(hard.mean() - soft.mean())) < 0.01
@@ -349,7 +381,9 @@ def test_workers_give_the_same_items_as_the_main_process(made):
 # --- augmentation -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [augment.random_flip, augment.random_quarter_turn, augment.random_affine])
+@pytest.mark.parametrize(
+    "step", [augment.random_flip, augment.random_quarter_turn, augment.random_affine]
+)
 @pytest.mark.parametrize("shape", [(64, 64), (48, 64)])
 def test_what_moves_the_image_moves_the_mask(step, shape):
     mask = disc(*shape)
@@ -378,7 +412,9 @@ def test_augmentation_leaves_its_inputs_alone_and_repeats_with_its_seed():
     image, mask = picture(), disc()
     before = image.copy(), mask.copy()
     one, two = (augment.augment_pair(image, mask, np.random.default_rng(4)) for _ in range(2))
-    assert all(np.array_equal(a, b) for a, b in zip((image, mask, *one), (*before, *two), strict=True))
+    assert all(
+        np.array_equal(a, b) for a, b in zip((image, mask, *one), (*before, *two), strict=True)
+    )
 
 
 def test_colour_jitter_of_strength_zero_is_the_identity_and_black_stays_dark():

@@ -41,7 +41,9 @@ def archive_of(folder, top, singular=False):
 @pytest.fixture
 def sets(web, polyps, tmp_path):
     """The table of sets with small archives on the local server, as a manifest."""
-    web.files["/train.zip"] = File(archive_of(polyps / "TrainDataset", "TrainDataset", singular=True))
+    web.files["/train.zip"] = File(
+        archive_of(polyps / "TrainDataset", "TrainDataset", singular=True)
+    )
     web.files["/test.zip"] = File(archive_of(polyps / "TestDataset", "TestDataset"))
     tests = dict.fromkeys(download.FULL_COUNTS, 3)
     manifest = tmp_path / "mirrors.yaml"
@@ -65,12 +67,19 @@ def test_the_command_brings_both_sets_into_the_layout_and_then_leaves_them(
     for name in download.FULL_COUNTS:
         assert len(index_pairs(out / "TestDataset" / name)) == 3
     for pair in index_pairs(out / "TrainDataset"):
-        assert pair.image.read_bytes() == (polyps / "TrainDataset" / "images" / pair.image.name).read_bytes()
+        assert (
+            pair.image.read_bytes()
+            == (polyps / "TrainDataset" / "images" / pair.image.name).read_bytes()
+        )
     note = json.loads((out / "downloads.json").read_text())["TrainDataset.zip"]
     body = web.files["/train.zip"].body
     assert note["sha256"] == sha256(body).hexdigest() and note["bytes"] == len(body)
     assert note["address"] == f"{web.address}/train.zip" and note["date"].startswith("20")
-    assert {p.name for p in (out / "downloads").iterdir()} == {".lock", "TrainDataset.zip", "TestDataset.zip"}
+    assert {p.name for p in (out / "downloads").iterdir()} == {
+        ".lock",
+        "TrainDataset.zip",
+        "TestDataset.zip",
+    }
 
     asked = len(web.asked)
     assert kdas(monkeypatch, *command) == 0, "nothing is missing, so nobody is asked"
@@ -78,7 +87,9 @@ def test_the_command_brings_both_sets_into_the_layout_and_then_leaves_them(
     assert said.count("complete already") == 2 and "terms" not in said and len(web.asked) == asked
 
 
-def test_nothing_is_fetched_before_the_terms_are_agreed_to(web, sets, tmp_path, monkeypatch, capsys):
+def test_nothing_is_fetched_before_the_terms_are_agreed_to(
+    web, sets, tmp_path, monkeypatch, capsys
+):
     command = ("data", "get", "train", "--manifest", sets, "--out", tmp_path / "data")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # no terminal
     assert kdas(monkeypatch, *command) == 2
@@ -103,7 +114,10 @@ def test_a_partial_set_is_named_and_not_touched(web, sets, polyps, tmp_path):
     assert download.is_complete(source_of(sets, "test"), out)
     shutil.rmtree(out / "TestDataset" / "Kvasir")
     before = files_in(out)
-    with pytest.raises(UserError, match=r"TestDataset is there but not complete \(Kvasir is missing\).*move it away"):
+    with pytest.raises(
+        UserError,
+        match=r"TestDataset is there but not complete \(Kvasir is missing\).*move it away",
+    ):
         download.get(source_of(sets, "test"), out, HASTE)
     pair = index_pairs(out / "TestDataset" / "CVC-300")[0]
     os.remove(pair.mask)
@@ -120,7 +134,9 @@ def test_an_empty_folder_is_no_data(sets, tmp_path):
 
 def test_another_number_of_pairs_is_told_and_the_archive_is_kept(sets, tmp_path):
     source = replace(source_of(sets), counts={"": 1450})
-    with pytest.raises(UserError, match=r"TrainDataset.zip is not what it should be \(10 pairs instead of 1450\)"):
+    with pytest.raises(
+        UserError, match=r"TrainDataset.zip is not what it should be \(10 pairs instead of 1450\)"
+    ):
         download.get(source, tmp_path / "data", HASTE)
     assert files_in(tmp_path / "data") == ["downloads/.lock", "downloads/TrainDataset.zip"]
 
@@ -130,7 +146,9 @@ def test_pairs_that_do_not_fit_are_told_by_their_names_in_the_archive(web, polyp
     shutil.copytree(polyps / "TrainDataset", broken)
     os.remove(index_pairs(broken)[3].mask)
     web.files["/train.zip"] = File(archive_of(broken, "TrainDataset"))
-    with pytest.raises(UserError, match=r"TrainDataset.zip is not what it should be \(images/\S+ has no mask"):
+    with pytest.raises(
+        UserError, match=r"TrainDataset.zip is not what it should be \(images/\S+ has no mask"
+    ):
         download.get(source_of(sets), tmp_path / "data", HASTE)
 
 
@@ -189,7 +207,19 @@ def test_a_command_that_is_killed_goes_on_where_it_was(web, sets, tmp_path, stop
         zipped.writestr("TrainDataset/notes.bin", os.urandom(300_000))
     web.files["/train.zip"].body = stream.getvalue()
     web.files["/train.zip"].steps = [("stall", 200_000)]
-    command = [sys.executable, "-m", "kdas_book.cli", "data", "get", "train", "--yes", "--manifest", sets, "--out", out]
+    command = [
+        sys.executable,
+        "-m",
+        "kdas_book.cli",
+        "data",
+        "get",
+        "train",
+        "--yes",
+        "--manifest",
+        sets,
+        "--out",
+        out,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120  # a busy machine needs long to load its packages
     while not any(p.stat().st_size > 100_000 for p in out.rglob("*.part")):
@@ -197,10 +227,16 @@ def test_a_command_that_is_killed_goes_on_where_it_was(web, sets, tmp_path, stop
         time.sleep(0.05)
     process.send_signal(stop)
     assert process.wait(30) != 0
-    assert not (out / "TrainDataset").exists() and not (out / "downloads" / "TrainDataset.zip").exists()
+    assert (
+        not (out / "TrainDataset").exists()
+        and not (out / "downloads" / "TrainDataset.zip").exists()
+    )
     again = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert again.returncode == 0, again.stderr
-    assert len(index_pairs(out / "TrainDataset")) == 10 and int(web.ranges_of("/train.zip")[1][6:-1]) > 100_000
+    assert (
+        len(index_pairs(out / "TrainDataset")) == 10
+        and int(web.ranges_of("/train.zip")[1][6:-1]) > 100_000
+    )
 
 
 @pytest.mark.parametrize(
@@ -225,7 +261,10 @@ def test_a_manifest_that_is_wrong_is_told_in_a_sentence(tmp_path, text, reason):
 
 def test_the_table_names_the_benchmark_and_a_manifest_changes_only_what_it_names(tmp_path):
     train, test = download.choose()
-    assert sum(train.counts.values()) == 1450 and sum(test.counts.values()) == 60 + 62 + 100 + 380 + 196
+    assert (
+        sum(train.counts.values()) == 1450
+        and sum(test.counts.values()) == 60 + 62 + 100 + 380 + 196
+    )
     (tmp_path / "m.yaml").write_text("test: {addresses: [https://mirror.example/t.zip]}")
     (mirrored,) = download.choose(["test", "test"], tmp_path / "m.yaml")
     assert mirrored == replace(test, addresses=("https://mirror.example/t.zip",))

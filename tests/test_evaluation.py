@@ -32,7 +32,9 @@ TOLERANCE = {**dict.fromkeys(METRICS, 1e-9), "wFm": 1e-6}
 
 
 def close(ours: float, theirs: float, metric: str) -> bool:
-    return math.isclose(ours, theirs, rel_tol=0, abs_tol=TOLERANCE[metric]) or (math.isnan(ours) and math.isnan(theirs))
+    return math.isclose(ours, theirs, rel_tol=0, abs_tol=TOLERANCE[metric]) or (
+        math.isnan(ours) and math.isnan(theirs)
+    )
 
 
 def save(path: Path, grey: np.ndarray) -> Path:
@@ -93,7 +95,12 @@ def test_metrics_of_the_set_equal_the_released_evaluation(golden, golden_folders
 def test_metrics_of_each_image_equal_the_released_evaluation(golden, golden_folders):
     rows = evaluate(*golden_folders).per_image
     assert rows["name"].tolist() == [f"{i:02}" for i in range(8)]
-    assert not [(m, i) for m in METRICS for i in range(8) if not close(rows[m][i], golden[f"image_{m}"][i], m)]
+    assert not [
+        (m, i)
+        for m in METRICS
+        for i in range(8)
+        if not close(rows[m][i], golden[f"image_{m}"][i], m)
+    ]
 
 
 def test_edge_cases_equal_the_released_evaluation_when_strict_and_are_numbers_otherwise(edge_cases):
@@ -167,7 +174,9 @@ def test_every_grey_level_falls_on_the_side_that_a_float_comparison_puts_it():
     gt = np.ones((16, 16), bool)
     counted = np.rint(image_curves(pred, gt)["Sen"] * 256).astype(int)
     assert counted.tolist() == [int(np.sum(pred / 255 >= t)) for t in THRESHOLDS]
-    assert counted.tolist() != list(range(1, 257)), "the ties that the comparison loses are what this test is about"
+    assert counted.tolist() != list(range(1, 257)), (
+        "the ties that the comparison loses are what this test is about"
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -185,7 +194,11 @@ def test_a_mirrored_pair_has_the_same_curves(golden):
     pred, gt = golden["pred_03"], golden["gt_03"] >= 128
     ours, mirrored = image_metrics(pred, gt), image_metrics(pred[:, ::-1], gt[:, ::-1])
     # The S-measure alone rounds the centroid to a pixel, which a mirror moves to the other side.
-    assert all(ours[m] == pytest.approx(mirrored[m], abs=1e-12) for m in ALL_METRICS if m not in ("Sm", "wFm"))
+    assert all(
+        ours[m] == pytest.approx(mirrored[m], abs=1e-12)
+        for m in ALL_METRICS
+        if m not in ("Sm", "wFm")
+    )
 
 
 # --- relations --------------------------------------------------------------------------------------------------------
@@ -200,10 +213,22 @@ def test_a_perfect_mask_scores_just_below_one_because_threshold_zero_counts():
 
 def test_a_better_map_scores_better_on_every_mean():
     gt, noise = disc(), np.random.default_rng(0).uniform(size=(60, 80))
-    good, bad = (np.rint(255 * (share * noise + (1 - share) * gt)).astype(np.uint8) for share in (0.3, 0.7))
+    good, bad = (
+        np.rint(255 * (share * noise + (1 - share) * gt)).astype(np.uint8) for share in (0.3, 0.7)
+    )
     better, worse = image_metrics(good, gt), image_metrics(bad, gt)
     assert better["mae"] < worse["mae"]
-    for metric in ("meanDic", "meanIoU", "wFm", "Sm", "meanEm", "meanSen", "meanSpe", "dice", "iou"):
+    for metric in (
+        "meanDic",
+        "meanIoU",
+        "wFm",
+        "Sm",
+        "meanEm",
+        "meanSen",
+        "meanSpe",
+        "dice",
+        "iou",
+    ):
         assert better[metric] > worse[metric], metric
 
 
@@ -247,12 +272,17 @@ def test_baselines_are_what_predicting_everything_or_nothing_scores(folders):
     assert result["all foreground"].summary["dice"] == pytest.approx(2 * share / (1 + share))
     assert result["all background"].summary["dice"] == 0
     assert result["all background"].summary["mae"] == pytest.approx(share)
-    assert baselines(disc() for _ in range(3))["all foreground"].summary == result["all foreground"].summary
+    assert (
+        baselines(disc() for _ in range(3))["all foreground"].summary
+        == result["all foreground"].summary
+    )
 
 
 def test_a_perfect_mask_moved_sideways_loses_what_geometry_says():
     mask = np.zeros((60, 80), bool)
-    mask[20:30, 30:50] = True  # 10 × 20 pixels, so 5 columns of 20 are missed and as many marked in vain
+    mask[20:30, 30:50] = (
+        True  # 10 × 20 pixels, so 5 columns of 20 are missed and as many marked in vain
+    )
     still, moved = shifted_scores(mask, 0), shifted_scores(mask, 5)
     assert (still["dice"], still["boundary_iou"], still["1 − mae"], still["hd95"]) == (1, 1, 1, 0)
     assert moved["dice"] == pytest.approx(15 / 20)

@@ -14,7 +14,9 @@ BODY = os.urandom(600_000)
 
 def get_file(web, tmp_path, *paths):
     target = tmp_path / "file.zip"
-    return fetch.fetch([web.address + path for path in paths], target, "fetch it by hand", HASTE), target
+    return fetch.fetch(
+        [web.address + path for path in paths], target, "fetch it by hand", HASTE
+    ), target
 
 
 @pytest.mark.parametrize("step", ["cut", "stall"])
@@ -25,7 +27,11 @@ def test_a_transfer_that_breaks_off_or_stands_still_goes_on_where_it_was(web, tm
     assert target.read_bytes() == BODY and [p.name for p in tmp_path.iterdir()] == ["file.zip"]
     first, second, third = web.ranges_of("/f")
     positions = [int(asked[6:-1]) for asked in (second, third)]
-    assert first is None and 200_000 < positions[0] <= 300_000 and positions[0] < positions[1] <= 500_000
+    assert (
+        first is None
+        and 200_000 < positions[0] <= 300_000
+        and positions[0] < positions[1] <= 500_000
+    )
     assert time.monotonic() - start < 5
 
 
@@ -36,7 +42,9 @@ def test_a_server_that_knows_no_ranges_gives_the_file_from_the_start(web, tmp_pa
 
 
 @pytest.mark.parametrize("heeds_if_range", [True, False])
-def test_a_file_that_changes_between_two_runs_is_never_patched_together(web, tmp_path, heeds_if_range):
+def test_a_file_that_changes_between_two_runs_is_never_patched_together(
+    web, tmp_path, heeds_if_range
+):
     web.files["/f"] = File(BODY, steps=[("cut", 300_000), 404])
     with pytest.raises(UserError, match="404"):
         get_file(web, tmp_path, "/f")
@@ -44,7 +52,9 @@ def test_a_file_that_changes_between_two_runs_is_never_patched_together(web, tmp
     other = os.urandom(len(BODY))  # of the same length, so only the tag tells
     web.files["/f"] = File(other, heeds_if_range=heeds_if_range)
     assert get_file(web, tmp_path, "/f")[1].read_bytes() == other
-    assert len(web.asked) == (3 if heeds_if_range else 4), "a server that heeds If-Range sends the new file at once"
+    assert len(web.asked) == (3 if heeds_if_range else 4), (
+        "a server that heeds If-Range sends the new file at once"
+    )
 
 
 def test_failures_count_only_while_nothing_new_arrives(web, tmp_path):
@@ -106,7 +116,9 @@ def test_a_refusal_is_not_asked_again_and_the_mirror_is_tried(web, tmp_path, sta
     "file",
     [
         File(steps=[("page", "Please sign in")] * 9),
-        File(b"\n<!DOCTYPE html><html>no longer here</html>"),  # a page under the name of an archive
+        File(
+            b"\n<!DOCTYPE html><html>no longer here</html>"
+        ),  # a page under the name of an archive
     ],
 )
 def test_a_web_page_is_no_archive(web, tmp_path, file):
@@ -137,7 +149,9 @@ def test_a_redirect_to_an_unprotected_address_is_refused(web, tmp_path, monkeypa
 def test_without_a_network_it_ends_at_once_with_what_to_do_by_hand(web, tmp_path):
     web.close()
     start = time.monotonic()
-    with pytest.raises(UserError, match=r"127.0.0.1.*not reachable.*; fetch it by hand\.$") as error:
+    with pytest.raises(
+        UserError, match=r"127.0.0.1.*not reachable.*; fetch it by hand\.$"
+    ) as error:
         get_file(web, tmp_path, "/f", "/mirror")
     assert time.monotonic() - start < 2
     assert "/mirror" not in str(error.value), "a host that cannot be reached is asked once"
@@ -145,7 +159,10 @@ def test_without_a_network_it_ends_at_once_with_what_to_do_by_hand(web, tmp_path
 
 def test_a_full_disk_stops_the_transfer_and_what_came_is_kept(web, tmp_path, monkeypatch):
     web.files["/f"] = File(BODY)
-    with files_no_larger_than(200_000), pytest.raises(UserError, match=r"could not be written.*make room"):
+    with (
+        files_no_larger_than(200_000),
+        pytest.raises(UserError, match=r"could not be written.*make room"),
+    ):
         get_file(web, tmp_path, "/f")
     assert not (tmp_path / "file.zip").exists()
     assert get_file(web, tmp_path, "/f")[1].read_bytes() == BODY
@@ -162,26 +179,39 @@ DRIVE_PAGE = """<html><form id="download-form" action="https://drive.google.com/
 <input type="hidden" name="id" value="ID"><input type="hidden" name="confirm" value="t"></form></html>"""
 
 
-@pytest.mark.parametrize("address", ["drive:ID", "https://drive.google.com/file/d/ID/view?usp=sharing"])
-def test_drive_asks_for_a_confirmation_and_the_transfer_behind_it_resumes(web, tmp_path, monkeypatch, address):
+@pytest.mark.parametrize(
+    "address", ["drive:ID", "https://drive.google.com/file/d/ID/view?usp=sharing"]
+)
+def test_drive_asks_for_a_confirmation_and_the_transfer_behind_it_resumes(
+    web, tmp_path, monkeypatch, address
+):
     web.stand_in_for(monkeypatch, "drive.google.com")
     web.files["/uc"] = File(steps=[("page", DRIVE_PAGE)] * 9)
     web.files["/big"] = File(BODY, steps=[("cut", 300_000)])
     fetch.fetch([address], tmp_path / "f", "", HASTE)
     assert (tmp_path / "f").read_bytes() == BODY
-    assert [path for path, _ in web.asked] == ["/uc", "/big"] * 2 and web.ranges_of("/big")[1] is not None
+    assert [path for path, _ in web.asked] == ["/uc", "/big"] * 2 and web.ranges_of("/big")[
+        1
+    ] is not None
 
 
 @pytest.mark.parametrize(
     "page, reason",
     [
-        ('<p class="uc-error-subcaption">Too many users have viewed this file</p>', "Too many users have viewed"),
+        (
+            '<p class="uc-error-subcaption">Too many users have viewed this file</p>',
+            "Too many users have viewed",
+        ),
         ("<html>Sign in to continue</html>", "Cannot retrieve the public link"),
         ('<form id="download-form"></form>', "does not hand the file out"),  # gdown trips over it
     ],
 )
-def test_drive_that_does_not_hand_the_file_out_is_told_with_its_reason(web, tmp_path, monkeypatch, page, reason):
+def test_drive_that_does_not_hand_the_file_out_is_told_with_its_reason(
+    web, tmp_path, monkeypatch, page, reason
+):
     web.stand_in_for(monkeypatch, "drive.google.com")
     web.files["/uc"] = File(steps=[("page", page)] * 9)
-    with pytest.raises(UserError, match=f"https://drive.google.com/file/d/ID/view: .*{reason}.*; by hand"):
+    with pytest.raises(
+        UserError, match=f"https://drive.google.com/file/d/ID/view: .*{reason}.*; by hand"
+    ):
         fetch.fetch(["drive:ID"], tmp_path / "f", "by hand", HASTE)

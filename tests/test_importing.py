@@ -57,10 +57,14 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
 def state(folder: Path) -> dict[str, tuple]:
     """Content and time of every file: what a source must look like before and after."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return {str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files}
+    return {
+        str(p): (hashlib.sha256(p.read_bytes()).hexdigest(), p.stat().st_mtime_ns) for p in files
+    }
 
 
-def coco(folder: Path, annotations: list[dict], images: list[dict] | None = None, categories=("polyp",)) -> Path:
+def coco(
+    folder: Path, annotations: list[dict], images: list[dict] | None = None, categories=("polyp",)
+) -> Path:
     """A COCO file beside ``images/1.jpg … 3.jpg``."""
     for i in (1, 2, 3):
         save(folder / "images" / f"{i}.jpg", picture(i))
@@ -73,7 +77,13 @@ def coco(folder: Path, annotations: list[dict], images: list[dict] | None = None
 
 
 def outline(image: int = 1, category: int = 1, **more) -> dict:
-    return {"id": image, "image_id": image, "category_id": category, "segmentation": [flat(circle_points())], **more}
+    return {
+        "id": image,
+        "image_id": image,
+        "category_id": category,
+        "segmentation": [flat(circle_points())],
+        **more,
+    }
 
 
 def train(out: Path):
@@ -92,7 +102,9 @@ def test_many_frames_of_one_name_are_one_sentence(tmp_path):
     for video in "abcd":
         save(src / "images" / video / "1.png", picture())
         save(src / "masks" / video / "1.png", disc().astype(np.uint8) * 255)
-    with pytest.raises(UserError, match=r"a/1\.png, .*b/1\.png and 2 more would be called 1; say --prefix"):
+    with pytest.raises(
+        UserError, match=r"a/1\.png, .*b/1\.png and 2 more would be called 1; say --prefix"
+    ):
         import_data(src, "masks", tmp_path / "out")
     import_data(src, "masks", tmp_path / "out", prefix=True)
     assert train(tmp_path / "out").names == ("a_1", "b_1", "c_1", "d_1")
@@ -123,12 +135,16 @@ def test_damaged_run_lengths_are_an_error_and_never_a_wrong_mask(text):
 
 
 def test_a_polygon_takes_the_pixels_whose_centres_it_holds():
-    drawn, clipped = shapes.draw(Shape("polygon", "", [np.array([[1, 1], [4, 1], [4, 3], [1, 3.0]])]), 6, 5)
+    drawn, clipped = shapes.draw(
+        Shape("polygon", "", [np.array([[1, 1], [4, 1], [4, 3], [1, 3.0]])]), 6, 5
+    )
     assert drawn.sum() == 6 and drawn[1:3, 1:4].all() and not clipped
     circle, _ = shapes.draw(Shape("polygon", "", [np.array(circle_points(400))]), W, H)
     filled = np.zeros((H, W), np.uint8)
     cv2.fillPoly(filled, [np.round(circle_points(400)).astype(np.int32)], 1)
-    assert abs(int(circle.sum()) - np.pi * 12**2) < 8 < filled.sum() - np.pi * 12**2  # no half pixel all around
+    assert (
+        abs(int(circle.sum()) - np.pi * 12**2) < 8 < filled.sum() - np.pi * 12**2
+    )  # no half pixel all around
 
 
 def test_polygons_nearly_equal_those_of_the_formats_own_library():
@@ -150,7 +166,10 @@ def test_an_ellipse_fills_pi_quarters_of_its_box_and_a_rectangle_all():
     [
         (Shape("polygon", "", [np.array([[1, 1], [5, 5.0]])]), "has 2 points and encloses no area"),
         (Shape("polygon", "", [np.array([[1, 1], [5, 5], [9, 9.0]])]), "encloses no area"),
-        (Shape("polygon", "", [np.array([[70, 1], [80, 1], [80, 9.0]])]), "outside the 64×48 picture"),
+        (
+            Shape("polygon", "", [np.array([[70, 1], [80, 1], [80, 9.0]])]),
+            "outside the 64×48 picture",
+        ),
         (Shape("polygon", "", [np.array([[1.6, 1.6], [1.9, 1.6], [1.9, 1.9]])]), "covers no pixel"),
         (Shape("box", "", (5, 5, 5, 9)), "no width or no height"),
         (Shape("rle", "", ((5, 5), np.array([25]))), "5×5 pixels, but the picture has 64×48"),
@@ -162,7 +181,9 @@ def test_a_shape_without_area_is_named(shape, words):
 
 
 def test_a_shape_that_sticks_out_is_cut_off_and_says_so():
-    drawn, clipped = shapes.draw(Shape("polygon", "", [np.array([[-20, -20], [10, -20], [10, 10], [-20, 10.0]])]), W, H)
+    drawn, clipped = shapes.draw(
+        Shape("polygon", "", [np.array([[-20, -20], [10, -20], [10, 10], [-20, 10.0]])]), W, H
+    )
     assert clipped and drawn.sum() == 100 and drawn[:10, :10].all()
 
 
@@ -178,9 +199,17 @@ def test_coco_outlines_arrive_and_the_source_is_untouched(tmp_path):
     assert dice(mask_of(tmp_path / "out", "1"), disc()) > 0.99
     assert not mask_of(tmp_path / "out", "3").any()  # listed without an annotation: no polyp
     for i in (1, 2, 3):  # byte for byte, and no link to the source
-        ours, theirs = tmp_path / f"out/TrainDataset/images/{i}.jpg", tmp_path / f"src/images/{i}.jpg"
-        assert ours.read_bytes() == theirs.read_bytes() and ours.stat().st_ino != theirs.stat().st_ino
-    assert report.sets["TrainDataset"]["pairs"] == 3 and report.sets["TrainDataset"]["without_polyp"] == 1
+        ours, theirs = (
+            tmp_path / f"out/TrainDataset/images/{i}.jpg",
+            tmp_path / f"src/images/{i}.jpg",
+        )
+        assert (
+            ours.read_bytes() == theirs.read_bytes() and ours.stat().st_ino != theirs.stat().st_ino
+        )
+    assert (
+        report.sets["TrainDataset"]["pairs"] == 3
+        and report.sets["TrainDataset"]["without_polyp"] == 1
+    )
     assert report.counts["copied"] == 3 and report.counts["outlines"] == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "src"]  # no draft is left
 
@@ -205,19 +234,31 @@ def test_parts_of_a_polygon_and_several_polyps_are_united(tmp_path):
 def test_a_box_is_refused_until_it_is_said_how_to_draw_it_and_then_called_weak(tmp_path):
     box = outline(1) | {"segmentation": [], "bbox": [14, 16, 24, 24]}
     file = coco(tmp_path / "src", [box])
-    with pytest.raises(UserError, match="is a box and no outline; say --box ellipse or --box rectangle"):
+    with pytest.raises(
+        UserError, match="is a box and no outline; say --box ellipse or --box rectangle"
+    ):
         import_data(file, "coco", tmp_path / "out")
     import_data(file, "coco", tmp_path / "ellipse", box="ellipse")
     import_data(file, "coco", tmp_path / "rectangle", box="rectangle")
     good, bad = (dice(mask_of(tmp_path / kind, "1"), disc()) for kind in ("ellipse", "rectangle"))
     assert good > 0.98 > 0.9 > bad
     note = json.loads((tmp_path / "ellipse/TrainDataset" / NOTE).read_text())
-    assert note["weak_masks"] is True and note["counts"]["weak"] == 1 and note["options"]["box"] == "ellipse"
+    assert (
+        note["weak_masks"] is True
+        and note["counts"]["weak"] == 1
+        and note["options"]["box"] == "ellipse"
+    )
 
 
 def test_categories_must_be_chosen_where_there_are_several(tmp_path):
-    file = coco(tmp_path / "src", [outline(1, 1), outline(2, 2), outline(3, 3)], categories=("polyp", "tool", "flat"))
-    with pytest.raises(UserError, match=r"categories flat \(1\), polyp \(1\), tool \(1\); say which .* --label"):
+    file = coco(
+        tmp_path / "src",
+        [outline(1, 1), outline(2, 2), outline(3, 3)],
+        categories=("polyp", "tool", "flat"),
+    )
+    with pytest.raises(
+        UserError, match=r"categories flat \(1\), polyp \(1\), tool \(1\); say which .* --label"
+    ):
         import_data(file, "coco", tmp_path / "out")
     with pytest.raises(UserError, match="no category adenoma; it has"):
         import_data(file, "coco", tmp_path / "out", labels=["adenoma"])
@@ -258,9 +299,14 @@ def test_all_faults_of_a_source_come_in_one_message_and_nothing_is_written(tmp_p
 
 
 def test_faults_can_be_skipped_and_are_then_listed_in_the_note(tmp_path):
-    file = coco(tmp_path / "src", [outline(1) | {"segmentation": [[1, 1, 2, 2]]}, outline(2), outline(77)])
+    file = coco(
+        tmp_path / "src", [outline(1) | {"segmentation": [[1, 1, 2, 2]]}, outline(2), outline(77)]
+    )
     report = import_data(file, "coco", tmp_path / "out", skip=True)
-    assert train(tmp_path / "out").names == ("2", "3")  # a frame with a faulty outline would have a wrong mask
+    assert train(tmp_path / "out").names == (
+        "2",
+        "3",
+    )  # a frame with a faulty outline would have a wrong mask
     skipped = json.loads((tmp_path / "out/TrainDataset" / NOTE).read_text())["skipped"]
     assert skipped == report.skipped and len(skipped) == 2
 
@@ -318,7 +364,13 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
 
 def labelme(path: Path, entries: list[dict], **more) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"shapes": entries, "imagePath": f"{path.stem}.png", "imageData": None, "imageHeight": H, "imageWidth": W}
+    content = {
+        "shapes": entries,
+        "imagePath": f"{path.stem}.png",
+        "imageData": None,
+        "imageHeight": H,
+        "imageWidth": W,
+    }
     path.write_text(json.dumps(content | more))
     return path
 
@@ -330,19 +382,29 @@ def test_labelme_shapes_of_every_kind_give_the_polyp(tmp_path):
         "polygon": {"points": circle_points()},
         "circle": {"points": [[26, 28], [38, 28]]},
         "rectangle": {"points": [[38, 40], [14, 16]]},
-        "mask": {"points": [[10, 10], [49, 44]], "mask": base64.b64encode(small.getvalue()).decode()},
+        "mask": {
+            "points": [[10, 10], [49, 44]],
+            "mask": base64.b64encode(small.getvalue()).decode(),
+        },
     }
     for kind, entry in kinds.items():
         save(tmp_path / "src" / f"{kind}.png", picture())
-        labelme(tmp_path / "src" / f"{kind}.json", [{"label": "polyp", "shape_type": kind, **entry}])
+        labelme(
+            tmp_path / "src" / f"{kind}.json", [{"label": "polyp", "shape_type": kind, **entry}]
+        )
     report = import_data(tmp_path / "src", "labelme", tmp_path / "out", box="ellipse")
-    assert {kind: dice(mask_of(tmp_path / "out", kind), disc()) > 0.98 for kind in kinds} == dict.fromkeys(kinds, True)
+    assert {
+        kind: dice(mask_of(tmp_path / "out", kind), disc()) > 0.98 for kind in kinds
+    } == dict.fromkeys(kinds, True)
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "mask"), disc())
     assert report.counts["weak"] == 1 and report.counts["outlines"] == 3
 
 
 def test_labelme_pictures_are_found_beside_elsewhere_and_inside(tmp_path):
-    src, shape = tmp_path / "src", [{"label": "polyp", "shape_type": "polygon", "points": circle_points()}]
+    src, shape = (
+        tmp_path / "src",
+        [{"label": "polyp", "shape_type": "polygon", "points": circle_points()}],
+    )
     for video in "ab":  # the same name in two folders, each beside its own file
         save(src / video / "001.png", picture(ord(video)))
         labelme(src / video / "001.json", shape)
@@ -350,12 +412,22 @@ def test_labelme_pictures_are_found_beside_elsewhere_and_inside(tmp_path):
     labelme(src / "json" / "7.json", shape, imagePath="..\\pictures\\polype nº 7 – ruột già.png")
     code = io.BytesIO()
     Image.fromarray(picture(9)).save(code, "JPEG")
-    labelme(src / "inside.json", shape, imagePath="C:\\gone.jpg", imageData=base64.b64encode(code.getvalue()).decode())
+    labelme(
+        src / "inside.json",
+        shape,
+        imagePath="C:\\gone.jpg",
+        imageData=base64.b64encode(code.getvalue()).decode(),
+    )
     with pytest.raises(UserError, match="would be called 001; say --prefix"):
         import_data(src, "labelme", tmp_path / "out")
     import_data(src, "labelme", tmp_path / "out", prefix=True)
     images = tmp_path / "out/TrainDataset/images"
-    assert set(train(tmp_path / "out").names) == {"a_001", "b_001", "pictures_polype nº 7 – ruột già", "inside"}
+    assert set(train(tmp_path / "out").names) == {
+        "a_001",
+        "b_001",
+        "pictures_polype nº 7 – ruột già",
+        "inside",
+    }
     np.testing.assert_array_equal(read_image(images / "b_001.png"), picture(ord("b")))
     assert (images / "inside.jpg").read_bytes() == code.getvalue()
 
@@ -364,19 +436,29 @@ def test_an_image_without_annotation_is_a_fault_until_it_is_said_what_that_means
     save(tmp_path / "src" / "1.png", picture())
     save(tmp_path / "src" / "2.png", picture())
     labelme(tmp_path / "src" / "1.json", [{"label": "polyp", "points": circle_points()}])
-    with pytest.raises(UserError, match=r"2\.png has no annotation; say --negatives keep .* or --negatives drop"):
+    with pytest.raises(
+        UserError, match=r"2\.png has no annotation; say --negatives keep .* or --negatives drop"
+    ):
         import_data(tmp_path / "src", "labelme", tmp_path / "out")
     import_data(tmp_path / "src", "labelme", tmp_path / "kept", negatives="keep")
     import_data(tmp_path / "src", "labelme", tmp_path / "dropped", negatives="drop")
-    assert train(tmp_path / "kept").names == ("1", "2") and not mask_of(tmp_path / "kept", "2").any()
+    assert (
+        train(tmp_path / "kept").names == ("1", "2") and not mask_of(tmp_path / "kept", "2").any()
+    )
     assert train(tmp_path / "dropped").names == ("1",)
 
 
 def test_a_line_and_a_file_of_another_program_are_named_together(tmp_path):
     save(tmp_path / "src" / "1.png", picture())
-    labelme(tmp_path / "src" / "1.json", [{"label": "polyp", "shape_type": "line", "points": [[1, 1], [9, 9]]}])
+    labelme(
+        tmp_path / "src" / "1.json",
+        [{"label": "polyp", "shape_type": "line", "points": [[1, 1], [9, 9]]}],
+    )
     (tmp_path / "src" / "settings.json").write_text("{}")
-    with pytest.raises(UserError, match=r"(?s)is a line, which encloses no area.*settings\.json is not a Labelme file"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)is a line, which encloses no area.*settings\.json is not a Labelme file",
+    ):
         import_data(tmp_path / "src", "labelme", tmp_path / "out")
 
 
@@ -401,11 +483,15 @@ def test_an_entity_bomb_in_xml_is_refused_unread(tmp_path):
     levels = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
     bomb = f'<!DOCTYPE x [<!ENTITY l0 "polyp">{levels}]>' + VOC.format(name="&l9;")
     (tmp_path / "src/a.xml").write_text(bomb)
-    (tmp_path / "src/b.xml").write_text('<!DOCTYPE x SYSTEM "file:///etc/passwd">' + VOC.format(name="a.jpg"))
+    (tmp_path / "src/b.xml").write_text(
+        '<!DOCTYPE x SYSTEM "file:///etc/passwd">' + VOC.format(name="a.jpg")
+    )
     (tmp_path / "src/c.xml").write_text("<annotation>")
     with pytest.raises(UserError) as error:
         import_data(tmp_path / "src", "voc", tmp_path / "out", box="ellipse", negatives="drop")
-    assert [f"{n}.xml is not the XML of Pascal VOC" in str(error.value) for n in "abc"] == [True] * 3
+    assert [f"{n}.xml is not the XML of Pascal VOC" in str(error.value) for n in "abc"] == [
+        True
+    ] * 3
 
 
 def test_yolo_lines_hold_boxes_and_polygons_in_fractions(tmp_path):
@@ -414,7 +500,9 @@ def test_yolo_lines_hold_boxes_and_polygons_in_fractions(tmp_path):
     labels = tmp_path / "src/labels"
     labels.mkdir()
     (labels / "box.txt").write_text(f"0 {26 / W} {28 / H} {24 / W} {24 / H}\n1 0.5 0.5 1 1\n")
-    (labels / "outline.txt").write_text("0 " + " ".join(f"{x / W} {y / H}" for x, y in circle_points()))
+    (labels / "outline.txt").write_text(
+        "0 " + " ".join(f"{x / W} {y / H}" for x, y in circle_points())
+    )
     (labels / "nothing.txt").write_text("")
     import_data(tmp_path / "src", "yolo", tmp_path / "out", labels=["0"], box="ellipse")
     assert all(dice(mask_of(tmp_path / "out", name), disc()) > 0.98 for name in ("box", "outline"))
@@ -436,7 +524,8 @@ def test_one_folder_with_suffixes(tmp_path):
     np.testing.assert_array_equal(mask_of(tmp_path / "out", "7"), disc())
     (tmp_path / "src/v1/7.jpg").rename(tmp_path / "src/v1/8.jpg")
     with pytest.raises(
-        UserError, match=r"(?s)2 things.*7_mask\.png is a mask without an image.*8\.jpg has no annotation"
+        UserError,
+        match=r"(?s)2 things.*7_mask\.png is a mask without an image.*8\.jpg has no annotation",
     ):
         import_data(tmp_path / "src", "masks", tmp_path / "again", mask_suffix="_mask")
 
@@ -447,7 +536,11 @@ def test_several_classes_by_value_palette_index_and_colour(tmp_path):
     classes[40:] = 2
     palette = Image.fromarray(classes)
     palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
-    for name, mask in (("grey", Image.fromarray(classes)), ("palette", palette), ("colour", palette.convert("RGB"))):
+    for name, mask in (
+        ("grey", Image.fromarray(classes)),
+        ("palette", palette),
+        ("colour", palette.convert("RGB")),
+    ):
         save(tmp_path / name / "images/1.png", picture())
         (tmp_path / name / "masks").mkdir()
         mask.save(tmp_path / name / "masks/1.png")
@@ -461,11 +554,15 @@ def test_several_classes_by_value_palette_index_and_colour(tmp_path):
     import_data(tmp_path / "palette", "masks", tmp_path / "b", values=[1, 3])
     import_data(tmp_path / "colour", "masks", tmp_path / "c", colours=["ff0000", "#0000ff"])
     for out in "abc":
-        np.testing.assert_array_equal(mask_of(tmp_path / out, "1"), np.isin(classes, (1, 3)), err_msg=out)
+        np.testing.assert_array_equal(
+            mask_of(tmp_path / out, "1"), np.isin(classes, (1, 3)), err_msg=out
+        )
 
 
 def test_tiff_stacks_become_frames_and_twelve_bits_fill_eight(tmp_path):
-    deep = [(np.random.default_rng(i).integers(0, 2**12, (H, W), dtype=np.uint16)) for i in range(3)]
+    deep = [
+        (np.random.default_rng(i).integers(0, 2**12, (H, W), dtype=np.uint16)) for i in range(3)
+    ]
     deep[0][0, 0] = 4095
     masks = [np.roll(disc(), i, 1).astype(np.uint8) * 255 for i in range(3)]
     (tmp_path / "src").mkdir()
@@ -487,7 +584,9 @@ def test_sixteen_bit_colours_keep_their_order(tmp_path):
     deep[..., 0], deep[..., 1] = 0xFF00, 0x1234  # red and some green
     for suffix in ("png", "tif"):
         (tmp_path / suffix / "images").mkdir(parents=True)
-        (tmp_path / suffix / f"images/1.{suffix}").write_bytes(cv2.imencode(f".{suffix}", deep[..., ::-1])[1].tobytes())
+        (tmp_path / suffix / f"images/1.{suffix}").write_bytes(
+            cv2.imencode(f".{suffix}", deep[..., ::-1])[1].tobytes()
+        )
         save(tmp_path / suffix / "masks/1.png", disc().astype(np.uint8) * 255)
         import_data(tmp_path / suffix, "masks", tmp_path / f"{suffix}-out")
         image = read_image(tmp_path / f"{suffix}-out/TrainDataset/images/1.png")
@@ -500,7 +599,10 @@ def test_an_unequal_pair_and_a_cut_off_image_are_named_together(tmp_path):
     cut.write_bytes(cut.read_bytes()[:900])
     for i in (1, 2):
         save(tmp_path / f"src/masks/{i}.png", disc().astype(np.uint8) * 255)
-    with pytest.raises(UserError, match=r"(?s)1\.png is 64×40, but its annotation is for 64×48.*2\.jpg is truncated"):
+    with pytest.raises(
+        UserError,
+        match=r"(?s)1\.png is 64×40, but its annotation is for 64×48.*2\.jpg is truncated",
+    ):
         import_data(tmp_path / "src", "masks", tmp_path / "out")
 
 
@@ -517,7 +619,9 @@ def turned_jpeg(path: Path, orientation: int) -> np.ndarray:
 
 def test_exif_turns_a_picture_only_where_its_annotation_was_drawn_turned(tmp_path):
     upright = np.rot90(disc(), -1)
-    stored = turned_jpeg(tmp_path / "turned/images/1.jpg", 6)  # 6: turn by 90° clockwise to see it upright
+    stored = turned_jpeg(
+        tmp_path / "turned/images/1.jpg", 6
+    )  # 6: turn by 90° clockwise to see it upright
     save(tmp_path / "turned/masks/1.png", upright.astype(np.uint8) * 255)
     turned_jpeg(tmp_path / "stored/images/1.jpg", 6)
     save(tmp_path / "stored/masks/1.png", disc().astype(np.uint8) * 255)
@@ -531,7 +635,9 @@ def test_exif_turns_a_picture_only_where_its_annotation_was_drawn_turned(tmp_pat
 def test_half_a_turn_shows_in_no_size_and_must_be_said(tmp_path):
     stored = turned_jpeg(tmp_path / "src/images/1.jpg", 3)
     save(tmp_path / "src/masks/1.png", disc().astype(np.uint8) * 255)
-    with pytest.raises(UserError, match="nothing tells if it was annotated turned; say --exif turned"):
+    with pytest.raises(
+        UserError, match="nothing tells if it was annotated turned; say --exif turned"
+    ):
         import_data(tmp_path / "src", "masks", tmp_path / "out")
     import_data(tmp_path / "src", "masks", tmp_path / "out", exif="turned")
     np.testing.assert_array_equal(read_image(train(tmp_path / "out")[0].image), stored[::-1, ::-1])
@@ -552,12 +658,19 @@ def test_frames_of_one_video_are_never_on_both_sides(tmp_path):
     src = videos(tmp_path / "src", {"a": 4, "b": 4, "c": 4, "d": 8})
     for seed in range(4):
         out = tmp_path / f"out{seed}"
-        report = import_data(src, "masks", out, split=0.4, group_by="^[a-z]+", seed=seed, test_name="Ours")
-        sides = [{n[0] for n in index_pairs(out / part).names} for part in ("TrainDataset", "TestDataset/Ours")]
+        report = import_data(
+            src, "masks", out, split=0.4, group_by="^[a-z]+", seed=seed, test_name="Ours"
+        )
+        sides = [
+            {n[0] for n in index_pairs(out / part).names}
+            for part in ("TrainDataset", "TestDataset/Ours")
+        ]
         assert sides[0] | sides[1] == set("abcd") and not sides[0] & sides[1]
         assert report.sets["TestDataset/Ours"]["pairs"] == 8
     assert "Divided frame by frame" not in str(report)
-    assert "Divided frame by frame" in str(import_data(src, "masks", tmp_path / "by_frame", split=0.4))
+    assert "Divided frame by frame" in str(
+        import_data(src, "masks", tmp_path / "by_frame", split=0.4)
+    )
 
 
 def test_groups_from_a_table_and_frames_without_one(tmp_path):
@@ -647,11 +760,31 @@ def test_wrong_options_are_said_in_a_sentence(tmp_path, options, words):
 
 
 def test_the_command_prints_counts_and_what_to_do_next(tmp_path):
-    file, out = coco(tmp_path / "src", [outline(1), outline(2)], categories=("polyp", "tool")), tmp_path / "out"
-    words = [sys.executable, "-m", "kdas_book.cli", "data", "import", str(file), "--as", "coco", "--out", str(out)]
+    file, out = (
+        coco(tmp_path / "src", [outline(1), outline(2)], categories=("polyp", "tool")),
+        tmp_path / "out",
+    )
+    words = [
+        sys.executable,
+        "-m",
+        "kdas_book.cli",
+        "data",
+        "import",
+        str(file),
+        "--as",
+        "coco",
+        "--out",
+        str(out),
+    ]
     refused = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "say which are polyps" in refused.stderr and "Traceback" not in refused.stderr
-    done = subprocess.run([*words, "--label", "polyp", "--split", "0.34"], capture_output=True, text=True, check=False)
+    assert (
+        refused.returncode == 2
+        and "say which are polyps" in refused.stderr
+        and "Traceback" not in refused.stderr
+    )
+    done = subprocess.run(
+        [*words, "--label", "polyp", "--split", "0.34"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "3 pairs from coco" in done.stdout and f'Next: "kdas data check {out}"' in done.stdout
     assert len(index_pairs(out / "TestDataset/Own")) == 1 and len(train(out)) == 2

@@ -14,7 +14,13 @@ from PIL import Image
 
 from kdas_core import UserError, inference
 from kdas_core.data.images import read_image
-from kdas_core.inference import fingerprint, predict_files, predict_folder, predict_maps, probability
+from kdas_core.inference import (
+    fingerprint,
+    predict_files,
+    predict_folder,
+    predict_maps,
+    probability,
+)
 from kdas_core.models import build, freeze
 
 
@@ -37,7 +43,9 @@ def images(tmp_path) -> list[Path]:
 
 
 def read(folder: Path) -> dict[str, np.ndarray]:
-    return {path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())}
+    return {
+        path.stem: cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.iterdir())
+    }
 
 
 def test_masks_have_the_name_and_size_of_their_image(tmp_path, polyps):
@@ -73,7 +81,9 @@ def test_masks_hardly_depend_on_the_batch_and_come_in_order(net, images, tmp_pat
     assert one.keys() == three.keys() == {path.stem for path in images}
     for name in one:  # sums in another order may turn a rounding
         assert np.abs(one[name].astype(int) - three[name]).max() <= 1
-    assert [name for name, _ in predict_maps(net, images, 64, batch_size=3)] == [path.stem for path in images]
+    assert [name for name, _ in predict_maps(net, images, 64, batch_size=3)] == [
+        path.stem for path in images
+    ]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(net, images, tmp_path, monkeypatch):
@@ -88,9 +98,13 @@ def test_an_interrupted_run_goes_on_where_it_stopped(net, images, tmp_path, monk
     images[4].write_bytes(broken)
     os.utime(images[4], (1e9, 1e9))
     seen = []
-    monkeypatch.setattr(inference, "read_image", lambda path: seen.append(path.name) or read_image(path))
+    monkeypatch.setattr(
+        inference, "read_image", lambda path: seen.append(path.name) or read_image(path)
+    )
     assert predict_files(net, images, out, 64, batch_size=2) == 7
-    assert set(seen) == {path.name for path in images} - done.keys(), "finished masks are kept, all others are made"
+    assert set(seen) == {path.name for path in images} - done.keys(), (
+        "finished masks are kept, all others are made"
+    )
     assert all((out / name).stat().st_mtime_ns == when for name, when in done.items())
     for name, grey in read(whole).items():
         assert np.abs(grey.astype(int) - read(out)[name]).max() <= 1

@@ -30,7 +30,8 @@ def golden_inputs(case):
     """The inputs of a golden case, drawn in the order that its description gives."""
     r, b, s = np.random.default_rng(case["seed"]), case["batch"], case["size"]
     p1, p2, t1, t2 = (
-        torch.from_numpy((r.standard_normal((b, 1, s, s)) * scale).astype(np.float32)) for scale in (2, 2, 3, 3)
+        torch.from_numpy((r.standard_normal((b, 1, s, s)) * scale).astype(np.float32))
+        for scale in (2, 2, 3, 3)
     )
     y, x = np.mgrid[:s, :s]
     masks = []
@@ -47,8 +48,12 @@ def golden_inputs(case):
 
 def random_maps(batch=2, size=32, scale=3.0, seed=0):
     g = torch.Generator().manual_seed(seed)
-    student = tuple((scale * torch.randn(batch, 1, size, size, generator=g)).requires_grad_() for _ in range(2))
-    teacher = tuple((scale * torch.randn(batch, 1, size, size, generator=g)).requires_grad_() for _ in range(2))
+    student = tuple(
+        (scale * torch.randn(batch, 1, size, size, generator=g)).requires_grad_() for _ in range(2)
+    )
+    teacher = tuple(
+        (scale * torch.randn(batch, 1, size, size, generator=g)).requires_grad_() for _ in range(2)
+    )
     mask = (torch.rand(batch, 1, size, size, generator=g) > 0.7).float()
     return student, teacher, mask
 
@@ -63,7 +68,9 @@ class TestReleased:
         assert terms["structure_1"].item() == pytest.approx(case["structure_p1"], rel=1e-5)
         assert terms["structure_2"].item() == pytest.approx(case["structure_p2"], rel=1e-5)
         assert terms["symmetric"].item() == pytest.approx(case["symmetric_mse"], rel=1e-5)
-        kl = (terms["attention_1_inert"] + terms["attention_2_inert"]).item() / case["temperature"] ** 2
+        kl = (terms["attention_1_inert"] + terms["attention_2_inert"]).item() / case[
+            "temperature"
+        ] ** 2
         assert kl == pytest.approx(case["released_kl_positive_targets_only"], abs=1e-5)
         assert terms["total"].item() == pytest.approx(case["total_positive_targets_only"], rel=1e-5)
 
@@ -93,7 +100,9 @@ def test_released_attention_term_has_no_gradient():
     student, teacher, mask = random_maps()
     terms = objective("released")(student, teacher, mask)
     for k in (1, 2):
-        (grad,) = torch.autograd.grad(terms[f"attention_{k}_inert"], student[k - 1], retain_graph=True)
+        (grad,) = torch.autograd.grad(
+            terms[f"attention_{k}_inert"], student[k - 1], retain_graph=True
+        )
         assert torch.count_nonzero(grad) == 0
         # and the repaired term has one, on the same maps
         repaired = attention_supervision(student[k - 1], teacher[k - 1])
@@ -102,7 +111,9 @@ def test_released_attention_term_has_no_gradient():
 
 def test_released_objective_is_in_effect_supervision_plus_guiding_of_the_first_map():
     student, teacher, mask = random_maps()
-    grads = torch.autograd.grad(objective("released", alpha=0.3)(student, teacher, mask)["total"], student)
+    grads = torch.autograd.grad(
+        objective("released", alpha=0.3)(student, teacher, mask)["total"], student
+    )
     effect = 0.7 * (structure_loss(student[0], mask) + structure_loss(student[1], mask))
     effect = effect + 0.3 * symmetric_guiding(student[0], teacher[0])
     for ours, theirs in zip(grads, torch.autograd.grad(effect, student)):
@@ -125,7 +136,9 @@ def test_every_term_teaches_the_student_and_never_the_teacher(name):
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 def test_finite_in_float32_under_autocast_for_one_image_and_for_extreme_logits(name, batch, scale):
     student, teacher, mask = random_maps(batch, scale=1.0)
-    student = tuple((s.detach().sign() * scale).to(torch.bfloat16).requires_grad_() for s in student)
+    student = tuple(
+        (s.detach().sign() * scale).to(torch.bfloat16).requires_grad_() for s in student
+    )
     teacher = tuple((t.detach().sign() * scale).to(torch.bfloat16) for t in teacher)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         terms = objective(name)(student, teacher, mask)
@@ -143,7 +156,9 @@ def test_distillation_is_lowest_when_student_and_teacher_agree(name):
     own_terms = [t for t in at_teacher if not t.startswith("structure") and t != "total"]
     assert own_terms
     for step in (0.01, 0.1, 1.0):
-        mixed = tuple(t.detach() + step * (s.detach() - t.detach()) for s, t in zip(student, teacher))
+        mixed = tuple(
+            t.detach() + step * (s.detach() - t.detach()) for s, t in zip(student, teacher)
+        )
         elsewhere = objective(name)(mixed, teacher, mask)
         for term in own_terms:
             assert at_teacher[term].item() == pytest.approx(0, abs=1e-5)
@@ -156,7 +171,10 @@ def test_a_better_student_has_a_lower_loss(name):
     _, _, mask = random_maps()
     right, wrong = 6 * mask - 3, 3 - 6 * mask
     value = objective(name)
-    assert value((right, right), (right, right), mask)["total"] < value((wrong, wrong), (right, right), mask)["total"]
+    assert (
+        value((right, right), (right, right), mask)["total"]
+        < value((wrong, wrong), (right, right), mask)["total"]
+    )
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -180,7 +198,14 @@ def test_kdas_is_the_sum_that_the_table_states():
     structure = sum(structure_loss(s, mask) for s in student)
     expected = 0.8 * structure + 0.2 * (3 * sum(attention) + 0.5 * guiding)
     torch.testing.assert_close(terms["total"], expected)
-    assert set(terms) == {"structure_1", "structure_2", "attention_1", "attention_2", "symmetric", "total"}
+    assert set(terms) == {
+        "structure_1",
+        "structure_2",
+        "attention_1",
+        "attention_2",
+        "symmetric",
+        "total",
+    }
 
 
 def test_attention_supervision_equals_the_divergence_written_out():
@@ -209,7 +234,9 @@ def test_symmetric_guiding_sees_only_the_symmetric_part():
     s = student[0]
     antisymmetric = torch.randn_like(s)
     antisymmetric = antisymmetric - antisymmetric.transpose(2, 3)
-    torch.testing.assert_close(symmetric_guiding(s + antisymmetric, teacher[0]), symmetric_guiding(s, teacher[0]))
+    torch.testing.assert_close(
+        symmetric_guiding(s + antisymmetric, teacher[0]), symmetric_guiding(s, teacher[0])
+    )
     assert symmetric_guiding(s.transpose(2, 3), s) == 0
     with pytest.raises(ValueError, match="not square"):
         symmetric_guiding(torch.zeros(1, 1, 4, 6), torch.zeros(1, 1, 4, 6))
@@ -228,7 +255,9 @@ def test_weights_of_the_structure_loss_count_only_where_they_are_asked_for():
 def test_logit_distillation_equals_the_sum_over_two_classes():
     student, teacher, _ = random_maps(size=8)
     s, t, tau = student[0], teacher[0], 2.0
-    two = [torch.log_softmax(torch.cat([x / tau, torch.zeros_like(x)], dim=1), dim=1) for x in (s, t)]
+    two = [
+        torch.log_softmax(torch.cat([x / tau, torch.zeros_like(x)], dim=1), dim=1) for x in (s, t)
+    ]
     expected = tau**2 * F.kl_div(two[0], two[1], log_target=True, reduction="none").sum(1).mean()
     torch.testing.assert_close(bernoulli_distillation(s, t, tau), expected)
 
@@ -237,7 +266,8 @@ def test_attention_supervision_is_channel_wise_distillation_of_the_attended_maps
     student, teacher, _ = random_maps(size=16)
     attended = [self_attention(P[0])[:, None] for P in (student, teacher)]
     torch.testing.assert_close(
-        channel_wise_distillation(*attended, temperature=3.0), attention_supervision(student[0], teacher[0], 3.0)
+        channel_wise_distillation(*attended, temperature=3.0),
+        attention_supervision(student[0], teacher[0], 3.0),
     )
 
 
@@ -256,13 +286,17 @@ def test_attention_transfer_is_two_minus_twice_the_cosine_and_forgets_sign_and_s
     cosine = F.cosine_similarity(s.square().flatten(1), t.square().flatten(1), dim=1)
     torch.testing.assert_close(attention_transfer(s, t), (2 - 2 * cosine).mean())
     torch.testing.assert_close(attention_transfer(-4 * s, t), attention_transfer(s, t))
-    assert attention_transfer(torch.cat([s, s], dim=1), t).item() == pytest.approx(attention_transfer(s, t).item())
+    assert attention_transfer(torch.cat([s, s], dim=1), t).item() == pytest.approx(
+        attention_transfer(s, t).item()
+    )
     apart = torch.zeros(2, 1, 1, 1, 4).float()
     apart[0, ..., 0], apart[1, ..., 3] = 5, -2
     assert attention_transfer(*apart).item() == pytest.approx(2)
 
 
-@pytest.mark.parametrize("loss", [attention_transfer, bernoulli_distillation, channel_wise_distillation])
+@pytest.mark.parametrize(
+    "loss", [attention_transfer, bernoulli_distillation, channel_wise_distillation]
+)
 def test_rivals_refuse_maps_of_two_sizes(loss):
     with pytest.raises(ValueError, match=r"\(1, 1, 4, 4\) and teacher \(1, 1, 4, 8\)"):
         loss(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 8))

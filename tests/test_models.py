@@ -8,7 +8,14 @@ import torch
 from conftest import GOLDEN
 
 from kdas_core import UserError
-from kdas_core.models import build, count_parameters, freeze, load_weights, save_weights, teacher_logits
+from kdas_core.models import (
+    build,
+    count_parameters,
+    freeze,
+    load_weights,
+    save_weights,
+    teacher_logits,
+)
 from kdas_core.models.imagenet import load_imagenet_backbone
 from kdas_core.models.weights import read_state
 
@@ -22,7 +29,9 @@ def test_forward_pass_equals_the_released_network(role, size, released_file):
     seed = int(golden["seed"])
     net = build(role, weights=released_file(role, seed)).eval()
     shape = (2 if size == 256 else 1, 3, size, size)
-    images = torch.from_numpy(np.random.default_rng(seed + size).standard_normal(shape).astype(np.float32))
+    images = torch.from_numpy(
+        np.random.default_rng(seed + size).standard_normal(shape).astype(np.float32)
+    )
     with torch.inference_mode():
         maps = net(images)
     for k, ours in enumerate(maps, start=1):
@@ -56,7 +65,9 @@ def test_a_frozen_teacher_gives_maps_that_a_student_can_learn_from():
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     assert not p1.requires_grad and not p1.is_inference()
     student = torch.zeros_like(p2, requires_grad=True)
-    (student * p2).sum().backward()  # saves the teacher's map for backward; an inference tensor would be refused here
+    (
+        student * p2
+    ).sum().backward()  # saves the teacher's map for backward; an inference tensor would be refused here
     assert torch.equal(student.grad, p2)
 
 

@@ -59,25 +59,39 @@ def test_a_drawing_has_a_title_and_a_description_that_it_refers_to(draw):
 
 
 def test_drawings_in_one_page_share_no_identifier():
-    ids = [i for name in DRAWINGS if "stage 4" not in name for i in re.findall(r' id="([^"]+)"', DRAWINGS[name]().data)]
+    ids = [
+        i
+        for name in DRAWINGS
+        if "stage 4" not in name
+        for i in re.findall(r' id="([^"]+)"', DRAWINGS[name]().data)
+    ]
     assert len(ids) == len(set(ids))
 
 
 @each_drawing
 def test_words_stay_in_their_boxes_and_on_the_drawing(draw):
     """Measured in DejaVu Sans, which is wider than the fonts that readers have."""
-    fonts = {weight: matplotlib.get_data_path() + f"/fonts/ttf/DejaVuSans{weight}.ttf" for weight in ("", "-Bold")}
+    fonts = {
+        weight: matplotlib.get_data_path() + f"/fonts/ttf/DejaVuSans{weight}.ttf"
+        for weight in ("", "-Bold")
+    }
     root = ElementTree.fromstring(draw().data)
     _, _, width, height = map(float, root.get("viewBox").split())
-    rects = [[float(r.get(k, 0)) for k in ("x", "y", "width", "height")] for r in root.iter(f"{SVG}rect")]
+    rects = [
+        [float(r.get(k, 0)) for k in ("x", "y", "width", "height")] for r in root.iter(f"{SVG}rect")
+    ]
     boxes = [rect for rect, r in zip(rects, root.iter(f"{SVG}rect")) if r.get("stroke")]
     for text in root.iter(f"{SVG}text"):
-        font = ImageFont.truetype(fonts["-Bold" if text.get("font-weight") else ""], float(text.get("font-size")))
+        font = ImageFont.truetype(
+            fonts["-Bold" if text.get("font-weight") else ""], float(text.get("font-size"))
+        )
         long, x, y = font.getlength(text.text), float(text.get("x")), float(text.get("y"))
         left = x - {"start": 0, "middle": 0.5, "end": 1}[text.get("text-anchor")] * long
         assert left >= 0 and left + long <= width and 0 < y < height, text.text
         for bx, by, bw, bh in boxes:
-            if by < y - 4 < by + bh and left < bx + bw and left + long > bx:  # it touches this box: so it lies in it
+            if (
+                by < y - 4 < by + bh and left < bx + bw and left + long > bx
+            ):  # it touches this box: so it lies in it
                 assert left >= bx and left + long <= bx + bw, text.text
 
 
@@ -94,7 +108,9 @@ def test_the_pyramid_shows_the_numbers_of_the_networks():
     words = words_of(plots.pyramid)
     for role in ("teacher", "student"):
         body = build(role).backbone.body
-        assert [s.channels for s in diagrams.stages_of(build(role).backbone.name)] == body.feature_info.channels()
+        assert [
+            s.channels for s in diagrams.stages_of(build(role).backbone.name)
+        ] == body.feature_info.channels()
         for i, channels in enumerate(body.feature_info.channels()):
             blocks = getattr(body, f"stages_{i}").blocks
             assert {str(channels), str(len(blocks))} <= set(words)
@@ -119,7 +135,9 @@ def test_a_backbone_without_reduced_attention_is_refused():
 def test_the_frameworks_name_the_terms_of_their_objectives():
     """Which map is guided, and which attention term is dead: as the objectives have it."""
     torch = pytest.importorskip("torch")
-    maps = [tuple(torch.randn(2, 1, 32, 32, requires_grad=True) for _ in range(2)) for _ in range(2)]
+    maps = [
+        tuple(torch.randn(2, 1, 32, 32, requires_grad=True) for _ in range(2)) for _ in range(2)
+    ]
     for kind, name in (("figure", "kdas"), ("released", "released")):
         words = words_of(lambda kind=kind: plots.framework(kind))
         terms = objective(name)(*maps, torch.rand(2, 1, 32, 32).round())
@@ -155,7 +173,9 @@ def test_every_diagram_in_a_chapter_has_a_text_for_those_who_cannot_see_it():
     for chapter in book.chapters(ROOT):
         for cell in nbformat.read(chapter, as_version=4).cells:
             if cell.cell_type == "code" and calls.search(cell.source):
-                assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), chapter.stem
+                assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), (
+                    chapter.stem
+                )
 
 
 # --- the glossary -----------------------------------------------------------------------------------------------------
@@ -175,7 +195,9 @@ NO_PROSE = re.compile(
 
 def glossary_terms() -> list[list[str]]:
     """The names of each entry of the glossary, the first one first."""
-    block = re.search(r"```\{glossary\}\n(.*?)\n```", GLOSSARY.read_text(encoding="utf-8"), re.S).group(1)
+    block = re.search(
+        r"```\{glossary\}\n(.*?)\n```", GLOSSARY.read_text(encoding="utf-8"), re.S
+    ).group(1)
     entries = re.split(r"\n\n(?=\S)", block)
     return [[line for line in entry.splitlines() if not line.startswith(" ")] for entry in entries]
 
@@ -191,12 +213,18 @@ def linked_terms() -> dict[str, list[str]]:
 def first_use(text: str, names: list[str]) -> re.Match | str | None:
     """Where a term first stands in running text: a match if it is plain, "linked" if it is a link, None if it does not occur."""
     longer = {
-        n[: -len(name)] for names_ in glossary_terms() for n in names_ for name in names if n.endswith(" " + name)
+        n[: -len(name)]
+        for names_ in glossary_terms()
+        for n in names_
+        for name in names
+        if n.endswith(" " + name)
     }
     not_after = "".join(
         rf"(?<!{re.escape(p)})(?<!{re.escape(p.capitalize())})" for p in longer
     )  # IoU, but not boundary IoU
-    either = "|".join(f"[{n[0].lower()}{n[0].upper()}]" + re.escape(n[1:]).replace(r"\ ", r"\s+") for n in names)
+    either = "|".join(
+        f"[{n[0].lower()}{n[0].upper()}]" + re.escape(n[1:]).replace(r"\ ", r"\s+") for n in names
+    )
     plain = re.compile(rf"(?<![\w/_.-]){not_after}(?:{either})s?(?![\w/_-])")
     prose, end = text, len(text)
     for found in NO_PROSE.finditer(text):
@@ -209,7 +237,11 @@ def first_use(text: str, names: list[str]) -> re.Match | str | None:
 
 
 def cells_of(chapter: Path) -> list[str]:
-    return [cell.source for cell in nbformat.read(chapter, as_version=4).cells if cell.cell_type == "markdown"]
+    return [
+        cell.source
+        for cell in nbformat.read(chapter, as_version=4).cells
+        if cell.cell_type == "markdown"
+    ]
 
 
 def unlinked(chapter: Path) -> Iterator[str]:
@@ -232,7 +264,9 @@ def test_the_glossary_is_in_order_and_names_nothing_twice():
 
 def test_every_entry_of_the_glossary_says_where_it_comes_from():
     text = GLOSSARY.read_text(encoding="utf-8")
-    for entry in re.split(r"\n\n(?=\S)", re.search(r"```\{glossary\}\n(.*?)\n```", text, re.S).group(1)):
+    for entry in re.split(
+        r"\n\n(?=\S)", re.search(r"```\{glossary\}\n(.*?)\n```", text, re.S).group(1)
+    ):
         explained = " ".join(line.strip() for line in entry.splitlines() if line.startswith(" "))
         assert "[chapter" in explained or "{term}" in explained, entry
         assert len(re.findall(r"[.:] (?=[A-Z])", explained)) <= 3, entry  # one to three sentences
@@ -258,7 +292,10 @@ def test_first_uses_are_found_in_running_text_alone():
         == "expected calibration\nerror"
     )
     use = first_use("## Logits\n\n**Logits** are sums; {term}`logit` comes later.", names)
-    assert (use.start(), use.group()) == (13, "Logits")  # in the original text, so that it can be replaced there
+    assert (use.start(), use.group()) == (
+        13,
+        "Logits",
+    )  # in the original text, so that it can be replaced there
 
 
 @pytest.mark.parametrize("chapter", book.chapters(ROOT), ids=lambda path: path.stem)
@@ -271,7 +308,11 @@ def test_a_chapter_links_each_term_at_its_first_use(chapter):
 def test_every_term_that_is_marked_as_linked_occurs_in_a_page():
     texts = [text for chapter in book.chapters(ROOT) for text in cells_of(chapter)]
     texts.append((ROOT / "book" / "index.md").read_text(encoding="utf-8"))
-    assert [term for term, names in linked_terms().items() if not any(first_use(text, names) for text in texts)] == []
+    assert [
+        term
+        for term, names in linked_terms().items()
+        if not any(first_use(text, names) for text in texts)
+    ] == []
 
 
 # --- the functions ----------------------------------------------------------------------------------------------------
@@ -321,6 +362,10 @@ def test_every_command_among_the_questions_exists_with_its_options():
         command = typer.main.get_command(cli.app)
         while words and hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
-        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        known = {
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert {word for word in words if word.startswith("--")} <= known, line
         recipe.parse_settings([value for word, value in zip(words, words[1:]) if word == "--set"])

@@ -40,7 +40,16 @@ class Part:
 
 
 def train(polyps: Path, runs: Path, *more: str) -> subprocess.Popen:
-    words = ["--preset", "smoke", "--objective", "supervised", "--data-root", str(polyps), "--runs-dir", str(runs)]
+    words = [
+        "--preset",
+        "smoke",
+        "--objective",
+        "supervised",
+        "--data-root",
+        str(polyps),
+        "--runs-dir",
+        str(runs),
+    ]
     words += [word for knob in KNOBS for word in ("--set", knob)]
     words += more  # of two settings of a knob the last counts
     environment = {
@@ -51,7 +60,9 @@ def train(polyps: Path, runs: Path, *more: str) -> subprocess.Popen:
         "PYTHONWARNINGS": "ignore",
     }
     command = [sys.executable, "-m", "kdas_book.cli", "train", *words]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def steps_in(runs: Path) -> pd.DataFrame:
@@ -79,7 +90,9 @@ def test_a_killed_process_ends_the_job_and_one_process_goes_on_from_there(tmp_pa
     job = train(polyps, tmp_path / "runs", "--processes", "2", "--set", "epochs=200")
     while job.poll() is None and not list((tmp_path / "runs").glob("*/last.ckpt")):
         time.sleep(0.05)
-    children = [int(pid) for pid in Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()]
+    children = [
+        int(pid) for pid in Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()
+    ]
     os.kill(children[1], signal.SIGKILL)
     out, err = job.communicate(timeout=60)
     assert job.returncode == 2
@@ -123,7 +136,10 @@ def test_processes_and_passes_divide_a_batch_without_losing_or_repeating_an_imag
     pieces = list(divided(batch, 2))
     assert [name for piece in pieces for name in piece["name"]] == batch["name"]
     assert [index for piece in pieces for index in piece["index"]] == batch["index"]
-    assert sum(piece["weight"] for piece in pieces) == pytest.approx(1) and len(list(divided(batch, 99))) == 3
+    assert (
+        sum(piece["weight"] for piece in pieces) == pytest.approx(1)
+        and len(list(divided(batch, 99))) == 3
+    )
 
 
 def test_an_epoch_can_be_entered_at_any_step(polyps):

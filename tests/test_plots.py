@@ -31,9 +31,14 @@ def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
     assert len(ends) == len(boxes) - 1
     for one, two, (left, right) in zip(boxes, boxes[1:], ends):
         assert left == pytest.approx(one.x1, abs=1) and right == pytest.approx(two.x0, abs=1)
-    assert np.ptp([right - left for left, right in ends]) < 0.1 and min(right - left for left, right in ends) > 5
+    assert (
+        np.ptp([right - left for left, right in ends]) < 0.1
+        and min(right - left for left, right in ends) > 5
+    )
     assert boxes[0].x0 > 0 and boxes[-1].x1 < figure.bbox.width
-    assert [text.get_text().split()[1] for text in axis.texts if text.get_weight() == "bold"] == [here]
+    assert [text.get_text().split()[1] for text in axis.texts if text.get_weight() == "bold"] == [
+        here
+    ]
 
 
 def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
@@ -42,14 +47,21 @@ def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
 
 
 def test_each_anchor_is_numbered_as_the_slider_counts_it():
-    assignment = torch.arange(16.0).view(16, 1, 1).expand(16, 3, 3) / 120  # anchor k (from 0) has k/120 everywhere
+    assignment = (
+        torch.arange(16.0).view(16, 1, 1).expand(16, 3, 3) / 120
+    )  # anchor k (from 0) has k/120 everywhere
     panels = [axis for axis in plots.anchor_grid(assignment).axes if axis.get_title(loc="left")]
-    shown = {axis.get_title(loc="left"): float(np.asarray(axis.images[0].get_array()).mean()) for axis in panels}
+    shown = {
+        axis.get_title(loc="left"): float(np.asarray(axis.images[0].get_array()).mean())
+        for axis in panels
+    }
     assert shown == {f"anchor {k + 1}": pytest.approx(16 * k / 120) for k in range(16)}
 
 
 def test_bars_of_ratios_have_a_line_where_nothing_differs():
-    (plain,), (marked,) = (plots.bars({"a": 2.0, "b": 0.5}, "ratio", even=even).axes for even in (None, 1))
+    (plain,), (marked,) = (
+        plots.bars({"a": 2.0, "b": 0.5}, "ratio", even=even).axes for even in (None, 1)
+    )
     assert not plain.lines
     assert list(marked.lines[0].get_xdata()) == [1, 1]
 
@@ -63,7 +75,11 @@ def test_two_distributions_have_the_outline_of_the_mask_where_one_is_given():
 
 
 def test_the_legend_of_a_row_hides_no_part_of_its_curves():
-    image, mask, logits = torch.zeros(3, 8, 8), torch.zeros(1, 8, 8), torch.linspace(-3, 3, 64).view(8, 8)
+    image, mask, logits = (
+        torch.zeros(3, 8, 8),
+        torch.zeros(1, 8, 8),
+        torch.linspace(-3, 3, 64).view(8, 8),
+    )
     figure = plots.row_looks_at(image, mask, logits, torch.eye(8), logits, 3)
     figure.draw_without_rendering()
     right = figure.axes[2]
@@ -76,7 +92,11 @@ def limits(figure):
 
 def test_named_maps_have_the_given_scale_and_the_others_their_own():
     cells = {"a": np.full((4, 4), 0.3), "b": np.arange(16.0).reshape(4, 4), "c": np.eye(4)}
-    assert limits(plots.panels(cells, signed=["c"], limits={"a": (0, 1)}))[:3] == [(0, 1), (0, 15), (-1, 1)]
+    assert limits(plots.panels(cells, signed=["c"], limits={"a": (0, 1)}))[:3] == [
+        (0, 1),
+        (0, 15),
+        (-1, 1),
+    ]
 
 
 def test_signed_maps_share_one_scale_and_the_outline_lies_on_the_first_row_alone():
@@ -101,12 +121,18 @@ def test_a_norm_of_zero_stands_in_the_margin_and_every_other_at_its_value():
 
 def logged(**ends: tuple[str, float]) -> pd.DataFrame:
     """Runs of two epochs: the number of a run → its script and its last score."""
-    rows = [(int(n[1:]), s, epoch, end - 0.1 * (2 - epoch)) for n, (s, end) in ends.items() for epoch in (1, 2)]
+    rows = [
+        (int(n[1:]), s, epoch, end - 0.1 * (2 - epoch))
+        for n, (s, end) in ends.items()
+        for epoch in (1, 2)
+    ]
     return pd.DataFrame(rows, columns=["run", "script", "epoch", "pooled"])
 
 
 def test_runs_are_parted_by_what_they_reach_and_the_rarest_script_is_drawn_last():
-    log = logged(r0=("rare.py", 0.8), r1=("often.py", 0.81), r2=("often.py", 0.8), r3=("often.py", 0.2))
+    log = logged(
+        r0=("rare.py", 0.8), r1=("often.py", 0.81), r2=("often.py", 0.8), r3=("often.py", 0.2)
+    )
     upper, lower = plots.training_log(log).axes
     assert [round(line.get_ydata()[-1], 2) for line in upper.lines] == [0.81, 0.8, 0.8]
     assert upper.lines[-1].get_color() != upper.lines[0].get_color() == lower.lines[0].get_color()
@@ -130,7 +156,9 @@ def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
     figure.canvas.draw()
     axis = figure.axes[0]
     low, top = axis.get_xlim()
-    written = [t for t in axis.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= top]
+    written = [
+        t for t in axis.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= top
+    ]
     assert axis.get_xscale() == scale
     assert len(written) >= 2
 
@@ -151,8 +179,13 @@ def test_a_landscape_has_lines_and_arrows_that_point_down_and_a_plain_has_neithe
     a, b = torch.meshgrid(steps, steps, indexing="xy")
     bowl = ((a - 0.5) ** 2 + b**2, -2 * (a - 0.5), -2 * b)
     plain = (torch.full_like(a, 3.0), torch.zeros_like(a), torch.zeros_like(a))
-    drawn, empty = plots.landscapes({"bowl": bowl, "plain": plain}, steps, ("a", "b"), goal=(0.5, 0)).axes
-    assert drawn.get_title(loc="left") == "bowl\n0 to 3.25" and empty.get_title(loc="left") == "plain\n3 to 3"
+    drawn, empty = plots.landscapes(
+        {"bowl": bowl, "plain": plain}, steps, ("a", "b"), goal=(0.5, 0)
+    ).axes
+    assert (
+        drawn.get_title(loc="left") == "bowl\n0 to 3.25"
+        and empty.get_title(loc="left") == "plain\n3 to 3"
+    )
     (arrows,) = [part for part in drawn.collections if hasattr(part, "U")]
     towards = np.stack([arrows.U, arrows.V], 1) * (np.array([0.5, 0]) - arrows.XY)
     assert (towards.sum(1) > 0).all() and len(towards) == 16

@@ -43,7 +43,10 @@ def test_every_real_pair_loads_pairs_up_and_shows_a_polyp(real_data, folder, cou
 def test_the_real_benchmark_loads_and_a_partial_set_says_so(real_data):
     data = load_data(real_data, validation_fraction=0.1, seed=0)
     assert (len(data.train), len(data.validation), data.synthetic) == (1305, 145, False)
-    assert data.label("ETIS-LaribPolypDB") == "ETIS-LaribPolypDB (20 of 196)" and data.label("Kvasir") == "Kvasir"
+    assert (
+        data.label("ETIS-LaribPolypDB") == "ETIS-LaribPolypDB (20 of 196)"
+        and data.label("Kvasir") == "Kvasir"
+    )
     item = PolypDataset(data.train, 352, augment=True)[0]
     assert item["image"].shape == (3, 352, 352) and set(np.unique(item["mask"])) <= {0.0, 1.0}
 
@@ -51,8 +54,17 @@ def test_the_real_benchmark_loads_and_a_partial_set_says_so(real_data):
 @pytest.fixture(scope="module")
 def trained(real_data, tmp_path_factory):
     """A student after a few epochs on a slice of the real training pairs."""
-    recipe = preset("smoke", objective="supervised", epochs=8, learning_rate=5e-4, image_size=64, train_images=240)
-    data = load_data(real_data, recipe.validation_fraction, seed=0, train_images=recipe.train_images)
+    recipe = preset(
+        "smoke",
+        objective="supervised",
+        epochs=8,
+        learning_rate=5e-4,
+        image_size=64,
+        train_images=240,
+    )
+    data = load_data(
+        real_data, recipe.validation_fraction, seed=0, train_images=recipe.train_images
+    )
     return fit(recipe, data, tmp_path_factory.mktemp("runs")), recipe
 
 
@@ -69,6 +81,8 @@ def test_masks_of_all_of_cvc_300_are_written_and_scored(trained, real_data, tmp_
     assert predict_folder(net, images, tmp_path / "CVC-300", recipe.image_size) == 60
     result = evaluate(tmp_path / "CVC-300", masks)
     assert result.n == 60 and not result.per_image.isna().any().any()
-    assert all(0 <= value <= 1.01 for value in result.summary.values())  # the E-measure may exceed 1 slightly
+    assert all(
+        0 <= value <= 1.01 for value in result.summary.values()
+    )  # the E-measure may exceed 1 slightly
     # even this little training is better than calling everything polyp
     assert result.summary["maxDic"] > baselines(masks)["all foreground"].summary["dice"]

@@ -25,7 +25,9 @@ def hub(web, tmp_path, monkeypatch):
     """huggingface_hub asks the local server, and keeps its cache in a folder of the test."""
     monkeypatch.setattr(constants, "ENDPOINT", web.address)
     monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", web.address + "/{repo_id}/resolve/{revision}/{filename}"
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        web.address + "/{repo_id}/resolve/{revision}/{filename}",
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(released, "BACKBONES", ("pvt_v2_b0",))
@@ -63,7 +65,12 @@ def test_a_file_that_does_not_fit_never_comes_into_place(tmp_path, released_file
         file.write_bytes(released_file("teacher", 1).read_bytes()[:100_000])
     elif kind == "code":
         torch.save({"weight": print}, file)
-    said = {"student": "another network", "cut": "damaged", "code": "foreign code", "absent": "does not exist"}[kind]
+    said = {
+        "student": "another network",
+        "cut": "damaged",
+        "code": "foreign code",
+        "absent": "does not exist",
+    }[kind]
     with pytest.raises(UserError, match=f"given.pth.*{said}"):
         released.get_polyp_pvt(out, str(file), HASTE)
     assert names(out) == []
@@ -93,22 +100,29 @@ LISTING = """<html><head><title>pvt</title></head><body>
 <a href="https://drive.google.com/file/d/{id}/view">{name}</a></body></html>"""
 
 
-def test_the_authors_drive_folder_is_listed_and_its_file_fetched(web, tmp_path, released_file, monkeypatch):
+def test_the_authors_drive_folder_is_listed_and_its_file_fetched(
+    web, tmp_path, released_file, monkeypatch
+):
     """gdown reads a listing that we wrote after Drive's; Google's own pages are out of reach here."""
     web.stand_in_for(monkeypatch, "drive.google.com")
     body = released_file("teacher", 1).read_bytes()
     page = LISTING.format(id=FILE_ID, name="PolypPVT.pth")
     web.files["/embeddedfolderview"] = File(steps=[("page", page)])
-    web.files["/uc"] = File(body, steps=["all", ("cut", 1_000_000), "all"])  # the first answer says: no page, a file
+    web.files["/uc"] = File(
+        body, steps=["all", ("cut", 1_000_000), "all"]
+    )  # the first answer says: no page, a file
     released.get_polyp_pvt(tmp_path, "", HASTE)
     assert (tmp_path / "PolypPVT.pth").read_bytes() == body
     assert f"file/d/{FILE_ID}/view" in (tmp_path / "downloads.json").read_text()
 
 
 @pytest.mark.parametrize(
-    "file", [File(steps=[("page", LISTING.format(id=FILE_ID, name="other.pth"))]), File(steps=[404]), None]
+    "file",
+    [File(steps=[("page", LISTING.format(id=FILE_ID, name="other.pth"))]), File(steps=[404]), None],
 )
-def test_a_folder_that_cannot_be_listed_ends_with_what_to_do_by_hand(web, tmp_path, monkeypatch, file):
+def test_a_folder_that_cannot_be_listed_ends_with_what_to_do_by_hand(
+    web, tmp_path, monkeypatch, file
+):
     web.stand_in_for(monkeypatch, "drive.google.com")
     web.files["/embeddedfolderview"] = file
     if file is None:
@@ -147,12 +161,17 @@ def test_imagenet_weights_come_from_the_hub_once_and_then_from_its_cache(hub, mo
     assert torch.equal(net.backbone.body.stages_3.norm.weight, state["stages.3.norm.weight"])
 
 
-def test_without_a_network_imagenet_weights_end_at_once_with_what_to_do_by_hand(hub, tmp_path, monkeypatch, capsys):
+def test_without_a_network_imagenet_weights_end_at_once_with_what_to_do_by_hand(
+    hub, tmp_path, monkeypatch, capsys
+):
     hub.close()
     assert kdas(monkeypatch, "weights", "get", "imagenet", "--yes") == 2
     said = capsys.readouterr().err
     assert "not reachable" in said and 'run "kdas weights get imagenet"' in said
-    assert f"copy the folder {tmp_path / 'hub' / 'models--timm--pvt_v2_b0.in1k'} from a machine" in said
+    assert (
+        f"copy the folder {tmp_path / 'hub' / 'models--timm--pvt_v2_b0.in1k'} from a machine"
+        in said
+    )
 
 
 def test_a_hub_that_does_not_have_the_file_is_told(hub):

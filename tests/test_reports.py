@@ -56,7 +56,10 @@ def folders(tmp_path):
     for name in ("1", "2", "10"):
         save(tmp_path / "P" / "A" / f"{name}.png", rng.integers(0, 256, (60, 80), dtype=np.uint8))
         save(tmp_path / "G" / "A" / "masks" / f"{name}.png", white(disc()))
-        save(tmp_path / "G" / "A" / "images" / f"{name}.png", rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+        save(
+            tmp_path / "G" / "A" / "images" / f"{name}.png",
+            rng.integers(0, 256, (60, 80, 3), dtype=np.uint8),
+        )
     return tmp_path / "P" / "A", tmp_path / "G" / "A" / "masks"
 
 
@@ -88,12 +91,20 @@ def test_all_problems_of_all_sets_come_together_before_anything_is_computed(fold
     (pred_dir / "10.png").write_bytes((pred_dir / "10.png").read_bytes()[:200])
     save(gt_dir / "2.bmp", white(disc()))
     monkeypatch.setattr(
-        "kdas_core.evaluation.evaluator.score_image", lambda *_: pytest.fail("scored in spite of problems")
+        "kdas_core.evaluation.evaluator.score_image",
+        lambda *_: pytest.fail("scored in spite of problems"),
     )
     with pytest.raises(UserError) as caught:
         evaluate_sets(pred_dir.parent, gt_dir.parent.parent, ["A", "B"])
     text = str(caught.value)
-    for part in ("lacks the prediction of 1 of 3 masks (1.png)", "40×30", "80×60", "10.png", "2.bmp and 2.png", "B"):
+    for part in (
+        "lacks the prediction of 1 of 3 masks (1.png)",
+        "40×30",
+        "80×60",
+        "10.png",
+        "2.bmp and 2.png",
+        "B",
+    ):
         assert part in text, part
 
 
@@ -230,7 +241,9 @@ def test_a_jpeg_mask_passes_and_a_soft_one_does_not(tmp_path):
     with Image.open(path) as image:
         assert len(np.unique(np.array(image))) > 2
     assert (read_ground_truth(path, convention("released")) == large).mean() > 0.999
-    rim = np.clip(255 * (disc(300, 400, 80).astype(float) + disc(300, 400, 60)) / 2, 0, 255).astype(np.uint8)
+    rim = np.clip(255 * (disc(300, 400, 80).astype(float) + disc(300, 400, 60)) / 2, 0, 255).astype(
+        np.uint8
+    )
     with pytest.raises(UserError, match="not a mask of two values"):
         read_ground_truth(save(tmp_path / "soft.png", rim), convention("released"))
 
@@ -333,18 +346,24 @@ def test_a_config_without_its_section_or_file_is_refused(tmp_path):
 
 def test_all_that_is_wrong_with_a_config_and_its_images_comes_at_once(folders, tmp_path):
     (folders[0] / "2.png").unlink()
-    path = released_config(folders, tmp_path, metrics=["meanDic", "meanDice"], cutoff=1, datasets=["A", "B"])
+    path = released_config(
+        folders, tmp_path, metrics=["meanDic", "meanDice"], cutoff=1, datasets=["A", "B"]
+    )
     with pytest.raises(UserError) as caught:
         from_config(path)
     for part in ("meanDice", "Eval.cutoff", "lacks the prediction of 1 of 3 masks (2.png)", "B"):
         assert part in str(caught.value), part
 
 
-def test_each_set_gets_the_released_csv_and_a_second_run_replaces_its_own_line_only(folders, tmp_path):
+def test_each_set_gets_the_released_csv_and_a_second_run_replaces_its_own_line_only(
+    folders, tmp_path
+):
     config = released_config(folders, tmp_path)
     file = tmp_path / "results" / "result_A.csv"
     file.parent.mkdir()
-    file.write_text("method, wFm, meanDic, mae\nUACANet-L,0.9000,0.8000,0.0100,\n")  # as the released program writes it
+    file.write_text(
+        "method, wFm, meanDic, mae\nUACANet-L,0.9000,0.8000,0.0100,\n"
+    )  # as the released program writes it
     for _ in range(2):
         results = from_config(config)
     numbers = [f"{results['A'].summary[m]:.4f}" for m in ("wFm", "meanDic", "mae")]
@@ -369,22 +388,39 @@ def test_the_verbose_table_has_three_decimals_and_says_how_many_images(folders):
     text = verbose_table({"ETIS-LaribPolypDB": result}, ["meanDic", "mae"])
     lines = text.splitlines()
     assert lines[0].split() == ["dataset", "meanDic", "mae"]
-    assert lines[2].split() == ["ETIS-LaribPolypDB", f"{result.summary['meanDic']:.3f}", f"{result.summary['mae']:.3f}"]
+    assert lines[2].split() == [
+        "ETIS-LaribPolypDB",
+        f"{result.summary['meanDic']:.3f}",
+        f"{result.summary['mae']:.3f}",
+    ]
     assert "3 of 196" in text and "Convention: released" in text
 
 
 def test_five_files_hold_the_same_numbers(folders, tmp_path):
     results = {"CVC-300": evaluate(*folders)}
     paths = write_all(results, tmp_path / "out")
-    assert [p.name for p in paths] == ["metrics.json", "metrics.csv", "metrics.md", "metrics.tex", "per_image.csv"]
+    assert [p.name for p in paths] == [
+        "metrics.json",
+        "metrics.csv",
+        "metrics.md",
+        "metrics.tex",
+        "per_image.csv",
+    ]
     value = results["CVC-300"].summary["wFm"]
-    assert pd.read_csv(paths[1], index_col="dataset").loc["CVC-300", "wFm"] == pytest.approx(value, abs=1e-15)
+    assert pd.read_csv(paths[1], index_col="dataset").loc["CVC-300", "wFm"] == pytest.approx(
+        value, abs=1e-15
+    )
     for path in paths[2:4]:
-        assert f"{value:.3f}" in path.read_text() and "CVC-ColonDB" in path.read_text(), "the note on CVC-300"
+        assert f"{value:.3f}" in path.read_text() and "CVC-ColonDB" in path.read_text(), (
+            "the note on CVC-300"
+        )
     assert "\\toprule" in paths[3].read_text()
     per_image = pd.read_csv(paths[4], dtype={"name": str})
     assert per_image["name"].tolist() == results["CVC-300"].per_image["name"].tolist()
-    assert read_per_image(paths[0])["CVC-300"]["wFm"].tolist() == results["CVC-300"].per_image["wFm"].tolist()
+    assert (
+        read_per_image(paths[0])["CVC-300"]["wFm"].tolist()
+        == results["CVC-300"].per_image["wFm"].tolist()
+    )
 
 
 def test_of_several_files_all_are_written_or_none(folders, tmp_path):
@@ -432,20 +468,26 @@ def test_repeats_cannot_be_found_without_images(folders):
 
 def test_notes_are_said_of_the_real_sets_and_of_no_other(folders):
     result = evaluate(*folders)
-    assert [note.split(":")[0] for note in notes({"CVC-300": result, "mine": result})] == ["CVC-300"]
+    assert [note.split(":")[0] for note in notes({"CVC-300": result, "mine": result})] == [
+        "CVC-300"
+    ]
 
 
 def test_the_ledger_sets_reported_beside_measured_and_says_why_they_must_not_be_compared(folders):
     results = {"Kvasir": evaluate(*folders), "CVC-300": evaluate(*folders, convention="min-max")}
     frame = ledger(results, "kdas-seed0", PUBLISHED, model="KDAS")
-    assert frame[["dataset", "metric"]].values.tolist() == [["Kvasir", m] for m in ("meanDic", "meanIoU", "mae")]
+    assert frame[["dataset", "metric"]].values.tolist() == [
+        ["Kvasir", m] for m in ("meanDic", "meanIoU", "mae")
+    ]
     first = frame.iloc[0]
     assert (first["reported"], first["images"], first["run"]) == (0.913, "3 of 100", "kdas-seed0")
     assert first["difference"] == pytest.approx(results["Kvasir"].summary["meanDic"] - 0.913)
     assert first["not_comparable"] == "only 3 of 100 images"
     everyone = ledger(results, "x", PUBLISHED)
     stretched = everyone[everyone["dataset"] == "CVC-300"]
-    assert len(stretched) > 3 and set(stretched["not_comparable"]) == {"only 3 of 60 images, convention min-max"}
+    assert len(stretched) > 3 and set(stretched["not_comparable"]) == {
+        "only 3 of 60 images, convention min-max"
+    }
     with pytest.raises(UserError, match="no row of the model KDSA"):
         ledger(results, "x", PUBLISHED, model="KDSA")
 
@@ -463,15 +505,22 @@ def test_a_full_set_in_the_released_convention_may_be_compared(tmp_path):
 
 def test_a_small_p_value_is_printed_as_it_is():
     noise = np.random.default_rng(0).uniform(0, 0.1, 60)
-    tables = [{"A": pd.DataFrame({"name": range(60), "dice": values})} for values in (0.5 + noise, 0.3 + noise / 2)]
+    tables = [
+        {"A": pd.DataFrame({"name": range(60), "dice": values})}
+        for values in (0.5 + noise, 0.3 + noise / 2)
+    ]
     compared = compare(*tables)
     line = comparison_table(compared).splitlines()[2]
     assert (
-        compared["p"]["A"] < 1e-9 and f"{compared['p']['A']:.2g}" in line and f"{compared['mean_a']['A']:.3f}" in line
+        compared["p"]["A"] < 1e-9
+        and f"{compared['p']['A']:.2g}" in line
+        and f"{compared['mean_a']['A']:.3f}" in line
     )
 
 
-def test_synthetic_results_are_marked_in_the_file_and_compared_without_notes_on_the_real_sets(folders, tmp_path):
+def test_synthetic_results_are_marked_in_the_file_and_compared_without_notes_on_the_real_sets(
+    folders, tmp_path
+):
     (tmp_path / "G" / "dataset.json").write_text('{"made_by": "kdas_book.data.synthetic"}')
     write_json({"CVC-300": evaluate(*folders)}, tmp_path / "a.json")
     assert read_per_image(tmp_path / "a.json")["CVC-300"].attrs["synthetic"]
@@ -493,7 +542,12 @@ def test_evaluate_by_config_prints_the_table_and_compare_reads_what_it_wrote(fol
         save(tmp_path / "Q" / "A" / f"{name}.png", white(disc(radius=12)))
     config = released_config(folders, tmp_path)
     done = kdas("evaluate", "--config", config, "--verbose", "--json", "p.json", cwd=tmp_path)
-    assert done.returncode == 0 and done.stdout.splitlines()[0].split() == ["dataset", "wFm", "meanDic", "mae"]
+    assert done.returncode == 0 and done.stdout.splitlines()[0].split() == [
+        "dataset",
+        "wFm",
+        "meanDic",
+        "mae",
+    ]
     other = ("--pred-root", "Q", "--gt-root", "G", "--datasets", "A", "--out", "q", "--surface")
     assert kdas("evaluate", *other, cwd=tmp_path).returncode == 0
     compared = kdas("compare", "q/metrics.json", "p.json", "--csv", "c.csv", cwd=tmp_path)

@@ -24,7 +24,12 @@ from kdas_core.recipe import Recipe, preset
 from kdas_core.training import checkpoint as runs
 from kdas_core.training import fit
 from kdas_core.training import loop as training
-from kdas_core.training.checkpoint import latest_checkpoint, load_history, read_checkpoint, write_checkpoint
+from kdas_core.training.checkpoint import (
+    latest_checkpoint,
+    load_history,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 ROOT = Path(__file__).parent.parent
 TINY = {
@@ -115,11 +120,18 @@ training.fit(recipe, load_data(root, validation_fraction=0.2), out, teacher=buil
 """
 
 
-def start(tmp_path: Path, polyps: Path, recipe: Recipe, moment: str = "never", count: int = 0) -> int:
+def start(
+    tmp_path: Path, polyps: Path, recipe: Recipe, moment: str = "never", count: int = 0
+) -> int:
     """Run the program above; returns its exit code."""
     recipe.to_yaml(tmp_path / "asked.yaml")
     words = [tmp_path / "asked.yaml", polyps, tmp_path / "runs", moment, count]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TQDM_DISABLE": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     command = [sys.executable, "-W", "error::UserWarning", "-c", KILLED, *map(str, words)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr
@@ -130,18 +142,25 @@ def start(tmp_path: Path, polyps: Path, recipe: Recipe, moment: str = "never", c
 def test_five_kills_at_awkward_moments_change_no_bit(tmp_path, polyps, data):
     """10 pairs, 8 for training: 4 steps of 2 scales an epoch, 3 epochs, augmentation, EMA."""
     recipe = preset(
-        "smoke", **TINY | {"objective": "kdas", "epochs": 3, "scales": (1.0, 2.0), "augment": True, "ema": 0.9}
+        "smoke",
+        **TINY
+        | {"objective": "kdas", "epochs": 3, "scales": (1.0, 2.0), "augment": True, "ema": 0.9},
     )
     moments = [("step", 3), ("write", 2), ("rename", 2), ("epoch", 1), ("step", 5)]
     for moment, count in moments:
-        assert start(tmp_path, polyps, recipe, moment, count) == -signal.SIGKILL, f"{moment} {count} was never reached"
+        assert start(tmp_path, polyps, recipe, moment, count) == -signal.SIGKILL, (
+            f"{moment} {count} was never reached"
+        )
     assert start(tmp_path, polyps, recipe) == 0
     (survivor,) = (tmp_path / "runs").iterdir()
     (tmp_path / "straight").mkdir()
     assert start(tmp_path / "straight", polyps, recipe) == 0
     (straight,) = (tmp_path / "straight" / "runs").iterdir()
     same_run(survivor, straight)
-    assert not list(survivor.glob("*.part")) and json.loads((survivor / "metrics.json").read_text())["epochs"] == 3
+    assert (
+        not list(survivor.glob("*.part"))
+        and json.loads((survivor / "metrics.json").read_text())["epochs"] == 3
+    )
 
 
 @pytest.mark.slow
@@ -149,18 +168,27 @@ def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
     """Not at moments that we chose: after so many milliseconds, whatever the program is doing then."""
     recipe = preset("smoke", **TINY | {"epochs": 6})
     recipe.to_yaml(tmp_path / "asked.yaml")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "TQDM_DISABLE": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     words = [tmp_path / "asked.yaml", polyps, tmp_path / "runs", "never", 0]
     rng, kills = np.random.default_rng(), 0
     for _ in range(40):
         process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, *map(str, words)], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+            [sys.executable, "-c", KILLED, *map(str, words)],
+            cwd=tmp_path,
+            env=environment,
+            stderr=subprocess.PIPE,
         )
         before = sorted(tmp_path.glob("runs/*/last.ckpt"))
         stamp = before[0].stat().st_mtime_ns if before else 0
         # wait for the first checkpoint of this life, then a random moment
         while process.poll() is None and not (
-            (files := sorted(tmp_path.glob("runs/*/last.ckpt"))) and files[0].stat().st_mtime_ns > stamp
+            (files := sorted(tmp_path.glob("runs/*/last.ckpt")))
+            and files[0].stat().st_mtime_ns > stamp
         ):
             try:
                 process.wait(0.01)
@@ -237,13 +265,17 @@ def test_a_run_cut_off_between_the_renames_of_a_checkpoint_ends_with_all_its_fil
 
 
 @pytest.mark.parametrize("harm", ["truncated", "flipped", "empty"])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(interrupted, data, tmp_path, harm):
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
+    interrupted, data, tmp_path, harm
+):
     recipe, folder = interrupted
     content = bytearray((folder / "last.ckpt").read_bytes())
     content[len(content) // 2] ^= 1
     harmed = {"truncated": content[:-1000], "flipped": content, "empty": b""}[harm]
     (folder / "last.ckpt").write_bytes(harmed)
-    with pytest.warns(UserWarning, match="last.ckpt is cut short or damaged.*goes on from previous.ckpt"):
+    with pytest.warns(
+        UserWarning, match="last.ckpt is cut short or damaged.*goes on from previous.ckpt"
+    ):
         resumed = fit(recipe, data, tmp_path / "runs")
     same_run(resumed, fit(recipe, data, tmp_path / "straight"))
 
@@ -287,7 +319,10 @@ def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(
 
     class Full:
         def __init__(self, path, *mode, **options):
-            self.file, self.counts = whole(path, *mode, **options), str(path).endswith(f"{name}.part")
+            self.file, self.counts = (
+                whole(path, *mode, **options),
+                str(path).endswith(f"{name}.part"),
+            )
 
         def __enter__(self):
             return self
@@ -306,7 +341,9 @@ def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(
             return self.file.write(content)
 
     monkeypatch.setattr(files, "open", Full, raising=False)
-    with pytest.raises(UserError, match=f"{name} cannot be written .the disk is full.; .*start the same command"):
+    with pytest.raises(
+        UserError, match=f"{name} cannot be written .the disk is full.; .*start the same command"
+    ):
         fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
     monkeypatch.undo()
     (folder,) = (tmp_path / "runs").iterdir()
@@ -317,8 +354,12 @@ def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(
 # --- requests to stop -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, ends_in", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
-def test_a_request_to_stop_waits_for_a_checkpoint(data, tmp_path, monkeypatch, capsys, number, ends_in):
+@pytest.mark.parametrize(
+    "number, ends_in", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_a_request_to_stop_waits_for_a_checkpoint(
+    data, tmp_path, monkeypatch, capsys, number, ends_in
+):
     recipe, record, calls = preset("smoke", **TINY), training.Run.record, []
     before = signal.getsignal(number)
 
@@ -335,7 +376,10 @@ def test_a_request_to_stop_waits_for_a_checkpoint(data, tmp_path, monkeypatch, c
     (folder,) = (tmp_path / "runs").iterdir()
     assert latest_checkpoint(folder)["step"] == 3 and signal.getsignal(number) == before
     if number == signal.SIGTERM:
-        assert ended.value.code == 0 and "the same command goes on from there" in capsys.readouterr().out
+        assert (
+            ended.value.code == 0
+            and "the same command goes on from there" in capsys.readouterr().out
+        )
     same_run(fit(recipe, data, tmp_path / "runs"), fit(recipe, data, tmp_path / "straight"))
 
 
@@ -368,7 +412,9 @@ def test_out_of_memory_takes_more_passes_and_leaves_the_losses(data, tmp_path, m
     enough = fit(recipe, data, tmp_path / "enough")
     assert json.loads((little / "metrics.json").read_text())["passes"] == 4
     np.testing.assert_allclose(steps_of(little)["total"], steps_of(enough)["total"], atol=1e-5)
-    assert read_checkpoint(little / "last.ckpt")["passes"] == 4, "a resumed run does not try again what did not fit"
+    assert read_checkpoint(little / "last.ckpt")["passes"] == 4, (
+        "a resumed run does not try again what did not fit"
+    )
 
 
 def test_accumulated_passes_are_one_batch_also_where_they_do_not_divide_it(data, tmp_path):
@@ -389,22 +435,34 @@ def test_a_number_that_is_none_stops_with_step_term_images_and_a_file(data, tmp_
         def terms(student, teacher, mask):
             calls.append(1)
             bad = student[0].mean() * (float("nan") if len(calls) == 3 else 1.0)
-            return {"structure_1": bad, "structure_2": student[1].mean(), "total": bad + student[1].mean()}
+            return {
+                "structure_1": bad,
+                "structure_2": student[1].mean(),
+                "total": bad + student[1].mean(),
+            }
 
         return terms
 
     monkeypatch.setattr(training, "objective", spoiled)
-    with pytest.raises(UserError, match=r"epoch 1, step 3: structure_1, total is no finite number, on .*failure.pt"):
+    with pytest.raises(
+        UserError, match=r"epoch 1, step 3: structure_1, total is no finite number, on .*failure.pt"
+    ):
         fit(preset("smoke", **TINY), data, tmp_path, checkpoint_minutes=0)
     (folder,) = tmp_path.iterdir()
     assert latest_checkpoint(folder)["step"] == 2, "the checkpoint before is sound"
     failure = torch.load(folder / "failure.pt", weights_only=True)
-    assert failure["image"].shape == (2, 3, 32, 32) and len(failure["name"]) == 2 and failure["scale"] == 1.0
+    assert (
+        failure["image"].shape == (2, 3, 32, 32)
+        and len(failure["name"]) == 2
+        and failure["scale"] == 1.0
+    )
     net = build("student")
     net.load_state_dict(failure["network"])
 
 
-def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(data, tmp_path, monkeypatch):
+def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(
+    data, tmp_path, monkeypatch
+):
     class Spoil(torch.autograd.Function):
         @staticmethod
         def forward(context, x):
@@ -414,7 +472,9 @@ def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(data, tm
         def backward(context, gradient):
             return gradient * float("inf")
 
-    monkeypatch.setattr(training, "objective", lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()})
+    monkeypatch.setattr(
+        training, "objective", lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()}
+    )
     with pytest.raises(UserError, match="epoch 1, step 1: the gradient is no finite number"):
         fit(preset("smoke", **TINY), data, tmp_path)
     (folder,) = tmp_path.iterdir()

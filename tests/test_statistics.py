@@ -17,7 +17,9 @@ from scipy import stats
 from kdas_core import UserError
 from kdas_core.evaluation.comparison import compare, holm, over_seeds, paired, read_groups
 
-pytestmark = pytest.mark.filterwarnings("error")  # nothing in this module may warn, least of all a degenerate case
+pytestmark = pytest.mark.filterwarnings(
+    "error"
+)  # nothing in this module may warn, least of all a degenerate case
 
 
 def skewed(n: int, seed: int = 0) -> np.ndarray:
@@ -29,7 +31,9 @@ def against_zero(differences, groups=None, **options):
     return paired(differences, np.zeros(len(differences)), groups, **options)
 
 
-tenths = st.lists(st.integers(-4, 4), min_size=2, max_size=8)  # small numbers: many ties, many zeros
+tenths = st.lists(
+    st.integers(-4, 4), min_size=2, max_size=8
+)  # small numbers: many ties, many zeros
 
 
 # --- the interval -----------------------------------------------------------------------------------------------------
@@ -57,7 +61,9 @@ def test_interval_is_scipys_bca_of_the_mean_and_not_the_percentile_interval():
     d = skewed(25)
     ours = against_zero(d, resamples=999, seed=3)
     bca, percentile = (
-        stats.bootstrap((d,), np.mean, n_resamples=999, method=m, random_state=np.random.default_rng(3))
+        stats.bootstrap(
+            (d,), np.mean, n_resamples=999, method=m, random_state=np.random.default_rng(3)
+        )
         for m in ("BCa", "percentile")
     )
     assert (ours.low, ours.high) == pytest.approx(tuple(bca.confidence_interval), abs=1e-11)
@@ -104,7 +110,9 @@ def test_difference_is_the_mean_over_images_but_the_test_asks_each_group_once():
     result = against_zero(d, ["long"] * 60 + list("abcdef"), resamples=999)
     assert result.difference == pytest.approx(d.mean()) and result.difference > 0.02
     assert result.low < 0 < result.high
-    assert result.effect_size == pytest.approx((4 - 24) / 28), "0.035 is the fourth smallest of seven"
+    assert result.effect_size == pytest.approx((4 - 24) / 28), (
+        "0.035 is the fourth smallest of seven"
+    )
     assert result.p == stats.wilcoxon(means).pvalue
 
 
@@ -167,7 +175,9 @@ def test_effect_size_reaches_one_when_a_is_never_smaller():
 
 def test_equal_up_to_rounding_is_equal():
     a, b = np.array([0.3, 0.8, 0.5, 0.9, 0.6, 0.7]), np.array([0.2, 0.7, 0.6, 0.6, 0.2, 0.2])
-    assert len(set(np.abs(a - b)[:3])) > 1, "differences of 0.1 that floats tell apart are what this is about"
+    assert len(set(np.abs(a - b)[:3])) > 1, (
+        "differences of 0.1 that floats tell apart are what this is about"
+    )
     ten_times = paired(np.rint(10 * a), np.rint(10 * b), resamples=99)
     assert paired(a, b, resamples=99).p == ten_times.p
     assert paired([0.1 + 0.2, 0.5], [0.3, 0.4], resamples=99).ties == 1
@@ -184,7 +194,11 @@ def test_the_unit_of_the_metric_changes_the_interval_in_proportion_and_the_test_
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=16))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)), min_size=1, max_size=16
+    )
+)
 def test_swapping_the_methods_flips_every_sign_exactly(rows):
     a, b, groups = np.array(rows).T
     for labels in (None, groups):
@@ -193,7 +207,9 @@ def test_swapping_the_methods_flips_every_sign_exactly(rows):
             other, mean_a=other.mean_b, mean_b=other.mean_a, difference=-other.difference, low=-other.high,
             high=-other.low, effect_size=-other.effect_size, wins=other.losses, losses=other.wins,
         )  # fmt: skip
-        np.testing.assert_array_equal(astuple(one)[:-1], astuple(mirrored)[:-1])  # NaN equals NaN here
+        np.testing.assert_array_equal(
+            astuple(one)[:-1], astuple(mirrored)[:-1]
+        )  # NaN equals NaN here
         assert one.note == mirrored.note
 
 
@@ -210,7 +226,13 @@ def test_one_unit_has_a_difference_but_no_interval_and_no_test():
 
 def test_two_equal_methods_differ_by_nothing_for_sure():
     result = paired(skewed(10), skewed(10))
-    assert (result.difference, result.low, result.high, result.p, result.effect_size) == (0, 0, 0, 1, 0)
+    assert (result.difference, result.low, result.high, result.p, result.effect_size) == (
+        0,
+        0,
+        0,
+        1,
+        0,
+    )
     assert (result.ties, result.note) == (10, "no image differs")
 
 
@@ -277,7 +299,9 @@ def test_holm_of_a_worked_example():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
 
 
-p_lists = st.lists(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.01, 0.02, 0.05, 1.0])), max_size=12)
+p_lists = st.lists(
+    st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.01, 0.01, 0.02, 0.05, 1.0])), max_size=12
+)
 
 
 @given(p_lists)
@@ -313,9 +337,14 @@ def test_holm_refuses_what_is_no_probability():
 
 def scores(n: int, shift: float, seed: int = 0) -> pd.DataFrame:
     """A table as ``EvaluationResult.per_image``; the images are the same for every shift, the noise is not."""
-    image, noise = np.random.default_rng(seed).uniform(size=n), np.random.default_rng(round(100 * shift)).normal(size=n)
+    image, noise = (
+        np.random.default_rng(seed).uniform(size=n),
+        np.random.default_rng(round(100 * shift)).normal(size=n),
+    )
     dice = np.clip(0.6 * image + 0.2 + shift + 0.05 * noise, 0, 1)
-    return pd.DataFrame({"name": [f"{i:03}" for i in range(n)], "dice": dice, "mae": 0.1 * (1 - dice)})
+    return pd.DataFrame(
+        {"name": [f"{i:03}" for i in range(n)], "dice": dice, "mae": 0.1 * (1 - dice)}
+    )
 
 
 @pytest.fixture
@@ -331,7 +360,9 @@ def test_images_are_matched_by_name_and_never_by_row(tables):
     a, b = tables
     shuffled = {name: table.sample(frac=1, random_state=5) for name, table in b.items()}
     assert shuffled["Kvasir"]["name"].tolist() != b["Kvasir"]["name"].tolist()
-    pd.testing.assert_frame_equal(compare(a, shuffled, resamples=499), compare(a, b, resamples=499), check_exact=True)
+    pd.testing.assert_frame_equal(
+        compare(a, shuffled, resamples=499), compare(a, b, resamples=499), check_exact=True
+    )
 
 
 def test_each_row_is_the_paired_comparison_of_its_set_and_holm_counts_the_sets(tables):
@@ -341,22 +372,42 @@ def test_each_row_is_the_paired_comparison_of_its_set_and_holm_counts_the_sets(t
     assert result["units"].tolist() == ["30 images", "18 images"]
     for name in result.index:
         alone = paired(a[name]["dice"], b[name]["dice"], resamples=499)
-        for field in ("n", "mean_a", "mean_b", "difference", "low", "high", "p", "effect_size", "wins", "note"):
+        for field in (
+            "n",
+            "mean_a",
+            "mean_b",
+            "difference",
+            "low",
+            "high",
+            "p",
+            "effect_size",
+            "wins",
+            "note",
+        ):
             assert result[field][name] == getattr(alone, field), (name, field)
-    assert result["p_holm"].tolist() == holm(result["p"]).tolist() and (result["p_holm"] > result["p"]).any()
-    assert (result["difference"] > 0).all() and (compare(a, b, "mae", resamples=499)["difference"] < 0).all()
+    assert (
+        result["p_holm"].tolist() == holm(result["p"]).tolist()
+        and (result["p_holm"] > result["p"]).any()
+    )
+    assert (result["difference"] > 0).all() and (
+        compare(a, b, "mae", resamples=499)["difference"] < 0
+    ).all()
 
 
 def test_results_of_the_evaluation_are_compared_as_their_tables_are(tables):
     a, b = tables
-    results = [{name: SimpleNamespace(per_image=table) for name, table in side.items()} for side in tables]
+    results = [
+        {name: SimpleNamespace(per_image=table) for name, table in side.items()} for side in tables
+    ]
     pd.testing.assert_frame_equal(compare(*results, resamples=99), compare(a, b, resamples=99))
 
 
 def test_groups_are_found_by_name_and_only_for_the_sets_that_have_them(tables):
     a, b = tables
     videos = {name: f"video {int(name) // 4}" for name in reversed(a["ETIS"]["name"])}
-    result = compare(a, b, groups={"ETIS": videos | {"unused": "video 9"}, "elsewhere": {}}, resamples=499)
+    result = compare(
+        a, b, groups={"ETIS": videos | {"unused": "video 9"}, "elsewhere": {}}, resamples=499
+    )
     assert result["units"].tolist() == ["30 images", "5 groups"]
     alone = paired(a["ETIS"]["dice"], b["ETIS"]["dice"], np.arange(18) // 4, resamples=499)
     assert (result["low"]["ETIS"], result["p"]["ETIS"]) == (alone.low, alone.p)
@@ -367,12 +418,17 @@ def test_a_set_of_one_image_has_no_p_and_does_not_count_for_holm(tables):
     a, b = ({**side, "tiny": side["ETIS"].head(1)} for side in tables)
     result = compare(a, b, resamples=99)
     assert result["units"]["tiny"] == "1 image" and math.isnan(result["p_holm"]["tiny"])
-    assert result["p_holm"].drop("tiny").tolist() == compare(*tables, resamples=99)["p_holm"].tolist()
+    assert (
+        result["p_holm"].drop("tiny").tolist() == compare(*tables, resamples=99)["p_holm"].tolist()
+    )
 
 
 def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
     a, b = tables
-    monkeypatch.setattr("kdas_core.evaluation.comparison.paired", lambda *_: pytest.fail("compared in spite of them"))
+    monkeypatch.setattr(
+        "kdas_core.evaluation.comparison.paired",
+        lambda *_: pytest.fail("compared in spite of them"),
+    )
     a["Kvasir"] = pd.concat([a["Kvasir"], a["Kvasir"].iloc[[3]]])
     b["Kvasir"] = b["Kvasir"].drop(index=[7, 9])
     a["ETIS"] = a["ETIS"].assign(dice=a["ETIS"]["dice"].where(a["ETIS"].index > 1))
@@ -389,7 +445,9 @@ def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
         "ETIS: 2 of 18 images have NaN",
         "ETIS: groups lacks 17 of 18 images (001, 002",
     ]
-    assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines)), lines
+    assert len(lines) == len(expected) and all(
+        part in line for part, line in zip(expected, lines)
+    ), lines
 
 
 @pytest.mark.parametrize(
@@ -398,13 +456,37 @@ def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
         (lambda a, b: a.clear(), {}, "a lacks the data set Kvasir, ETIS"),
         (lambda a, b: (a.clear(), b.clear()), {}, "no data set to compare"),
         (lambda a, b: b.pop("ETIS"), {}, "b lacks the data set ETIS"),
-        (lambda a, b: a.update(ETIS=a["ETIS"].head(4)), {}, "ETIS: a lacks 14 of 18 images of b .004, 005"),
-        (lambda a, b: a.update(ETIS=a["ETIS"].drop(columns="dice")), {}, "ETIS: a has no metric dice; choose from mae"),
-        (lambda a, b: a.update(ETIS=a["ETIS"].drop(columns="name")), {}, "ETIS: a is no table with a column name"),
+        (
+            lambda a, b: a.update(ETIS=a["ETIS"].head(4)),
+            {},
+            "ETIS: a lacks 14 of 18 images of b .004, 005",
+        ),
+        (
+            lambda a, b: a.update(ETIS=a["ETIS"].drop(columns="dice")),
+            {},
+            "ETIS: a has no metric dice; choose from mae",
+        ),
+        (
+            lambda a, b: a.update(ETIS=a["ETIS"].drop(columns="name")),
+            {},
+            "ETIS: a is no table with a column name",
+        ),
         (lambda a, b: a.update(ETIS=0.9), {}, "ETIS: a is no table"),
-        (lambda a, b: a.update(ETIS=a["ETIS"].assign(dice="good")), {}, "ETIS: dice of a holds something else"),
-        (lambda a, b: [side.update(ETIS=side["ETIS"].head(0)) for side in (a, b)], {}, "ETIS: There is no image"),
-        (lambda a, b: None, {"groups": {"etis": {"000": "v"}}}, "groups knows etis, but none of the data sets"),
+        (
+            lambda a, b: a.update(ETIS=a["ETIS"].assign(dice="good")),
+            {},
+            "ETIS: dice of a holds something else",
+        ),
+        (
+            lambda a, b: [side.update(ETIS=side["ETIS"].head(0)) for side in (a, b)],
+            {},
+            "ETIS: There is no image",
+        ),
+        (
+            lambda a, b: None,
+            {"groups": {"etis": {"000": "v"}}},
+            "groups knows etis, but none of the data sets",
+        ),
         (lambda a, b: None, {"level": 0}, "level is 0"),
     ],
 )
@@ -417,7 +499,9 @@ def test_sets_that_cannot_be_compared_are_one_sentence(tables, change, options, 
 
 def test_a_metric_that_no_table_has_is_refused_and_a_name_is_no_metric(tables):
     for metric in ("meanDice", "name"):
-        with pytest.raises(UserError, match=f"ETIS: b has no metric {metric}; choose from dice, mae"):
+        with pytest.raises(
+            UserError, match=f"ETIS: b has no metric {metric}; choose from dice, mae"
+        ):
             compare(*tables, metric=metric)
 
 
@@ -438,11 +522,21 @@ def runs():
 
 def test_seeds_are_summed_up_for_each_method_and_column_in_the_order_given(runs):
     result = over_seeds(runs)
-    assert result.index.tolist() == [("KDAS", "Kvasir"), ("KDAS", "ETIS"), ("BCE", "Kvasir"), ("BCE", "ETIS")]
+    assert result.index.tolist() == [
+        ("KDAS", "Kvasir"),
+        ("KDAS", "ETIS"),
+        ("BCE", "Kvasir"),
+        ("BCE", "ETIS"),
+    ]
     assert result.loc[("KDAS", "Kvasir"), "mean"] == pytest.approx(0.92)
     assert result.loc[("KDAS", "Kvasir"), "sd"] == pytest.approx(0.02), "divided by n - 1"
     assert result["n"].tolist() == [3, 3, 2, 1]
-    assert result["mean ± sd"].tolist() == ["0.920 ± 0.020", "0.720 ± 0.035", "0.885 ± 0.007", "0.660 (one seed)"]
+    assert result["mean ± sd"].tolist() == [
+        "0.920 ± 0.020",
+        "0.720 ± 0.035",
+        "0.885 ± 0.007",
+        "0.660 (one seed)",
+    ]
     assert result["mean ± sd"].unstack().loc["BCE", "Kvasir"] == "0.885 ± 0.007"
 
 
@@ -456,7 +550,10 @@ def test_one_seed_says_nothing_about_luck_and_no_run_nothing_at_all(runs):
     ("change", "says"),
     [
         (lambda runs: runs.assign(seed=[0, 0, 1, 1, 1]), r"more than once \(KDAS with seed 1\)"),
-        (lambda runs: runs.assign(seed=[0, 0, None, 1, 2]), "1 of 5 runs have no method or no seed"),
+        (
+            lambda runs: runs.assign(seed=[0, 0, None, 1, 2]),
+            "1 of 5 runs have no method or no seed",
+        ),
         (lambda runs: runs.assign(ETIS="0.7"), "more than numbers in ETIS"),
         (lambda runs: runs.drop(columns="seed"), "lacks rows, method, seed"),
         (lambda runs: runs[["method", "seed"]], "lacks rows, method, seed or a column of numbers"),
@@ -475,16 +572,27 @@ def test_runs_that_cannot_be_summed_up_are_one_sentence(runs, change, says):
 def test_groups_from_a_file_are_text_and_fit_the_comparison(tables, tmp_path):
     path = tmp_path / "groups.csv"
     lines = [f"ETIS,{name},{int(name) % 6:02}" for name in tables[0]["ETIS"]["name"]]
-    path.write_text("\n".join(["dataset,name,group", *lines, "", 'PolypGen,"a, b" , Zürich ']), encoding="utf-8")
+    path.write_text(
+        "\n".join(["dataset,name,group", *lines, "", 'PolypGen,"a, b" , Zürich ']), encoding="utf-8"
+    )
     groups = read_groups(path)
     assert groups["ETIS"]["001"] == "01" and groups["PolypGen"] == {"a, b": "Zürich"}
-    assert compare(*tables, groups=groups, resamples=99)["units"].tolist() == ["30 images", "6 groups"]
+    assert compare(*tables, groups=groups, resamples=99)["units"].tolist() == [
+        "30 images",
+        "6 groups",
+    ]
 
 
 def test_a_file_from_excel_or_with_accents_typed_in_two_parts_reads_the_same(tmp_path):
     (tmp_path / "plain.csv").write_text("dataset,name,group\nA,é,v\n", encoding="utf-8")
-    (tmp_path / "other.csv").write_text("dataset,name,group\r\nA,e\u0301,v\r\n", encoding="utf-8-sig", newline="")
-    assert read_groups(tmp_path / "plain.csv") == read_groups(tmp_path / "other.csv") == {"A": {"é": "v"}}
+    (tmp_path / "other.csv").write_text(
+        "dataset,name,group\r\nA,e\u0301,v\r\n", encoding="utf-8-sig", newline=""
+    )
+    assert (
+        read_groups(tmp_path / "plain.csv")
+        == read_groups(tmp_path / "other.csv")
+        == {"A": {"é": "v"}}
+    )
 
 
 def test_an_image_may_be_named_twice_but_not_in_two_groups(tmp_path):
@@ -499,7 +607,9 @@ def test_all_lines_that_are_wrong_come_together_with_their_numbers(tmp_path):
     with pytest.raises(UserError) as caught:
         read_groups(path)
     lines = str(caught.value).splitlines()[1:]
-    for line, part in zip(lines, ["line 3,", "line 5,", "line 6,", "line 7, puts 1 of A in w, not in v"]):
+    for line, part in zip(
+        lines, ["line 3,", "line 5,", "line 6,", "line 7, puts 1 of A in w, not in v"]
+    ):
         assert "groups.csv" in line and part in line
     assert len(lines) == 4
 
@@ -508,9 +618,15 @@ def test_all_lines_that_are_wrong_come_together_with_their_numbers(tmp_path):
     ("content", "says"),
     [
         (None, "groups.csv cannot be read"),
-        ("dataset,name,group\nA,é,v\n".encode("latin-1"), "groups.csv cannot be read .*give a UTF-8"),
+        (
+            "dataset,name,group\nA,é,v\n".encode("latin-1"),
+            "groups.csv cannot be read .*give a UTF-8",
+        ),
         (b"", "must have the header dataset,name,group"),
-        (b"dataset;name;group\nA;1;v\n", 'begins with "dataset;name;group", .*must have the header'),
+        (
+            b"dataset;name;group\nA;1;v\n",
+            'begins with "dataset;name;group", .*must have the header',
+        ),
         (b"name,dataset,group\n1,A,v\n", 'begins with "name,dataset,group"'),
         (b"dataset,name,group\n", "a line for each image"),
         (b"dataset,name,group\nA, ,v\n", "line 2, lacks one of three cells"),

@@ -100,10 +100,15 @@ def template(tmp_path, monkeypatch) -> Callable[..., None]:
 
     def write(*code: str) -> None:
         real = nbformat.read(ROOT / "book" / "run_template.ipynb", as_version=4)
-        parameters = next(cell for cell in real.cells if "parameters" in cell.metadata.get("tags", []))
+        parameters = next(
+            cell for cell in real.cells if "parameters" in cell.metadata.get("tags", [])
+        )
         made = [parameters, *map(new_code_cell, (BEGUN, *code, FINISHED))]
         (tmp_path / "book").mkdir(exist_ok=True)
-        nbformat.write(new_notebook(cells=made, metadata=real.metadata), tmp_path / "book" / "run_template.ipynb")
+        nbformat.write(
+            new_notebook(cells=made, metadata=real.metadata),
+            tmp_path / "book" / "run_template.ipynb",
+        )
         (tmp_path / "_toc.yml").touch()
         monkeypatch.chdir(tmp_path)
 
@@ -115,7 +120,12 @@ def study_file(tmp_path, polyps) -> Callable[..., Path]:
     """``study_file(field=value, …)`` writes a study of the tiny benchmark."""
 
     def write(**values) -> Path:
-        plain = {"name": "tiny", "seeds": [0], "objectives": ["supervised", "kdas"], "data_root": str(polyps)}
+        plain = {
+            "name": "tiny",
+            "seeds": [0],
+            "objectives": ["supervised", "kdas"],
+            "data_root": str(polyps),
+        }
         (tmp_path / "study.yaml").write_text(yaml.safe_dump(plain | values))
         return tmp_path / "study.yaml"
 
@@ -149,7 +159,9 @@ def gone(processes: list[psutil.Process], seconds: float = 20) -> bool:
 def started(*words: object, **options):
     """A program of ours beside the test; whatever is left of it at the end is killed."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, *map(str, words)], env=environment, text=True, **options)
+    process = subprocess.Popen(
+        [sys.executable, *map(str, words)], env=environment, text=True, **options
+    )
     try:
         yield process
     finally:
@@ -178,18 +190,45 @@ def study_run(*words: object):
         ("settings: {epochs: two}", "settings: epochs='two' does not fit; epochs is like 99"),
         ("settings: {epochs: 0}", "supervised: epochs is 0; it must be positive"),
         ("settings: [epochs]", r"settings is \['epochs'\]; a mapping of knobs is expected"),
-        ("settings: {seed: 1, objective: kdas}", "settings: objective, seed is set by the study itself"),
+        (
+            "settings: {seed: 1, objective: kdas}",
+            "settings: objective, seed is set by the study itself",
+        ),
         ("objectives: {kdas: {teacher_seed: 4}}", "kdas: teacher_seed is set by the study itself"),
         ("objectives: {kdas: {aplha: 0.5}}", "kdas: there is no knob aplha"),
-        ("objectives: {kdas: 0.5}", "objectives is a list of names, or label: {objective: name, knob: value}"),
-        ("objectives: [supervised, {kdas: {alpha: 0.5}}]", "objectives is a list of names, or label"),
-        ("objectives: [kdas, kdas]", "kdas and kdas stand side by side; each label may stand there once"),
-        ("objectives: {KDAS: {objective: kdas, alpha: 0.1}, kdas: }", "KDAS and kdas stand side by side"),
-        ("objectives: {kdas: {alpha: 0.1}, kdas: {alpha: 0.2}}", "no valid YAML: kdas occurs twice, line 2"),
-        ("objectives: {a: {objective: kdas, alpha: 1}, b: {objective: kdas, alpha: 1.0}}", "a and b are the same cell"),
+        (
+            "objectives: {kdas: 0.5}",
+            "objectives is a list of names, or label: {objective: name, knob: value}",
+        ),
+        (
+            "objectives: [supervised, {kdas: {alpha: 0.5}}]",
+            "objectives is a list of names, or label",
+        ),
+        (
+            "objectives: [kdas, kdas]",
+            "kdas and kdas stand side by side; each label may stand there once",
+        ),
+        (
+            "objectives: {KDAS: {objective: kdas, alpha: 0.1}, kdas: }",
+            "KDAS and kdas stand side by side",
+        ),
+        (
+            "objectives: {kdas: {alpha: 0.1}, kdas: {alpha: 0.2}}",
+            "no valid YAML: kdas occurs twice, line 2",
+        ),
+        (
+            "objectives: {a: {objective: kdas, alpha: 1}, b: {objective: kdas, alpha: 1.0}}",
+            "a and b are the same cell",
+        ),
         ("objectives: {../kdas: {objective: kdas}}", r'"\.\./kdas" cannot be the name of a folder'),
-        ("objectives: {teacher: {objective: supervised}}", '"teacher" cannot be the name of a folder'),
-        ("objectives: {kdas: , small: {objective: kdas, batch_size: 4}}", "small sets batch_size, .* another teacher"),
+        (
+            "objectives: {teacher: {objective: supervised}}",
+            '"teacher" cannot be the name of a folder',
+        ),
+        (
+            "objectives: {kdas: , small: {objective: kdas, batch_size: 4}}",
+            "small sets batch_size, .* another teacher",
+        ),
         ("seeds: [0, 1, 0]", "a seed occurs twice"),
         ("seeds: 3", r"seeds is 3; a list of whole numbers is expected, such as \[0, 1, 2\]"),
         ("seeds: [0.5]", "a list of whole numbers is expected"),
@@ -214,7 +253,10 @@ def test_what_is_wrong_in_a_study_file_is_said_in_one_sentence(tmp_path, text, s
 @pytest.mark.parametrize(
     "content, sentence",
     [
-        (None, "cannot be read .No such file.*; a study is a YAML file such as book/studies/smoke.yaml"),
+        (
+            None,
+            "cannot be read .No such file.*; a study is a YAML file such as book/studies/smoke.yaml",
+        ),
         (b"just words", "is no study: fields and their values are expected"),
         (b"", "is no study"),
         (b"name: \xff", "is no valid YAML"),
@@ -231,11 +273,20 @@ def test_a_wrong_study_file_ends_the_command_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-def test_values_have_the_types_of_their_knobs_and_the_file_written_back_says_the_same(study_file, tmp_path):
+def test_values_have_the_types_of_their_knobs_and_the_file_written_back_says_the_same(
+    study_file, tmp_path
+):
     kd = {"objective": "kdas", "alpha": 1}
-    study = read_study(study_file(objectives={"kd": kd}, settings={"learning_rate": "1e-3", "scales": [1]}))
+    study = read_study(
+        study_file(objectives={"kd": kd}, settings={"learning_rate": "1e-3", "scales": [1]})
+    )
     recipe = study.recipe(study.cells()[1])
-    assert (recipe.learning_rate, recipe.alpha, recipe.scales, recipe.objective) == (1e-3, 1.0, (1,), "kdas")
+    assert (recipe.learning_rate, recipe.alpha, recipe.scales, recipe.objective) == (
+        1e-3,
+        1.0,
+        (1,),
+        "kdas",
+    )
     (tmp_path / "again.yaml").write_text(study.as_yaml())
     assert read_study(tmp_path / "again.yaml") == study
 
@@ -244,7 +295,10 @@ def test_a_data_folder_has_one_name_wherever_it_is_named_from(study_file, tmp_pa
     (tmp_path / "work").mkdir()
     file = study_file()
     monkeypatch.chdir(tmp_path / "work")
-    by_way = {read_study(file, way).data_root for way in ("../polyps", str(tmp_path / "polyps"), "./../polyps/")}
+    by_way = {
+        read_study(file, way).data_root
+        for way in ("../polyps", str(tmp_path / "polyps"), "./../polyps/")
+    }
     assert by_way == {str(tmp_path / "polyps")}
 
 
@@ -256,7 +310,9 @@ def test_the_teacher_comes_first_and_a_study_cut_short_has_whole_seeds(study_fil
     assert [teacher.seed for teacher in teachers] == [7]
 
 
-def test_a_knob_of_the_teachers_training_may_differ_only_where_its_weights_are_a_file(study_file, tmp_path, template):
+def test_a_knob_of_the_teachers_training_may_differ_only_where_its_weights_are_a_file(
+    study_file, tmp_path, template
+):
     labels = {"kdas": None, "augmented": {"objective": "kdas", "augment": True}}
     study = read_study(study_file(objectives=labels, settings={"teacher_weights": "teacher.pth"}))
     template()
@@ -284,7 +340,9 @@ def test_a_folder_with_other_things_is_refused_and_stays_as_it_is(study_file, tm
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
     (tmp_path / "runs" / "tiny" / "thesis.tex").write_text("years of work")
     before = snapshot(tmp_path / "runs")
-    with pytest.raises(UserError, match="tiny holds other things than a study; give the study another name"):
+    with pytest.raises(
+        UserError, match="tiny holds other things than a study; give the study another name"
+    ):
         run(read_study(study_file()), tmp_path / "runs")
     assert snapshot(tmp_path / "runs") == before
 
@@ -298,14 +356,22 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(study_file, tmp_path):
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"settings": {"epochs": 3}}, r"was begun with settings \{\}, and now it is \{'epochs': 3\}"),
+        (
+            {"settings": {"epochs": 3}},
+            r"was begun with settings \{\}, and now it is \{'epochs': 3\}",
+        ),
         ({"preset": "laptop"}, "was begun with preset 'smoke', and now it is 'laptop'"),
         ({"teacher_seed": 1}, "was begun with teacher_seed 0"),
         ({"data_root": "/elsewhere"}, "was begun with data_root .* now it is '/elsewhere'"),
-        ({"objectives": {"kdas": {"alpha": 0.9}}}, "kdas means another recipe; give the new one another label"),
+        (
+            {"objectives": {"kdas": {"alpha": 0.9}}},
+            "kdas means another recipe; give the new one another label",
+        ),
     ],
 )
-def test_the_folder_of_another_study_is_refused_and_stays_as_it_is(study_file, tmp_path, template, change, sentence):
+def test_the_folder_of_another_study_is_refused_and_stays_as_it_is(
+    study_file, tmp_path, template, change, sentence
+):
     template()
     study = read_study(study_file())
     running.prepare(study, open_folder(study, tmp_path / "runs"))
@@ -330,34 +396,48 @@ def test_a_study_that_was_cut_off_while_it_was_prepared_is_no_strangers_folder(
     monkeypatch.setattr(running, "write_whole", cut)
     with pytest.raises(KeyboardInterrupt):
         running.prepare(study, open_folder(study, tmp_path / "runs"))
-    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.is_dir()], "a cell's folder is there"
+    assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.is_dir()], (
+        "a cell's folder is there"
+    )
     assert open_folder(study, tmp_path / "runs")
 
 
 def test_texts_that_look_like_yaml_reach_the_notebook_as_they_are(study_file, tmp_path, template):
     template()
-    study = read_study(study_file(objectives={"1e3": {"objective": "kdas"}, "null": {"objective": "supervised"}}))
+    study = read_study(
+        study_file(objectives={"1e3": {"objective": "kdas"}, "null": {"objective": "supervised"}})
+    )
     folder = open_folder(study, tmp_path / "my #1: runs")
     running.prepare(study, folder)
     for label in ("1e3", "null"):
         values = json.loads((folder / f"{label}-seed0" / "cell.json").read_text())["parameters"]
         assert (values["label"], values["out"]) == (label, str(folder / f"{label}-seed0"))
-        assert values["runs_dir"] == str(folder / "networks") and values["settings"] == {"teacher_seed": 0}
+        assert values["runs_dir"] == str(folder / "networks") and values["settings"] == {
+            "teacher_seed": 0
+        }
 
 
-def test_real_images_that_come_later_do_not_mix_with_synthetic_ones(study_file, tmp_path, template, polyps):
+def test_real_images_that_come_later_do_not_mix_with_synthetic_ones(
+    study_file, tmp_path, template, polyps
+):
     template()
     few = {"synthetic_images": 4, "synthetic_test_images": 1}
     study = read_study(study_file(data_root="", settings=few))
     folder = open_folder(study, tmp_path / "runs")
     running.prepare(study, folder)
-    root = Path(json.loads((folder / "teacher" / "cell.json").read_text())["parameters"]["data_root"])
+    root = Path(
+        json.loads((folder / "teacher" / "cell.json").read_text())["parameters"]["data_root"]
+    )
     assert root.parent == folder / "networks" and root.name.startswith("synthetic")
     for name in ("history.csv", "per_image.csv"):
         (folder / "teacher" / name).touch()
-    (folder / "teacher" / "metrics.json").write_text(json.dumps({"schema": 1, "data": {"name": root.name}}))
+    (folder / "teacher" / "metrics.json").write_text(
+        json.dumps({"schema": 1, "data": {"name": root.name}})
+    )
     (tmp_path / "data").symlink_to(polyps)
-    with pytest.raises(UserError, match=r"teacher was trained on synthetic.*images are now those of .*data; give"):
+    with pytest.raises(
+        UserError, match=r"teacher was trained on synthetic.*images are now those of .*data; give"
+    ):
         run(study, tmp_path / "runs")
 
 
@@ -400,7 +480,9 @@ def beginning(recipe, data, folder, monkeypatch):
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_seed_gives_all_objectives_the_same_start_and_the_same_batches(data, tmp_path, monkeypatch):
+def test_a_seed_gives_all_objectives_the_same_start_and_the_same_batches(
+    data, tmp_path, monkeypatch
+):
     recipe = preset("smoke", **TINY | {"batch_size": 4, "scales": (1.0, 2.0), "random_scale": True})
     one, *others = (
         beginning(replace(recipe, objective=name), data, tmp_path, monkeypatch)
@@ -411,46 +493,79 @@ def test_a_seed_gives_all_objectives_the_same_start_and_the_same_batches(data, t
     for weights, steps in others:
         assert steps == one[1]
         assert all(torch.equal(weights[name], value) for name, value in one[0].items())
-    weights, steps = beginning(replace(recipe, objective="supervised", seed=1), data, tmp_path, monkeypatch)
+    weights, steps = beginning(
+        replace(recipe, objective="supervised", seed=1), data, tmp_path, monkeypatch
+    )
     assert steps != one[1]
     assert any(not torch.equal(weights[name], value) for name, value in one[0].items())
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_one_teacher_serves_all_seeds_and_another_teacher_seed_is_another_teacher(polyps, tmp_path, capsys):
+def test_one_teacher_serves_all_seeds_and_another_teacher_seed_is_another_teacher(
+    polyps, tmp_path, capsys
+):
     knobs = TINY | {"batch_size": 8}
     digests = [
-        weights_digest(begin("smoke", str(polyps), str(tmp_path), seed, teacher_seed=of, **knobs).teacher())
+        weights_digest(
+            begin("smoke", str(polyps), str(tmp_path), seed, teacher_seed=of, **knobs).teacher()
+        )
         for seed, of in ((0, 0), (1, 0), (0, 1))
     ]
     assert digests[0] == digests[1] != digests[2]
-    assert len(list(tmp_path.glob("teacher-seed0-*"))) == len(list(tmp_path.glob("teacher-seed1-*"))) == 1
+    assert (
+        len(list(tmp_path.glob("teacher-seed0-*")))
+        == len(list(tmp_path.glob("teacher-seed1-*")))
+        == 1
+    )
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(polyps, tmp_path, monkeypatch, capsys):
+def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(
+    polyps, tmp_path, monkeypatch, capsys
+):
     falling = iter((0.9, 0.1, 0.5))  # the student's first epoch is its best; then the teacher's one
-    monkeypatch.setattr(training, "validate", lambda *_: {"val_loss": 1.0, "val_dice": next(falling)})
-    run_ = begin("smoke", str(polyps), str(tmp_path / "networks"), 0, **TINY | {"batch_size": 8, "ema": 0.5})
+    monkeypatch.setattr(
+        training, "validate", lambda *_: {"val_loss": 1.0, "val_dice": next(falling)}
+    )
+    run_ = begin(
+        "smoke", str(polyps), str(tmp_path / "networks"), 0, **TINY | {"batch_size": 8, "ema": 0.5}
+    )
     folder, out = run_.folder("supervised"), tmp_path / "supervised-seed0"
     best, last = (cells.network(run_, "supervised", epoch) for epoch in ("best", "last"))
     averaged = read_checkpoint(folder / "last.ckpt")["ema"]
-    assert all(torch.equal(value, averaged[f"module.{name}"]) for name, value in last.state_dict().items())
+    assert all(
+        torch.equal(value, averaged[f"module.{name}"]) for name, value in last.state_dict().items()
+    )
     kept = load_file(folder / "best.safetensors")
     assert all(torch.equal(value, kept[name]) for name, value in best.state_dict().items())
     assert weights_digest(best) != weights_digest(last)
 
-    for net, everywhere in ((best, 100.0), (last, -100.0)):  # one finds polyps everywhere, the other nowhere
+    for net, everywhere in (
+        (best, 100.0),
+        (last, -100.0),
+    ):  # one finds polyps everywhere, the other nowhere
         net.head1.bias.data.fill_(everywhere)
     scores = cells.score(run_, best, out), cells.score(run_, last, out / "last")
-    assert not (out / "masks").exists() and not (out / "last").exists(), "nothing is left of the masks"
+    assert not (out / "masks").exists() and not (out / "last").exists(), (
+        "nothing is left of the masks"
+    )
     record = cells.finish(run_, "supervised", "supervised", out, *scores)
     images = pd.read_csv(out / "per_image.csv")
-    np.testing.assert_allclose(images["dice"], 2 * images["share"] / (1 + images["share"]), atol=2e-6)
-    assert (images["dice"] > 0).all() and (images["dice_last"] == 0).all() and images["agreement"].isna().all()
+    np.testing.assert_allclose(
+        images["dice"], 2 * images["share"] / (1 + images["share"]), atol=2e-6
+    )
+    assert (
+        (images["dice"] > 0).all()
+        and (images["dice_last"] == 0).all()
+        and images["agreement"].isna().all()
+    )
     for name, of_set in record["sets"].items():
-        assert of_set["best"]["dice"] == pytest.approx(images.loc[images["dataset"] == name, "dice"].mean(), abs=1e-6)
-        assert of_set["last"]["dice"] == 0 and of_set["agreement"] is None, "the teacher has drawn no masks here"
+        assert of_set["best"]["dice"] == pytest.approx(
+            images.loc[images["dataset"] == name, "dice"].mean(), abs=1e-6
+        )
+        assert of_set["last"]["dice"] == 0 and of_set["agreement"] is None, (
+            "the teacher has drawn no masks here"
+        )
     assert (record["best_epoch"], record["epochs"], record["validation_dice"]) == (1, 2, 0.9)
 
 
@@ -459,14 +574,19 @@ def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(polyps, t
 TOGETHER = "wait_until(lambda: not student or len(noted('begun')) >= 3)"
 
 
-def test_cells_run_side_by_side_and_added_seeds_and_labels_leave_what_is_finished(study_file, tmp_path, template):
+def test_cells_run_side_by_side_and_added_seeds_and_labels_leave_what_is_finished(
+    study_file, tmp_path, template
+):
     template(TOGETHER, "os.write(1, b'what a library prints is no answer')")
     folder = run(read_study(study_file()), tmp_path / "runs", processes=2)
     assert noted(folder, "finished")[0] == noted(folder, "begun")[0] == "teacher"
     assert sorted(noted(folder, "finished")) == ["kdas-seed0", "supervised-seed0", "teacher"]
     assert not list(folder.glob("*/.kernel"))
     before = snapshot(folder)
-    more = {"seeds": [0, 5], "objectives": {"supervised": None, "soft": {"objective": "kdas", "alpha": 0.9}}}
+    more = {
+        "seeds": [0, 5],
+        "objectives": {"supervised": None, "soft": {"objective": "kdas", "alpha": 0.9}},
+    }
     run(read_study(study_file(**more)), tmp_path / "runs", processes=3)
     assert sorted(noted(folder, "begun")[3:]) == ["soft-seed0", "soft-seed5", "supervised-seed5"]
     after = snapshot(folder)
@@ -477,7 +597,9 @@ def test_cells_run_side_by_side_and_added_seeds_and_labels_leave_what_is_finishe
     assert (list(together.objectives), together.seeds) == (["supervised", "kdas", "soft"], (0, 5))
 
 
-def test_a_record_that_is_cut_short_counts_as_none_and_its_cell_runs_again(study_file, tmp_path, template):
+def test_a_record_that_is_cut_short_counts_as_none_and_its_cell_runs_again(
+    study_file, tmp_path, template
+):
     template()
     study = read_study(study_file())
     folder = run(study, tmp_path / "runs", processes=2)
@@ -503,7 +625,9 @@ if label == "released" and not mended:
 """
 
 
-def test_a_cell_that_fails_says_why_and_stops_no_other(study_file, tmp_path, monkeypatch, capsys, template):
+def test_a_cell_that_fails_says_why_and_stops_no_other(
+    study_file, tmp_path, monkeypatch, capsys, template
+):
     """One raises, one ends as if all were well, one is killed as a machine kills that has no memory left, one is sound."""
     template(FAILING)
     words = ["study", "run", study_file(objectives=["supervised", "kdas", "released", "logit_kd"])]
@@ -512,23 +636,35 @@ def test_a_cell_that_fails_says_why_and_stops_no_other(study_file, tmp_path, mon
     assert kdas(monkeypatch, *words) == 2
     out, err = capsys.readouterr()
     assert (
-        "3 of 5 cells failed; what went wrong is in failed.txt of supervised-seed0, kdas-seed0, released-seed0" in err
+        "3 of 5 cells failed; what went wrong is in failed.txt of supervised-seed0, kdas-seed0, released-seed0"
+        in err
     )
-    assert "2 done, 3 failed" in out and "supervised-seed0 failed: run_template failed in code cell 3 of 4" in out
+    assert (
+        "2 done, 3 failed" in out
+        and "supervised-seed0 failed: run_template failed in code cell 3 of 4" in out
+    )
     raised, ended, killed = (
-        (folder / f"{label}-seed0" / "failed.txt").read_text() for label in ("supervised", "kdas", "released")
+        (folder / f"{label}-seed0" / "failed.txt").read_text()
+        for label in ("supervised", "kdas", "released")
     )
-    assert "ValueError: no polyp to be seen" in raised.splitlines()[0] and "in deep_down()" in raised
+    assert (
+        "ValueError: no polyp to be seen" in raised.splitlines()[0] and "in deep_down()" in raised
+    )
     assert "ended before it had written the record" in ended
     assert "was killed (signal 9)" in killed.splitlines()[0]
     assert noted(folder, "finished") == ["teacher", "logit_kd-seed0"]
 
     assert kdas(monkeypatch, *words) == 2, "they are left alone, and the study is not whole"
-    assert "2 finished before, 3 failed before" in capsys.readouterr().out and len(noted(folder, "begun")) == 5
+    assert (
+        "2 finished before, 3 failed before" in capsys.readouterr().out
+        and len(noted(folder, "begun")) == 5
+    )
     (tmp_path / "runs" / "mended").touch()
     assert kdas(monkeypatch, *words, "--retry") == 0
     assert len(noted(folder, "begun")) == 8 and not list(folder.glob("*/failed.txt"))
-    assert sorted(noted(folder, "finished")) == sorted(cell.name for cell in read_study(folder / "study.yaml").cells())
+    assert sorted(noted(folder, "finished")) == sorted(
+        cell.name for cell in read_study(folder / "study.yaml").cells()
+    )
 
 
 def test_no_student_begins_without_a_teacher(study_file, tmp_path, template):
@@ -536,7 +672,8 @@ def test_no_student_begins_without_a_teacher(study_file, tmp_path, template):
     study = read_study(study_file())
     for _ in range(2):  # the second time it failed before
         with pytest.raises(
-            UserError, match="The teacher failed .*AssertionError: no teacher today.; mend that, and add"
+            UserError,
+            match="The teacher failed .*AssertionError: no teacher today.; mend that, and add",
         ):
             run(study, tmp_path / "runs", processes=2)
     assert noted(tmp_path / "runs" / "tiny", "begun") == ["teacher"]
@@ -575,7 +712,10 @@ def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_pat
 
     monkeypatch.setattr(engines.subprocess, "Popen", full)
     ((folder, outcome),) = engines.local([tmp_path], 2, lambda folder: None)
-    assert outcome["state"] == "failed" and "could not be started (Cannot allocate memory)" in outcome["error"]
+    assert (
+        outcome["state"] == "failed"
+        and "could not be started (Cannot allocate memory)" in outcome["error"]
+    )
 
 
 # --- requests to stop, and kill -9 ------------------------------------------------------------------------------------
@@ -589,7 +729,9 @@ def test_a_study_is_stopped_or_killed_leaves_no_process_and_goes_on(study_file, 
     for life, number in enumerate((signal.SIGINT, signal.SIGKILL, signal.SIGTERM), start=1):
         with study_run(*words) as process:
             until(lambda life=life: len(noted(folder, "begun")) == 1 + 2 * life)
-            with pytest.raises(UserError, match="Another run of this study is under way in .*tiny; wait for it"):
+            with pytest.raises(
+                UserError, match="Another run of this study is under way in .*tiny; wait for it"
+            ):
                 run(study, tmp_path / "runs")
             below = tree(process.pid)
             assert len(below) >= 4, "two cells, and a kernel in each"
@@ -598,7 +740,9 @@ def test_a_study_is_stopped_or_killed_leaves_no_process_and_goes_on(study_file, 
             assert gone(below)
         assert (process.returncode == 0) == (number == signal.SIGTERM)
         if number != signal.SIGKILL:
-            assert "2 stopped" in out and "The same command goes on from the last checkpoints." in out
+            assert (
+                "2 stopped" in out and "The same command goes on from the last checkpoints." in out
+            )
             assert "Traceback" not in err
     assert noted(folder, "finished") == ["teacher"] and not list(folder.glob("*/failed.txt"))
     (tmp_path / "runs" / "gate").touch()
@@ -627,7 +771,10 @@ def test_a_training_that_is_stopped_and_killed_ends_in_the_numbers_of_one_that_w
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     settings = TINY | {"batch_size": 4, "epochs": 16}
-    file, folder = study_file(objectives=["supervised"], settings=settings), tmp_path / "runs" / "tiny"
+    file, folder = (
+        study_file(objectives=["supervised"], settings=settings),
+        tmp_path / "runs" / "tiny",
+    )
     words = [file, "--runs-dir", tmp_path / "runs", "--processes", 1]
 
     def epochs() -> int:
@@ -635,7 +782,9 @@ def test_a_training_that_is_stopped_and_killed_ends_in_the_numbers_of_one_that_w
         return len(load_history(run_)) if (run_ / "history.csv").exists() else 0
 
     def training_at(epoch: int) -> bool:
-        return bool(list((folder / "networks").glob("supervised-*/history.csv"))) and epochs() >= epoch
+        return (
+            bool(list((folder / "networks").glob("supervised-*/history.csv"))) and epochs() >= epoch
+        )
 
     for number, epoch in ((signal.SIGTERM, 3), (signal.SIGKILL, 7)):
         with study_run(*words) as process:
@@ -650,7 +799,9 @@ def test_a_training_that_is_stopped_and_killed_ends_in_the_numbers_of_one_that_w
     run(read_study(file), tmp_path / "runs", processes=1)
     (survivor,) = (folder / "networks").glob("supervised-*")
     recipe = read_study(file).recipe(read_study(file).cells()[1])
-    straight = training.fit(recipe, open_data(recipe, str(polyps), polyps, tmp_path), tmp_path / "straight")
+    straight = training.fit(
+        recipe, open_data(recipe, str(polyps), polyps, tmp_path), tmp_path / "straight"
+    )
     one, other = (load_history(run_).drop(columns="seconds") for run_ in (survivor, straight))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
     kept = pd.read_csv(folder / "supervised-seed0" / "history.csv").drop(columns="seconds")
@@ -661,7 +812,8 @@ def test_a_training_that_is_stopped_and_killed_ends_in_the_numbers_of_one_that_w
 
 
 @pytest.mark.parametrize(
-    "visible, expected", [(None, {"0", "1"}), ("3,5", {"3", "5"}), ("GPU-a, GPU-b", {"GPU-a", "GPU-b"})]
+    "visible, expected",
+    [(None, {"0", "1"}), ("3,5", {"3", "5"}), ("GPU-a, GPU-b", {"GPU-a", "GPU-b"})],
 )
 def test_each_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch, visible, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -713,13 +865,17 @@ def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board
     assert board.time_left() == "unknown until a first cell is done"
     clock[0] = 100.0
     board.end(supervised, {"state": "done", "seconds": 100.0, "error": ""})
-    assert board.time_left() == "0:01:40", "two wait, and two run at once; the slot that has just become free counts"
+    assert board.time_left() == "0:01:40", (
+        "two wait, and two run at once; the slot that has just become free counts"
+    )
     clock[0] = 160.0
     board.end(kdas_, {"state": "failed", "seconds": 160.0, "error": "no luck"})
     for folder in waiting:
         board.begin(folder)
     clock[0] = 200.0
-    assert board.time_left() == "0:01:00", "a cell takes 100 s, and both are 40 s old; what failed says nothing"
+    assert board.time_left() == "0:01:00", (
+        "a cell takes 100 s, and both are 40 s old; what failed says nothing"
+    )
     board.end(waiting[0], {"state": "done", "seconds": 100.0, "error": ""})
     assert board.time_left() == "0:01:00", "one cell is not divided between two"
     board.end(waiting[1], {"state": "done", "seconds": 100.0, "error": ""})
@@ -731,8 +887,13 @@ def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
     monkeypatch.setattr(running.time, "perf_counter", lambda: 65.0)
     with board.shown():
         board.begin(board.folder / "supervised-seed0")
-        board.end(board.folder / "supervised-seed0", {"state": "done", "seconds": 61.0, "error": ""})
-        board.end(board.folder / "kdas-seed0", {"state": "failed", "seconds": 5.0, "error": "no luck\n\nat all"})
+        board.end(
+            board.folder / "supervised-seed0", {"state": "done", "seconds": 61.0, "error": ""}
+        )
+        board.end(
+            board.folder / "kdas-seed0",
+            {"state": "failed", "seconds": 5.0, "error": "no luck\n\nat all"},
+        )
         board.begin(board.folder / "supervised-seed1")
         monkeypatch.setattr(running.time, "perf_counter", lambda: 75.0)
         board._console.print(board._table())
@@ -771,7 +932,15 @@ class Cluster:
 
     def __init__(self, folder: Path, stack: ExitStack):
         self.folder, self._stack = folder, stack
-        words = ["--host", "127.0.0.1", "--port", 0, "--no-dashboard", "--scheduler-file", folder / "scheduler.json"]
+        words = [
+            "--host",
+            "127.0.0.1",
+            "--port",
+            0,
+            "--no-dashboard",
+            "--scheduler-file",
+            folder / "scheduler.json",
+        ]
         self.scheduler = self._start("scheduler", *words)
         until((folder / "scheduler.json").exists)
         self.address = json.loads((folder / "scheduler.json").read_text())["address"]
@@ -830,11 +999,16 @@ def test_dask_workers_run_each_cell_once_and_stop_when_the_study_does(
     """A scheduler without workers is a sentence; then there are two, the study is stopped by Ctrl-C, and goes on."""
     template(TOGETHER, AT_THE_GATE)
     study, folder = read_study(study_file(seeds=[0, 1])), tmp_path / "runs" / "tiny"
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="tcp://127.0.0.1:[0-9]+ has no workers; .dask"):
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(UserError, match="tcp://127.0.0.1:[0-9]+ has no workers; .dask"),
+    ):
         patch.setattr(engines, "ANSWER", 1)
         run(study, tmp_path / "runs", 0, cluster.address)
     workers = [cluster.add_worker(), cluster.add_worker()]
-    with study_run(tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address) as process:
+    with study_run(
+        tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address
+    ) as process:
         until(lambda: len(noted(folder, "begun")) == 3)
         below = [one for worker in workers for one in under_way(worker)]
         process.send_signal(signal.SIGINT)
@@ -867,16 +1041,22 @@ def test_a_worker_that_is_killed_costs_no_cell(study_file, tmp_path, template, c
     assert not list(folder.glob("*/failed.txt")) and not under_way(staying)
 
 
-def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(study_file, tmp_path, template, cluster):
+def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(
+    study_file, tmp_path, template, cluster
+):
     template(AT_THE_GATE)
     study, folder = read_study(study_file()), tmp_path / "runs" / "tiny"
     worker = cluster.add_worker("--nthreads", 2)
-    with study_run(tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address) as process:
+    with study_run(
+        tmp_path / "study.yaml", "--runs-dir", tmp_path / "runs", "--dask", cluster.address
+    ) as process:
         until(lambda: len(noted(folder, "begun")) == 3)
         below = under_way(worker)
         cluster.scheduler.kill()
         _, err = process.communicate(timeout=30)
-    sentence = "kdas: The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.\n"
+    sentence = (
+        "kdas: The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.\n"
+    )
     assert re.fullmatch(sentence, err) and process.returncode == 2
     assert gone(below) and len(below) >= 4
     (tmp_path / "runs" / "gate").touch()
@@ -896,7 +1076,9 @@ def test_an_address_where_nobody_answers_is_a_sentence(tmp_path, monkeypatch, ad
 
 def test_without_dask_the_way_to_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UserError, match=r'Clusters need Dask; "pip install kdas_core\[cluster\]" brings it'):
+    with pytest.raises(
+        UserError, match=r'Clusters need Dask; "pip install kdas_core\[cluster\]" brings it'
+    ):
         list(engines.on_dask([tmp_path], "tcp://127.0.0.1:9", lambda folder: None))
 
 
@@ -909,8 +1091,17 @@ def test_a_real_study_in_miniature_leaves_records_that_are_right(tmp_path, monke
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     plain = yaml.safe_load((ROOT / "book" / "studies" / "smoke.yaml").read_text())
-    small = {"synthetic_images": 12, "synthetic_test_images": 2, "test_images": 2, "image_size": 32, "batch_size": 5}
-    plain |= {"settings": small | {"epochs": 2, "teacher_epochs": 2, "train_images": None}, "data_root": ""}
+    small = {
+        "synthetic_images": 12,
+        "synthetic_test_images": 2,
+        "test_images": 2,
+        "image_size": 32,
+        "batch_size": 5,
+    }
+    plain |= {
+        "settings": small | {"epochs": 2, "teacher_epochs": 2, "train_images": None},
+        "data_root": "",
+    }
     file = tmp_path / "smoke.yaml"
     for seeds, words in (([0, 1], {"processes": 2}), ([0, 1, 2], {"dask": cluster.address})):
         file.write_text(yaml.safe_dump(plain | {"seeds": seeds}))
@@ -921,7 +1112,9 @@ def test_a_real_study_in_miniature_leaves_records_that_are_right(tmp_path, monke
     records = {cell.name: check_record(study, cell, folder / cell.name) for cell in study.cells()}
     assert len(records) == 7 and len({record["teacher"] for record in records.values()}) == 1
     assert len(list((folder / "networks").glob("teacher-*"))) == 1
-    assert {tuple(record["sets"]) for record in records.values()} == {tuple(records["teacher"]["sets"])}
+    assert {tuple(record["sets"]) for record in records.values()} == {
+        tuple(records["teacher"]["sets"])
+    }
     assert records["kdas-seed0"]["recipe"] != records["kdas-seed1"]["recipe"]
 
 
@@ -929,12 +1122,19 @@ def check_record(study, cell, folder: Path) -> dict:
     """Is what the record says of a cell true of its other files?"""
     record = json.loads((folder / "metrics.json").read_text())
     images, history = pd.read_csv(folder / "per_image.csv"), pd.read_csv(folder / "history.csv")
-    assert (record["label"], record["seed"], record["objective"]) == (cell.label, cell.seed, cell.objective)
+    assert (record["label"], record["seed"], record["objective"]) == (
+        cell.label,
+        cell.seed,
+        cell.objective,
+    )
     recipe = study.recipe(cell).for_teacher() if cell.objective == "teacher" else study.recipe(cell)
     assert record["recipe"] == json.loads(json.dumps(asdict(recipe)))
     assert record["epochs"] == len(history) == 2
     best = history.loc[history["val_dice"].idxmax()]
-    assert (record["best_epoch"], record["validation_dice"]) == (best["epoch"], pytest.approx(best["val_dice"]))
+    assert (record["best_epoch"], record["validation_dice"]) == (
+        best["epoch"],
+        pytest.approx(best["val_dice"]),
+    )
     data = study_data(folder)
     for name, of_set in record["sets"].items():
         rows = images[images["dataset"] == name]
@@ -949,10 +1149,16 @@ def check_record(study, cell, folder: Path) -> dict:
             assert rows["agreement"].between(0, 1).all()
             assert of_set["agreement"] == pytest.approx(rows["agreement"].mean(), abs=1e-6)
         for row in rows.itertuples():
-            assert row.share == pytest.approx(read_mask(data[name] / f"{row.name}.png").mean(), abs=1e-6)
+            assert row.share == pytest.approx(
+                read_mask(data[name] / f"{row.name}.png").mean(), abs=1e-6
+            )
     executed = nbformat.read(folder / "notebook.ipynb", as_version=4)
     assert all(c.execution_count for c in executed.cells if c.cell_type == "code")
-    assert list((folder / "masks").iterdir()) if cell.objective == "teacher" else not (folder / "masks").exists()
+    assert (
+        list((folder / "masks").iterdir())
+        if cell.objective == "teacher"
+        else not (folder / "masks").exists()
+    )
     return record
 
 

@@ -45,14 +45,18 @@ BETTER = {"supervised": 0.0, "kdas": 0.05, "released": -0.04, "logit_kd": 0.0}
 def dice_of(label: str, seed: int) -> np.ndarray:
     """Ten images: a label's effect, a little of the seed, a little of the image; kdas is better and released worse in each image."""
     rng = np.random.default_rng([seed, len(label)])
-    return np.round(0.5 + SHARES / 2 + BETTER[label] + 0.01 * seed + rng.uniform(-0.02, 0.02, 10), 4)
+    return np.round(
+        0.5 + SHARES / 2 + BETTER[label] + 0.01 * seed + rng.uniform(-0.02, 0.02, 10), 4
+    )
 
 
 def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
     """A finished cell with made-up numbers; ``changes`` go into its metrics.json."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [(d, str(i)) for d, n in SETS.items() for i in range(n)]
-    images = pd.DataFrame(names, columns=["dataset", "name"]).assign(share=SHARES, dice=dice_of(label, seed))
+    images = pd.DataFrame(names, columns=["dataset", "name"]).assign(
+        share=SHARES, dice=dice_of(label, seed)
+    )
     images = images.assign(iou=images["dice"] / 2, dice_last=images["dice"] - 0.01, agreement=0.6)
     images.to_csv(folder / "per_image.csv", index=False)
     pd.DataFrame({"epoch": [1, 2], "val_dice": [0.4, 0.5], "val_loss": [1.0, 0.9]}).to_csv(
@@ -82,7 +86,13 @@ def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
         "teacher": "a" * 64,
         "revision": "abc",
     }
-    record |= {"versions": {}, "hardware": "2 CPU cores, no GPU", "minutes": 2.0 + seed, "epochs": 2, "best_epoch": 2}
+    record |= {
+        "versions": {},
+        "hardware": "2 CPU cores, no GPU",
+        "minutes": 2.0 + seed,
+        "epochs": 2,
+        "best_epoch": 2,
+    }
     record |= {"validation_dice": 0.5, "parameters": 3_000_000, "macs": 10**9}
     record |= {"data": {"name": "d", "synthetic": False, "train": 8, "validation": 2}, **changes}
     (folder / "metrics.json").write_text(json.dumps(record))
@@ -120,17 +130,27 @@ def test_the_table_has_the_mean_and_the_sd_over_seeds(folder):
     assert list(table.index) == list(BETTER)
 
 
-def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_corrected_together(folder):
+def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_corrected_together(
+    folder,
+):
     table = against(collect(folder))
-    means = {label: np.mean([dice_of(label, seed) for seed in (0, 1, 2)], axis=0) for label in BETTER}
+    means = {
+        label: np.mean([dice_of(label, seed) for seed in (0, 1, 2)], axis=0) for label in BETTER
+    }
     row = table.loc[("kdas", "Kvasir")]
-    assert row["difference"] == pytest.approx((means["kdas"] - means["supervised"])[:6].mean(), abs=1e-9)
+    assert row["difference"] == pytest.approx(
+        (means["kdas"] - means["supervised"])[:6].mean(), abs=1e-9
+    )
     assert row["wins"] == 6 and row["low"] > 0
     assert table.loc[("released", "Kvasir"), "high"] < 0
-    assert row["p"] == pytest.approx(stats.wilcoxon((means["kdas"] - means["supervised"])[:6]).pvalue)
+    assert row["p"] == pytest.approx(
+        stats.wilcoxon((means["kdas"] - means["supervised"])[:6]).pvalue
+    )
     np.testing.assert_allclose(table["p_holm"], statistics.holm(table["p"]))
     assert (
-        len(table) == 6 and (table["p_holm"] >= table["p"]).all() and table["p_holm"].max() > table["p"].max() - 1e-12
+        len(table) == 6
+        and (table["p_holm"] >= table["p"]).all()
+        and table["p_holm"].max() > table["p"].max() - 1e-12
     )
     with pytest.raises(UserError, match='no finished training called "alone"'):
         against(collect(folder), base="alone")
@@ -138,11 +158,14 @@ def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_correc
 
 def test_three_ways_to_one_number_weigh_sets_images_and_partial_sets(folder):
     found = collect(folder)
-    kdas, plain = ({name: by_hand(label, name) for name in SETS} for label in ("kdas", "supervised"))
+    kdas, plain = (
+        {name: by_hand(label, name) for name in SETS} for label in ("kdas", "supervised")
+    )
     rows = averages(found).loc["kdas"]
     sets = np.mean([kdas[name] - plain[name] for name in SETS], axis=0)
     images = (
-        6 * (kdas["Kvasir"] - plain["Kvasir"]) + 4 * (kdas["ETIS-LaribPolypDB"] - plain["ETIS-LaribPolypDB"])
+        6 * (kdas["Kvasir"] - plain["Kvasir"])
+        + 4 * (kdas["ETIS-LaribPolypDB"] - plain["ETIS-LaribPolypDB"])
     ) / 10
     assert rows.loc[MEAN, "difference"] == pytest.approx(sets.mean(), abs=1e-6)
     assert rows.loc["mean of the images", ["difference", "sd"]].tolist() == pytest.approx(
@@ -165,7 +188,9 @@ def test_frames_that_stand_in_two_sets_count_once_and_whole_sets_count_alone(fol
 def test_the_frames_of_clinicdb_are_drawn_video_by_video(folder):
     found = collect(folder)
     images = found.images.assign(dataset=found.images["dataset"].replace("Kvasir", "CVC-ClinicDB"))
-    table = against(replace(found, images=images, about=found.about | {"data": {"synthetic": False}}))
+    table = against(
+        replace(found, images=images, about=found.about | {"data": {"synthetic": False}})
+    )
     assert (
         table.loc[("kdas", "CVC-ClinicDB"), "units"] == "2 groups"
     )  # frames 1 to 5 are one video; there is no frame 0
@@ -179,7 +204,9 @@ def test_the_interval_over_seeds_is_that_of_the_paired_t_test(folder):
     row = table.loc[("kdas", "Kvasir")]
     assert [row["low"], row["high"]] == pytest.approx([interval.low, interval.high], abs=1e-9)
     assert row["difference"] == pytest.approx((a - b).mean(), abs=1e-9)
-    assert row["sd"] == pytest.approx((a - b).std(ddof=1)) and row["seeds"] == 3 and row["same_sign"]
+    assert (
+        row["sd"] == pytest.approx((a - b).std(ddof=1)) and row["seeds"] == 3 and row["same_sign"]
+    )
     assert not table.loc["logit_kd"]["same_sign"].all()
 
 
@@ -210,7 +237,11 @@ def test_epochs_sizes_and_costs(folder):
     means = np.mean([dice_of("kdas", seed) for seed in (0, 1, 2)], axis=0)
     assert table.loc["kdas"].tolist() == pytest.approx([means[small].mean(), means[large].mean()])
     row = cost_table(results).loc["kdas"]
-    assert row["minutes (quickest seed)"] == 2.0 and row["parameters (M)"] == 3.0 and row["MACs (G)"] == 1.0
+    assert (
+        row["minutes (quickest seed)"] == 2.0
+        and row["parameters (M)"] == 3.0
+        and row["MACs (G)"] == 1.0
+    )
 
 
 # --- what may stand in one table --------------------------------------------------------------------------------------
@@ -316,7 +347,9 @@ def test_the_report_has_every_table_in_three_forms_and_every_figure_in_two(folde
         frozenset({".png", ".svg"}),
     }
     table = pd.read_csv(tmp_path / "report" / "against_supervised.csv")
-    assert table["difference"].tolist() == pytest.approx(against(collect(folder))["difference"].tolist())
+    assert table["difference"].tolist() == pytest.approx(
+        against(collect(folder))["difference"].tolist()
+    )
     drawn = [file for file in files if file.suffix == ".png"]
     assert len(drawn) == 5 and all(
         f"({file.name})" in (tmp_path / "report" / "report.md").read_text() for file in drawn
@@ -339,9 +372,15 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
     )
     table = ledger(collect(folder), tmp_path / "claims.csv")
     states = table["state"].tolist()
-    assert states[:2] == ["reproduced", "not reproduced"] and states[2] in ("undecided", "not reproduced")
+    assert states[:2] == ["reproduced", "not reproduced"] and states[2] in (
+        "undecided",
+        "not reproduced",
+    )
     assert states[3:] == ["not tested", "not tested"]
-    assert table.loc[3, "evidence"] == "attention_only not trained" and table.loc[4, "caveat"] == "needs a GPU"
+    assert (
+        table.loc[3, "evidence"] == "attention_only not trained"
+        and table.loc[4, "caveat"] == "needs a GPU"
+    )
     whole = over_seeds(collect(folder)).loc[("kdas", MEAN)]
     assert table.loc[0, "evidence"].startswith(
         f"{whole['difference']:+.3f} Dice over 3 seeds, interval {whole['low']:+.3f}"
@@ -369,15 +408,29 @@ def test_a_claim_is_judged_by_the_first_study_that_has_both_labels(folder, tmp_p
 def test_tries_show_the_knobs_that_an_objective_has_and_validation_alone(folder):
     found = collect(folder)
     recipes = {
-        label: asdict(preset("laptop", objective=label, temperature=4.0, alpha=0.1, guiding_weight=0.5))
+        label: asdict(
+            preset("laptop", objective=label, temperature=4.0, alpha=0.1, guiding_weight=0.5)
+        )
         for label in BETTER
     }
-    scores = found.scores.assign(validation_dice=found.scores["objective"].map({"kdas": 0.6}).fillna(0.5))
+    scores = found.scores.assign(
+        validation_dice=found.scores["objective"].map({"kdas": 0.6}).fillna(0.5)
+    )
     table = tries(replace(found, scores=scores, about=found.about | {"recipes": recipes}))
-    assert table.loc["kdas", ["temperature", "guiding_weight", "alpha"]].tolist() == ["4", "0.5", "0.1"]
-    assert table.loc["logit_kd", ["temperature", "guiding_weight", "alpha"]].tolist() == ["4", "", "0.1"]
+    assert table.loc["kdas", ["temperature", "guiding_weight", "alpha"]].tolist() == [
+        "4",
+        "0.5",
+        "0.1",
+    ]
+    assert table.loc["logit_kd", ["temperature", "guiding_weight", "alpha"]].tolist() == [
+        "4",
+        "",
+        "0.1",
+    ]
     assert (table.loc["supervised", ["alpha", "temperature", "distillation_warm_up"]] == "").all()
-    assert table["minus supervised"].round(9).to_dict() == {k: 0.1 if k == "kdas" else 0.0 for k in BETTER}
+    assert table["minus supervised"].round(9).to_dict() == {
+        k: 0.1 if k == "kdas" else 0.0 for k in BETTER
+    }
     assert not {"dice", "dice_last"} & set(table)
 
 
@@ -388,7 +441,9 @@ def test_one_seed_decides_nothing(folder, tmp_path):
         "claim,source,better,than,caveat\na,paper,kdas,supervised,\nb,paper,released,supervised,\n"
     )
     table = ledger(collect(folder), tmp_path / "claims.csv")
-    assert (table["state"] == "undecided").all() and table["evidence"].str.endswith("over 1 seed").all()
+    assert (table["state"] == "undecided").all() and table["evidence"].str.endswith(
+        "over 1 seed"
+    ).all()
 
 
 def test_the_books_own_claims_name_objectives_that_exist(folder):
@@ -402,7 +457,9 @@ def test_the_books_own_claims_name_objectives_that_exist(folder):
 @pytest.fixture
 def timed(monkeypatch):
     """Steps take as long as we say: a second, with a teacher two."""
-    monkeypatch.setattr(costs, "_seconds_a_step", lambda cell, recipe: 1.0 + (recipe.objective != "supervised"))
+    monkeypatch.setattr(
+        costs, "_seconds_a_step", lambda cell, recipe: 1.0 + (recipe.objective != "supervised")
+    )
 
 
 def test_the_plan_counts_steps_images_and_what_is_finished(timed, folder, tmp_path, monkeypatch):
@@ -411,7 +468,11 @@ def test_the_plan_counts_steps_images_and_what_is_finished(timed, folder, tmp_pa
     found = costs.plan(study, folder.parent)
     smoke = preset("smoke")
     train, validation, test = found.images
-    assert (train, validation, test) == (smoke.synthetic_images * 5 // 6, smoke.synthetic_images // 6, 5 * 8)
+    assert (train, validation, test) == (
+        smoke.synthetic_images * 5 // 6,
+        smoke.synthetic_images // 6,
+        5 * 8,
+    )
     cells = found.cells
     assert cells.loc["kdas-seed3", "steps"] == 4 * train // smoke.batch_size
     assert cells["state"].to_dict() == {
@@ -427,7 +488,10 @@ def test_the_plan_counts_steps_images_and_what_is_finished(timed, folder, tmp_pa
     assert cells.loc["supervised-seed3", "hours here"] == pytest.approx((steps + beside) / 3600)
     assert "3 of 5 cells to do" in str(found) and "an estimate" in str(found)
     longer = costs.plan(replace(study, settings={"epochs": 8}), tmp_path / "elsewhere")
-    assert longer.cells.loc["kdas-seed0", "steps"] == 2 * steps and (longer.cells["state"] == "to do").all()
+    assert (
+        longer.cells.loc["kdas-seed0", "steps"] == 2 * steps
+        and (longer.cells["state"] == "to do").all()
+    )
 
 
 def test_the_papers_study_can_be_planned_without_data(timed, monkeypatch, tmp_path):

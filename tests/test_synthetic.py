@@ -29,7 +29,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    return synthetic.make_dataset(tmp_path_factory.mktemp("data") / "polyps", train=24, test=3, size=64, seed=3)
+    return synthetic.make_dataset(
+        tmp_path_factory.mktemp("data") / "polyps", train=24, test=3, size=64, seed=3
+    )
 
 
 # --- one picture ------------------------------------------------------------------------------------------------------
@@ -85,9 +87,13 @@ def test_another_process_draws_the_same_pixels():
         "for style in STYLES: print(hashlib.sha256(b''.join(a.tobytes() for a in render(7, (72, 88), style))).hexdigest())"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "5"}
-    there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    there = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
     pictures = [synthetic.render(7, (72, 88), style) for style in synthetic.STYLES]
-    here = [hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest() for image, mask in pictures]
+    here = [
+        hashlib.sha256(image.tobytes() + mask.tobytes()).hexdigest() for image, mask in pictures
+    ]
     assert there.stdout.split() == here
 
 
@@ -99,7 +105,9 @@ def test_the_frame_is_black_and_the_exposure_neither_dark_nor_burnt(style):
         for corner in (image[:4, :4], image[:4, -4:], image[-4:, -4:]):
             assert corner.mean() < 16
         view = View.of((96, 112))
-        inside = camera.aperture(view, synthetic.STYLES[style], scene._generators(seed, style)["aperture"])
+        inside = camera.aperture(
+            view, synthetic.STYLES[style], scene._generators(seed, style)["aperture"]
+        )
         means.append(image[inside > 0.5].mean())
         assert not mask[inside < 0.5].any() and (image[inside > 0.5].min(1) > 250).mean() < 0.15
     assert 60 < np.mean(means) < 150 and min(means) > 30
@@ -111,7 +119,11 @@ def test_the_frame_is_black_and_the_exposure_neither_dark_nor_burnt(style):
 def outline(polyp, view: View) -> np.ndarray:
     """The polyp's area from its outlines alone."""
     head = polyps.head_level(polyp, view.x, view.y[:, None]) < 1
-    return head | (polyps.stalk_level(polyp, view.x, view.y[:, None]) < 1) if polyp.kind == "pedunculated" else head
+    return (
+        head | (polyps.stalk_level(polyp, view.x, view.y[:, None]) < 1)
+        if polyp.kind == "pedunculated"
+        else head
+    )
 
 
 def seed_of(kind: str) -> int:
@@ -143,7 +155,9 @@ def test_a_mask_is_the_outline_less_the_instrument_and_the_frame(monkeypatch):
 
 
 def test_an_instrument_alone_is_no_polyp_but_is_seen(monkeypatch):
-    with_tool, without = (replace(synthetic.STYLES["Kvasir"], instrument=chance) for chance in (1.0, 0.0))
+    with_tool, without = (
+        replace(synthetic.STYLES["Kvasir"], instrument=chance) for chance in (1.0, 0.0)
+    )
     for seed in range(4):
         monkeypatch.setitem(synthetic.STYLES, "Kvasir", with_tool)
         image, mask = synthetic.render(seed, (96, 96), polyps=0)
@@ -170,16 +184,18 @@ def test_a_flat_polyp_rises_less_than_any_other():
     for seed in range(150):
         polyp = scene.plan(seed, (64, 64), "Kvasir", 1)[0][0]
         heights[polyp.kind].append(polyp.height)
-    assert max(heights["flat"]) < min(heights["sessile"]) and np.mean(heights["pedunculated"]) > np.mean(
-        heights["sessile"]
-    )
+    assert max(heights["flat"]) < min(heights["sessile"]) and np.mean(
+        heights["pedunculated"]
+    ) > np.mean(heights["sessile"])
 
 
 # --- what lies about, and the camera ----------------------------------------------------------------------------------
 
 
 def test_residue_changes_the_picture_and_never_the_mask(monkeypatch):
-    clean, dirty = (replace(synthetic.STYLES["CVC-ClinicDB"], residue=chance) for chance in (0.0, 2.0))
+    clean, dirty = (
+        replace(synthetic.STYLES["CVC-ClinicDB"], residue=chance) for chance in (0.0, 2.0)
+    )
     for seed in range(4):
         found = []
         for look in (clean, dirty):
@@ -195,7 +211,9 @@ def photographed(**changes) -> np.ndarray:
     board = 0.3 + 0.3 * ((np.add.outer(np.arange(160) // 13, np.arange(160) // 13)) % 2)
     picture = np.repeat(board[..., None], 3, 2).astype(np.float32)
     look = replace(synthetic.STYLES["CVC-ClinicDB"], **changes)
-    return camera.photograph(picture, np.ones((160, 160), np.float32), view, look, np.random.default_rng(0))
+    return camera.photograph(
+        picture, np.ones((160, 160), np.float32), view, look, np.random.default_rng(0)
+    )
 
 
 def test_motion_blur_and_defocus_take_sharpness_and_edge_enhancement_adds_it():
@@ -228,19 +246,26 @@ def looks():
     for name, look in synthetic.STYLES.items():
         height = round(120 * look.height)
         size = (height, round(height * look.aspect))
-        rows = [statistics.describe_pair(*synthetic.render(seed, size, name, 1)) for seed in range(24)]
+        rows = [
+            statistics.describe_pair(*synthetic.render(seed, size, name, 1)) for seed in range(24)
+        ]
         tables[name] = {key: float(np.median([row[key] for row in rows])) for key in rows[0]}
     return tables
 
 
 def test_styles_differ_in_what_they_claim(looks):
     cast = {name: look["blue"] / look["green"] for name, look in looks.items()}
-    assert max(cast, key=cast.get) == "ETIS-LaribPolypDB" and min(cast, key=cast.get) in ("CVC-ClinicDB", "CVC-ColonDB")
+    assert max(cast, key=cast.get) == "ETIS-LaribPolypDB" and min(cast, key=cast.get) in (
+        "CVC-ClinicDB",
+        "CVC-ColonDB",
+    )
     area = {name: look["area"] for name, look in looks.items()}
     assert max(area, key=area.get) == "Kvasir" and min(area, key=area.get) == "ETIS-LaribPolypDB"
     assert area["Kvasir"] > 1.3 * area["CVC-ClinicDB"] > 1.3 * area["CVC-ColonDB"]
     sharp = {name: look["sharpness"] for name, look in looks.items()}
-    assert min(sharp, key=sharp.get) == "CVC-ColonDB" and sharp["Kvasir"] > 1.5 * sharp["CVC-ColonDB"]
+    assert (
+        min(sharp, key=sharp.get) == "CVC-ColonDB" and sharp["Kvasir"] > 1.5 * sharp["CVC-ColonDB"]
+    )
     shapes = {round(look.aspect, 2) for look in synthetic.STYLES.values()}
     assert len(shapes) >= 4 and synthetic.STYLES["ETIS-LaribPolypDB"].frame == "circle"
 
@@ -265,11 +290,15 @@ def square(inner, outer, side: int = 60):
 def test_edge_contrast_is_the_colour_difference_at_the_outline():
     lab = lambda rgb: cv2.cvtColor(np.float32([[rgb]]) / 255, cv2.COLOR_RGB2LAB)[0, 0]  # noqa: E731
     a, b = (200, 90, 70), (180, 110, 80)
-    assert statistics.edge_contrast(*square(a, b)) == pytest.approx(np.linalg.norm(lab(a) - lab(b)), rel=1e-3)
+    assert statistics.edge_contrast(*square(a, b)) == pytest.approx(
+        np.linalg.norm(lab(a) - lab(b)), rel=1e-3
+    )
     assert statistics.edge_contrast(*square(a, a)) == pytest.approx(0, abs=1e-3)
     image, mask = square(a, b)
     image[:5] = 255  # far from the outline: nothing changes
-    assert statistics.edge_contrast(image, mask) == pytest.approx(np.linalg.norm(lab(a) - lab(b)), rel=1e-3)
+    assert statistics.edge_contrast(image, mask) == pytest.approx(
+        np.linalg.norm(lab(a) - lab(b)), rel=1e-3
+    )
     assert np.isnan(
         statistics.edge_contrast(*square(a, (0, 0, 0)))
     )  # beside the frame there is no wall to compare with
@@ -282,7 +311,9 @@ def test_the_frame_counts_neither_for_colour_nor_for_sharpness():
     framed = image.copy()
     framed[:, :60] = 0
     assert np.allclose(statistics.colour_histogram(framed).sum(1), 1)
-    moved = statistics.histogram_distance(statistics.colour_histogram(image), statistics.colour_histogram(framed))
+    moved = statistics.histogram_distance(
+        statistics.colour_histogram(image), statistics.colour_histogram(framed)
+    )
     assert moved < 0.5
     assert statistics.sharpness(framed) == pytest.approx(statistics.sharpness(image), rel=0.05)
     assert np.isnan(statistics.sharpness(np.zeros_like(image)))
@@ -290,8 +321,14 @@ def test_the_frame_counts_neither_for_colour_nor_for_sharpness():
 
 def test_moving_all_brightness_by_some_grey_levels_is_that_distance():
     image = np.full((8, 8, 3), 64, np.uint8)
-    a, b = statistics.colour_histogram(image, 64), statistics.colour_histogram(image + np.uint8(40), 64)
-    assert statistics.histogram_distance(a, b) == pytest.approx(40) and statistics.histogram_distance(a, a) == 0
+    a, b = (
+        statistics.colour_histogram(image, 64),
+        statistics.colour_histogram(image + np.uint8(40), 64),
+    )
+    assert (
+        statistics.histogram_distance(a, b) == pytest.approx(40)
+        and statistics.histogram_distance(a, a) == 0
+    )
     with pytest.raises(ValueError, match="cannot be compared"):
         statistics.histogram_distance(a, a[:, :8])
 
@@ -300,15 +337,21 @@ def test_a_larger_copy_is_about_as_sharp_and_a_blurred_one_is_not():
     image, _ = synthetic.render(3, (288, 288), "CVC-ClinicDB")
     large = cv2.resize(image, (576, 576), interpolation=cv2.INTER_CUBIC)
     assert statistics.sharpness(large) == pytest.approx(statistics.sharpness(image), rel=0.25)
-    assert statistics.sharpness(cv2.GaussianBlur(image, (0, 0), 3)) < 0.6 * statistics.sharpness(image)
+    assert statistics.sharpness(cv2.GaussianBlur(image, (0, 0), 3)) < 0.6 * statistics.sharpness(
+        image
+    )
 
 
 def test_describing_a_set_gives_a_row_a_picture_and_areas_of_the_masks():
     pictures = [synthetic.render(seed, (64, 64), polyps=1) for seed in range(3)]
     table, histogram = statistics.describe(pictures)
     assert table["area"].tolist() == [pytest.approx(100 * mask.mean()) for _, mask in pictures]
-    assert table["red"].tolist() == [pytest.approx(image[statistics.lit(image)][:, 0].mean()) for image, _ in pictures]
-    assert np.allclose(histogram, np.mean([statistics.colour_histogram(image) for image, _ in pictures], axis=0))
+    assert table["red"].tolist() == [
+        pytest.approx(image[statistics.lit(image)][:, 0].mean()) for image, _ in pictures
+    ]
+    assert np.allclose(
+        histogram, np.mean([statistics.colour_histogram(image) for image, _ in pictures], axis=0)
+    )
     with pytest.raises(ValueError, match="no picture"):
         statistics.describe([])
 
@@ -318,7 +361,9 @@ def test_drawn_pictures_are_near_the_real_ones_in_colour_and_size(real_data):
     for name in ("Kvasir", "CVC-ClinicDB"):
         pairs = index_pairs(real_data / "TestDataset" / name)
         some = pairs.take(range(0, len(pairs), 4))
-        table, histogram = statistics.describe((read_image(pair.image), read_mask(pair.mask)) for pair in some)
+        table, histogram = statistics.describe(
+            (read_image(pair.image), read_mask(pair.mask)) for pair in some
+        )
         look = synthetic.STYLES[name]
         drawn, mean = statistics.describe(
             synthetic.render(s, (176, round(176 * look.aspect)), name, 1) for s in range(16)
@@ -333,7 +378,9 @@ def test_drawn_pictures_are_near_the_real_ones_in_colour_and_size(real_data):
 def test_a_synthetic_data_set_loads_like_a_real_one(made):
     data = load_data(made)
     assert data.synthetic and list(data.tests) == list(TEST_SETS)
-    assert len(data.train) + len(data.validation) == 24 and {len(i) for i in data.tests.values()} == {3}
+    assert len(data.train) + len(data.validation) == 24 and {
+        len(i) for i in data.tests.values()
+    } == {3}
     assert data.label("Kvasir") == "Kvasir (synthetic, 3)"
     check = check_data(made)
     assert check.problems == check.findings == ()
@@ -348,7 +395,9 @@ def test_written_masks_are_the_rendered_ones_and_png_images_too(tmp_path):
     mask = read_mask(pair.mask)
     style = dataset._train_style(0)
     found = [synthetic.render(seed, mask.shape, style, polyps=n) for n in (1, 2, 3)]
-    assert any(np.array_equal(m, mask) and np.array_equal(i, read_image(pair.image)) for i, m in found)
+    assert any(
+        np.array_equal(m, mask) and np.array_equal(i, read_image(pair.image)) for i, m in found
+    )
 
 
 def test_training_mixes_two_styles_in_the_benchmarks_proportion():

@@ -24,7 +24,14 @@ from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, pr
 from kdas_core.training import dice_at_half, fit, load_history
 from kdas_core.training import loop as training
 
-TINY = {"image_size": 32, "batch_size": 4, "epochs": 3, "teacher_epochs": 1, "train_images": None, "test_images": 2}
+TINY = {
+    "image_size": 32,
+    "batch_size": 4,
+    "epochs": 3,
+    "teacher_epochs": 1,
+    "train_images": None,
+    "test_images": 2,
+}
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +50,19 @@ def teacher():
 
 def test_the_paper_preset_is_the_released_recipe():
     r = preset("paper")
-    assert (r.image_size, r.batch_size, r.epochs, r.learning_rate, r.weight_decay) == (352, 16, 99, 1e-4, 1e-4)
-    assert (r.scales, r.gradient_clamp, r.temperature, r.alpha) == ((0.75, 1.0, 1.25), 0.5, 2.0, 0.3)
+    assert (r.image_size, r.batch_size, r.epochs, r.learning_rate, r.weight_decay) == (
+        352,
+        16,
+        99,
+        1e-4,
+        1e-4,
+    )
+    assert (r.scales, r.gradient_clamp, r.temperature, r.alpha) == (
+        (0.75, 1.0, 1.25),
+        0.5,
+        2.0,
+        0.3,
+    )
     assert (r.schedule, r.augment, r.soft_masks, r.weighted_bce) == ("constant", False, True, False)
     assert (r.teacher, r.student) == ("pvt_v2_b2", "pvt_v2_b0")
 
@@ -57,7 +75,12 @@ def test_a_recipe_survives_yaml_and_any_knob_changes_the_fingerprint(tmp_path):
     r = preset("smoke", alpha=0.25)
     r.to_yaml(tmp_path / "recipe.yaml")
     assert Recipe.from_yaml(tmp_path / "recipe.yaml") == r
-    others = [replace(r, seed=1), replace(r, alpha=0.3), replace(r, scales=(1.25,)), replace(r, objective="released")]
+    others = [
+        replace(r, seed=1),
+        replace(r, alpha=0.3),
+        replace(r, scales=(1.25,)),
+        replace(r, objective="released"),
+    ]
     assert len({x.fingerprint() for x in [r, *others]}) == 5
     assert r.fingerprint("a") != r.fingerprint("b")
 
@@ -78,13 +101,17 @@ def test_a_warm_up_of_distillation_lets_alpha_rise_in_a_line(data, tmp_path, mon
         return now
 
     monkeypatch.setattr(training, "warmed_up", watched)
-    recipe = preset("smoke", **TINY, objective="symmetric_only", distillation_warm_up=0.5, alpha=0.4)
+    recipe = preset(
+        "smoke", **TINY, objective="symmetric_only", distillation_warm_up=0.5, alpha=0.4
+    )
     steps = 3 * -(-len(data.train) // 4)
     folder = fit(recipe, data, tmp_path, teacher=teacher)
     expected = [min(0.4, 0.4 * step / (steps / 2)) for step in range(steps)]
     assert seen == pytest.approx(expected) and seen[0] == 0 and seen[-1] == 0.4
     log = pd.read_csv(folder / "steps.csv")
-    total = (1 - np.array(seen)) * (log["structure_1"] + log["structure_2"]) + np.array(seen) * log["symmetric"]
+    total = (1 - np.array(seen)) * (log["structure_1"] + log["structure_2"]) + np.array(seen) * log[
+        "symmetric"
+    ]
     np.testing.assert_allclose(log["total"], total, rtol=1e-5)
 
 
@@ -97,15 +124,31 @@ def test_without_a_warm_up_and_without_a_teacher_the_objective_is_the_plain_one(
 
 def test_one_teacher_serves_every_objective_alpha_and_student():
     r = preset("laptop", augment=False)
-    same = [replace(r, objective="released"), replace(r, alpha=0.9), replace(r, epochs=99, learning_rate=1.0)]
-    same += [replace(r, student="pvt_v2_b1"), replace(r, teacher_graph=True), replace(r, teacher_cache=True)]
+    same = [
+        replace(r, objective="released"),
+        replace(r, alpha=0.9),
+        replace(r, epochs=99, learning_rate=1.0),
+    ]
+    same += [
+        replace(r, student="pvt_v2_b1"),
+        replace(r, teacher_graph=True),
+        replace(r, teacher_cache=True),
+    ]
     assert {x.for_teacher().fingerprint() for x in same} == {r.for_teacher().fingerprint()}
     assert replace(r, seed=1).for_teacher().fingerprint() != r.for_teacher().fingerprint()
 
 
 def test_settings_are_read_with_the_types_of_the_knobs():
-    got = parse_settings(["alpha=1", "scales=[0.75, 1]", "learning_rate=1e-3", "augment=true", "train_images=5"])
-    assert got == {"alpha": 1.0, "scales": [0.75, 1], "learning_rate": 1e-3, "augment": True, "train_images": 5}
+    got = parse_settings(
+        ["alpha=1", "scales=[0.75, 1]", "learning_rate=1e-3", "augment=true", "train_images=5"]
+    )
+    assert got == {
+        "alpha": 1.0,
+        "scales": [0.75, 1],
+        "learning_rate": 1e-3,
+        "augment": True,
+        "train_images": 5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -115,7 +158,10 @@ def test_settings_are_read_with_the_types_of_the_knobs():
         (lambda: preset("smoke", tau=2), "no knob tau"),
         (lambda: preset("smoke", image_size=100), "multiple of 32"),
         (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
-        (lambda: preset("smoke", distillation_warm_up=2), r"distillation_warm_up is 2; it is a share"),
+        (
+            lambda: preset("smoke", distillation_warm_up=2),
+            r"distillation_warm_up is 2; it is a share",
+        ),
         (lambda: preset("smoke", epochs=0), "epochs is 0"),
         (lambda: preset("smoke", schedule="step"), "constant or cosine"),
         (lambda: parse_settings(["alpha"]), "key=value"),
@@ -153,7 +199,13 @@ def test_a_run_leaves_its_files_and_its_best_epoch(tmp_path, data, teacher):
     }
     history, metrics = load_history(folder), json.loads((folder / "metrics.json").read_text())
     terms = ["structure_1", "structure_2", "attention_1", "attention_2", "symmetric", "total"]
-    assert list(history.columns) == ["epoch", *(f"train_{t}" for t in terms), "val_loss", "val_dice", "seconds"]
+    assert list(history.columns) == [
+        "epoch",
+        *(f"train_{t}" for t in terms),
+        "val_loss",
+        "val_dice",
+        "seconds",
+    ]
     assert list(history["epoch"]) == [1, 2, 3]
     assert metrics["val_dice"] == history["val_dice"].max()
     assert metrics["best_epoch"] == history["epoch"][history["val_dice"].idxmax()]
@@ -170,7 +222,9 @@ def test_the_teacher_is_frozen_and_does_not_move(tmp_path, data, teacher):
     before = {k: v.clone() for k, v in teacher.state_dict().items()}
     fit(preset("smoke", **TINY), data, tmp_path, teacher=teacher)
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
-    assert not teacher.training and all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    assert not teacher.training and all(
+        p.grad is None and not p.requires_grad for p in teacher.parameters()
+    )
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, data, monkeypatch):
@@ -200,7 +254,10 @@ def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective
 
 def test_sizes_of_the_three_scales_are_the_released_ones():
     batch = {"image": torch.zeros(1, 3, 352, 352), "mask": torch.zeros(1, 1, 352, 352)}
-    sides = [training.resized(batch, s, 352, torch.device("cpu"))[0].shape[-1] for s in preset("paper").scales]
+    sides = [
+        training.resized(batch, s, 352, torch.device("cpu"))[0].shape[-1]
+        for s in preset("paper").scales
+    ]
     assert sides == [256, 352, 448]
 
 
@@ -210,7 +267,12 @@ def test_dice_at_half_counts_as_it_should():
     logits = torch.full((4, 1, 4, 4), -1.0)
     logits[0, :, :2] = 1  # exact
     logits[1, :, 1:3] = 1  # half of it
-    assert dice_at_half(logits, mask).tolist() == [1.0, 0.5, 0.0, 1.0]  # missed; empty and rightly so
+    assert dice_at_half(logits, mask).tolist() == [
+        1.0,
+        0.5,
+        0.0,
+        1.0,
+    ]  # missed; empty and rightly so
 
 
 def test_an_unknown_objective_stops_before_anything_is_made(tmp_path, data):
@@ -242,7 +304,9 @@ def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsy
     assert made.data.synthetic and len(made.data.train) + len(made.data.validation) == 6
 
 
-def test_released_weights_are_the_teacher_where_they_are_and_change_the_students_run(tmp_path, polyps, monkeypatch):
+def test_released_weights_are_the_teacher_where_they_are_and_change_the_students_run(
+    tmp_path, polyps, monkeypatch
+):
     monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
     without = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
     assert without.released_teacher is None
@@ -252,15 +316,20 @@ def test_released_weights_are_the_teacher_where_they_are_and_change_the_students
     having = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
     assert having.folder("teacher") is None and not having.teacher().training
     for asked in (having.history, having.metrics):
-        with pytest.raises(UserError, match="PolypPVT.pth was not trained here and so has no history"):
+        with pytest.raises(
+            UserError, match="PolypPVT.pth was not trained here and so has no history"
+        ):
             asked("teacher")
     assert all(
-        torch.equal(a, b.cpu()) for a, b in zip(net.state_dict().values(), having.teacher().state_dict().values())
+        torch.equal(a, b.cpu())
+        for a, b in zip(net.state_dict().values(), having.teacher().state_dict().values())
     )
     assert having.recipe.fingerprint() != without.recipe.fingerprint()
 
 
-def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(tmp_path, polyps, monkeypatch):
+def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(
+    tmp_path, polyps, monkeypatch
+):
     monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
     run = begin("smoke", str(polyps), str(tmp_path / "runs"), **{**TINY, "epochs": 2})
     seen = run.glimpses("supervised")
@@ -276,7 +345,13 @@ def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(tmp_path
 def kdas(*arguments):
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "kdas_book.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TQDM_DISABLE": "1"}, timeout=300)
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TQDM_DISABLE": "1"},
+        timeout=300,
+    )
 
 
 def test_the_command_line_from_data_to_scores(tmp_path):
@@ -284,19 +359,49 @@ def test_the_command_line_from_data_to_scores(tmp_path):
     data, runs, out = tmp_path / "data", tmp_path / "runs", tmp_path / "masks"
     assert kdas("data", "synthetic", "--out", data, "--train", 8, "--test", 2).returncode == 0
     assert "Problems: none" in kdas("data", "check", data).stdout
-    settings = [f"--set={k}={v}" for k, v in (TINY | {"epochs": 1, "train_images": 4, "teacher": "pvt_v2_b0"}).items()]
-    trained = kdas("train", "--objective", "kdas", "--data-root", data, "--runs-dir", runs, "--seed", 3, *settings)
+    settings = [
+        f"--set={k}={v}"
+        for k, v in (TINY | {"epochs": 1, "train_images": 4, "teacher": "pvt_v2_b0"}).items()
+    ]
+    trained = kdas(
+        "train",
+        "--objective",
+        "kdas",
+        "--data-root",
+        data,
+        "--runs-dir",
+        runs,
+        "--seed",
+        3,
+        *settings,
+    )
     assert trained.returncode == 0, trained.stderr
     (folder,) = runs.glob("kdas-seed3-*")
     assert (folder / "metrics.json").is_file() and list(runs.glob("teacher-seed3-*"))
     for name in ("CVC-300", "Kvasir"):
         images = data / "TestDataset" / name / "images"
         made = kdas(
-            "predict", "--weights", folder / "best.safetensors", "--images", images, "--out", out / name, "--size", 32
+            "predict",
+            "--weights",
+            folder / "best.safetensors",
+            "--images",
+            images,
+            "--out",
+            out / name,
+            "--size",
+            32,
         )
         assert made.returncode == 0, made.stderr
     scored = kdas(
-        *("evaluate", "--pred-root", out, "--gt-root", data / "TestDataset", "--datasets", "CVC-300,Kvasir"),
+        *(
+            "evaluate",
+            "--pred-root",
+            out,
+            "--gt-root",
+            data / "TestDataset",
+            "--datasets",
+            "CVC-300,Kvasir",
+        ),
         *("--json", tmp_path / "out.json", "--verbose"),
     )
     assert scored.returncode == 0, scored.stderr
@@ -314,11 +419,16 @@ def test_the_command_line_from_data_to_scores(tmp_path):
         (["train", "--set", "colour=red"], "there is no knob colour"),
         (["train", "--data-root", "/nowhere"], "/nowhere"),
         (["weights", "check", "/nowhere.pth"], "/nowhere.pth does not exist"),
-        (["predict", "--weights", "/nowhere.pth", "--images", "x", "--out", "y"], "/nowhere.pth does not exist"),
+        (
+            ["predict", "--weights", "/nowhere.pth", "--images", "x", "--out", "y"],
+            "/nowhere.pth does not exist",
+        ),
         (["evaluate"], "--pred-root"),
     ],
 )
-def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(arguments, sentence, capsys, monkeypatch):
+def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(
+    arguments, sentence, capsys, monkeypatch
+):
     monkeypatch.setattr(sys, "argv", ["kdas", *arguments])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -343,15 +453,21 @@ def test_the_average_of_the_weights_is_what_is_validated_and_saved(tmp_path, dat
     start = training.start_network(recipe, "student").state_dict()
     kept = load_file(folder / "best.safetensors")
     name = "head1.weight"  # one step: the average takes the network as it is after the first update
-    assert torch.equal(kept[name], state["ema"][f"module.{name}"]) and not torch.equal(kept[name], start[name])
+    assert torch.equal(kept[name], state["ema"][f"module.{name}"]) and not torch.equal(
+        kept[name], start[name]
+    )
     many = fit(replace(recipe, epochs=3, batch_size=2), data, tmp_path)
     kept, last = load_file(many / "best.safetensors"), final(many)
     assert not torch.equal(kept[name], last[name]), "after several steps the average lags behind"
 
 
-def test_patience_ends_a_run_that_no_longer_gets_better_also_after_a_restart(tmp_path, data, monkeypatch):
+def test_patience_ends_a_run_that_no_longer_gets_better_also_after_a_restart(
+    tmp_path, data, monkeypatch
+):
     scores = iter([0.5, 0.6, 0.6, 0.4, 0.9])
-    monkeypatch.setattr(training, "validate", lambda *a: {"val_loss": 1.0, "val_dice": next(scores)})
+    monkeypatch.setattr(
+        training, "validate", lambda *a: {"val_loss": 1.0, "val_dice": next(scores)}
+    )
     recipe = preset("smoke", **PLAIN | {"epochs": 9, "patience": 2})
     folder = fit(recipe, data, tmp_path)
     assert json.loads((folder / "metrics.json").read_text())["epochs"] == 4
@@ -367,7 +483,12 @@ def test_norm_clipping_keeps_the_direction_and_the_clamp_bends_it(tmp_path, data
 
         def first(self, *a, **k):
             gradient = torch.cat(
-                [p.grad.flatten() for g in self.param_groups for p in g["params"] if p.grad is not None]
+                [
+                    p.grad.flatten()
+                    for g in self.param_groups
+                    for p in g["params"]
+                    if p.grad is not None
+                ]
             )
             seen.setdefault(name, gradient.double())
             return step(self, *a, **k)
@@ -382,29 +503,43 @@ def test_norm_clipping_keeps_the_direction_and_the_clamp_bends_it(tmp_path, data
         with monkeypatch.context() as patch:
             patch.setattr(torch.optim.AdamW, "step", watched(name))
             fit(preset("smoke", **PLAIN | {"epochs": 1} | knobs), data, tmp_path / name)
-    cosine = {name: float(torch.cosine_similarity(seen["free"], seen[name], dim=0)) for name in ("clamp", "norm")}
+    cosine = {
+        name: float(torch.cosine_similarity(seen["free"], seen[name], dim=0))
+        for name in ("clamp", "norm")
+    }
     assert cosine["norm"] == pytest.approx(1, abs=1e-5) and cosine["clamp"] < 0.9
-    assert float(seen["norm"].norm()) == pytest.approx(1e-3, rel=1e-3) and float(seen["clamp"].abs().max()) <= 1e-4
+    assert (
+        float(seen["norm"].norm()) == pytest.approx(1e-3, rel=1e-3)
+        and float(seen["clamp"].abs().max()) <= 1e-4
+    )
 
 
 def test_a_random_scale_is_one_of_the_scales_and_the_same_after_a_restart():
     recipe = preset("smoke", scales=(0.75, 1.0, 1.25), random_scale=True)
     drawn = [training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)]
-    assert {scales[0] for scales in drawn} == set(recipe.scales) and all(len(scales) == 1 for scales in drawn)
-    assert drawn == [training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)]
+    assert {scales[0] for scales in drawn} == set(recipe.scales) and all(
+        len(scales) == 1 for scales in drawn
+    )
+    assert drawn == [
+        training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)
+    ]
     assert training.scales_of(replace(recipe, random_scale=False), 1, 0) == recipe.scales
 
 
 def test_every_term_is_recorded_at_every_step_and_the_epoch_is_their_mean(tmp_path, data, teacher):
     folder = fit(preset("smoke", **TINY | {"scales": (1.0, 2.0)}), data, tmp_path, teacher=teacher)
     steps, history = pd.read_csv(folder / "steps.csv"), load_history(folder)
-    assert list(steps.columns[2:]) == [c.removeprefix("train_") for c in history if c.startswith("train_")]
+    assert list(steps.columns[2:]) == [
+        c.removeprefix("train_") for c in history if c.startswith("train_")
+    ]
     assert len(steps) == 3 * 2 * 2  # epochs × batches × scales
     means = steps.groupby("epoch")["total"].mean()
     assert history["train_total"].to_numpy() == pytest.approx(means.to_numpy(), rel=1e-6)
 
 
-@pytest.mark.parametrize("knobs", [{"teacher_graph": True}, {"teacher_cache": True}, {"channels_last": True}])
+@pytest.mark.parametrize(
+    "knobs", [{"teacher_graph": True}, {"teacher_cache": True}, {"channels_last": True}]
+)
 def test_knobs_of_speed_leave_the_numbers(tmp_path, data, teacher, knobs):
     recipe = preset("smoke", **TINY | {"scales": (1.0, 2.0)})
     plain = fit(recipe, data, tmp_path / "plain", teacher=teacher)
@@ -418,7 +553,9 @@ def test_knobs_of_speed_leave_the_numbers(tmp_path, data, teacher, knobs):
 
 @pytest.mark.slow
 def test_a_compiled_student_has_the_same_losses_or_says_why_it_cannot_be_compiled(tmp_path, data):
-    recipe = preset("smoke", **TINY | {"objective": "supervised", "scales": (1.0, 2.0), "epochs": 1})
+    recipe = preset(
+        "smoke", **TINY | {"objective": "supervised", "scales": (1.0, 2.0), "epochs": 1}
+    )
     try:
         fast = fit(replace(recipe, compile=True), data, tmp_path / "fast")
     except UserError as error:
@@ -434,7 +571,9 @@ def test_without_a_compiler_the_knob_is_refused_in_a_sentence(tmp_path, data, mo
         raise RuntimeError("no compiler\nand much more")
 
     monkeypatch.setattr(torch, "compile", none_here)
-    with pytest.raises(UserError, match=r"does not work on this machine \(no compiler\); switch compile off"):
+    with pytest.raises(
+        UserError, match=r"does not work on this machine \(no compiler\); switch compile off"
+    ):
         fit(preset("smoke", **TINY | {"objective": "supervised", "compile": True}), data, tmp_path)
 
 
@@ -448,7 +587,11 @@ def test_the_paper_presets_slips_are_the_released_ones_and_each_has_a_switch():
             continue
         both = {replace(paper, **{knob: value}).fingerprint() for value in (released, mended)}
         assert len(both) == 2, knob
-    as_released = {knob for knob, (released, _, _) in RELEASED_SLIPS.items() if getattr(paper, knob) == released}
+    as_released = {
+        knob
+        for knob, (released, _, _) in RELEASED_SLIPS.items()
+        if getattr(paper, knob) == released
+    }
     assert as_released == {"augment", "schedule", "soft_masks", "weighted_bce"}
 
 
@@ -457,7 +600,9 @@ def test_the_cache_asks_the_teacher_once_an_image_and_scale_and_notices_another_
 ):
     recipe, asked = preset("smoke", **TINY | {"teacher_cache": True}), []
     live = training.Teaching._live
-    monkeypatch.setattr(training.Teaching, "_live", lambda self, x: asked.append(len(x)) or live(self, x))
+    monkeypatch.setattr(
+        training.Teaching, "_live", lambda self, x: asked.append(len(x)) or live(self, x)
+    )
     fit(recipe, data, tmp_path, teacher=teacher)
     batches_an_epoch = 2
     assert len(asked) == batches_an_epoch + 1, "one epoch, and one look whether the cache is right"

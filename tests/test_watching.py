@@ -17,7 +17,13 @@ from kdas_core.training import fit
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import load_history
 
-KNOBS = {"image_size": 32, "batch_size": 4, "epochs": 3, "train_images": None, "objective": "supervised"}
+KNOBS = {
+    "image_size": 32,
+    "batch_size": 4,
+    "epochs": 3,
+    "train_images": None,
+    "objective": "supervised",
+}
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +57,14 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
 
 
-def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruption(tmp_path, data, monkeypatch):
+def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruption(
+    tmp_path, data, monkeypatch
+):
     recipe, record = preset("smoke", **KNOBS, scales=(1.0, 2.0)), training.Run.record
 
     def power_cut(self, terms, steps):
@@ -67,12 +77,17 @@ def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruptio
         fit(recipe, data, tmp_path, watch=TensorBoard())
     folder = fit(recipe, data, tmp_path, watch=TensorBoard())
     written, steps = scalars(folder), pd.read_csv(folder / "steps.csv")
-    assert [step for step, _ in written["step/total"]] == list(range(1, 13)), "12 steps: epochs × batches × scales"
+    assert [step for step, _ in written["step/total"]] == list(range(1, 13)), (
+        "12 steps: epochs × batches × scales"
+    )
     for term in ("total", "structure_1", "structure_2"):
-        assert [value for _, value in written[f"step/{term}"]] == pytest.approx(list(steps[term]), rel=1e-5)
+        assert [value for _, value in written[f"step/{term}"]] == pytest.approx(
+            list(steps[term]), rel=1e-5
+        )
     history = load_history(folder)
     assert written["epoch/val_dice"] == [
-        (4 * epoch, pytest.approx(value, rel=1e-5)) for epoch, value in zip(history["epoch"], history["val_dice"])
+        (4 * epoch, pytest.approx(value, rel=1e-5))
+        for epoch, value in zip(history["epoch"], history["val_dice"])
     ]
 
 
@@ -87,14 +102,24 @@ def test_the_bar_says_what_is_left_of_the_training(tmp_path, data, monkeypatch):
     monkeypatch.setattr(training.Run, "optimise", slowly)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(
-        "kdas_core.training.batching.tqdm.set_postfix", lambda bar, values, refresh: said.append(values)
+        "kdas_core.training.batching.tqdm.set_postfix",
+        lambda bar, values, refresh: said.append(values),
     )
     fit(replace(preset("smoke", **KNOBS), epochs=2), data, tmp_path)
-    assert [set(values) for values in said] == [{"structure_1", "structure_2", "total", "training"}] * 4
-    assert [values["training"] for values in said] == ["…", "0:00:20 left", "0:00:10 left", "0:00:00 left"]
+    assert [set(values) for values in said] == [
+        {"structure_1", "structure_2", "total", "training"}
+    ] * 4
+    assert [values["training"] for values in said] == [
+        "…",
+        "0:00:20 left",
+        "0:00:10 left",
+        "0:00:00 left",
+    ]
 
 
-def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_interruption(tmp_path, data, monkeypatch):
+def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_interruption(
+    tmp_path, data, monkeypatch
+):
     images = torch.stack([item["image"] for item in PolypDataset(data.validation, 32)])
     recipe, checkpoint = preset("smoke", **KNOBS), training.Run.checkpoint
 
@@ -110,16 +135,25 @@ def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_inter
     cut = fit(recipe, data, tmp_path / "cut", watch=Glimpses(images))
     kept, resumed = read_glimpses(whole), read_glimpses(cut)
     assert list(kept) == [1, 2, 3]
-    assert list(resumed) == [1, 3], "the moment after epoch 2 was lost, and nothing else is given out for it"
+    assert list(resumed) == [1, 3], (
+        "the moment after epoch 2 was lost, and nothing else is given out for it"
+    )
     assert all((resumed[epoch] == kept[epoch]).all() for epoch in resumed)
     best = int(load_history(whole)["val_dice"].idxmax()) + 1
     with torch.inference_mode():
         p1, p2 = build("student", weights=whole / "best.safetensors").eval()(images)
-    torch.testing.assert_close(torch.from_numpy(kept[best]).float(), torch.stack([p1, p2]), atol=0.01, rtol=0.001)
+    torch.testing.assert_close(
+        torch.from_numpy(kept[best]).float(), torch.stack([p1, p2]), atol=0.01, rtol=0.001
+    )
 
 
 def test_of_a_long_training_a_few_glimpses_are_kept_and_the_last(tmp_path, data):
     images = torch.zeros(1, 3, 32, 32)
-    folder = fit(replace(preset("smoke", **KNOBS), epochs=5), data, tmp_path, watch=Glimpses(images, at_most=2))
+    folder = fit(
+        replace(preset("smoke", **KNOBS), epochs=5),
+        data,
+        tmp_path,
+        watch=Glimpses(images, at_most=2),
+    )
     assert list(read_glimpses(folder)) == [3, 5]
     assert read_glimpses(tmp_path) == {}

@@ -28,7 +28,9 @@ def page(monkeypatch):
         axis.set_title(f"{row} {τ}")
         return figure
 
-    return drawn, explore(draw, alt='a "map"', caption="Is a < b?", row=[0, 5], τ=[1, 2, "<4>"]).data
+    return drawn, explore(
+        draw, alt='a "map"', caption="Is a < b?", row=[0, 5], τ=[1, 2, "<4>"]
+    ).data
 
 
 def test_every_combination_is_drawn_once_and_the_last_choice_varies_fastest(page):
@@ -45,7 +47,9 @@ def test_one_picture_is_shown_and_each_has_its_alt_text(page):
 
 def test_sliders_carry_their_labels_escaped(page):
     assert re.findall(r'max="(\d)"', page[1]) == ["1", "2"]
-    labels = [json.loads(html.unescape(text)) for text in re.findall(r'data-labels="([^"]*)"', page[1])]
+    labels = [
+        json.loads(html.unescape(text)) for text in re.findall(r'data-labels="([^"]*)"', page[1])
+    ]
     assert labels == [["0", "5"], ["1", "2", "<4>"]] and "<4>" not in page[1]
 
 
@@ -67,7 +71,10 @@ def test_lines_are_kept_as_they_are_and_no_picture_is_larger_than_as_png():
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=80, bbox_inches="tight")
         packed = base64.b64decode(_webp(figure))
-        as_png, as_webp = (np.asarray(Image.open(io.BytesIO(f)).convert("RGB"), int) for f in (png.getvalue(), packed))
+        as_png, as_webp = (
+            np.asarray(Image.open(io.BytesIO(f)).convert("RGB"), int)
+            for f in (png.getvalue(), packed)
+        )
         assert len(packed) < len(png.getvalue()) and as_png.shape == as_webp.shape
         assert np.abs(as_png - as_webp).mean() < (4 if figure is photo else 1e-9)
 
@@ -89,7 +96,9 @@ def test_in_a_kernel_the_slider_is_live_only_where_somebody_could_answer(monkeyp
         shown = {}
         for somebody in (False, True):
             said = []
-            reply = client.execute_interactive(code, allow_stdin=somebody, output_hook=said.append, timeout=120)
+            reply = client.execute_interactive(
+                code, allow_stdin=somebody, output_hook=said.append, timeout=120
+            )
             assert reply["content"]["status"] == "ok", reply["content"]
             shown[somebody] = [set(m["content"]["data"]) for m in said if "data" in m["content"]]
     finally:

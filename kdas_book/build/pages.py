@@ -1,7 +1,8 @@
 """The last hand on the site's pages.
 
-Jupyter Book's pages load a script for each icon of a font, an address of another host in a variable, and pictures that nobody has
-packed. ``finish`` takes away what is not used, packs the pictures, and tells the browser to refuse whatever does not lie beside the page.
+Jupyter Book's pages load a script for each icon of a font, an address of another host in a
+variable, and pictures that nobody has packed. ``finish`` takes away what is not used, packs the
+pictures, and tells the browser to refuse whatever does not lie beside the page.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from PIL import Image
 
 from kdas_book.explore import as_webp
 
-# Not used here: cells that run on a server elsewhere, a script of 1.5 MB that draws icons (our style sheet takes them from the
-# theme's font), maps for debuggers.
+# Not used here: cells that run on a server elsewhere, a script of 1.5 MB that draws icons (our
+# style sheet takes them from the theme's font), maps for debuggers.
 _UNUSED = (
     r"<script>const THEBE_JS_URL.*?</script>",
     r'<script[^>]*src="[^"]*/sphinx-thebe\.js[^>]*></script>',
@@ -32,11 +33,15 @@ _UNUSED = (
     r'<script[^>]*src="[^"]*/fontawesome\.js[^>]*></script>',
 )
 _UNUSED_FILES = ("sphinx-thebe.*", "fontawesome.js*", "*.js.map", "*.css.map")
-# Handlers in attributes would need a browser that runs any script; book/_static/site.js listens instead.
-_HANDLERS = {'onclick="window.print()"': 'data-does="print"', 'onclick="toggleFullScreen()"': 'data-does="full-screen"'}
+# Handlers in attributes would need a browser that runs any script; book/_static/site.js listens
+# instead.
+_HANDLERS = {
+    'onclick="window.print()"': 'data-does="print"',
+    'onclick="toggleFullScreen()"': 'data-does="full-screen"',
+}
 
-# A formula that is too long scrolls in its own box, so the keyboard must get there; the other two are roles that do not fit where
-# they stand.
+# A formula that is too long scrolls in its own box, so the keyboard must get there; the other two
+# are roles that do not fit where they stand.
 _ACCESS = {
     '<div class="math': '<div tabindex="0" class="math',
     ' role="list" class="citation-list"': ' class="citation-list"',
@@ -56,7 +61,10 @@ def finish(site: Path, address: str = "", earlier: Path | None = None) -> None:
         address: where the site will be; with one there are a site map and addresses for cards.
         earlier: a folder of pictures that were packed before.
     """
-    packed = {picture.name: _packed(picture, earlier) for picture in sorted((site / "_images").glob("*.png"))}
+    packed = {
+        picture.name: _packed(picture, earlier)
+        for picture in sorted((site / "_images").glob("*.png"))
+    }
     pages = sorted(site.rglob("*.html"))
     cited = _citations(pages)
     for page in pages:
@@ -66,7 +74,9 @@ def finish(site: Path, address: str = "", earlier: Path | None = None) -> None:
             _accessible,
             functools.partial(_cited_in, places=cited.get(page.resolve(), {})),
             functools.partial(_with_pictures_beside, site=site, page=page, packed=packed),
-            functools.partial(_described, at=address and address + page.relative_to(site).as_posix(), home=address),
+            functools.partial(
+                _described, at=address and address + page.relative_to(site).as_posix(), home=address
+            ),
             _guarded,
         ):
             text = change(text)
@@ -89,7 +99,9 @@ def _without_the_unused(text: str) -> str:
         text = text.replace(before, after)
     # A page is shown before its scripts run. The inline ones need one of them at once.
     text = re.sub(
-        r'<script (?![^>]*\b(?:async|defer)\b)(?=[^>]*\bsrc="(?![^"]*documentation_options))', "<script defer ", text
+        r'<script (?![^>]*\b(?:async|defer)\b)(?=[^>]*\bsrc="(?![^"]*documentation_options))',
+        "<script defer ",
+        text,
     )
     # Once each, but in the head alone: the script behind a slider is needed behind each of them.
     head, end, body = text.partition("</head>")
@@ -102,21 +114,29 @@ def _accessible(text: str) -> str:
     for before, after in _ACCESS.items():
         text = text.replace(before, after)
 
-    def as_list(match: re.Match[str]) -> str:  # Sphinx writes a definition list that defines nothing
+    def as_list(
+        match: re.Match[str],
+    ) -> str:  # Sphinx writes a definition list that defines nothing
         items = match[2].replace("<dd>", "<li>").replace("</dd>", "</li>")
         return f'{match[1]}<ul class="sig-params">{items}</ul>'
 
-    return re.sub(r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', as_list, text, flags=re.DOTALL)
+    return re.sub(
+        r'(<span class="sig-paren">\(</span>\s*)<dl>(.*?)</dl>', as_list, text, flags=re.DOTALL
+    )
 
 
 def _citations(pages: Sequence[Path]) -> dict[Path, dict[str, list[str]]]:
-    """For each page with a bibliography and each entry in it: links to where it is first cited, one for each page that cites it."""
+    """For each page with a bibliography and each entry in it: links to where it is first cited, one
+    for each page that cites it.
+    """
     cited: dict[Path, dict[str, list[str]]] = {}
     for page in pages:
         text, here, seen = page.read_text(encoding="utf-8"), "", set()
         title = _plain(_first(r"<title>(.*?)(?: — | &#8212; |</title>)", text))
         name = f"chapter {title.partition('.')[0]}" if re.match(r"\d+\. ", title) else title
-        for match in re.finditer(r'<span class="bibtex-citation" id="(id\d+)">|href="([^"#]+)#(id\d+)"', text):
+        for match in re.finditer(
+            r'<span class="bibtex-citation" id="(id\d+)">|href="([^"#]+)#(id\d+)"', text
+        ):
             here = match[1] or here
             if match[3] and here and (match[2], match[3]) not in seen:
                 seen.add((match[2], match[3]))
@@ -154,7 +174,9 @@ def _once(pattern: str, text: str, key: Callable[[str], str] = lambda tag: tag) 
 
 
 def _packed(picture: Path, earlier: Path | None) -> tuple[str, tuple[int, int]]:
-    """The picture as WebP in place of the PNG: without a loss, or, where that is large (photographs), with a small one."""
+    """The picture as WebP in place of the PNG: without a loss, or, where that is large
+    (photographs), with a small one.
+    """
     target = picture.with_suffix(".webp")
     named_by_content = re.fullmatch("[0-9a-f]{64}", picture.stem)
     if earlier and named_by_content and (earlier / target.name).is_file():
@@ -167,8 +189,12 @@ def _packed(picture: Path, earlier: Path | None) -> tuple[str, tuple[int, int]]:
         return target.name, image.size
 
 
-def _with_pictures_beside(text: str, site: Path, page: Path, packed: dict[str, tuple[str, tuple[int, int]]]) -> str:
-    """Names of packed pictures, room kept for each until it is there, and pictures of sliders in files of their own."""
+def _with_pictures_beside(
+    text: str, site: Path, page: Path, packed: dict[str, tuple[str, tuple[int, int]]]
+) -> str:
+    """Names of packed pictures, room kept for each until it is there, and pictures of sliders in
+    files of their own.
+    """
     up = "../" * (len(page.relative_to(site).parts) - 1)
 
     def beside(match: re.Match[str]) -> str:
@@ -184,7 +210,9 @@ def _with_pictures_beside(text: str, site: Path, page: Path, packed: dict[str, t
 
     text = re.sub(r'src="data:image/webp;base64,([^"]+)"', beside, text)
     text = re.sub(r'(<img\b[^>]*\bsrc="(?:\.\./)*)_images/([\w.-]+)"', with_room, text)
-    return re.sub(r"_images/([\w.-]+\.png)", lambda m: f"_images/{packed.get(m[1], (m[1],))[0]}", text)
+    return re.sub(
+        r"_images/([\w.-]+\.png)", lambda m: f"_images/{packed.get(m[1], (m[1],))[0]}", text
+    )
 
 
 # --- words for those who find the page, and the browser's rules -----------------------------------------------------------
@@ -193,10 +221,22 @@ def _with_pictures_beside(text: str, site: Path, page: Path, packed: dict[str, t
 def _described(text: str, at: str, home: str) -> str:
     """Description and card, from the page's own beginning."""
     title, said = _plain(_first(r"<title>(.*?)</title>", text)), _beginning(text)
-    facts: dict[str, Any] = {"og:title": title, "og:description": said, "og:type": "article", "og:url": at}
-    facts |= {"og:image": home and f"{home}_static/card.png", "twitter:card": home and "summary_large_image"}
+    facts: dict[str, Any] = {
+        "og:title": title,
+        "og:description": said,
+        "og:type": "article",
+        "og:url": at,
+    }
+    facts |= {
+        "og:image": home and f"{home}_static/card.png",
+        "twitter:card": home and "summary_large_image",
+    }
     tags = [f'<meta name="description" content="{html.escape(said)}">'] if said else []
-    tags += [f'<meta property="{name}" content="{html.escape(value)}">' for name, value in facts.items() if value]
+    tags += [
+        f'<meta property="{name}" content="{html.escape(value)}">'
+        for name, value in facts.items()
+        if value
+    ]
     return text.replace("</title>", "</title>" + "".join(tags), 1)
 
 
@@ -220,7 +260,9 @@ def _plain(markup: str) -> str:
 
 def _guarded(text: str) -> str:
     """A policy that lets a page run its own scripts and load its neighbours, and nothing else."""
-    bodies = dict.fromkeys(re.findall(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", text, flags=re.DOTALL))
+    bodies = dict.fromkeys(
+        re.findall(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", text, flags=re.DOTALL)
+    )
     hashes = (base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() for body in bodies)
     policy = _POLICY.format(scripts=" ".join(f"'sha256-{value}'" for value in hashes))
     tag = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -228,7 +270,9 @@ def _guarded(text: str) -> str:
 
 
 def _lost_page(address: str) -> str:
-    """Served for addresses that do not exist, whatever their depth; so it brings its own style and names the first page in full."""
+    """Served for addresses that do not exist, whatever their depth; so it brings its own style and
+    names the first page in full.
+    """
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>Not found</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="description" content="No such page.">'
@@ -239,6 +283,4 @@ def _lost_page(address: str) -> str:
     )
 
 
-_SITEMAP = (
-    '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{}</urlset>\n'
-)
+_SITEMAP = '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{}</urlset>\n'

@@ -1,4 +1,6 @@
-"""The book on paper: every page of the site printed by Chromium, bound into one PDF whose links lead to its own pages."""
+"""The book on paper: every page of the site printed by Chromium, bound into one PDF whose links
+lead to its own pages.
+"""
 
 from __future__ import annotations
 
@@ -63,13 +65,19 @@ def browser() -> Iterator[Any]:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
         raise UserError('Printing needs two more packages: pip install "kdas_core[pdf]".') from None
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     with sync_playwright() as playwright:
         try:
             # Chromium refuses to run in its sandbox as root.
-            chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"] if _is_root() else [])
+            chromium = playwright.chromium.launch(
+                executable_path=found, args=["--no-sandbox"] if _is_root() else []
+            )
         except Error:
-            raise UserError("Printing needs Chromium: playwright install chromium, or your system's package.") from None
+            raise UserError(
+                "Printing needs Chromium: playwright install chromium, or your system's package."
+            ) from None
         yield chromium
         chromium.close()
 
@@ -79,7 +87,9 @@ def _is_root() -> bool:
 
 
 def _printed(chromium: Any, url: str) -> tuple[str, bytes]:
-    """A page's title, and the page as a PDF; what folds is open, but for code that only writes a sentence."""
+    """A page's title, and the page as a PDF; what folds is open, but for code that only writes a
+    sentence.
+    """
     page = chromium.new_page(color_scheme="light")
     page.goto(url)
     page.evaluate("""async () => {
@@ -95,7 +105,9 @@ def _printed(chromium: Any, url: str) -> tuple[str, bytes]:
 
 
 def _turn_inwards(book: Any, starts: dict[str, int], home: str) -> None:
-    """Links to a printed page lead to where it begins in the PDF; those to other files of the site go away."""
+    """Links to a printed page lead to where it begins in the PDF; those to other files of the site
+    go away.
+    """
     from pypdf.generic import ArrayObject, NameObject
 
     for page in book.pages:

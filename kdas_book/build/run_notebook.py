@@ -1,4 +1,6 @@
-"""Notebooks with parameters, checked before anything runs, and run by papermill in a kernel that depends on no user's settings."""
+"""Notebooks with parameters, checked before anything runs, and run by papermill in a kernel that
+depends on no user's settings.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class BuildError(UserError):
 
 @dataclass(frozen=True)
 class Measured:
-    """What a chapter took: seconds, kernel start included, and the peak resident memory of its processes in MB."""
+    """What a chapter took: seconds, kernel start included, and the peak resident memory of its
+    processes in MB.
+    """
 
     chapter: str
     seconds: float
@@ -43,19 +47,27 @@ class Measured:
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:
-    """The parameters of a chapter and their types (``"str"``, ``"int"``, … or ``"None"`` where the cell names no type).
+    """The parameters of a chapter and their types (``"str"``, ``"int"``, … or ``"None"`` where the
+    cell names no type).
 
     Raises:
-        UserError: not a notebook, no cell tagged ``parameters``, or one of the four of every chapter is missing.
+        UserError: not a notebook, no cell tagged ``parameters``, or one of the four of every
+            chapter is missing.
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
         tagged = any("parameters" in cell.metadata.get("tags", []) for cell in cells)
         found = papermill.inspect_notebook(str(notebook)) if tagged else {}
-    except Exception as error:  # whatever the parsers find wrong with the file, the way out is the same
-        raise UserError(f"{notebook} cannot be read as a notebook ({error}); save it again from Jupyter.") from error
+    except (
+        Exception
+    ) as error:  # whatever the parsers find wrong with the file, the way out is the same
+        raise UserError(
+            f"{notebook} cannot be read as a notebook ({error}); save it again from Jupyter."
+        ) from error
     if not tagged:
-        raise UserError(f'{notebook} has no cell tagged "parameters"; tag the one with {", ".join(STANDARD)}.')
+        raise UserError(
+            f'{notebook} has no cell tagged "parameters"; tag the one with {", ".join(STANDARD)}.'
+        )
     if missing := [name for name in STANDARD if name not in found]:
         raise UserError(
             f"The parameters cell of {notebook} lacks {', '.join(missing)}; every chapter takes the same four."
@@ -63,10 +75,14 @@ def known_parameters(notebook: Path) -> dict[str, str]:
     return {name: about["inferred_type_name"] for name, about in found.items()}
 
 
-def parameters_of(notebooks: Sequence[Path], given: Mapping[str, Any]) -> dict[Path, dict[str, Any]]:
-    """Which chapter gets which of the given parameters: each gets those that its parameters cell names.
+def parameters_of(
+    notebooks: Sequence[Path], given: Mapping[str, Any]
+) -> dict[Path, dict[str, Any]]:
+    """Which chapter gets which of the given parameters: each gets those that its parameters cell
+    names.
 
-    Texts are turned into the type that the cell names, so that ``seed=3`` of a command line is a number.
+    Texts are turned into the type that the cell names, so that ``seed=3`` of a command line is a
+    number.
 
     Raises:
         UserError: a parameter that no chapter knows, or a value of another type.
@@ -75,9 +91,15 @@ def parameters_of(notebooks: Sequence[Path], given: Mapping[str, Any]) -> dict[P
     names = sorted(set().union(*known.values()))
     for name in given:
         if name not in names:
-            raise UserError(f'No chapter has a parameter "{name}"; the known ones are {", ".join(names)}.')
+            raise UserError(
+                f'No chapter has a parameter "{name}"; the known ones are {", ".join(names)}.'
+            )
     return {
-        notebook: {name: _as_type(name, value, types[name]) for name, value in given.items() if name in types}
+        notebook: {
+            name: _as_type(name, value, types[name])
+            for name, value in given.items()
+            if name in types
+        }
         for notebook, types in known.items()
     }
 
@@ -106,14 +128,16 @@ def run_notebook(
     home: Path,
     tick: Callable[[float], None] = lambda seconds: None,
 ) -> Measured:
-    """Run one notebook in a kernel of its own; the copy with its outputs is written to ``executed`` after every cell.
+    """Run one notebook in a kernel of its own; the copy with its outputs is written to ``executed``
+    after every cell.
 
     Args:
         home: a folder for the kernel's working directory and settings.
         tick: called several times a second with the seconds so far.
 
     Raises:
-        BuildError: a cell failed or the kernel died; says the notebook, the cell and the error. The copy is kept.
+        BuildError: a cell failed or the kernel died; says the notebook, the cell and the error. The
+            copy is kept.
     """
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -142,9 +166,19 @@ def _environment(home: Path) -> Iterator[None]:
     jupyter = home / "jupyter"
     kernel = jupyter / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True, exist_ok=True)
-    # A kernel called python3 may be installed anywhere; this one is the interpreter that runs this line.
-    argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f", "{connection_file}"]
-    kernel.write_text(json.dumps({"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"}))
+    # A kernel called python3 may be installed anywhere; this one is the interpreter that runs this
+    # line.
+    argv = [
+        sys.executable,
+        "-m",
+        "ipykernel_launcher",
+        "--log-level=ERROR",
+        "-f",
+        "{connection_file}",
+    ]
+    kernel.write_text(
+        json.dumps({"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"})
+    )
     ours = {
         "JUPYTER_PATH": _before("JUPYTER_PATH", jupyter),
         "PYTHONPATH": _before("PYTHONPATH", Path(__file__).resolve().parents[1]),
@@ -170,24 +204,41 @@ def _before(variable: str, folder: Path) -> str:
 
 
 def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
-    """The one message about a failed chapter: cell numbers count the code cells of the source from 1."""
+    """The one message about a failed chapter: cell numbers count the code cells of the source from
+    1.
+    """
     copy = nbformat.read(executed, as_version=4)
-    cells = [c for c in copy.cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])]
+    cells = [
+        c
+        for c in copy.cells
+        if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])
+    ]
     states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
-    # A failed cell is marked; if the kernel died, the last one that was begun is still "running" or has no state.
-    number = next((i for i, state in enumerate(states) if state in ("failed", "running")), states.count("completed"))
+    # A failed cell is marked; if the kernel died, the last one that was begun is still "running" or
+    # has no state.
+    number = next(
+        (i for i, state in enumerate(states) if state in ("failed", "running")),
+        states.count("completed"),
+    )
     number = min(number, len(cells) - 1)
     first_line = next(iter(cells[number].source.strip().splitlines()), "")
     where = f"{notebook.stem} failed in code cell {number + 1} of {len(cells)} (which begins: {first_line})"
     kept = f"The notebook up to there is {executed}."
     if isinstance(error, PapermillExecutionError):
         trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-30:]
-        return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n" + "\n".join(f"    {x}" for x in trace))
-    return BuildError(f"{where}: its process died, most often because the memory was not enough.\n{kept}")
+        return BuildError(
+            f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n"
+            + "\n".join(f"    {x}" for x in trace)
+        )
+    return BuildError(
+        f"{where}: its process died, most often because the memory was not enough.\n{kept}"
+    )
 
 
 class _Watch:
-    """Measures the time and the peak memory of the processes that this one starts, and tells how long it has been."""
+    """Measures the time and the peak memory of the processes that this one starts, and tells how
+    long it has been.
+    """
 
     def __init__(self, tick: Callable[[float], None]):
         self.tick, self.peak_mb, self.seconds = tick, 0.0, 0.0

@@ -34,17 +34,20 @@ def executed_copy(root: Path, notebook: Path) -> Path:
 
 
 def note(executed: Path, peak_mb: float, machine: str) -> None:
-    """Keep in an executed chapter what papermill does not: its peak memory, and the machine in words."""
+    """Keep in an executed chapter what papermill does not: its peak memory, and the machine in
+    words.
+    """
     page = nbformat.read(executed, as_version=4)
     page.metadata["kdas"] = {"peak_mb": round(peak_mb), "machine": machine}
     nbformat.write(page, executed)
 
 
 def stage(root: Path, notebooks: Sequence[Path]) -> Path:
-    """Put together what Jupyter Book reads: the text pages as they are, the chapters as they were executed.
+    """Put together what Jupyter Book reads: the text pages as they are, the chapters as they were
+    executed.
 
-    The cell of parameters that papermill adds is left off the page, and what papermill notes of folders: the panel that every chapter
-    prints says the rest.
+    The cell of parameters that papermill adds is left off the page, and what papermill notes of
+    folders: the panel that every chapter prints says the rest.
 
     Raises:
         UserError: a chapter has not been run.
@@ -61,7 +64,9 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
             )
         page = nbformat.read(executed, as_version=4)
         rows.append(_execution(notebook, page))
-        contents[folder / notebook.relative_to(root)] = nbformat.writes(_without_our_machine(page)).encode()
+        contents[folder / notebook.relative_to(root)] = nbformat.writes(
+            _without_our_machine(page)
+        ).encode()
     head = "| chapter | preset | seed | time | peak memory | machine | run on |\n|---|---|---|---|---|---|---|\n"
     contents[folder / "book" / EXECUTION] = (head + "".join(rows)).encode()
     _put(folder, contents)
@@ -69,7 +74,9 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
 
 
 def _put(folder: Path, contents: dict[Path, bytes]) -> None:
-    """Make the folder hold just these files; one that is there already keeps its date, by which Sphinx knows what is new."""
+    """Make the folder hold just these files; one that is there already keeps its date, by which
+    Sphinx knows what is new.
+    """
     for old in folder.rglob("*"):
         if old.is_file() and old not in contents:
             old.unlink()
@@ -84,32 +91,45 @@ def _execution(notebook: Path, page: nbformat.NotebookNode) -> str:
     ran, more = page.metadata.get("papermill", {}), page.metadata.get("kdas", {})
     given, seconds = ran.get("parameters", {}), round(ran.get("duration") or 0)
     memory = f"{more['peak_mb'] / 1024:.1f} GB" if "peak_mb" in more else ""
-    cells = [given.get("preset", ""), given.get("seed", ""), f"{seconds // 60}:{seconds % 60:02d}", memory]
+    cells = [
+        given.get("preset", ""),
+        given.get("seed", ""),
+        f"{seconds // 60}:{seconds % 60:02d}",
+        memory,
+    ]
     cells += [more.get("machine", ""), (ran.get("start_time") or "")[:10]]
     return f"| [{notebook.stem}]({notebook.name}) | {' | '.join(str(cell) for cell in cells)} |\n"
 
 
 def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Folders of this machine, and widgets, which are dead without a kernel: the only ones were bars that showed some progress."""
-    page.cells = [cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    """Folders of this machine, and widgets, which are dead without a kernel: the only ones were
+    bars that showed some progress.
+    """
+    page.cells = [
+        cell for cell in page.cells if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
     for ours in ("widgets", "papermill", "kdas"):
         page.metadata.pop(ours, None)
     for cell in page.cells:
         if cell.cell_type == "code":
             cell.outputs = [
-                o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+                o
+                for o in cell.outputs
+                if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
             ]
     return page
 
 
 def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Path:
-    """Render the staged book to ``_build/html``; every warning counts as an error, and all of them are listed.
+    """Render the staged book to ``_build/html``; every warning counts as an error, and all of them
+    are listed.
 
-    What Sphinx writes is kept in ``_build/rendered``, and a finished copy of it becomes the site, so an earlier site stays until the
-    new one is whole.
+    What Sphinx writes is kept in ``_build/rendered``, and a finished copy of it becomes the site,
+    so an earlier site stays until the new one is whole.
 
     Args:
-        fresh: read and write every page, which is what finds every broken reference; False: only those that changed.
+        fresh: read and write every page, which is what finds every broken reference; False: only
+            those that changed.
 
     Returns:
         The site's first page.
@@ -123,7 +143,9 @@ def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Pat
     try:
         _render(source, rendered, root / "_build" / "site.log")
     except BuildError:
-        shutil.rmtree(rendered, ignore_errors=True)  # a page with a warning would not be read again, and would pass
+        shutil.rmtree(
+            rendered, ignore_errors=True
+        )  # a page with a warning would not be read again, and would pass
         raise
     site, new = root / "_build" / "html", root / "_build" / "html-new"
     shutil.rmtree(new, ignore_errors=True)
@@ -136,13 +158,24 @@ def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Pat
 
 def _render(source: Path, rendered: Path, log: Path) -> None:
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    command += ["build", str(source), "--path-output", str(rendered), "--warningiserror", "--keep-going"]
+    command += [
+        "build",
+        str(source),
+        "--path-output",
+        str(rendered),
+        "--warningiserror",
+        "--keep-going",
+    ]
     with log.open("w", encoding="utf-8") as out:
         environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
-        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False)
+        done = subprocess.run(
+            command, stdout=out, stderr=subprocess.STDOUT, env=environment, check=False
+        )
     text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
     text = text.replace(f"{source}{os.sep}", "")
-    text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)  # MyST-NB counts 10,000 lines to a cell
+    text = re.sub(
+        r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text
+    )  # MyST-NB counts 10,000 lines to a cell
     complaints = [line for line in text.splitlines() if re.search(r"\b(WARNING|ERROR)\b", line)]
     if done.returncode or complaints or not (rendered / "_build" / "html" / "index.html").is_file():
         listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
@@ -179,7 +212,8 @@ class _Pages(SimpleHTTPRequestHandler):
 
 
 def server(site: Path, port: int = 0) -> ThreadingHTTPServer:
-    """A server of the site for this machine alone; ``server_port`` says where, and its caller starts and closes it.
+    """A server of the site for this machine alone; ``server_port`` says where, and its caller
+    starts and closes it.
 
     Raises:
         UserError: no site was built, or the port is taken.
@@ -187,9 +221,13 @@ def server(site: Path, port: int = 0) -> ThreadingHTTPServer:
     if not (site / "index.html").is_file():
         raise UserError(f"{site} holds no site; make book builds one.")
     try:
-        return ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Pages, directory=str(site)))
+        return ThreadingHTTPServer(
+            ("127.0.0.1", port), functools.partial(_Pages, directory=str(site))
+        )
     except OSError as error:
-        raise UserError(f"Port {port} cannot be used ({error.strerror}); name another one with --port.") from None
+        raise UserError(
+            f"Port {port} cannot be used ({error.strerror}); name another one with --port."
+        ) from None
 
 
 @contextlib.contextmanager
@@ -210,6 +248,9 @@ def served(site: Path) -> Iterator[str]:
 def serve(site: Path, port: int) -> None:
     """Show the site until Ctrl-C."""
     with server(site, port) as running:
-        print(f"http://127.0.0.1:{running.server_port}/ shows {site} to this machine; Ctrl-C ends it.", flush=True)
+        print(
+            f"http://127.0.0.1:{running.server_port}/ shows {site} to this machine; Ctrl-C ends it.",
+            flush=True,
+        )
         with contextlib.suppress(KeyboardInterrupt):
             running.serve_forever()

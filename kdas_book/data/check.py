@@ -1,9 +1,11 @@
-"""``kdas data check``: is a data set sound, and what should a person know about it before believing a score?
+"""``kdas data check``: is a data set sound, and what should a person know about it before believing
+a score?
 
-Two kinds of answer. A *problem* is what training refuses (a missing mask, sizes that differ, a file that cannot be read) or
-what is surely wrong: a mask whose polyp is too dark to count, such as one of 0 and 1, and a test picture that is byte for
-byte a training picture. A *finding* is true and may be as it should be: repeats, pictures that sets share, frames of one video on
-both sides, empty masks. The public sets, whole and untouched, have findings and no problems.
+Two kinds of answer. A *problem* is what training refuses (a missing mask, sizes that differ, a file
+that cannot be read) or what is surely wrong: a mask whose polyp is too dark to count, such as one
+of 0 and 1, and a test picture that is byte for byte a training picture. A *finding* is true and may
+be as it should be: repeats, pictures that sets share, frames of one video on both sides, empty
+masks. The public sets, whole and untouched, have findings and no problems.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ class Check:
 
     Attributes:
         problems, findings: a sentence each; see the head of this module for which is which.
-        table: a row for each set: pairs, sizes, median share of polyp in percent, masks that are empty or grey, pictures that repeat
-            an earlier one of the set byte for byte or nearly, problems.
-        shared: how many pictures of the row's set are in the column's as well, byte for byte or nearly.
-        near: pictures that are nearly, not exactly, another one; each with the most similar one, closest first.
-        closest: six pairs to look at: the four closest that are not equal byte for byte, and the two closest between
-            sets. There are always some; whether they are near, their distance says.
+        table: a row for each set: pairs, sizes, median share of polyp in percent, masks that are
+            empty or grey, pictures that repeat an earlier one of the set byte for byte or nearly,
+            problems.
+        shared: how many pictures of the row's set are in the column's as well, byte for byte or
+            nearly.
+        near: pictures that are nearly, not exactly, another one; each with the most similar one,
+            closest first.
+        closest: six pairs to look at: the four closest that are not equal byte for byte, and the
+            two closest between sets. There are always some; whether they are near, their distance
+            says.
         videos: ``{set: {name: video}}`` where it is known.
     """
 
@@ -56,7 +62,9 @@ class Check:
         """The table, then the problems, then the findings; as ``kdas data check`` prints it."""
         parts = [f"{self.root}", self.table.to_string()]
         for title, lines in (("Problems", self.problems), ("Findings", self.findings)):
-            parts.append("\n".join([f"{title}: {len(lines) or 'none'}", *(f"- {line}" for line in lines)]))
+            parts.append(
+                "\n".join([f"{title}: {len(lines) or 'none'}", *(f"- {line}" for line in lines)])
+            )
         return "\n\n".join(parts)
 
 
@@ -75,9 +83,11 @@ class _Look:
 
 
 def check_data(root: str | Path) -> Check:
-    """Decode every pair below ``root``, compare every picture with every other, and say what a person must know.
+    """Decode every pair below ``root``, compare every picture with every other, and say what a
+    person must know.
 
-    ``root`` is a benchmark (``TrainDataset``, ``TestDataset/*``) or one folder with images/ and masks/.
+    ``root`` is a benchmark (``TrainDataset``, ``TestDataset/*``) or one folder with images/ and
+    masks/.
 
     Raises:
         UserError: nothing there can be looked at.
@@ -92,11 +102,15 @@ def check_data(root: str | Path) -> Check:
     if not looks:
         raise UserError(next(iter(problems.values()))[0])
 
-    comparison = Comparison({name: [look.picture for look in of_set] for name, of_set in looks.items()})
+    comparison = Comparison(
+        {name: [look.picture for look in of_set] for name, of_set in looks.items()}
+    )
     findings = []
     for name, of_set in looks.items():
         problems[name] += _marked(name, of_set, _BAD_MASKS) + comparison.leaks(name)
-        findings += ([] if is_synthetic(root) else _partial(name, len(of_set))) + _marked(name, of_set, _MARKS)
+        findings += ([] if is_synthetic(root) else _partial(name, len(of_set))) + _marked(
+            name, of_set, _MARKS
+        )
     videos = {} if is_synthetic(root) else _videos(looks)
     findings += comparison.findings() + _shared_videos(videos)
     rows = {name: _row(looks[name], problems[name], comparison, name) for name in looks}
@@ -116,7 +130,8 @@ def _folders(root: Path) -> dict[str, Path]:
     if (root / "images").is_dir():
         return {root.resolve().name: root}
     tests = sorted(
-        (p for p in (root / "TestDataset").glob("*") if p.is_dir() and p.name[0] != "."), key=lambda p: natural(p.name)
+        (p for p in (root / "TestDataset").glob("*") if p.is_dir() and p.name[0] != "."),
+        key=lambda p: natural(p.name),
     )
     return {TRAIN: root / TRAIN} | {path.name: path for path in tests}
 
@@ -128,10 +143,16 @@ def _look_into(folder: Path) -> tuple[list[_Look], list[str]]:
     """What every sound pair of a folder looks like, and the problems of the others."""
     pairs, problems = scan(folder)
     lines = [problem.text + "." for problem in problems]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside Python's lock
-        bar = tqdm(pool.map(_look_at, pairs), total=len(pairs), desc=folder.name, leave=False, disable=None)
+    with ThreadPoolExecutor(
+        min(8, os.cpu_count() or 1)
+    ) as pool:  # Pillow decodes outside Python's lock
+        bar = tqdm(
+            pool.map(_look_at, pairs), total=len(pairs), desc=folder.name, leave=False, disable=None
+        )
         results = list(bar)
-    return [r for r in results if isinstance(r, _Look)], lines + [r for r in results if isinstance(r, str)]
+    return [r for r in results if isinstance(r, _Look)], lines + [
+        r for r in results if isinstance(r, str)
+    ]
 
 
 def _look_at(pair: Pair) -> _Look | str:
@@ -140,7 +161,9 @@ def _look_at(pair: Pair) -> _Look | str:
         with opened(pair.image) as image:
             marks = _file_marks(image)
             size = image.size
-            image.draft("L", (512, 512))  # a large JPEG is decoded at half its size or less; every byte is still read
+            image.draft(
+                "L", (512, 512)
+            )  # a large JPEG is decoded at half its size or less; every byte is still read
             bits = fingerprint(eight_bits(image, pair.image).convert("L"))
             digest = hashlib.blake2b(pair.image.read_bytes(), digest_size=16).digest()
         with opened(pair.mask) as mask:
@@ -212,14 +235,21 @@ def _marked(name: str, looks: Sequence[_Look], words: Mapping[str, str]) -> list
     return lines
 
 
-def _row(looks: Sequence[_Look], problems: Sequence[str], comparison: Comparison, name: str) -> dict[str, object]:
+def _row(
+    looks: Sequence[_Look], problems: Sequence[str], comparison: Comparison, name: str
+) -> dict[str, object]:
     """A set's row of the table."""
-    sizes, marks = Counter(look.size for look in looks), Counter(mark for look in looks for mark in look.marks)
+    sizes, marks = (
+        Counter(look.size for look in looks),
+        Counter(mark for look in looks for mark in look.marks),
+    )
     shown = ", ".join(f"{w}×{h}" for (w, h), _ in sizes.most_common(1))
     return {
         "pairs": len(looks),
         "sizes": shown if len(sizes) < 2 else f"{len(sizes)}, most {shown}",
-        "polyp, %": round(100 * float(np.median([look.share for look in looks])), 1) if looks else float("nan"),
+        "polyp, %": round(100 * float(np.median([look.share for look in looks])), 1)
+        if looks
+        else float("nan"),
         "empty": marks["empty"],
         "grey": marks["grey"],
         "repeats": len(comparison.repeats(name)),
@@ -232,9 +262,14 @@ def _row(looks: Sequence[_Look], problems: Sequence[str], comparison: Comparison
 
 
 def _videos(looks: Mapping[str, Sequence[_Look]]) -> dict[str, dict[str, str]]:
-    """``{set: {name: video}}`` of the frames of CVC-ClinicDB, the one public set whose videos are known frame by frame."""
+    """``{set: {name: video}}`` of the frames of CVC-ClinicDB, the one public set whose videos are
+    known frame by frame.
+    """
     named = {name: looks[name] for name in (TRAIN, "CVC-ClinicDB") if name in looks}
-    groups = {name: clinicdb_groups((look.pair.name, look.size) for look in part) for name, part in named.items()}
+    groups = {
+        name: clinicdb_groups((look.pair.name, look.size) for look in part)
+        for name, part in named.items()
+    }
     return {name: group for name, group in groups.items() if group}
 
 

@@ -1,4 +1,5 @@
-"""The real images: where they live, on which terms, and how they come into ``data/`` (``kdas data get``).
+"""The real images: where they live, on which terms, and how they come into ``data/`` (``kdas data
+get``).
 
 Nothing of ours is served from anywhere: the archives come from their authors' own addresses, and what is known of them
 (`SOURCES`) is a table that a YAML file can change or extend::
@@ -13,8 +14,8 @@ Nothing of ours is served from anywhere: the archives come from their authors' o
       terms: Research only.
       page: https://files.example
 
-Archives stay in ``<out>/downloads``. One that was saved there by hand is used as if it had been fetched, which is also the way
-out wherever a program is not let in.
+Archives stay in ``<out>/downloads``. One that was saved there by hand is used as if it had been
+fetched, which is also the way out wherever a program is not let in.
 """
 
 from __future__ import annotations
@@ -49,20 +50,26 @@ class Source:
     folder: str  # below the data folder
     archive: str  # the name of the file
     addresses: tuple[str, ...]  # https://… or drive:ID, the best first
-    counts: dict[str, int] = field(default_factory=dict)  # pairs per sub-folder, "" for the folder itself
+    counts: dict[str, int] = field(
+        default_factory=dict
+    )  # pairs per sub-folder, "" for the folder itself
     terms: str = ""
     page: str = ""  # for a person
     megabytes: float = 0  # 0: not known
     sha256: str = ""  # empty: recorded when the archive is used for the first time
 
 
-# The second Drive address of each is the one that PraNet's page named before. No digest is published for any of them.
+# The second Drive address of each is the one that PraNet's page named before. No digest is
+# published for any of them.
 SOURCES = (
     Source(
         name="train",
         folder="TrainDataset",
         archive="TrainDataset.zip",
-        addresses=("drive:1YiGHLw4iTvKdvbT6MgwO9zcCv8zJ_Bnb", "drive:1lODorfB33jbd-im-qrtUgWnZXxB94F55"),
+        addresses=(
+            "drive:1YiGHLw4iTvKdvbT6MgwO9zcCv8zJ_Bnb",
+            "drive:1lODorfB33jbd-im-qrtUgWnZXxB94F55",
+        ),
         counts={"": 900 + 550},
         terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education only; neither may be used "
         f"commercially (Kvasir-SEG: not without written permission). {_CITE}",
@@ -73,7 +80,10 @@ SOURCES = (
         name="test",
         folder="TestDataset",
         archive="TestDataset.zip",
-        addresses=("drive:1Y2z7FD5p5y31vkZwQQomXFRB0HutHyao", "drive:1o8OfBvYE6K-EpDyvzsmMPndnUMwb540R"),
+        addresses=(
+            "drive:1Y2z7FD5p5y31vkZwQQomXFRB0HutHyao",
+            "drive:1o8OfBvYE6K-EpDyvzsmMPndnUMwb540R",
+        ),
         counts=FULL_COUNTS,
         terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used commercially (Kvasir-SEG: not "
         f"without written permission). {_CITE}",
@@ -96,7 +106,8 @@ DEFAULT = ("train", "test")
 
 
 def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> list[Source]:
-    """The sources of these names (by default training and test sets), as the table and the user's file describe them.
+    """The sources of these names (by default training and test sets), as the table and the user's
+    file describe them.
 
     Raises:
         UserError: a name that is in neither, or something is wrong with the file.
@@ -107,7 +118,9 @@ def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> lis
             known[name] = _changed(known.get(name), name, changes, Path(manifest))
     for name in names:
         if name not in known:
-            raise UserError(f'There is no data set "{name}" to fetch; choose from {", ".join(known)}.')
+            raise UserError(
+                f'There is no data set "{name}" to fetch; choose from {", ".join(known)}.'
+            )
     return [known[name] for name in dict.fromkeys(names or DEFAULT)]
 
 
@@ -115,8 +128,12 @@ def _read_manifest(path: Path) -> dict[str, dict]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} could not be read as YAML ({' '.join(str(error).split())}); mend the file.") from None
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        raise UserError(
+            f"{path} could not be read as YAML ({' '.join(str(error).split())}); mend the file."
+        ) from None
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) for entry in entries.values()
+    ):
         raise UserError(
             f"{path} should hold data sets by name, each with its fields; kdas_book/data/download.py shows one."
         )
@@ -126,7 +143,9 @@ def _read_manifest(path: Path) -> dict[str, dict]:
 def _changed(known: Source | None, name: str, changes: dict, path: Path) -> Source:
     allowed = {f.name for f in fields(Source)} - {"name"}
     if unknown := sorted(map(str, changes.keys() - allowed)):
-        raise UserError(f'{path}, "{name}": there is no field {unknown[0]}; there are {", ".join(sorted(allowed))}.')
+        raise UserError(
+            f'{path}, "{name}": there is no field {unknown[0]}; there are {", ".join(sorted(allowed))}.'
+        )
     if not known and (missing := sorted({"folder", "archive", "addresses"} - changes.keys())):
         raise UserError(f'{path}, "{name}": the field {missing[0]} is missing.')
     addresses = changes.get("addresses", known.addresses if known else ())
@@ -134,7 +153,9 @@ def _changed(known: Source | None, name: str, changes: dict, path: Path) -> Sour
         raise UserError(f'{path}, "{name}": addresses should be a list of addresses.')
     counts = changes.get("counts", {})
     if not isinstance(counts, dict) or not all(type(n) is int for n in counts.values()):
-        raise UserError(f'{path}, "{name}": counts should be numbers of pairs by sub-folder, such as {{"": 120}}.')
+        raise UserError(
+            f'{path}, "{name}": counts should be numbers of pairs by sub-folder, such as {{"": 120}}.'
+        )
     changes = changes | {"addresses": tuple(addresses)}
     source = replace(known, **changes) if known else Source(name, **changes)
     parts = Path(str(source.folder)).parts
@@ -144,12 +165,16 @@ def _changed(known: Source | None, name: str, changes: dict, path: Path) -> Sour
         or Path(str(source.folder)).is_absolute()
         or not re.fullmatch(r"\w[\w.-]*", str(source.archive))
     ):
-        raise UserError(f'{path}, "{name}": folder and archive should be plain names, below the data folder.')
+        raise UserError(
+            f'{path}, "{name}": folder and archive should be plain names, below the data folder.'
+        )
     return source
 
 
 def describe(source: Source, out: str | Path) -> str:
-    """What a person should know before they agree: source, size, destination and terms, in four lines."""
+    """What a person should know before they agree: source, size, destination and terms, in four
+    lines.
+    """
     size = f"{source.megabytes:g} MB" if source.megabytes else "of unknown size"
     return (
         f"{source.name}: {source.archive}, {size}, {sum(source.counts.values()) or 'an unknown number of'} pairs\n"
@@ -183,8 +208,9 @@ def get(source: Source, out: str | Path, patience: Patience = PATIENCE) -> str:
         A line that says what was done.
 
     Raises:
-        UserError: the archive cannot be had (the sentence says how to do it by hand), is not the one that was used before, is
-            damaged or unsafe, or holds other numbers of pairs than it should; what is in place of the data; no room on the disk.
+        UserError: the archive cannot be had (the sentence says how to do it by hand), is not the
+            one that was used before, is damaged or unsafe, or holds other numbers of pairs than it
+            should; what is in place of the data; no room on the disk.
     """
     out = Path(out)
     folder, archive = out / source.folder, out / "downloads" / source.archive
@@ -221,7 +247,9 @@ def _by_hand(source: Source, archive: Path) -> str:
 
 def _pairs(source: Source) -> str:
     return (
-        ", ".join(f"{name} {count}" if name else f"{count} pairs" for name, count in source.counts.items())
+        ", ".join(
+            f"{name} {count}" if name else f"{count} pairs" for name, count in source.counts.items()
+        )
         or "unpacked"
     )
 
@@ -234,7 +262,13 @@ def _mismatch(source: Source, folder: Path) -> str:
         try:
             found = len(index_pairs(folder / name))
         except UserError as error:
-            return str(error).replace(f"{folder}{os.sep}", "").replace(str(folder), "it").split(";")[0].rstrip(".")
+            return (
+                str(error)
+                .replace(f"{folder}{os.sep}", "")
+                .replace(str(folder), "it")
+                .split(";")[0]
+                .rstrip(".")
+            )
         if found != count:
             return f"{name + ' has ' if name else ''}{found} pairs instead of {count}"
     return ""
@@ -250,7 +284,9 @@ def _alone(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(f'Another "kdas data get" is at work in {folder}; wait for it to end.') from None
+        raise UserError(
+            f'Another "kdas data get" is at work in {folder}; wait for it to end.'
+        ) from None
     except OSError as error:
         raise UserError(
             f"{folder} could not be written ({error.strerror}); mend that, or choose another --out."
@@ -278,7 +314,9 @@ def verify(out: Path, name: str, file: Path, expected: str = "") -> str:
 
 
 def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
-    """Note a file that was used, beside the data. An older note of the same file keeps its address and date."""
+    """Note a file that was used, beside the data. An older note of the same file keeps its address
+    and date.
+    """
     ledger = _ledger(out)
     if ledger.get(name, {}).get("sha256") == digest:
         return
@@ -295,6 +333,10 @@ def _ledger(out: Path) -> dict[str, dict]:
         return {}
     except (OSError, ValueError):
         ledger = None
-    if not isinstance(ledger, dict) or not all(isinstance(entry, dict) for entry in ledger.values()):
-        raise UserError(f"{path} cannot be read; mend it, or remove it to have the digests noted anew.")
+    if not isinstance(ledger, dict) or not all(
+        isinstance(entry, dict) for entry in ledger.values()
+    ):
+        raise UserError(
+            f"{path} cannot be read; mend it, or remove it to have the digests noted anew."
+        )
     return ledger

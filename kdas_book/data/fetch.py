@@ -1,9 +1,11 @@
-"""One file from the network: resumed where it broke off, tried again with growing pauses, never half in place.
+"""One file from the network: resumed where it broke off, tried again with growing pauses, never
+half in place.
 
-`requests` carries the bytes. Of the libraries that promise more, `pooch` starts from the first byte after every break and
-waits for no server; `gdown` resumes, but keeps nothing by which a later run would notice that the file has changed meanwhile,
-and gives up where a server answers 500 or knows no ranges. gdown serves here for what it alone knows: the pages that Google
-Drive shows in place of a file.
+`requests` carries the bytes. Of the libraries that promise more, `pooch` starts from the first byte
+after every break and waits for no server; `gdown` resumes, but keeps nothing by which a later run
+would notice that the file has changed meanwhile, and gives up where a server answers 500 or knows
+no ranges. gdown serves here for what it alone knows: the pages that Google Drive shows in place of
+a file.
 """
 
 from __future__ import annotations
@@ -60,8 +62,8 @@ class _Broken(Exception):
 def fetch(addresses: Iterable[str], file: Path, way_out: str, patience: Patience = PATIENCE) -> str:
     """Fetch a file from the first address that gives it.
 
-    What has arrived lies beside the file (``<file>.<address>.part``) until it is whole; a later call goes on from there if the
-    server still has the same file, and starts again if not.
+    What has arrived lies beside the file (``<file>.<address>.part``) until it is whole; a later
+    call goes on from there if the server still has the same file, and starts again if not.
 
     Args:
         addresses: ``https://…`` or ``drive:ID``, the best first.
@@ -72,7 +74,8 @@ def fetch(addresses: Iterable[str], file: Path, way_out: str, patience: Patience
         The address that gave the file.
 
     Raises:
-        UserError: no address gave the file (with the reason for each), or the disk is full or may not be written.
+        UserError: no address gave the file (with the reason for each), or the disk is full or may
+            not be written.
     """
     import requests
 
@@ -96,7 +99,11 @@ def fetch(addresses: Iterable[str], file: Path, way_out: str, patience: Patience
 
 def browser_link(address: str) -> str:
     """The address for a person with a browser."""
-    return f"https://drive.google.com/file/d/{address[len(DRIVE) :]}/view" if address.startswith(DRIVE) else address
+    return (
+        f"https://drive.google.com/file/d/{address[len(DRIVE) :]}/view"
+        if address.startswith(DRIVE)
+        else address
+    )
 
 
 def digest_of(file: Path) -> str:
@@ -124,7 +131,9 @@ def _from_one(session: Session, address: str, file: Path, patience: Patience) ->
             failures = 0 if part.size > furthest else failures + 1
             furthest = max(furthest, part.size)
             if failures >= (broken.attempts or patience.attempts):
-                raise _Refused(f"{broken}, {failures} times in a row" if failures > 1 else str(broken)) from broken
+                raise _Refused(
+                    f"{broken}, {failures} times in a row" if failures > 1 else str(broken)
+                ) from broken
             time.sleep(min(broken.wait or patience.pause * 2 ** max(failures - 1, 0), 60))
     part.finish(file)
 
@@ -154,9 +163,15 @@ def _transfer(session: Session, address: str, part: _Part, patience: Patience) -
         raise _Refused(f"no secure connection ({_short(error)})") from error
     except requests.exceptions.ConnectTimeout:
         raise _Broken("no answer: no network, or it is blocked", attempts=1) from None
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+    except (
+        requests.ConnectionError,
+        requests.Timeout,
+        requests.exceptions.ChunkedEncodingError,
+    ) as error:
         if answered:
-            raise _Broken(f"the connection broke off or stood still after {_mb(part.size)}") from error
+            raise _Broken(
+                f"the connection broke off or stood still after {_mb(part.size)}"
+            ) from error
         if isinstance(error, requests.Timeout):
             raise _Broken(f"no answer within {patience.read:g} seconds") from error
         raise _Broken("not reachable: no network, or it is blocked", attempts=2) from error
@@ -168,7 +183,10 @@ def _check(response: Response) -> None:
     status = response.status_code
     if status in AGAIN:
         wait = response.headers.get("Retry-After", "")
-        raise _Broken(f"the server answered {status} {response.reason}", float(wait) if wait.isdigit() else 0.0)
+        raise _Broken(
+            f"the server answered {status} {response.reason}",
+            float(wait) if wait.isdigit() else 0.0,
+        )
     if status not in (200, 206):
         raise _Refused(f"the server answered {status} {response.reason}")
 
@@ -178,7 +196,9 @@ def _is_page(response: Response) -> bool:
 
 
 def _drive_id(address: str) -> str | None:
-    """The id of a file on Google Drive, also from the link that a browser shows; None for any other address."""
+    """The id of a file on Google Drive, also from the link that a browser shows; None for any other
+    address.
+    """
     if address.startswith(DRIVE):
         return address[len(DRIVE) :]
     if "google.com" not in _host(address):
@@ -200,12 +220,16 @@ def _drive_link(session: Session, drive_id: str, patience: Patience) -> str:
 
     try:
         return get_url_from_gdrive_confirmation(page)
-    except Exception as error:  # gdown's own error, or whatever it meets on a page that Google has changed
+    except (
+        Exception
+    ) as error:  # gdown's own error, or whatever it meets on a page that Google has changed
         raise _Refused(f"Google Drive does not hand the file out ({_short(error)})") from error
 
 
 class _Part:
-    """What has arrived of a file from one address, and a note beside it that tells whether the server still has that file."""
+    """What has arrived of a file from one address, and a note beside it that tells whether the
+    server still has that file.
+    """
 
     def __init__(self, file: Path, address: str):
         self.path = file.with_name(f"{file.name}.{sha256(address.encode()).hexdigest()[:8]}.part")
@@ -233,23 +257,34 @@ class _Part:
         """The headers that ask for the rest only, and for all of it if the file has changed."""
         if not self.size:
             return {}
-        return {"Range": f"bytes={self.size}-"} | ({"If-Range": self.validator} if self.validator else {})
+        return {"Range": f"bytes={self.size}-"} | (
+            {"If-Range": self.validator} if self.validator else {}
+        )
 
     def take(self, response: Response) -> None:
-        """Append the answer if it goes on where we are; start again if it is the whole file; check the length."""
+        """Append the answer if it goes on where we are; start again if it is the whole file; check
+        the length.
+        """
         from requests import RequestException
 
         validator = _validator(response)
         if response.status_code == 206:
             span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-            if not span or (int(span[1]), int(span[2]), validator) != (self.size, self.total, self.validator):
+            if not span or (int(span[1]), int(span[2]), validator) != (
+                self.size,
+                self.total,
+                self.validator,
+            ):
                 self.forget()
                 raise _Broken("the file at this address has changed")
         else:
             self.forget()
             length = response.headers.get("Content-Length", "")
             packed = response.headers.get("Content-Encoding", "identity") != "identity"
-            self.validator, self.total = validator, int(length) if length.isdigit() and not packed else None
+            self.validator, self.total = (
+                validator,
+                int(length) if length.isdigit() and not packed else None,
+            )
         self._room()
         try:
             self.note.write_text(json.dumps({"validator": self.validator, "total": self.total}))
@@ -269,10 +304,19 @@ class _Part:
         with (
             open(self.path, "ab") as stream,
             # disable=None: no bar where standard error is no terminal
-            tqdm(total=self.total, initial=self.size, desc=name, unit="B", unit_scale=True, disable=None) as bar,
+            tqdm(
+                total=self.total,
+                initial=self.size,
+                desc=name,
+                unit="B",
+                unit_scale=True,
+                disable=None,
+            ) as bar,
         ):
             for chunk in response.iter_content(CHUNK):
-                if stream.tell() == 0 and chunk.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+                if stream.tell() == 0 and chunk.lstrip()[:14].lower().startswith(
+                    (b"<!doctype html", b"<html")
+                ):
                     raise _Refused("a web page came instead of the file")
                 stream.write(chunk)
                 bar.update(len(chunk))
@@ -292,7 +336,9 @@ class _Part:
 
 
 def _validator(response: Response) -> str:
-    """What changes when the file changes. Weak tags promise no equal bytes, so the date is better than one."""
+    """What changes when the file changes. Weak tags promise no equal bytes, so the date is better
+    than one.
+    """
     tag = response.headers.get("ETag", "")
     return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
 

@@ -1,4 +1,6 @@
-"""Weights that others released: the Polyp-PVT teacher, and backbones trained on ImageNet (``kdas weights get``)."""
+"""Weights that others released: the Polyp-PVT teacher, and backbones trained on ImageNet (``kdas
+weights get``).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,8 @@ from kdas_book.data.fetch import PATIENCE, Patience, fetch
 from kdas_core import UserError
 
 POLYP_PVT = "PolypPVT.pth"
-# The Drive folder that the authors' page names for the trained network. The id of the file in it is stated nowhere, so the
-# folder is listed each time.
+# The Drive folder that the authors' page names for the trained network. The id of the file in it is
+# stated nowhere, so the folder is listed each time.
 DRIVE_FOLDER = "1xC5Opwu5Afz4xiK5O9v4NnQOZY0A9-2j"
 BACKBONES = ("pvt_v2_b0", "pvt_v2_b2")
 NAMES = {
@@ -31,12 +33,15 @@ def choose(names: Sequence[str] = ()) -> list[str]:
     """
     for name in names:
         if name not in NAMES:
-            raise UserError(f'There are no weights "{name}" to fetch; choose from {", ".join(NAMES)}.')
+            raise UserError(
+                f'There are no weights "{name}" to fetch; choose from {", ".join(NAMES)}.'
+            )
     return list(dict.fromkeys(names or NAMES))
 
 
 def is_there(out: str | Path) -> bool:
-    """True where the teacher's file is in place, fits its network and is the one that was put there.
+    """True where the teacher's file is in place, fits its network and is the one that was put
+    there.
 
     Raises:
         UserError: the file in place is damaged, is for another network, or has changed.
@@ -59,8 +64,8 @@ def get_polyp_pvt(out: str | Path, source: str = "", patience: Patience = PATIEN
         A line that says what was done.
 
     Raises:
-        UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the teacher, holds code, or is
-            not the one that was noted before.
+        UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the
+            teacher, holds code, or is not the one that was noted before.
     """
     out = Path(out)
     target, beside = out / POLYP_PVT, out / "PolypPVT.unchecked.pth"
@@ -97,7 +102,9 @@ def _bring(source: str, beside: Path, patience: Patience) -> str:
 
 
 def _listed(way_out: str, patience: Patience) -> str:
-    """The address of the one file of that name in the authors' folder, as gdown reads Drive's listing."""
+    """The address of the one file of that name in the authors' folder, as gdown reads Drive's
+    listing.
+    """
     import gdown
 
     try:
@@ -108,10 +115,20 @@ def _listed(way_out: str, patience: Patience) -> str:
             use_cookies=False,
             timeout=(patience.connect, patience.read),
         )
-        entries = [file for file in files if not isinstance(file, str)]  # texts are what a download leaves
-        (file,) = (file for file in entries if PurePosixPath(file.path.replace("\\", "/")).name == POLYP_PVT)
-    except Exception as error:  # no network, a page that gdown cannot read, no such file: the way out is the same
-        raise UserError(f"The Drive folder of {POLYP_PVT} could not be listed ({_cause(error)}); {way_out}.") from error
+        entries = [
+            file for file in files if not isinstance(file, str)
+        ]  # texts are what a download leaves
+        (file,) = (
+            file
+            for file in entries
+            if PurePosixPath(file.path.replace("\\", "/")).name == POLYP_PVT
+        )
+    except (
+        Exception
+    ) as error:  # no network, a page that gdown cannot read, no such file: the way out is the same
+        raise UserError(
+            f"The Drive folder of {POLYP_PVT} could not be listed ({_cause(error)}); {way_out}."
+        ) from error
     return f"drive:{file.id}"
 
 
@@ -124,30 +141,38 @@ def _cause(error: Exception) -> str:
 
 
 def _must_fit(file: Path, called: str = "") -> None:
-    """Load a file into the teacher, with tensors only; the sentence speaks of the name that the user knows."""
+    """Load a file into the teacher, with tensors only; the sentence speaks of the name that the
+    user knows.
+    """
     from kdas_core.models import build
 
     try:
         build("teacher", weights=file)
     except UserError as error:
         text = str(error).replace(str(file), called or str(file), 1)
-        raise UserError(text if called else f"{text.rstrip('.')} (move it away to fetch another).") from None
+        raise UserError(
+            text if called else f"{text.rstrip('.')} (move it away to fetch another)."
+        ) from None
 
 
 def get_imagenet() -> list[str]:
-    """Fetch the ImageNet weights of both backbones into the cache of huggingface_hub, or find them there.
+    """Fetch the ImageNet weights of both backbones into the cache of huggingface_hub, or find them
+    there.
 
     Returns:
         A line for each backbone.
 
     Raises:
-        UserError: they are not in the cache and cannot be fetched; the sentence says how to bring them by hand.
+        UserError: they are not in the cache and cannot be fetched; the sentence says how to bring
+            them by hand.
     """
     from kdas_core.models.imagenet import hub_file, load_imagenet_backbone
     from kdas_core.models.polyp_pvt import Backbone
 
     lines = []
     for name in BACKBONES:
-        load_imagenet_backbone(Backbone(name))  # the one way in; it fetches what is not there, and loads it
+        load_imagenet_backbone(
+            Backbone(name)
+        )  # the one way in; it fetches what is not there, and loads it
         lines.append(f"{name}: ImageNet weights in {hub_file(name)}")
     return lines

@@ -1,4 +1,6 @@
-"""Unpacking an archive that somebody else made: nothing outside the folder, no links, no bombs, nothing half there."""
+"""Unpacking an archive that somebody else made: nothing outside the folder, no links, no bombs,
+nothing half there.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +28,22 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtim
 def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "masks")) -> int:
     """Unpack a zip archive into a new folder.
 
-    Everything that names and headers tell is checked before the first byte is written. Left out are the traces of file
-    browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and wrapping folders that hold everything else; ``image`` and
-    ``mask`` are called ``images`` and ``masks``.
+    Everything that names and headers tell is checked before the first byte is written. Left out are
+    the traces of file browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and wrapping folders
+    that hold everything else; ``image`` and ``mask`` are called ``images`` and ``masks``.
 
     Args:
         archive: a zip file.
         folder: must not exist; it is there afterwards only if all went well.
-        roots: names that belong to the layout, so that a folder of this name is never taken for a wrapping.
+        roots: names that belong to the layout, so that a folder of this name is never taken for a
+            wrapping.
 
     Returns:
         The number of files.
 
     Raises:
-        UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk, or with a member that is a
-            link, has a path out of the folder, or the name of another.
+        UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk,
+            or with a member that is a link, has a path out of the folder, or the name of another.
     """
     _say_if_no_zip(archive)
     try:
@@ -51,7 +54,9 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
         ) from error
     try:
         with zipfile.ZipFile(archive) as zipped:
-            members = _members(archive, zipped, frozenset(roots) | RENAMED.keys() | set(RENAMED.values()))
+            members = _members(
+                archive, zipped, frozenset(roots) | RENAMED.keys() | set(RENAMED.values())
+            )
             _room(archive, folder, sum(info.file_size for info in members.values()))
             _write(zipped, members, folder)
     except BaseException as error:  # Ctrl-C as well
@@ -61,7 +66,9 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
                 f"{archive} is damaged, or packed in a way that Python does not know ({error}); {_AFRESH}."
             ) from error
         if isinstance(error, (FileExistsError, NotADirectoryError)):
-            raise UserError(f"{archive} has a file and a folder of one name; {_UNTOUCHED}.") from error
+            raise UserError(
+                f"{archive} has a file and a folder of one name; {_UNTOUCHED}."
+            ) from error
         if isinstance(error, OSError):
             raise UserError(
                 f"{archive} could not be unpacked to {folder.parent} ({error.strerror}); make room or mend the permissions "
@@ -75,7 +82,9 @@ _AFRESH = "remove it and run the command again to fetch it anew"
 
 
 def _say_if_no_zip(archive: Path) -> None:
-    """A sentence that names what the file is instead; people save a web page or another kind of archive under this name."""
+    """A sentence that names what the file is instead; people save a web page or another kind of
+    archive under this name.
+    """
     if zipfile.is_zipfile(archive):
         return
     with open(archive, "rb") as stream:
@@ -98,12 +107,18 @@ def _say_if_no_zip(archive: Path) -> None:
     raise UserError(f"{archive} is not a zip archive, or is cut off; {_AFRESH}.")
 
 
-def _members(archive: Path, zipped: zipfile.ZipFile, roots: Collection[str]) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """Where each file goes. Only what is safe comes back; one unsafe member refuses the whole archive."""
+def _members(
+    archive: Path, zipped: zipfile.ZipFile, roots: Collection[str]
+) -> dict[PurePosixPath, zipfile.ZipInfo]:
+    """Where each file goes. Only what is safe comes back; one unsafe member refuses the whole
+    archive.
+    """
     files: dict[PurePosixPath, zipfile.ZipInfo] = {}
     infos = zipped.infolist()
     if len(infos) > MOST_FILES:
-        raise UserError(f"{archive} has {len(infos):,} members, more than the {MOST_FILES:,} allowed; {_UNTOUCHED}.")
+        raise UserError(
+            f"{archive} has {len(infos):,} members, more than the {MOST_FILES:,} allowed; {_UNTOUCHED}."
+        )
     for info in infos:
         path = _safe_path(archive, info)
         if (
@@ -125,10 +140,13 @@ def _members(archive: Path, zipped: zipfile.ZipFile, roots: Collection[str]) -> 
     placed: dict[str, tuple[PurePosixPath, zipfile.ZipInfo]] = {}
     for path, info in _without_wrapping(files, roots).items():
         path = PurePosixPath(*(RENAMED.get(part, part) for part in path.parts[:-1]), path.name)
-        # Windows and macOS take names for the same that differ in case or in the composition of an accent.
+        # Windows and macOS take names for the same that differ in case or in the composition of an
+        # accent.
         key = unicodedata.normalize("NFC", str(path)).casefold()
         if key in placed:
-            raise UserError(f"{archive} has {path} and {placed[key][0]}, one name on many systems; {_UNTOUCHED}.")
+            raise UserError(
+                f"{archive} has {path} and {placed[key][0]}, one name on many systems; {_UNTOUCHED}."
+            )
         placed[key] = path, info
     return dict(placed.values())
 
@@ -146,7 +164,9 @@ def _safe_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
         raise UserError(f"{archive} is encrypted ({name!r}); {_UNTOUCHED}.")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
-        raise UserError(f"{archive} has {name!r}, a path that leads out of the folder; {_UNTOUCHED}.")
+        raise UserError(
+            f"{archive} has {name!r}, a path that leads out of the folder; {_UNTOUCHED}."
+        )
     return path
 
 
@@ -167,8 +187,12 @@ def _room(archive: Path, folder: Path, total: int) -> None:
         )
 
 
-def _write(zipped: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipInfo], folder: Path) -> None:
-    for path, info in tqdm(members.items(), desc=Path(str(zipped.filename)).name, unit="file", disable=None):
+def _write(
+    zipped: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipInfo], folder: Path
+) -> None:
+    for path, info in tqdm(
+        members.items(), desc=Path(str(zipped.filename)).name, unit="file", disable=None
+    ):
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         with zipped.open(info) as source, open(target, "xb") as stream:

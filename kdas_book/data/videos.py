@@ -1,9 +1,10 @@
 """Which video a frame of CVC-ClinicDB comes from.
 
-Its 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout, which mixes them, keeps the names.
-The borders are those of the table that its authors publish with the data (Bernal et al., Computerized Medical Imaging and Graphics
-2015). The images bear them out: at each of the 28 borders, the cut that leaves the least difference within the two
-neighbouring sequences (mean absolute difference of 32 × 32 thumbnails) is where the table has it, to the frame.
+Its 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout, which mixes
+them, keeps the names. The borders are those of the table that its authors publish with the data
+(Bernal et al., Computerized Medical Imaging and Graphics 2015). The images bear them out: at each
+of the 28 borders, the cut that leaves the least difference within the two neighbouring sequences
+(mean absolute difference of 32 × 32 thumbnails) is where the table has it, to the frame.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def clinicdb_sequence(name: str) -> int | None:
 
 
 def clinicdb_groups(frames: Iterable[tuple[str, tuple[int, int]]]) -> dict[str, str]:
-    """name → group, such as ``"ClinicDB-07"``, for the frames among (name, (width, height)); others are left out.
+    """name → group, such as ``"ClinicDB-07"``, for the frames among (name, (width, height)); others
+    are left out.
 
     Both must fit, the name and the size, since a picture called 7 may come from anywhere.
     """
@@ -43,12 +45,15 @@ def clinicdb_groups(frames: Iterable[tuple[str, tuple[int, int]]]) -> dict[str, 
 
 
 def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Write ``{data set: {name: group}}`` as the CSV file ``dataset,name,group`` that ``kdas compare --groups`` reads.
+    """Write ``{data set: {name: group}}`` as the CSV file ``dataset,name,group`` that ``kdas
+    compare --groups`` reads.
 
     Raises:
         UserError: it cannot be written there; an older file stays as it was.
     """
-    rows = ((dataset, name, group) for dataset, names in groups.items() for name, group in names.items())
+    rows = (
+        (dataset, name, group) for dataset, names in groups.items() for name, group in names.items()
+    )
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("dataset", "name", "group"), *rows])
     write_whole(path, table.getvalue().encode(), "choose another place")

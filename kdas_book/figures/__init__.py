@@ -1,4 +1,6 @@
-"""The figures of the book, one room for each part of it; ``basics`` holds the style and what every chapter draws with."""
+"""The figures of the book, one room for each part of it; ``basics`` holds the style and what every
+chapter draws with.
+"""
 
 from kdas_book.figures.basics import (
     BLUE,
@@ -23,7 +25,15 @@ from kdas_book.figures.basics import (
     use_style,
     verdict,
 )
-from kdas_book.figures.ch01_data import colour_histograms, edge_window, save, spreads, strips, trivial_predictors, twins
+from kdas_book.figures.ch01_data import (
+    colour_histograms,
+    edge_window,
+    save,
+    spreads,
+    strips,
+    trivial_predictors,
+    twins,
+)
 from kdas_book.figures.ch03_student import (
     anchor_grid,
     anchor_on,
@@ -86,7 +96,13 @@ from kdas_book.figures.ch09_study import (
     power_curve,
     scores_by_seed,
 )
-from kdas_book.figures.diagrams import attention_with_reduction, concept_map, decoder, framework, pyramid
+from kdas_book.figures.diagrams import (
+    attention_with_reduction,
+    concept_map,
+    decoder,
+    framework,
+    pyramid,
+)
 
 __all__ = [
     "BLUE",

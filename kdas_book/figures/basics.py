@@ -1,6 +1,8 @@
-"""The figures of the book: one style, one palette that colour-blind readers can tell apart (Okabe and Ito), one function a kind.
+"""The figures of the book: one style, one palette that colour-blind readers can tell apart (Okabe
+and Ito), one function a kind.
 
-Every function returns a matplotlib figure and reads tensors or arrays as the rest of the package makes them.
+Every function returns a matplotlib figure and reads tensors or arrays as the rest of the package
+makes them.
 """
 
 from __future__ import annotations
@@ -59,41 +61,63 @@ def use_style() -> None:
 
 
 def as_picture(image: Tensor | np.ndarray) -> np.ndarray:
-    """uint8 RGB (H, W, 3) of a normalised tensor (3, H, W) or of an array that is a picture already."""
+    """uint8 RGB (H, W, 3) of a normalised tensor (3, H, W) or of an array that is a picture
+    already.
+    """
     return denormalise(image.detach().cpu()) if isinstance(image, Tensor) else image
 
 
 def as_map(values: Tensor | np.ndarray) -> np.ndarray:
     """float (H, W) of a map of shape (H, W), (1, H, W) or (1, 1, H, W)."""
-    array = values.detach().float().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values, dtype=float)
+    array = (
+        values.detach().float().cpu().numpy()
+        if isinstance(values, Tensor)
+        else np.asarray(values, dtype=float)
+    )
     return array.reshape(array.shape[-2:])
 
 
 def outlined(image: Tensor | np.ndarray, mask: Tensor | np.ndarray, width: int = 0) -> np.ndarray:
-    """The picture with the outline of the mask drawn in yellow on black, so that it shows on any mucosa."""
+    """The picture with the outline of the mask drawn in yellow on black, so that it shows on any
+    mucosa.
+    """
     picture = as_picture(image).copy()
     width = width or max(1, round(min(picture.shape[:2]) / 150))
-    contours, _ = cv2.findContours((as_map(mask) >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    contours, _ = cv2.findContours(
+        (as_map(mask) >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+    )
     cv2.drawContours(picture, contours, -1, (0, 0, 0), width + 2)
     cv2.drawContours(picture, contours, -1, (255, 235, 60), width)
     return picture
 
 
-def verdict(image: Tensor | np.ndarray, prediction: Tensor | np.ndarray, mask: Tensor | np.ndarray) -> np.ndarray:
-    """The picture with found pixels green, missed ones orange and false alarms purple; ``prediction`` in [0, 1], cut at 0.5."""
+def verdict(
+    image: Tensor | np.ndarray, prediction: Tensor | np.ndarray, mask: Tensor | np.ndarray
+) -> np.ndarray:
+    """The picture with found pixels green, missed ones orange and false alarms purple;
+    ``prediction`` in [0, 1], cut at 0.5.
+    """
     picture = as_picture(image).astype(float)
     found, true = as_map(prediction) >= 0.5, as_map(mask) >= 0.5
-    colours = ((found & true, (0, 158, 115)), (~found & true, (230, 159, 0)), (found & ~true, (204, 121, 167)))
+    colours = (
+        (found & true, (0, 158, 115)),
+        (~found & true, (230, 159, 0)),
+        (found & ~true, (204, 121, 167)),
+    )
     for where, colour in colours:
         picture[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
     return picture.astype(np.uint8)
 
 
-def grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), size: float = 1.9, **imshow) -> Figure:
-    """Rows of pictures and maps. RGB arrays are shown as they are, two-dimensional maps with viridis.
+def grid(
+    rows: Mapping[str, Sequence], titles: Sequence[str] = (), size: float = 1.9, **imshow
+) -> Figure:
+    """Rows of pictures and maps. RGB arrays are shown as they are, two-dimensional maps with
+    viridis.
 
     Args:
-        rows: label of a row → what stands in it: uint8 (H, W, 3) arrays, or maps as :func:`as_map` takes them.
+        rows: label of a row → what stands in it: uint8 (H, W, 3) arrays, or maps as :func:`as_map`
+            takes them.
         titles: one for each column.
         size: inches a picture.
         imshow: for maps, e.g. ``vmin=0, vmax=1, cmap="gray"``.
@@ -117,13 +141,22 @@ def grid(rows: Mapping[str, Sequence], titles: Sequence[str] = (), size: float =
     return figure
 
 
-def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("val_dice",), log: bool = False) -> Figure:
+def curves(
+    histories: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("val_dice",), log: bool = False
+) -> Figure:
     """One panel per column of the runs' histories, one line per run."""
     figure, axes = plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 3), squeeze=False)
     for axis, column in zip(axes[0], columns):
         for name, history in histories.items():
             if column in history:
-                axis.plot(history["epoch"], history[column], label=name, color=COLOUR_OF.get(name), marker="o", ms=3)
+                axis.plot(
+                    history["epoch"],
+                    history[column],
+                    label=name,
+                    color=COLOUR_OF.get(name),
+                    marker="o",
+                    ms=3,
+                )
         axis.set(title=column.replace("_", " "), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
         if log:
@@ -139,10 +172,14 @@ def bars(
     log: bool = False,
     even: float | None = None,
 ) -> Figure:
-    """Horizontal bars with their values written at the end, and a dashed line at ``even``, if that is given."""
+    """Horizontal bars with their values written at the end, and a dashed line at ``even``, if that
+    is given.
+    """
     figure, axis = plt.subplots(figsize=size)
     names = list(values)[::-1]
-    drawn = axis.barh(names, [values[n] for n in names], color=[COLOUR_OF.get(n, BLUE) for n in names])
+    drawn = axis.barh(
+        names, [values[n] for n in names], color=[COLOUR_OF.get(n, BLUE) for n in names]
+    )
     axis.bar_label(drawn, fmt=" {:.3g}")
     if even is not None:
         axis.axvline(even, color="black", ls="--", lw=1)
@@ -166,7 +203,9 @@ STORY = {
 
 
 def story(here: str) -> Figure:
-    """Where a chapter stands: the steps of the book in a row, this one filled, joined from box to box."""
+    """Where a chapter stands: the steps of the book in a row, this one filled, joined from box to
+    box.
+    """
     width, height, pad = 576, 40, 4.5  # points; the pad is that of the boxes
     figure = plt.figure(figsize=(width / 72, height / 72), layout="none")
     axis = figure.add_axes((0, 0, 1, 1))
@@ -201,14 +240,18 @@ def story(here: str) -> Figure:
 
 
 def social_card() -> Figure:
-    """The picture that goes with a link to the book, 1200 × 630 pixels: its title, and the logo's two rings."""
+    """The picture that goes with a link to the book, 1200 × 630 pixels: its title, and the logo's
+    two rings.
+    """
     figure = plt.figure(figsize=(12, 6.3), dpi=100, facecolor="#0b3c5d", layout="none")
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 1200), ylim=(0, 630))
     axis.axis("off")
     teacher, student = (880, 380), (1095, 175)
     axis.plot(*zip(teacher, student), color=ORANGE, lw=7, ls=(0, (0.1, 2.2)), dash_capstyle="round")
     for (x, y), radius in ((teacher, 165), (student, 72)):
-        axis.add_patch(plt.Circle((x, y), radius, facecolor="#0b3c5d", edgecolor="white", lw=radius / 8))
+        axis.add_patch(
+            plt.Circle((x, y), radius, facecolor="#0b3c5d", edgecolor="white", lw=radius / 8)
+        )
         axis.add_patch(plt.Circle((x, y), 0.42 * radius, color=ORANGE))
     words = ["Knowledge", "distillation via", "attention", "supervision"]
     for i, word in enumerate(words):

@@ -21,7 +21,8 @@ from kdas_core.files import write_whole
 
 
 def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
-    """Rows and columns of a square window on the mask's edge, at the edge pixel that is nearest to the picture's centre.
+    """Rows and columns of a square window on the mask's edge, at the edge pixel that is nearest to
+    the picture's centre.
 
     Args:
         mask: bool (H, W) with at least one True. side: pixels; at most H and W.
@@ -38,7 +39,8 @@ def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
 
 
 def trivial_predictors(shares: np.ndarray) -> Figure:
-    """How large the polyps are, and what two predictors that never look would score on a polyp of each size.
+    """How large the polyps are, and what two predictors that never look would score on a polyp of
+    each size.
 
     Args:
         shares: the polyp's share of each image, in (0, 1].
@@ -61,18 +63,28 @@ def trivial_predictors(shares: np.ndarray) -> Figure:
     return figure
 
 
-def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False) -> Figure:
+def strips(
+    values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False
+) -> Figure:
     """One row of dots for each group of values, and a black tick at its median.
 
     Args:
-        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value; empty: all blue.
+        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value;
+            empty: all blue.
     """
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
     for row, (_name, numbers_of) in enumerate(values.items()):
         height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
         colour = colours[row] if len(colours) else BLUE
-        axis.scatter(numbers_of, height, s=40 if len(colours) else 22, c=colour, linewidth=0.3, edgecolor="black")
+        axis.scatter(
+            numbers_of,
+            height,
+            s=40 if len(colours) else 22,
+            c=colour,
+            linewidth=0.3,
+            edgecolor="black",
+        )
         axis.plot([np.median(numbers_of)] * 2, [row - 0.42, row + 0.42], color="black", lw=2.5)
     axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
     axis.invert_yaxis()
@@ -83,9 +95,11 @@ def strips(values: Mapping[str, np.ndarray], label: str, colours: Sequence = (),
 
 
 def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
-    """Pictures that are alike, one above the other, each with the outline of its own mask and its set and file.
+    """Pictures that are alike, one above the other, each with the outline of its own mask and its
+    set and file.
 
-    Where two pictures are one (`twins.NEAR`), the Dice of their masks says how well two drawings of one polyp agree.
+    Where two pictures are one (`twins.NEAR`), the Dice of their masks says how well two drawings of
+    one polyp agree.
 
     Args:
         pairs: as ``Check.near`` or ``Check.closest`` hold them; with none, the figure says so.
@@ -96,8 +110,14 @@ def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
         axis.text(0.5, 0.5, "no two pictures to compare", ha="center", va="center")
         axis.axis("off")
         return figure
-    columns = [[resize_pair(read_image(p.image), read_mask(p.mask), side) for p in found.pairs] for found in pairs]
-    rows = {row: [outlined(*column[i]) for column in columns] for i, row in enumerate(("one", "the other"))}
+    columns = [
+        [resize_pair(read_image(p.image), read_mask(p.mask), side) for p in found.pairs]
+        for found in pairs
+    ]
+    rows = {
+        row: [outlined(*column[i]) for column in columns]
+        for i, row in enumerate(("one", "the other"))
+    }
     figure = grid(rows, size=1.65)
     for k, found in enumerate(pairs):
         for i, (name, pair) in enumerate(zip(found.sets, found.pairs)):
@@ -112,7 +132,8 @@ def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file, in the format of its suffix; an older file stays until the new one is whole.
+    """Write a figure to a file, in the format of its suffix; an older file stays until the new one
+    is whole.
 
     Raises:
         UserError: the suffix is none that matplotlib writes, or the file cannot be written.
@@ -121,17 +142,23 @@ def save(figure: Figure, path: Path) -> None:
     try:
         figure.savefig(drawn, format=path.suffix[1:] or None)
     except ValueError as error:
-        raise UserError(f"{path} cannot be written ({error}); give a path such as figure.png.") from error
+        raise UserError(
+            f"{path} cannot be written ({error}); give a path such as figure.png."
+        ) from error
     write_whole(path, drawn.getvalue(), "give a path such as figure.png")
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """One panel a set: how often each brightness of red, green and blue occurs, a line style for each kind of picture.
+    """One panel a set: how often each brightness of red, green and blue occurs, a line style for
+    each kind of picture.
 
     Args:
-        sets: name of a set → kind of picture (``"drawn"``, ``"real"``) → histogram (3, bins), rows summing to 1.
+        sets: name of a set → kind of picture (``"drawn"``, ``"real"``) → histogram (3, bins), rows
+            summing to 1.
     """
-    figure, axes = plt.subplots(1, len(sets), figsize=(2.1 * len(sets), 2.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(sets), figsize=(2.1 * len(sets), 2.2), sharey=True, squeeze=False
+    )
     for axis, (name, kinds) in zip(axes[0], sets.items()):
         for (kind, histogram), line in zip(kinds.items(), ("-", ":")):
             bins = histogram.shape[1]
@@ -145,15 +172,20 @@ def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 
 def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[str, str]) -> Figure:
-    """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour for each kind of picture.
+    """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour
+    for each kind of picture.
 
-    An axis is logarithmic where its bars span a factor of five or more, and linear where they do not.
+    An axis is logarithmic where its bars span a factor of five or more, and linear where they do
+    not.
 
     Args:
-        tables: name of a set → kind of picture → a row a picture, as `kdas_book.data.image_statistics.describe` returns them.
+        tables: name of a set → kind of picture → a row a picture, as
+            `kdas_book.data.image_statistics.describe` returns them.
         columns: column of the tables → label of the panel's axis.
     """
-    figure, axes = plt.subplots(1, len(columns), figsize=(2.9 * len(columns), 0.5 * len(tables) + 0.9), sharey=True)
+    figure, axes = plt.subplots(
+        1, len(columns), figsize=(2.9 * len(columns), 0.5 * len(tables) + 0.9), sharey=True
+    )
     for axis, (column, label) in zip(np.atleast_1d(axes), columns.items()):
         ends = []
         for row, kinds in enumerate(tables.values()):
@@ -161,7 +193,15 @@ def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[s
                 height = row + 0.34 * (place - (len(kinds) - 1) / 2)
                 low, median, high = table[column].quantile([0.1, 0.5, 0.9])
                 colour = (BLUE, ORANGE)[place]
-                axis.plot([low, high], [height] * 2, color=colour, lw=6, alpha=0.55, solid_capstyle="butt", label=kind)
+                axis.plot(
+                    [low, high],
+                    [height] * 2,
+                    color=colour,
+                    lw=6,
+                    alpha=0.55,
+                    solid_capstyle="butt",
+                    label=kind,
+                )
                 ends += [low, high]
                 axis.plot([median] * 2, [height - 0.15, height + 0.15], color="black", lw=1.5)
         axis.set(xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))

@@ -12,11 +12,24 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, PURPLE, RED, SKY, as_map, grid, outlined
+from kdas_book.figures.basics import (
+    BLUE,
+    COLOUR_OF,
+    GREEN,
+    PURPLE,
+    RED,
+    SKY,
+    as_map,
+    grid,
+    outlined,
+)
 
 
-def numbers(maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: float = 2.9) -> Figure:
-    """Small maps side by side with every value written into its cell; orange is above zero, purple below.
+def numbers(
+    maps: Mapping[str, Tensor], digits: int | Sequence[int] = 2, size: float = 2.9
+) -> Figure:
+    """Small maps side by side with every value written into its cell; orange is above zero, purple
+    below.
 
     Args:
         maps: title → (H, W), with H and W up to about 8.
@@ -44,17 +57,23 @@ def map_table(
     shares: Mapping[str, Tensor] | None = None,
     size: float = 1.6,
 ) -> Figure:
-    """One row an image: the picture, its logit maps on one scale for all, its distributions each on its own scale.
+    """One row an image: the picture, its logit maps on one scale for all, its distributions each on
+    its own scale.
 
     Args:
         images, masks: (B, 3, H, W) and (B, 1, H, W); the mask's outline is drawn on everything.
-        logits: column title → (B, H, W) or (B, 1, H, W); orange is above zero (polyp), purple below.
+        logits: column title → (B, H, W) or (B, 1, H, W); orange is above zero (polyp), purple
+            below.
         shares: column title → distributions over pixels, same shapes; bright is much.
     """
     shares = shares or {}
     columns, count = 1 + len(logits) + len(shares), len(images)
-    figure, axes = plt.subplots(count, columns, figsize=(size * columns + 0.6, size * count + 0.3), squeeze=False)
-    limit = max(float(np.quantile(values.abs().float().cpu().numpy(), 0.995)) for values in logits.values())
+    figure, axes = plt.subplots(
+        count, columns, figsize=(size * columns + 0.6, size * count + 0.3), squeeze=False
+    )
+    limit = max(
+        float(np.quantile(values.abs().float().cpu().numpy(), 0.995)) for values in logits.values()
+    )
     for i, line in enumerate(axes):
         line[0].imshow(outlined(images[i], masks[i]))
         drawn = [
@@ -70,17 +89,30 @@ def map_table(
             axis.spines[:].set_visible(False)
     for axis, title in zip(axes[0], ["image", *logits, *shares]):
         axis.set_title(title, fontsize=9)
-    figure.colorbar(drawn[-1], ax=axes[:, 1 : 1 + len(logits)], location="bottom", shrink=0.5, aspect=40, label="logit")
+    figure.colorbar(
+        drawn[-1],
+        ax=axes[:, 1 : 1 + len(logits)],
+        location="bottom",
+        shrink=0.5,
+        aspect=40,
+        label="logit",
+    )
     return figure
 
 
-def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, attended: Tensor, row: int) -> Figure:
-    """What one row of a map does in the attention: where it lies, at which rows it looks, and what it becomes.
+def row_looks_at(
+    image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, attended: Tensor, row: int
+) -> Figure:
+    """What one row of a map does in the attention: where it lies, at which rows it looks, and what
+    it becomes.
 
     Args:
-        image, mask: (3, H, W) and (1, H, W). logits, attended: (H, W). weights: (H, H). row: the query, from 0 at the top.
+        image, mask: (3, H, W) and (1, H, W). logits, attended: (H, W). weights: (H, H). row: the
+            query, from 0 at the top.
     """
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.5), width_ratios=(1, 0.45, 1.1))
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(7.2, 2.5), width_ratios=(1, 0.45, 1.1)
+    )
     height = len(logits)
     left.imshow(outlined(image, mask))
     left.axhline(row, color=RED, lw=2)
@@ -88,23 +120,37 @@ def row_looks_at(image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, a
     middle.barh(range(height), as_map(weights)[row], height=1.0, color=BLUE)
     middle.axhline(row, color=RED, lw=1)
     most = float(weights.max())
-    middle.set(ylim=(height - 0.5, -0.5), xlim=(0, 1.05 * most), yticks=[], title="looks at", xlabel="weight")
+    middle.set(
+        ylim=(height - 0.5, -0.5),
+        xlim=(0, 1.05 * most),
+        yticks=[],
+        title="looks at",
+        xlabel="weight",
+    )
     right.plot(as_map(logits)[row], color=RED, label="row of P", lw=1.2)
     right.plot(as_map(attended)[row], color=BLUE, label="row of A(P)", lw=1.2)
     limit = 1.05 * float(logits.abs().max())
     right.axhline(0, color="#999999", lw=0.8)
     right.set(ylim=(-limit, limit), xlabel="column", title="logits")
-    right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # inside it would lie on some row's peak
+    right.legend(
+        fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5)
+    )  # inside it would lie on some row's peak
     return figure
 
 
 def pixels_by_temperature(
-    temperatures: Sequence[float], effective: Mapping[str, np.ndarray], polyp: float, total: int, used: float
+    temperatures: Sequence[float],
+    effective: Mapping[str, np.ndarray],
+    polyp: float,
+    total: int,
+    used: float,
 ) -> Figure:
-    """Effective number of pixels of distributions over a map, one line a kind, against the temperature.
+    """Effective number of pixels of distributions over a map, one line a kind, against the
+    temperature.
 
     Args:
-        effective: name → one number a temperature. polyp, total: pixels in the polyp and in the map. used: the recipe's τ.
+        effective: name → one number a temperature. polyp, total: pixels in the polyp and in the
+            map. used: the recipe's τ.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     for name, values in effective.items():
@@ -112,12 +158,22 @@ def pixels_by_temperature(
     for level, name, end, side in ((polyp, "polyp", -1, "right"), (total, "whole map", 0, "left")):
         axis.axhline(level, color="#777777", ls="--", lw=1)
         axis.text(
-            temperatures[end], level, f"{name}, {level:,.0f} px", va="bottom", ha=side, fontsize=8, color="#555555"
+            temperatures[end],
+            level,
+            f"{name}, {level:,.0f} px",
+            va="bottom",
+            ha=side,
+            fontsize=8,
+            color="#555555",
         )
     axis.axvline(used, color="#bbbbbb", lw=1)
     axis.text(used, 1, f" τ = {used:g}", fontsize=8, color="#555555")
     axis.set(
-        xscale="log", yscale="log", xlabel="temperature τ", ylabel="effective number of pixels", ylim=(0.8, 2.5 * total)
+        xscale="log",
+        yscale="log",
+        xlabel="temperature τ",
+        ylabel="effective number of pixels",
+        ylim=(0.8, 2.5 * total),
     )
     axis.xaxis.set_major_formatter("{x:g}")
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -125,8 +181,12 @@ def pixels_by_temperature(
 
 
 def by_temperature(shares: Mapping[float, Tensor], mask: Tensor, size: float = 1.7) -> Figure:
-    """One distribution at several temperatures, each on its own scale from 0 to its largest value, with the mask's outline."""
-    figure, axes = plt.subplots(1, len(shares), figsize=(size * len(shares), size + 0.4), squeeze=False)
+    """One distribution at several temperatures, each on its own scale from 0 to its largest value,
+    with the mask's outline.
+    """
+    figure, axes = plt.subplots(
+        1, len(shares), figsize=(size * len(shares), size + 0.4), squeeze=False
+    )
     for axis, (temperature, share) in zip(axes[0], shares.items()):
         axis.imshow(as_map(share), cmap="magma", vmin=0)
         axis.contour(as_map(mask), levels=[0.5], colors="#00c8a0", linewidths=0.9)
@@ -135,7 +195,9 @@ def by_temperature(shares: Mapping[float, Tensor], mask: Tensor, size: float = 1
     return figure
 
 
-def divergence_against_dice(dice: Sequence[float], divergences: Mapping[str, Sequence[float]]) -> Figure:
+def divergence_against_dice(
+    dice: Sequence[float], divergences: Mapping[str, Sequence[float]]
+) -> Figure:
     """One dot an image: how far its two distributions lie apart, against the student's Dice."""
     figure, axis = plt.subplots(figsize=(5.6, 3))
     for name, values in divergences.items():
@@ -168,14 +230,18 @@ def panels(
     Args:
         cells: title → uint8 (H, W, 3) picture, or a map as :func:`as_map` takes it.
         signed: titles of maps to be drawn in red and blue around 0.
-        one_scale: give all signed maps the same limits, so that a small one looks small and a zero one blank.
+        one_scale: give all signed maps the same limits, so that a small one looks small and a zero
+            one blank.
         size: inches a panel.
         columns: panels in a row; 0: all.
-        limits: titles of other maps → the ends of their colour scale; a map that is not named has its own.
+        limits: titles of other maps → the ends of their colour scale; a map that is not named has
+            its own.
     """
     columns = columns or len(cells)
     rows = -(-len(cells) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(size * columns, (size + 0.15) * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(size * columns, (size + 0.15) * rows), squeeze=False
+    )
     largest = {title: float(np.abs(as_map(cells[title])).max()) for title in signed}
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -185,8 +251,12 @@ def panels(
         if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
             axis.imshow(cell)
             continue
-        limit = (max(largest.values()) if one_scale else largest[title]) if title in signed else None
-        scale = {"cmap": "RdBu_r", "vmin": -(limit or 1), "vmax": limit or 1} if title in signed else {}
+        limit = (
+            (max(largest.values()) if one_scale else largest[title]) if title in signed else None
+        )
+        scale = (
+            {"cmap": "RdBu_r", "vmin": -(limit or 1), "vmax": limit or 1} if title in signed else {}
+        )
         if limits and title in limits:
             scale |= dict(zip(("vmin", "vmax"), limits[title]))
         drawn = axis.imshow(as_map(cell), **scale)
@@ -200,9 +270,13 @@ def panels(
 
 
 def signed_grid(
-    rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tensor | np.ndarray, size: float = 1.9
+    rows: Mapping[str, Sequence],
+    titles: Sequence[str],
+    mask: Tensor | np.ndarray,
+    size: float = 1.9,
 ) -> Figure:
-    """Rows of logit maps on one red-and-blue scale around 0; the first row has the outline of the mask on each map.
+    """Rows of logit maps on one red-and-blue scale around 0; the first row has the outline of the
+    mask on each map.
 
     Args:
         rows: label of a row → its maps, as :func:`as_map` takes them.
@@ -216,7 +290,9 @@ def signed_grid(
         axis.contour(as_map(mask), levels=[0.5], colors="black", linewidths=1.2)
     figure.set_figwidth(figure.get_figwidth() + 1)  # for the colour bar
     drawn = axes[0].images[0]
-    figure.colorbar(drawn, ax=axes, shrink=0.5, aspect=30, label="logit: red polyp, blue background")
+    figure.colorbar(
+        drawn, ax=axes, shrink=0.5, aspect=30, label="logit: red polyp, blue background"
+    )
     return figure
 
 
@@ -226,8 +302,11 @@ def share_of_half(distribution: Tensor) -> float:
     return (int((heaviest_first < 0.5 * heaviest_first[-1]).sum()) + 1) / distribution.numel()
 
 
-def looking(student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None) -> Figure:
-    """Two distributions over the pixels of an image on one scale, each relative to its mean, 1/pixels.
+def looking(
+    student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None
+) -> Figure:
+    """Two distributions over the pixels of an image on one scale, each relative to its mean,
+    1/pixels.
 
     Args:
         student, teacher: (H, W), each sums to 1.
@@ -248,7 +327,8 @@ def looking(student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | No
 
 
 def along_path(values: pd.DataFrame) -> Figure:
-    """Distillation terms on the way from the student's maps to the teacher's, each relative to where it starts.
+    """Distillation terms on the way from the student's maps to the teacher's, each relative to
+    where it starts.
 
     Args:
         values: one column a term, indexed by the share of the way, 0 (student) to 1 (teacher).
@@ -256,7 +336,14 @@ def along_path(values: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(6, 3.1))
     for column, style in zip(values, ("-", "--", ":")):
         colour = next((c for kind, c in COLOUR_OF_TERM.items() if kind in column), None)
-        axis.plot(values.index, values[column] / values[column].iloc[0], style, color=colour, label=column, lw=2)
+        axis.plot(
+            values.index,
+            values[column] / values[column].iloc[0],
+            style,
+            color=colour,
+            label=column,
+            lw=2,
+        )
     axis.axhline(0, color="#999999", lw=0.8)
     axis.set(xlabel="share of the way from student to teacher", ylabel="term / term at the student")
     axis.legend()
@@ -269,10 +356,12 @@ def landscapes(
     labels: tuple[str, str],
     goal: tuple[float, float],
 ) -> Figure:
-    """Losses over a plane, dark where they are low, with lines of equal height and the ways down; a ring at the goal.
+    """Losses over a plane, dark where they are low, with lines of equal height and the ways down; a
+    ring at the goal.
 
     Args:
-        terms: name → (value, first and second component of minus the gradient), each (n, n): rows along the second direction.
+        terms: name → (value, first and second component of minus the gradient), each (n, n): rows
+            along the second direction.
         steps: (n,) evenly spaced coordinates, the same for both directions.
         labels: of the two directions.
         goal: coordinates of the ring.
@@ -289,15 +378,25 @@ def landscapes(
         flat = np.ptp(value) <= 1e-6 * np.abs(value).max()
         axis.set_facecolor("#8a8a8a")  # a plain has no low places
         if not flat:
-            look = {"cmap": "cividis", "norm": PowerNorm(0.5), "interpolation": "bilinear"}  # valleys are shallow
+            look = {
+                "cmap": "cividis",
+                "norm": PowerNorm(0.5),
+                "interpolation": "bilinear",
+            }  # valleys are shallow
             axis.imshow(value, extent=(low, high, low, high), origin="lower", **look)
             axis.contour(steps, steps, value, 12, colors="white", linewidths=0.5, alpha=0.6)
             length = np.hypot(right, up).max()
             arrows = (part[some, some] / length for part in (right, up))
-            axis.quiver(steps[some], steps[some], *arrows, color="white", scale=6, width=0.009, pivot="mid")
+            axis.quiver(
+                steps[some], steps[some], *arrows, color="white", scale=6, width=0.009, pivot="mid"
+            )
         axis.plot(*goal, "o", ms=9, mfc="none", mec=RED, mew=2)
         axis.set_aspect("equal")
-        axis.set(title=f"{name}\n{value.min():.3g} to {value.max():.3g}", xlim=(low, high), ylim=(low, high))
+        axis.set(
+            title=f"{name}\n{value.min():.3g} to {value.max():.3g}",
+            xlim=(low, high),
+            ylim=(low, high),
+        )
         axis.spines[:].set_visible(False)
     for axis in axes[-1]:
         axis.set_xlabel(labels[0])
@@ -309,7 +408,8 @@ def landscapes(
 
 
 def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
-    """One dot a term on a logarithmic scale, one row of panels an objective; a zero has no place there and stands in a margin.
+    """One dot a term on a logarithmic scale, one row of panels an objective; a zero has no place
+    there and stands in a margin.
 
     Args:
         norms: objective → term → norm ≥ 0.
@@ -323,11 +423,20 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
     positive = [value for terms in norms.values() for value in terms.values() if value > 0]
     for (margin, axis), (name, terms) in zip(axes, norms.items()):
         for i, (term, value) in enumerate(terms.items()):
-            colour = next((c for kind, c in COLOUR_OF_TERM.items() if term.startswith(kind)), "#555555")
+            colour = next(
+                (c for kind, c in COLOUR_OF_TERM.items() if term.startswith(kind)), "#555555"
+            )
             where, x = (axis, value) if value > 0 else (margin, 0)
             where.plot(x, i, "o", ms=8, color=colour, mfc=colour if value > 0 else "white", mew=1.8)
             if value > 0:
-                axis.annotate(f"{value:.3g}", (value, i), (9, 0), textcoords="offset points", va="center", fontsize=9)
+                axis.annotate(
+                    f"{value:.3g}",
+                    (value, i),
+                    (9, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=9,
+                )
         for part in (margin, axis):
             part.set_axisbelow(True)
             part.grid(axis="y", color="#dddddd", lw=0.8)
@@ -335,7 +444,11 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
         axis.spines["left"].set_color("#bbbbbb")
         axis.tick_params(axis="y", length=0)
         margin.set(
-            yticks=range(len(terms)), yticklabels=list(terms), xlim=(-1, 1), xticks=[0], xticklabels=["exactly 0"]
+            yticks=range(len(terms)),
+            yticklabels=list(terms),
+            xlim=(-1, 1),
+            xticks=[0],
+            xticklabels=["exactly 0"],
         )
         margin.set(ylim=(len(terms) - 0.5, -0.5), title=name)
     axes[-1, 1].set_xlabel("norm of the gradient on the student's weights")

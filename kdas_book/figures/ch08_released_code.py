@@ -14,9 +14,11 @@ COLOUR_OF_SET = dict(zip(FULL_COUNTS, (BLUE, ORANGE, GREEN, PURPLE, RED)))
 
 
 def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
-    """One line a run over its epochs, in the colour of its script, its number at its end; the rarest script is drawn on top.
+    """One line a run over its epochs, in the colour of its script, its number at its end; the
+    rarest script is drawn on top.
 
-    Runs that reach a score stand in the upper panel, which shows the scores from there upwards; the others in the lower one.
+    Runs that reach a score stand in the upper panel, which shows the scores from there upwards; the
+    others in the lower one.
 
     Args:
         pooled: columns ``run``, ``script``, ``epoch``, ``pooled``.
@@ -28,20 +30,29 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
     colours = dict(zip(sorted(runs_of.index), (BLUE, ORANGE, GREEN)))
     figure, axes = plt.subplots(2, 1, figsize=(8, 5.4), sharex=True, height_ratios=(1.5, 1))
     for axis, part in zip(axes, (upper, pooled.drop(upper.index))):
-        for script in runs_of.index:  # the most frequent one first, so that a single run is not buried
+        for (
+            script
+        ) in runs_of.index:  # the most frequent one first, so that a single run is not buried
             for _, run in part[part["script"] == script].groupby("run"):
                 axis.plot(run["epoch"], run["pooled"], color=colours[script], lw=1.1)
-    axes[0].set(ylabel="soft Dice, all test images", ylim=(reaches, max(1.01 * best.max(), reaches + 0.01)))
+    axes[0].set(
+        ylabel="soft Dice, all test images", ylim=(reaches, max(1.01 * best.max(), reaches + 0.01))
+    )
     axes[1].set(ylabel="soft Dice", xlabel="epoch", ylim=(0, reaches))
     for axis, part in zip(axes, (upper, pooled.drop(upper.index))):
         _number_the_ends(axis, part, colours)
-    handles = [plt.Line2D([], [], color=colours[script], label=f"{script} ({runs_of[script]})") for script in colours]
+    handles = [
+        plt.Line2D([], [], color=colours[script], label=f"{script} ({runs_of[script]})")
+        for script in colours
+    ]
     figure.legend(handles=handles, loc="outside right upper", fontsize=9)
     return figure
 
 
 def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]) -> None:
-    """Write each run's number beside its last point; of numbers that would overlap the lower one moves down."""
+    """Write each run's number beside its last point; of numbers that would overlap the lower one
+    moves down.
+    """
     low, high = axis.get_ylim()
     apart, near = (high - low) / 16, 4.0  # in scores and in epochs
     ends = runs.sort_values("epoch").groupby("run").last().sort_values("pooled", ascending=False)
@@ -52,13 +63,20 @@ def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]
             y -= apart / 8
         placed.append((end["epoch"], y))
         text = axis.text(
-            end["epoch"] + 0.6, y, f"{number}", color=colours[end["script"]], fontsize=8, va="center", weight="bold"
+            end["epoch"] + 0.6,
+            y,
+            f"{number}",
+            color=colours[end["script"]],
+            fontsize=8,
+            va="center",
+            weight="bold",
         )
         text.set_path_effects([patheffects.withStroke(linewidth=2.5, foreground="white")])
 
 
 def one_logged_run(scores: pd.DataFrame, pooled: pd.Series) -> Figure:
-    """One run's epochs: a line for each test set, the pooled score in black, its best epoch and the last one marked.
+    """One run's epochs: a line for each test set, the pooled score in black, its best epoch and the
+    last one marked.
 
     Args:
         scores: soft Dice, indexed by epoch, a column for each test set. pooled: the same index.

@@ -14,7 +14,8 @@ from kdas_book.figures.basics import BLUE, COLOUR_OF, PALETTE, RED
 
 
 def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str], metric: str = "dice") -> Figure:
-    """One panel a test set: every training a dot, the mean of its label a bar, a thin line for each seed; the teacher is dashed.
+    """One panel a test set: every training a dot, the mean of its label a bar, a thin line for each
+    seed; the teacher is dashed.
 
     Args:
         scores: columns ``objective``, ``seed``, ``dataset`` and the metric.
@@ -26,9 +27,13 @@ def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str], metric: str 
     for axis, (dataset, title) in zip(axes[0], titles.items()):
         rows = scores[scores["dataset"] == dataset]
         by_seed = (
-            rows[rows["objective"] != "teacher"].pivot(index="objective", columns="seed", values=metric).loc[labels]
+            rows[rows["objective"] != "teacher"]
+            .pivot(index="objective", columns="seed", values=metric)
+            .loc[labels]
         )
-        axis.plot(range(len(labels)), by_seed, color="#bbbbbb", lw=0.7, zorder=0)  # one line a seed: these are pairs
+        axis.plot(
+            range(len(labels)), by_seed, color="#bbbbbb", lw=0.7, zorder=0
+        )  # one line a seed: these are pairs
         for x, label in enumerate(labels):
             values = rows.loc[rows["objective"] == label, metric].to_numpy()
             colour = _colour(label, x)
@@ -52,9 +57,22 @@ def curves_by_objective(curves: pd.DataFrame, column: str = "val_dice") -> Figur
     figure, axis = plt.subplots(figsize=(7, 3.4))
     labels = [label for label in dict.fromkeys(curves["objective"]) if label != "teacher"]
     for i, label in enumerate(labels):
-        by_epoch = curves[curves["objective"] == label].groupby("epoch")[column].agg(["mean", "min", "max"])
-        axis.plot(by_epoch.index, by_epoch["mean"], color=_colour(label, i), label=label, marker="o", ms=3)
-        axis.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=_colour(label, i), alpha=0.15, lw=0)
+        by_epoch = (
+            curves[curves["objective"] == label]
+            .groupby("epoch")[column]
+            .agg(["mean", "min", "max"])
+        )
+        axis.plot(
+            by_epoch.index, by_epoch["mean"], color=_colour(label, i), label=label, marker="o", ms=3
+        )
+        axis.fill_between(
+            by_epoch.index,
+            by_epoch["min"],
+            by_epoch["max"],
+            color=_colour(label, i),
+            alpha=0.15,
+            lw=0,
+        )
     axis.set(xlabel="epoch", ylabel="validation Dice")
     cast(plt.MaxNLocator, axis.xaxis.get_major_locator()).set_params(integer=True)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -62,11 +80,13 @@ def curves_by_objective(curves: pd.DataFrame, column: str = "val_dice") -> Figur
 
 
 def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
-    """A panel a label: differences of Dice from the base on each set. The thick bar is the interval over images (filled dot: Holm p
-    below 0.05), the thin line below it the interval over seeds. Blue lies above 0, red below.
+    """A panel a label: differences of Dice from the base on each set. The thick bar is the interval
+    over images (filled dot: Holm p below 0.05), the thin line below it the interval over seeds.
+    Blue lies above 0, red below.
 
     Args:
-        images: as ``study.report.against`` gives it. seeds: as ``study.report.over_seeds`` gives it.
+        images: as ``study.report.against`` gives it. seeds: as ``study.report.over_seeds`` gives
+            it.
     """
     labels = list(dict.fromkeys(images.index.get_level_values(0)))
     sets = list(dict.fromkeys(images.index.get_level_values(1)))
@@ -82,8 +102,22 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
         for y, name in enumerate(sets):
             row, spread = images.loc[(label, name)], seeds.loc[(label, name)]
             colour = BLUE if row["difference"] >= 0 else RED
-            axis.plot([spread["low"], spread["high"]], [y + 0.22] * 2, color="#333333", lw=1.2, marker="|", ms=5)
-            axis.plot([row["low"], row["high"]], [y - 0.12] * 2, color=colour, lw=3, solid_capstyle="butt", alpha=0.6)
+            axis.plot(
+                [spread["low"], spread["high"]],
+                [y + 0.22] * 2,
+                color="#333333",
+                lw=1.2,
+                marker="|",
+                ms=5,
+            )
+            axis.plot(
+                [row["low"], row["high"]],
+                [y - 0.12] * 2,
+                color=colour,
+                lw=3,
+                solid_capstyle="butt",
+                alpha=0.6,
+            )
             face = colour if row["p_holm"] < 0.05 else "white"
             axis.plot(row["difference"], y - 0.12, "o", color=colour, ms=5, mfc=face, zorder=3)
         axis.set_title(label, fontsize=9)
@@ -106,24 +140,38 @@ def lines_by_group(table: pd.DataFrame, across: str, value: str) -> Figure:
 
 
 def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure:
-    """Each training on each set against the one of ``base`` with its seed: how much more like the teacher's its masks are, how much
-    better they are."""
+    """Each training on each set against the one of ``base`` with its seed: how much more like the
+    teacher's its masks are, how much better they are."""
     figure, axis = plt.subplots(figsize=(7, 3.6))
-    rows = scores[scores["objective"] != "teacher"].set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
+    rows = scores[scores["objective"] != "teacher"].set_index(["objective", "seed", "dataset"])[
+        ["agreement", "dice"]
+    ]
     for axis_line in (axis.axhline, axis.axvline):
         axis_line(0, color="#999999", lw=1)
     labels = list(dict.fromkeys(rows.index.get_level_values("objective")))
     for i, label in enumerate(labels):
         gain = (rows.loc[label] - rows.loc[base]).dropna()
         if label != base:
-            axis.plot(gain["agreement"], gain["dice"], "o", ms=5, alpha=0.8, color=_colour(label, i), label=label)
-    axis.set(xlabel=f"more like the teacher's masks than {base} (Dice)", ylabel=f"better than {base} (Dice)")
+            axis.plot(
+                gain["agreement"],
+                gain["dice"],
+                "o",
+                ms=5,
+                alpha=0.8,
+                color=_colour(label, i),
+                label=label,
+            )
+    axis.set(
+        xlabel=f"more like the teacher's masks than {base} (Dice)",
+        ylabel=f"better than {base} (Dice)",
+    )
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def power_curve(found: Mapping[int, float], title: str, wanted: float = 0.8) -> Figure:
-    """How often a test finds a difference, against the number of seeds, and the power that one wants.
+    """How often a test finds a difference, against the number of seeds, and the power that one
+    wants.
 
     Args:
         found: seeds → probability.
@@ -132,9 +180,14 @@ def power_curve(found: Mapping[int, float], title: str, wanted: float = 0.8) -> 
     axis.plot(list(found), list(found.values()), color=BLUE, marker="o", ms=3)
     axis.axhline(wanted, color="#999999", lw=1)
     enough = next((n for n, power in found.items() if power >= wanted), None)
-    axis.set_title(f"{title}: " + (f"{enough} seeds" if enough else f"more than {max(found)} seeds"))
+    axis.set_title(
+        f"{title}: " + (f"{enough} seeds" if enough else f"more than {max(found)} seeds")
+    )
     axis.set(
-        xlabel="seeds of each objective", ylabel="chance of finding it", ylim=(-0.03, 1.03), xlim=(1, max(found) + 1)
+        xlabel="seeds of each objective",
+        ylabel="chance of finding it",
+        ylim=(-0.03, 1.03),
+        xlim=(1, max(found) + 1),
     )
     return figure
 

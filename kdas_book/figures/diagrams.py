@@ -1,10 +1,13 @@
-"""Diagrams of networks, losses and of the book itself, drawn as SVG: chapters 2, 4, 5 and 8, and the first page.
+"""Diagrams of networks, losses and of the book itself, drawn as SVG: chapters 2, 4, 5 and 8, and
+the first page.
 
-Text stays text, a title and a description stand inside for screen readers, and each drawing has a white ground of its own, so
-that it reads the same by day and by night. Numbers of networks are read off the built networks.
+Text stays text, a title and a description stand inside for screen readers, and each drawing has a
+white ground of its own, so that it reads the same by day and by night. Numbers of networks are read
+off the built networks.
 
-A drawing is a :class:`Canvas` with boxes, words and arrows at places that are written down; it is about 520 units wide, so that
-its letters can still be read where a page is as narrow as a telephone.
+A drawing is a :class:`Canvas` with boxes, words and arrows at places that are written down; it is
+about 520 units wide, so that its letters can still be read where a page is as narrow as a
+telephone.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
 
 
 class Stage(NamedTuple):
-    """One stage of a PVT v2 backbone: channels, blocks, heads, and R, by which keys and values are reduced in each direction."""
+    """One stage of a PVT v2 backbone: channels, blocks, heads, and R, by which keys and values are
+    reduced in each direction.
+    """
 
     channels: int
     blocks: int
@@ -46,20 +51,33 @@ def stages_of(backbone: str) -> list[Stage]:
     for i, channels in enumerate(cast(FeatureInfo, net.feature_info).channels()):
         blocks = getattr(getattr(net, f"stages_{i}", None), "blocks", None)
         if blocks is None or not hasattr(blocks[0].attn, "sr"):
-            raise UserError(f"{backbone} is no PVT v2, and only that has spatial-reduction attention in four stages.")
+            raise UserError(
+                f"{backbone} is no PVT v2, and only that has spatial-reduction attention in four stages."
+            )
         attention = blocks[0].attn
-        stages.append(Stage(channels, len(blocks), attention.num_heads, attention.sr.stride[0] if attention.sr else 1))
+        stages.append(
+            Stage(
+                channels,
+                len(blocks),
+                attention.num_heads,
+                attention.sr.stride[0] if attention.sr else 1,
+            )
+        )
     return stages
 
 
 def pyramid(size: int = 352) -> SVG:
-    """The PVT v2 pyramid: strides, shapes, channels, blocks and the reduction R of teacher (B2) and student (B0).
+    """The PVT v2 pyramid: strides, shapes, channels, blocks and the reduction R of teacher (B2) and
+    student (B0).
 
     Args:
         size: side of the image in pixels, a multiple of 32.
     """
     large, small = stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0")
-    shapes = ", ".join(f"stride {s}: {a.channels} or {b.channels} channels" for s, a, b in zip(STRIDES, large, small))
+    shapes = ", ".join(
+        f"stride {s}: {a.channels} or {b.channels} channels"
+        for s, a, b in zip(STRIDES, large, small)
+    )
     canvas = Canvas(
         "pyramid",
         "The pyramid of PVT v2",
@@ -76,7 +94,10 @@ def pyramid(size: int = 352) -> SVG:
         width, y = 212 - 30 * i, 94 + 74 * i
         cells = size // stride
         here = canvas.box(
-            (140 - width / 2, y, width, 46), f"f{'₁₂₃₄'[i]}, stride {stride}", f"{cells} × {cells}", colour=GREEN
+            (140 - width / 2, y, width, 46),
+            f"f{'₁₂₃₄'[i]}, stride {stride}",
+            f"{cells} × {cells}",
+            colour=GREEN,
         )
         canvas.arrow(above.bottom(), here.top())
         canvas.parts.append(f'<path d="M290 {y - 14}h214" stroke="{tint(PLAIN, 0.5)}"/>')
@@ -85,15 +106,22 @@ def pyramid(size: int = 352) -> SVG:
             canvas.text(x - 8, y + 23, str(of_large), LARGE, fill=TEACHER, anchor="end")
             canvas.text(x + 8, y + 23, str(of_small), LARGE, fill=STUDENT, anchor="start")
         above = here
-    canvas.text(20, 386, "R: keys and values come from a map that is R times smaller each way", anchor="start")
+    canvas.text(
+        20,
+        386,
+        "R: keys and values come from a map that is R times smaller each way",
+        anchor="start",
+    )
     return canvas.svg()
 
 
 def attention_with_reduction(stage: int = 1, size: int = 352, backbone: str = "pvt_v2_b2") -> SVG:
-    """Spatial-reduction attention of one stage: every token asks, and only the reduced tokens are asked.
+    """Spatial-reduction attention of one stage: every token asks, and only the reduced tokens are
+    asked.
 
     Args:
-        stage: 1 to 4, counted from the largest map. size: side of the image in pixels. backbone: a PVT v2 of timm.
+        stage: 1 to 4, counted from the largest map. size: side of the image in pixels. backbone: a
+            PVT v2 of timm.
     """
     channels, _, heads, r = stages_of(backbone)[stage - 1]
     side = size // STRIDES[stage - 1]
@@ -108,12 +136,20 @@ def attention_with_reduction(stage: int = 1, size: int = 352, backbone: str = "p
         f"there are {all_tokens} × {keys} weights, {all_tokens} × {all_tokens} divided by {r * r}.",
         height=466,
     )
-    canvas.box((20, 18, 480, 46), f"map X: {all_tokens} tokens", f"{side} × {side}, {channels} channels", colour=GREEN)
+    canvas.box(
+        (20, 18, 480, 46),
+        f"map X: {all_tokens} tokens",
+        f"{side} × {side}, {channels} channels",
+        colour=GREEN,
+    )
     reduced = canvas.box((250, 100, 250, 64), f"SR: {keys} tokens", *how, colour=ORANGE)
     asks = canvas.box((20, 206, 150, 46), "Q", f"{all_tokens} queries")
     asked = canvas.box((250, 206, 115, 46), "K", f"{keys} keys")
     told = canvas.box((385, 206, 115, 46), "V", f"{keys} values")
-    of = ("softmax over the keys of Q Kᵀ / √d", f"{heads} head{'s' * (heads > 1)}, d = {channels // heads}")
+    of = (
+        "softmax over the keys of Q Kᵀ / √d",
+        f"{heads} head{'s' * (heads > 1)}, d = {channels // heads}",
+    )
     canvas.box((20, 290, 345, 64), f"{all_tokens} × {keys} weights", *of, colour=PURPLE)
     canvas.box((140, 386, 360, 40), f"weights · V, projected: {all_tokens} tokens", colour=GREEN)
     canvas.arrow((asks.top().x, 64), asks.top())
@@ -125,7 +161,12 @@ def attention_with_reduction(stage: int = 1, size: int = 352, backbone: str = "p
     canvas.arrow((250, 354), (250, 386))
     canvas.arrow(told.bottom(), (told.bottom().x, 386))
     if r > 1:
-        canvas.text(20, 446, f"Without SR: {all_tokens} × {all_tokens} weights, {r * r} times as many.", anchor="start")
+        canvas.text(
+            20,
+            446,
+            f"Without SR: {all_tokens} × {all_tokens} weights, {r * r} times as many.",
+            anchor="start",
+        )
     return canvas.svg()
 
 
@@ -148,13 +189,19 @@ def decoder() -> SVG:
         maps.append(canvas.box((20 + 124 * i, 16, 108, 64), *lines, colour=GREEN))
     gates = ("identification:", "channel, then", "spatial gates")
     camouflage = canvas.box((20, 106, 108, 82), "camouflage", *gates, colour=PURPLE)
-    thin = [canvas.box((144 + 124 * i, 106, 108, 46), "1 × 1, BN", f"{WIDTH} channels") for i in range(3)]
+    thin = [
+        canvas.box((144 + 124 * i, 106, 108, 46), "1 × 1, BN", f"{WIDTH} channels")
+        for i in range(3)
+    ]
     joins = ("a deeper map multiplies a shallower one;", "the products are joined, deep to shallow")
     fusion = canvas.box((144, 182, 356, 64), "cascaded fusion", *joins, colour=PURPLE)
     detail = canvas.box((20, 214, 108, 46), "1 × 1, BN", f"{WIDTH} channels")
     talks = (f"{anchors} anchors, a graph convolution;", "its result is added to D")
     similar = canvas.box((20, 316, 256, 64), "similarity aggregation", *talks, colour=PURPLE)
-    heads = [canvas.box((x, 420, 150, 46), f"head {k}: 1 × 1", "to 1 channel, × 8 up") for k, x in ((2, 73), (1, 327))]
+    heads = [
+        canvas.box((x, 420, 150, 46), f"head {k}: 1 × 1", "to 1 channel, × 8 up")
+        for k, x in ((2, 73), (1, 327))
+    ]
     canvas.box((165, 492, 220, 40), "prediction σ(P₁ + P₂)", colour=ORANGE)
     canvas.arrow(maps[0].bottom(), camouflage.top())
     canvas.arrow(camouflage.bottom(), detail.top())
@@ -184,8 +231,9 @@ def framework(kind: str = "figure") -> SVG:
     """One training step of KDAS: maps, losses, and where gradients reach the student.
 
     Args:
-        kind: ``"figure"``, what the paper's framework figure shows (objective ``kdas``), or ``"released"``, what the released program
-            computes, whose attention terms have no gradient.
+        kind: ``"figure"``, what the paper's framework figure shows (objective ``kdas``), or
+            ``"released"``, what the released program computes, whose attention terms have no
+            gradient.
 
     Raises:
         UserError: another kind.
@@ -205,7 +253,11 @@ def framework(kind: str = "figure") -> SVG:
         "The student's maps pass a softmax over their single channel, which is constant, so that the gradient of the attention "
         "terms ends there. Symmetrical guiding compares the first pair of maps."
     )
-    title = "One training step, as the paper's figure has it" if figure else "One training step, as released"
+    title = (
+        "One training step, as the paper's figure has it"
+        if figure
+        else "One training step, as released"
+    )
     canvas = Canvas(f"framework-{kind}", title, about, height=606)
     image = canvas.box((206, 24, 108, 46), "image")
     state = "frozen, no graph" if figure else "fixed, keeps a graph"
@@ -218,10 +270,22 @@ def framework(kind: str = "figure") -> SVG:
         canvas.arrow((28, 70), (28, top + 58), (40, top + 58), colour=TEACHER)
         canvas.arrow((490, 70), (490, top + 47), (476, top + 47), colour=STUDENT)
         upwards = 70 if k == 1 else 86 + 75  # the second line ends where it meets the first
-        canvas.arrow((476, top + 75), (501, top + 75), (501, upwards), colour=GRADIENT, dashed=True, head=k == 1)
+        canvas.arrow(
+            (476, top + 75),
+            (501, top + 75),
+            (501, upwards),
+            colour=GRADIENT,
+            dashed=True,
+            head=k == 1,
+        )
     terms = "AS₁ + AS₂ + SG(S₂, T₂)" if figure else "R₁ + R₂ + SG(S₁, T₁)"
     total = f"(1 − α)·[St(S₁) + St(S₂)] + α·[{terms}]"
-    canvas.box((14, 502, 492, 54), total, f"is minimised; α = {alpha:g}, τ = {temperature:g}", colour=ORANGE)
+    canvas.box(
+        (14, 502, 492, 54),
+        total,
+        f"is minimised; α = {alpha:g}, τ = {temperature:g}",
+        colour=ORANGE,
+    )
     canvas.arrow((20, 582), (50, 582))
     canvas.text(58, 582, "values", anchor="start")
     canvas.arrow((124, 582), (154, 582), colour=GRADIENT, dashed=True)
@@ -233,7 +297,9 @@ def framework(kind: str = "figure") -> SVG:
 
 
 def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool, guided: bool) -> None:
-    """One band of :func:`framework`: the k-th maps of teacher and student, and the losses that meet them."""
+    """One band of :func:`framework`: the k-th maps of teacher and student, and the losses that meet
+    them.
+    """
     n, row = "₁₂"[k - 1], y + 30
     canvas.ground(14, y, 492, 224 if guided else 162, ("first maps", "second maps")[k - 1])
     left = ("attention A", "÷ τ, no softmax") if released else ("attention A", "softmax of A/τ")
@@ -241,7 +307,10 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool, guided: bool
     of_teacher = canvas.box((40, row, 42, 56), f"T{n}", colour=TEACHER)
     attended = canvas.box((98, row, 116, 56), *left, colour=PURPLE)
     loss = canvas.box(
-        (230, row, 48, 56), f"{'R' if released else 'AS'}{n}", "“KL”" if released else "τ² KL", colour=ORANGE
+        (230, row, 48, 56),
+        f"{'R' if released else 'AS'}{n}",
+        "“KL”" if released else "τ² KL",
+        colour=ORANGE,
     )
     other = canvas.box((300, row, 116, 56), *right, colour=RED if released else PURPLE)
     of_student = canvas.box((438, row, 38, 56), f"S{n}", colour=STUDENT)
@@ -256,7 +325,10 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool, guided: bool
         canvas.arrow(other.right(0.8), of_student.left(0.8), colour=GRADIENT, dashed=True)
     if guided:
         guide = canvas.box(
-            (98, row + 72, 318, 46), f"SG(S{n}, T{n})", "mean square of (S + Sᵀ) − (T + Tᵀ)", colour=GREEN
+            (98, row + 72, 318, 46),
+            f"SG(S{n}, T{n})",
+            "mean square of (S + Sᵀ) − (T + Tᵀ)",
+            colour=GREEN,
         )
         canvas.arrow(of_teacher.bottom(), (61, guide.left().y), guide.left(), colour=TEACHER)
         _there_and_back(canvas, guide, of_student, at=0.12)
@@ -272,13 +344,18 @@ def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
     x = student.bottom(at).x
     canvas.arrow((x, student.bottom().y), (x, loss.right(0.28).y), loss.right(0.28))
     canvas.arrow(
-        loss.right(0.76), (x + 9, loss.right(0.76).y), (x + 9, student.bottom().y), colour=GRADIENT, dashed=True
+        loss.right(0.76),
+        (x + 9, loss.right(0.76).y),
+        (x + 9, student.bottom().y),
+        colour=GRADIENT,
+        dashed=True,
     )
 
 
 # --- the first page ---------------------------------------------------------------------------------------------------
 
-# number: file, name, what it is about, colour, column and row on the map. A page without a file is not linked.
+# number: file, name, what it is about, colour, column and row on the map. A page without a file is
+# not linked.
 CHAPTERS: dict[int, tuple[str, str, str, str, int, int]] = {
     1: ("01_data", "Data", "images and masks", PLAIN, 1, 0),
     2: ("02_teacher", "Teacher", "pyramid, decoder", TEACHER, 0, 1),
@@ -291,11 +368,18 @@ CHAPTERS: dict[int, tuple[str, str, str, str, int, int]] = {
     9: ("09_study", "The study", "objectives × seeds", GREEN, 2, 5),
     11: ("11_your_own_data", "Your data", "formats, videos", GREEN, 0, 0),
 }
-APPENDICES = {"notation": "Notation", "glossary": "Glossary", "faq": "Questions", "api": "Functions"}
+APPENDICES = {
+    "notation": "Notation",
+    "glossary": "Glossary",
+    "faq": "Questions",
+    "api": "Functions",
+}
 
 
 def concept_map() -> SVG:
-    """The book in one picture: what each chapter is about, and what it hands to which other one. Chapters are links."""
+    """The book in one picture: what each chapter is about, and what it hands to which other one.
+    Chapters are links.
+    """
     canvas = Canvas(
         "concept-map",
         "The chapters and what they hand to each other",
@@ -307,7 +391,9 @@ def concept_map() -> SVG:
     box = {}
     for number, (file, name, about, colour, column, row) in CHAPTERS.items():
         place = (12 + 174 * column, 16 + 84 * row, 148, 50)
-        box[number] = canvas.box(place, f"{number} · {name}", about, colour=colour, href=file and f"{file}.html")
+        box[number] = canvas.box(
+            place, f"{number} · {name}", about, colour=colour, href=file and f"{file}.html"
+        )
     for i, (file, name) in enumerate(APPENDICES.items()):
         canvas.box((12 + 126 * i, 520, 118, 34), name, href=f"{file}.html")
     for side, number in ((0.2, 2), (0.8, 3)):
@@ -320,6 +406,11 @@ def concept_map() -> SVG:
     canvas.arrow(box[11].right(), box[1].left())
     canvas.arrow(box[5].right(), box[8].left())
     canvas.arrow(box[7].right(), box[9].left())
-    for x, y, words in ((96, 198, "logit maps"), (268, 251, "compared"), (268, 335, "objective"), (268, 419, "masks")):
+    for x, y, words in (
+        (96, 198, "logit maps"),
+        (268, 251, "compared"),
+        (268, 335, "objective"),
+        (268, 419, "masks"),
+    ):
         canvas.text(x, y, words, anchor="start")
     return canvas.svg()

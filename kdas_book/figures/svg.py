@@ -47,7 +47,8 @@ class Canvas:
     """A drawing under way.
 
     Args:
-        name: of the drawing; its identifiers begin with it, so that several drawings may stand in one page.
+        name: of the drawing; its identifiers begin with it, so that several drawings may stand in
+            one page.
         title, description: what a screen reader says.
         height, width: in units; the drawing is scaled to the page.
     """
@@ -61,13 +62,25 @@ class Canvas:
 
     def text(self, x: float, y: float, words: str, size: float = SMALL, **style: str) -> None:
         """Words whose middle (or what ``anchor`` says) is at x and y."""
-        given = {"fill": INK, "text-anchor": "middle"} | {key.replace("_", "-"): v for key, v in style.items()}
+        given = {"fill": INK, "text-anchor": "middle"} | {
+            key.replace("_", "-"): v for key, v in style.items()
+        }
         given["text-anchor"] = given.pop("anchor", given["text-anchor"])
         look = "".join(f" {key}={quoteattr(value)}" for key, value in given.items())
-        self.parts.append(f'<text x="{x:g}" y="{y + 0.36 * size:g}" font-size="{size}"{look}>{escape(words)}</text>')
+        self.parts.append(
+            f'<text x="{x:g}" y="{y + 0.36 * size:g}" font-size="{size}"{look}>{escape(words)}</text>'
+        )
 
-    def box(self, place: tuple[float, float, float, float], *lines: str, colour: str = PLAIN, href: str = "") -> Box:
-        """A box at (x, y, width, height) with a first line in bold and further ones below it; with ``href`` a link."""
+    def box(
+        self,
+        place: tuple[float, float, float, float],
+        *lines: str,
+        colour: str = PLAIN,
+        href: str = "",
+    ) -> Box:
+        """A box at (x, y, width, height) with a first line in bold and further ones below it; with
+        ``href`` a link.
+        """
         x, y, width, height = place
         if href:
             self.parts.append(f'<a href={quoteattr(href)} style="text-decoration: none">')
@@ -77,7 +90,11 @@ class Canvas:
         )
         top = y + height / 2 - (len(lines) - 1) * 17 / 2
         for i, line in enumerate(lines):
-            look = {} if i else {"font_weight": "600"} | ({"text_decoration": "underline"} if href else {})
+            look = (
+                {}
+                if i
+                else {"font_weight": "600"} | ({"text_decoration": "underline"} if href else {})
+            )
             self.text(x + width / 2, top + 17 * i, line, SMALL if i else LARGE, **look)
         if href:
             self.parts.append("</a>")
@@ -90,7 +107,13 @@ class Canvas:
         )
         self.text(x + 26, y + 15, label, anchor="start", font_weight="600")
 
-    def arrow(self, *points: tuple[float, float], colour: str = INK, dashed: bool = False, head: bool = True) -> None:
+    def arrow(
+        self,
+        *points: tuple[float, float],
+        colour: str = INK,
+        dashed: bool = False,
+        head: bool = True,
+    ) -> None:
         """A line through the points, with a head at the last one; dashed lines are gradients."""
         (x0, y0), (x, y) = points[-2:]
         length = ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
@@ -98,19 +121,31 @@ class Canvas:
         way = [*points[:-1], (x - 6 * dx, y - 6 * dy)] if head else points
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         line = " ".join(f"{a:g},{b:g}" for a, b in way)
-        self.parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>')
+        self.parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"{dash}/>'
+        )
         if head:
-            tip = [(x, y), (x - 8 * dx - 4 * dy, y - 8 * dy + 4 * dx), (x - 8 * dx + 4 * dy, y - 8 * dy - 4 * dx)]
-            self.parts.append(f'<polygon points="{" ".join(f"{a:g},{b:g}" for a, b in tip)}" fill="{colour}"/>')
+            tip = [
+                (x, y),
+                (x - 8 * dx - 4 * dy, y - 8 * dy + 4 * dx),
+                (x - 8 * dx + 4 * dy, y - 8 * dy - 4 * dx),
+            ]
+            self.parts.append(
+                f'<polygon points="{" ".join(f"{a:g},{b:g}" for a, b in tip)}" fill="{colour}"/>'
+            )
 
     def cross(self, x: float, y: float) -> None:
         """A red cross: here no gradient passes."""
         path = f"M{x - 6:g} {y - 6:g}l12 12m0 -12l-12 12"
-        self.parts.append(f'<path d="{path}" stroke="{RED}" stroke-width="3" stroke-linecap="round"/>')
+        self.parts.append(
+            f'<path d="{path}" stroke="{RED}" stroke-width="3" stroke-linecap="round"/>'
+        )
 
     def svg(self) -> SVG:
         """The drawing, as the last line of a cell shows it."""
-        role = "group" if any(part.startswith("<a ") for part in self.parts) else "img"  # links inside stay links
+        role = (
+            "group" if any(part.startswith("<a ") for part in self.parts) else "img"
+        )  # links inside stay links
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" '
             f'width="{1.3 * self.width:g}" height="{1.3 * self.height:g}" style="max-width: 100%; height: auto" '

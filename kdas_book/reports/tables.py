@@ -24,16 +24,19 @@ CAVEATS = {
     "CVC-ColonDB": "Frames of a few videos, among them the 60 of CVC-300 and 34 exact repeats: less evidence than 380 images.",
     "ETIS-LaribPolypDB": "Frames of a few videos: less evidence than 196 images.",
 }
-"""What a reader of a number on these sets must know; said next to the numbers. Chapter 1 shows it."""
+"""What a reader of a number on these sets must know; said next to the numbers. Chapter 1 shows it.
+"""
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def images_label(dataset: str, result: EvaluationResult) -> str:
-    """How many images a row stands for, in words: ``"20 of 196"``, ``"16 synthetic"``, ``"346 of 380, no repeats"``.
+    """How many images a row stands for, in words: ``"20 of 196"``, ``"16 synthetic"``, ``"346 of
+    380, no repeats"``.
 
-    Only the five test sets of PraNet have a known full size; of any other set, the plain count is given.
+    Only the five test sets of PraNet have a known full size; of any other set, the plain count is
+    given.
     """
     if result.synthetic:
         return f"{result.n} synthetic"
@@ -42,7 +45,9 @@ def images_label(dataset: str, result: EvaluationResult) -> str:
     return f"{label}, no repeats" if result.dropped else label
 
 
-def table(results: Mapping[str, EvaluationResult], metrics: Sequence[str] | None = None) -> pd.DataFrame:
+def table(
+    results: Mapping[str, EvaluationResult], metrics: Sequence[str] | None = None
+) -> pd.DataFrame:
     """One row a data set.
 
     Args:
@@ -50,8 +55,8 @@ def table(results: Mapping[str, EvaluationResult], metrics: Sequence[str] | None
         metrics: the columns wanted; all that were measured if left out.
 
     Returns:
-        Index ``dataset``; columns ``n`` (int), ``images`` (see :func:`images_label`), ``convention``, then the metrics,
-        unrounded.
+        Index ``dataset``; columns ``n`` (int), ``images`` (see :func:`images_label`),
+        ``convention``, then the metrics, unrounded.
 
     Raises:
         UserError: a metric of another name, or one that was not measured.
@@ -61,7 +66,9 @@ def table(results: Mapping[str, EvaluationResult], metrics: Sequence[str] | None
         if problems := metric_problems(metrics, "The table"):
             raise UserError(sentence(problems))
         if absent := [m for m in metrics if m not in measured]:
-            raise UserError(f"{', '.join(absent)} was not measured; evaluate with surface=True (--surface).")
+            raise UserError(
+                f"{', '.join(absent)} was not measured; evaluate with surface=True (--surface)."
+            )
     metrics = measured if metrics is None else list(metrics)
     rows = [
         {
@@ -77,28 +84,45 @@ def table(results: Mapping[str, EvaluationResult], metrics: Sequence[str] | None
 
 
 def notes(results: Mapping[str, EvaluationResult]) -> list[str]:
-    """What must be said next to the numbers of these sets, a sentence each; nothing about synthetic ones."""
-    return [f"{name}: {CAVEATS[name]}" for name, r in results.items() if name in CAVEATS and not r.synthetic]
+    """What must be said next to the numbers of these sets, a sentence each; nothing about synthetic
+    ones.
+    """
+    return [
+        f"{name}: {CAVEATS[name]}"
+        for name, r in results.items()
+        if name in CAVEATS and not r.synthetic
+    ]
 
 
 def verbose_table(results: Mapping[str, EvaluationResult], metrics: Sequence[str] = METRICS) -> str:
-    """The table that the released program prints: a line a data set, three decimals; below it what we add.
+    """The table that the released program prints: a line a data set, three decimals; below it what
+    we add.
 
     Added are the images that each line stands for, the convention, and :func:`notes`.
     """
     frame = table(results, metrics)
-    text = tabulate(frame[list(metrics)].reset_index(), headers="keys", showindex=False, floatfmt=".3f")
+    text = tabulate(
+        frame[list(metrics)].reset_index(), headers="keys", showindex=False, floatfmt=".3f"
+    )
     counts = "; ".join(f"{name} {label}" for name, label in frame["images"].items())
     conventions = ", ".join(dict.fromkeys(frame["convention"]))
-    return "\n".join([text, "", f"Images: {counts}.", f"Convention: {conventions}.", *notes(results)])
+    return "\n".join(
+        [text, "", f"Images: {counts}.", f"Convention: {conventions}.", *notes(results)]
+    )
 
 
 def comparison_table(compared: pd.DataFrame) -> str:
-    """What ``statistics.compare`` found, for a terminal: three decimals, and two digits of a p-value however small."""
+    """What ``statistics.compare`` found, for a terminal: three decimals, and two digits of a
+    p-value however small.
+    """
     small = [name for name in ("p", "p_holm") if name in compared]
-    frame = compared.assign(**{name: compared[name].map("{:.2g}".format) for name in small}).reset_index()
+    frame = compared.assign(
+        **{name: compared[name].map("{:.2g}".format) for name in small}
+    ).reset_index()
     as_they_are = [frame.columns.get_loc(name) for name in small]
-    return tabulate(frame, headers="keys", showindex=False, floatfmt=".3f", disable_numparse=as_they_are)
+    return tabulate(
+        frame, headers="keys", showindex=False, floatfmt=".3f", disable_numparse=as_they_are
+    )
 
 
 def ledger(
@@ -113,27 +137,39 @@ def ledger(
     Args:
         results: ``{data set: EvaluationResult}`` of one run.
         run: what to call it, such as the name of its folder.
-        published: a CSV file with the columns ``model, dataset, mean_dice, mean_iou, mae, source, confidence``, empty
-            where a number was not reported; the book keeps one in ``book/results/published_results.csv``.
+        published: a CSV file with the columns ``model, dataset, mean_dice, mean_iou, mae, source,
+            confidence``, empty where a number was not reported; the book keeps one in
+            ``book/results/published_results.csv``.
         model: only rows of this model.
-        reservations: what else keeps this run from being compared, such as ``"other networks"``; results alone cannot tell.
+        reservations: what else keeps this run from being compared, such as ``"other networks"``;
+            results alone cannot tell.
 
     Returns:
-        One row for each reported number on a data set that was measured: ``dataset, metric, model, reported, measured,
-        difference`` (measured − reported), ``images, convention, run, not_comparable`` (why the difference must not be
-        read as one: a part of the set, synthetic images, another convention, a reservation; empty if there is no such reason),
-        ``source, confidence``. ``mean_dice`` and ``mean_iou`` stand for ``meanDic`` and ``meanIoU``.
+        One row for each reported number on a data set that was measured: ``dataset, metric, model,
+            reported, measured,
+        difference`` (measured − reported), ``images, convention, run, not_comparable`` (why the
+        difference must not be
+        read as one: a part of the set, synthetic images, another convention, a reservation; empty
+            if there is no such reason),
+        ``source, confidence``. ``mean_dice`` and ``mean_iou`` stand for ``meanDic`` and
+        ``meanIoU``.
 
     Raises:
         UserError: the file is missing or lacks a column; no row of this model.
     """
     names = {"meanDic": "mean_dice", "meanIoU": "mean_iou", "mae": "mae"}
-    reported = _published(Path(published), ("model", "dataset", *names.values(), "source", "confidence"))
+    reported = _published(
+        Path(published), ("model", "dataset", *names.values(), "source", "confidence")
+    )
     if model is not None and model not in set(reported["model"]):
-        raise UserError(f"{published} has no row of the model {model}; it has {', '.join(reported['model'].unique())}.")
+        raise UserError(
+            f"{published} has no row of the model {model}; it has {', '.join(reported['model'].unique())}."
+        )
     rows = []
     for dataset, result in results.items():
-        lines = reported[(reported["dataset"] == dataset) & (reported["model"] == (model or reported["model"]))]
+        lines = reported[
+            (reported["dataset"] == dataset) & (reported["model"] == (model or reported["model"]))
+        ]
         for metric, column in names.items():
             for line in lines[lines[column].notna()].to_dict("records"):
                 rows.append(
@@ -147,7 +183,9 @@ def ledger(
                         "images": images_label(dataset, result),
                         "convention": result.convention,
                         "run": run,
-                        "not_comparable": ", ".join([*_not_comparable(dataset, result), *reservations]),
+                        "not_comparable": ", ".join(
+                            [*_not_comparable(dataset, result), *reservations]
+                        ),
                         "source": line["source"],
                         "confidence": line["confidence"],
                     }
@@ -160,9 +198,13 @@ def _published(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a table of published results ({error}).") from error
+        raise UserError(
+            f"{path} cannot be read as a table of published results ({error})."
+        ) from error
     if absent := [column for column in columns if column not in frame.columns]:
-        raise UserError(f"{path} lacks the column {', '.join(absent)}; it needs {', '.join(columns)}.")
+        raise UserError(
+            f"{path} lacks the column {', '.join(absent)}; it needs {', '.join(columns)}."
+        )
     return frame
 
 
@@ -183,9 +225,10 @@ def _not_comparable(dataset: str, result: EvaluationResult) -> list[str]:
 def write_json(results: Mapping[str, EvaluationResult], path: str | Path) -> Path:
     """Write ``{dataset: {metric: value, …, "per_image": {name: {metric: value}}}}``.
 
-    Beside the metrics a set has ``n``, ``convention``, ``strict``, ``synthetic``, ``calibration_error``, ``ignored`` and ``dropped``.
-    The file appears whole or not at all, and an older one stays until the new one is complete. NaN, which only
-    ``strict`` can bring, becomes null.
+    Beside the metrics a set has ``n``, ``convention``, ``strict``, ``synthetic``,
+    ``calibration_error``, ``ignored`` and ``dropped``. The file appears whole or not at all, and an
+    older one stays until the new one is complete. NaN, which only ``strict`` can bring, becomes
+    null.
 
     Returns:
         The path written.
@@ -198,10 +241,11 @@ def write_json(results: Mapping[str, EvaluationResult], path: str | Path) -> Pat
 
 
 def write_all(results: Mapping[str, EvaluationResult], folder: str | Path) -> list[Path]:
-    """The same results as ``metrics.json``, ``metrics.csv``, ``metrics.md``, ``metrics.tex`` and ``per_image.csv``.
+    """The same results as ``metrics.json``, ``metrics.csv``, ``metrics.md``, ``metrics.tex`` and
+    ``per_image.csv``.
 
-    The tables hold every metric: the CSV files with all digits, Markdown and LaTeX (booktabs) with three decimals and the
-    notes on the data sets below. All five files appear, or none.
+    The tables hold every metric: the CSV files with all digits, Markdown and LaTeX (booktabs) with
+    three decimals and the notes on the data sets below. All five files appear, or none.
 
     Returns:
         The paths written.
@@ -210,11 +254,19 @@ def write_all(results: Mapping[str, EvaluationResult], folder: str | Path) -> li
         UserError: a file cannot be written there.
     """
     folder, frame, said = Path(folder), table(results), notes(results)
-    per_image = pd.concat([r.per_image.assign(dataset=name) for name, r in results.items()], ignore_index=True)
+    per_image = pd.concat(
+        [r.per_image.assign(dataset=name) for name, r in results.items()], ignore_index=True
+    )
     per_image.insert(0, "dataset", per_image.pop("dataset"))
     shown = {"headers": "keys", "showindex": False, "floatfmt": ".3f", "disable_numparse": [1, 2]}
-    markdown = [tabulate(frame.reset_index(), tablefmt="github", **shown), *(f"- {note}" for note in said)]
-    latex = [tabulate(frame.reset_index(), tablefmt="latex_booktabs", **shown), *(f"% {note}" for note in said)]
+    markdown = [
+        tabulate(frame.reset_index(), tablefmt="github", **shown),
+        *(f"- {note}" for note in said),
+    ]
+    latex = [
+        tabulate(frame.reset_index(), tablefmt="latex_booktabs", **shown),
+        *(f"% {note}" for note in said),
+    ]
     texts = {
         "metrics.json": _as_json(results),
         "metrics.csv": frame.to_csv(lineterminator="\n"),
@@ -227,7 +279,8 @@ def write_all(results: Mapping[str, EvaluationResult], folder: str | Path) -> li
 
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
-    """The values of each image from a file of :func:`write_json`: ``{data set: table with name and the metrics}``.
+    """The values of each image from a file of :func:`write_json`: ``{data set: table with name and
+    the metrics}``.
 
     Where the images are synthetic, the table's ``attrs["synthetic"]`` is True.
 
@@ -238,13 +291,19 @@ def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
         tables = {}
         for dataset, part in content.items():
-            tables[dataset] = pd.DataFrame([{"name": name, **values} for name, values in part["per_image"].items()])
+            tables[dataset] = pd.DataFrame(
+                [{"name": name, **values} for name, values in part["per_image"].items()]
+            )
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
         return tables
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give a file that kdas evaluate wrote.") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror}); give a file that kdas evaluate wrote."
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a file of results; give the metrics.json that kdas evaluate wrote.") from error
+        raise UserError(
+            f"{path} is not a file of results; give the metrics.json that kdas evaluate wrote."
+        ) from error
 
 
 def _as_json(results: Mapping[str, EvaluationResult]) -> str:
@@ -269,7 +328,9 @@ def metric_problems(metrics: Sequence[str], where: str) -> list[str]:
     """A sentence with the metrics that do not exist, or nothing."""
     unknown = [metric for metric in metrics if metric not in KNOWN]
     return (
-        [f"{where} asks for the unknown metric {', '.join(unknown)}; known are {', '.join(KNOWN)}."] if unknown else []
+        [f"{where} asks for the unknown metric {', '.join(unknown)}; known are {', '.join(KNOWN)}."]
+        if unknown
+        else []
     )
 
 
@@ -279,7 +340,9 @@ def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:
-    """Write every file beside its target first and rename last, so that no reader sees half a file or half a set."""
+    """Write every file beside its target first and rename last, so that no reader sees half a file
+    or half a set.
+    """
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
     path = next(iter(texts))
     try:
@@ -289,7 +352,9 @@ def write_texts(texts: Mapping[Path, str]) -> None:
         for path in texts:
             os.replace(temporary[path], path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}); choose another place.") from error
+        raise UserError(
+            f"{path} cannot be written ({error.strerror}); choose another place."
+        ) from error
     finally:
         for leftover in temporary.values():
             leftover.unlink(missing_ok=True)

@@ -1,4 +1,6 @@
-"""What happens in a cell of a study: the steps of ``book/run_template.ipynb``, and the record that they leave."""
+"""What happens in a cell of a study: the steps of ``book/run_template.ipynb``, and the record that
+they leave.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,8 @@ class Scores:
 
     Attributes:
         results: ``{data set: EvaluationResult}``, in the released convention.
-        agreement: ``{data set: Dice of the network's cut against the teacher's, one value an image}``; empty for the teacher.
+        agreement: ``{data set: Dice of the network's cut against the teacher's, one value an
+            image}``; empty for the teacher.
     """
 
     results: dict[str, EvaluationResult]
@@ -70,9 +73,15 @@ def network(run: Run, what: str, epoch: str = "best") -> nn.Module:
     assert folder is not None  # a released teacher has been returned
     state = latest_checkpoint(folder)
     if state is None:
-        raise UserError(f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains anew.")
+        raise UserError(
+            f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains anew."
+        )
     net = build(role, backbone=run.recipe.teacher if what == "teacher" else run.recipe.student)
-    averaged = {key.removeprefix("module."): value for key, value in state["ema"].items() if key.startswith("module.")}
+    averaged = {
+        key.removeprefix("module."): value
+        for key, value in state["ema"].items()
+        if key.startswith("module.")
+    }
     net.load_state_dict(averaged or state["network"])
     return freeze(net).to(run.device)
 
@@ -82,7 +91,8 @@ def score(run: Run, net: nn.Module, out: Path, keep_masks: bool = False) -> Scor
 
     Args:
         out: the cell's folder; the teacher's masks are looked for in ``out/../teacher/masks``.
-        keep_masks: leave the masks in ``out/masks`` (the teacher's, since all cells compare with them).
+        keep_masks: leave the masks in ``out/masks`` (the teacher's, since all cells compare with
+            them).
     """
     masks, results, agreement = out / "masks", {}, {}
     for name, index in run.data.tests.items():
@@ -90,28 +100,43 @@ def score(run: Run, net: nn.Module, out: Path, keep_masks: bool = False) -> Scor
         results[name] = evaluate(masks / name, index.folder / "masks", names=index.names)
         of_teacher = out.parent / "teacher" / "masks" / name
         if of_teacher.is_dir() and not keep_masks:
-            both = {n: [read_prediction(f / f"{n}.png") for f in (masks / name, of_teacher)] for n in index.names}
-            agreement[name] = pd.Series({n: dice(mine, theirs >= 128) for n, (mine, theirs) in both.items()})
+            both = {
+                n: [read_prediction(f / f"{n}.png") for f in (masks / name, of_teacher)]
+                for n in index.names
+            }
+            agreement[name] = pd.Series(
+                {n: dice(mine, theirs >= 128) for n, (mine, theirs) in both.items()}
+            )
     if not keep_masks:
         shutil.rmtree(masks)
-        with contextlib.suppress(OSError):  # a folder that was made for these masks alone goes with them
+        with contextlib.suppress(
+            OSError
+        ):  # a folder that was made for these masks alone goes with them
             out.rmdir()
     return Scores(results, agreement)
 
 
 def per_image(run: Run, best: Scores, last: Scores) -> pd.DataFrame:
-    """One row an image: its set and name, the polyp's share of it, Dice and IoU of the best epoch, Dice of the last, agreement."""
+    """One row an image: its set and name, the polyp's share of it, Dice and IoU of the best epoch,
+    Dice of the last, agreement.
+    """
     tables = []
     for name, index in run.data.tests.items():
         share = {pair.name: read_mask(pair.mask).mean() for pair in index}
         table = best.results[name].per_image.set_index("name")[["dice", "iou"]]
-        table = table.assign(dice_last=last.results[name].per_image.set_index("name")["dice"], share=pd.Series(share))
+        table = table.assign(
+            dice_last=last.results[name].per_image.set_index("name")["dice"], share=pd.Series(share)
+        )
         table["agreement"] = best.agreement.get(name)
         tables.append(table.reset_index().assign(dataset=name))
-    return pd.concat(tables, ignore_index=True)[["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]]
+    return pd.concat(tables, ignore_index=True)[
+        ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
+    ]
 
 
-def finish(run: Run, what: str, label: str, out: Path, best: Scores, last: Scores) -> dict[str, Any]:
+def finish(
+    run: Run, what: str, label: str, out: Path, best: Scores, last: Scores
+) -> dict[str, Any]:
     """Write the cell's record; ``metrics.json`` comes last, and a cell that has it is finished.
 
     Returns:
@@ -151,7 +176,11 @@ def finish(run: Run, what: str, label: str, out: Path, best: Scores, last: Score
         },
         "sets": {name: _of_set(name, best, last) for name in best.results},
     }
-    texts = (history.to_csv(index=False), images.to_csv(index=False, float_format="%.6f"), json.dumps(record, indent=1))
+    texts = (
+        history.to_csv(index=False),
+        images.to_csv(index=False, float_format="%.6f"),
+        json.dumps(record, indent=1),
+    )
     for name, text in zip(FILES, texts):
         write_whole(out / name, text.encode(), durable=True)
     return read_record(out)
@@ -178,5 +207,7 @@ def version(name: str) -> str:
 
 def table(scores: Scores) -> pd.DataFrame:
     """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
-    rows: Mapping[str, dict] = {name: result.summary | {"n": result.n} for name, result in scores.results.items()}
+    rows: Mapping[str, dict] = {
+        name: result.summary | {"n": result.n} for name, result in scores.results.items()
+    }
     return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})

@@ -1,4 +1,6 @@
-"""What a study would cost, before anything runs: cells, hours, disk. A few steps are timed here; GPUs are reckoned from them."""
+"""What a study would cost, before anything runs: cells, hours, disk. A few steps are timed here;
+GPUs are reckoned from them.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,7 @@ from kdas_core.training.loop import knobs_in
 
 # float32 peaks from the makers' data sheets, in 10¹² floating-point operations a second.
 GPUS = {"T4": 8.1, "A100": 19.5}
-USED = (
-    0.3  # the share of the peak that such small networks reach, we believe; it decides the estimate and is not measured
-)
+USED = 0.3  # the share of the peak that such small networks reach, we believe; it decides the estimate and is not measured
 _SCORING = 0.03  # seconds to score one test image (benchmarks/evaluate.py)
 _FULL_TRAINING = 1450  # pairs of PraNet's training set
 
@@ -36,7 +36,8 @@ class Plan:
     """What ``kdas study plan`` shows.
 
     Attributes:
-        cells: one row a cell: ``state``, ``steps``, ``hours here``, and an estimate ``hours <GPU>`` each.
+        cells: one row a cell: ``state``, ``steps``, ``hours here``, and an estimate ``hours <GPU>``
+            each.
         disk_gb: networks, decoded images and masks of the whole study.
         images: (training, validation, test) counts that the plan reckons with.
         full_counts: are these the full public sets, since no data is there?
@@ -51,8 +52,14 @@ class Plan:
         todo = self.cells[self.cells["state"] == "to do"]
         hours = [column for column in self.cells if column.startswith("hours")]
         train, validation, test = self.images
-        source = "the full public sets, since no data is here" if self.full_counts else "the data that is here"
-        total = ", ".join(f"{todo[column].sum():.1f} {column.removeprefix('hours ')}" for column in hours)
+        source = (
+            "the full public sets, since no data is here"
+            if self.full_counts
+            else "the data that is here"
+        )
+        total = ", ".join(
+            f"{todo[column].sum():.1f} {column.removeprefix('hours ')}" for column in hours
+        )
         return "\n".join(
             [
                 self.cells.round(2).to_string(),
@@ -87,27 +94,43 @@ def plan(study: Study, runs_dir: str | Path) -> Plan:
 
 
 def _row(
-    study: Study, cell: Cell, recipe: Recipe, timed: dict, images: tuple[int, int, int], runs_dir: str | Path
+    study: Study,
+    cell: Cell,
+    recipe: Recipe,
+    timed: dict,
+    images: tuple[int, int, int],
+    runs_dir: str | Path,
 ) -> dict:
     train, validation, test = images
     released = cell.objective == "teacher" and _released(recipe)
     batches = 0 if released else recipe.epochs * -(-train // recipe.batch_size)
     # A step's cost grows with the pixels; a batch takes one step at each scale.
     sides = [side_of(scale, recipe.image_size) for scale in recipe.scales]
-    scales = sum(side**2 for side in sides) / recipe.image_size**2 / (len(sides) if recipe.random_scale else 1)
+    scales = (
+        sum(side**2 for side in sides)
+        / recipe.image_size**2
+        / (len(sides) if recipe.random_scale else 1)
+    )
     key = "teacher" if cell.objective == "teacher" else cell.objective
     macs, _ = _facts(*_network_of(cell, recipe), recipe.image_size)
-    # A forward pass is a third of a supervised step; each test image is drawn and scored for the best epoch and for the last.
+    # A forward pass is a third of a supervised step; each test image is drawn and scored for the
+    # best epoch and for the last.
     looked_at = (0 if released else recipe.epochs * validation) + 2 * test
     plain = timed.get("teacher" if cell.objective == "teacher" else "supervised", timed[key])
-    here = batches * scales * timed[key] + looked_at * plain / recipe.batch_size / 3 + 2 * test * _SCORING
+    here = (
+        batches * scales * timed[key]
+        + looked_at * plain / recipe.batch_size / 3
+        + 2 * test * _SCORING
+    )
     row = {
         "state": "finished" if is_finished(Path(runs_dir) / study.name / cell.name) else "to do",
         "steps": batches * (1 if recipe.random_scale else len(sides)),
         "hours here": here / 3600,
     }
     for gpu, peak in GPUS.items():
-        operations = 2 * macs * (3 * recipe.batch_size * batches * scales * timed[key] / plain + looked_at)
+        operations = (
+            2 * macs * (3 * recipe.batch_size * batches * scales * timed[key] / plain + looked_at)
+        )
         row[f"hours {gpu}"] = (operations / (peak * 1e12 * USED) + 2 * test * _SCORING) / 3600
     return row
 
@@ -117,7 +140,11 @@ def _seconds_a_step(cell: Cell, recipe: Recipe, repeats: int = 2) -> float:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     role, backbone = _network_of(cell, recipe)
     net = build(role, backbone=backbone).to(device).train()
-    teacher = None if recipe.objective == "supervised" else freeze(build("teacher", backbone=recipe.teacher)).to(device)
+    teacher = (
+        None
+        if recipe.objective == "supervised"
+        else freeze(build("teacher", backbone=recipe.teacher)).to(device)
+    )
     terms_of = objective(recipe.objective, **knobs_in(recipe))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-6)
     images = torch.randn(recipe.batch_size, 3, recipe.image_size, recipe.image_size, device=device)
@@ -146,7 +173,9 @@ def _timed(step: Callable[[], None], repeats: int) -> float:
 
 def _network_of(cell: Cell, recipe: Recipe) -> tuple[str, str]:
     """Role and backbone."""
-    return ("teacher", recipe.teacher) if cell.objective == "teacher" else ("student", recipe.student)
+    return (
+        ("teacher", recipe.teacher) if cell.objective == "teacher" else ("student", recipe.student)
+    )
 
 
 @cache
@@ -161,10 +190,16 @@ def _released(recipe: Recipe) -> bool:
 
 
 def _images(study: Study) -> tuple[int, int, int, bool]:
-    """Training, validation and test images; the full public sets where a study of real images finds none."""
+    """Training, validation and test images; the full public sets where a study of real images finds
+    none.
+    """
     recipe = study.recipe(study.cells()[0])
     root = find_root()
-    if recipe.synthetic_images and not study.data_root and not (root / "data" / "TrainDataset").is_dir():
+    if (
+        recipe.synthetic_images
+        and not study.data_root
+        and not (root / "data" / "TrainDataset").is_dir()
+    ):
         held_out = round(recipe.synthetic_images * recipe.validation_fraction)
         return recipe.synthetic_images - held_out, held_out, 5 * recipe.synthetic_test_images, False
     try:
@@ -174,11 +209,18 @@ def _images(study: Study) -> tuple[int, int, int, bool]:
             raise
         held_out = round(_FULL_TRAINING * recipe.validation_fraction)
         return _FULL_TRAINING - held_out, held_out, sum(FULL_COUNTS.values()), True
-    return len(data.train), len(data.validation), sum(len(index) for index in data.tests.values()), False
+    return (
+        len(data.train),
+        len(data.validation),
+        sum(len(index) for index in data.tests.values()),
+        False,
+    )
 
 
 def _disk(study: Study, training: int, test: int) -> float:
-    """GB: each network's best weights and two checkpoints (weights and two moments), decoded training images, the teacher's masks."""
+    """GB: each network's best weights and two checkpoints (weights and two moments), decoded
+    training images, the teacher's masks.
+    """
     parameters = 0
     for cell in study.cells():
         recipe = study.recipe(cell)

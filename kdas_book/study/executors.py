@@ -1,4 +1,6 @@
-"""Who runs the cells: processes of this machine, or the workers of a Dask cluster. Both start ``execute`` in a process of its own."""
+"""Who runs the cells: processes of this machine, or the workers of a Dask cluster. Both start
+``execute`` in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,8 @@ def run_process(
         unwanted: asked twice a second; once it says True, the process writes a checkpoint and ends.
 
     Returns:
-        What ``execute.run_cell`` returns; if the process dies, ``error`` has more lines: the last ones that it wrote.
+        What ``execute.run_cell`` returns; if the process dies, ``error`` has more lines: the last
+        ones that it wrote.
     """
     began = time.perf_counter()
     try:
@@ -54,7 +57,11 @@ def run_process(
             start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
         )
     except OSError as error:
-        return {"state": "failed", "seconds": 0.0, "error": f"its process could not be started ({error.strerror})"}
+        return {
+            "state": "failed",
+            "seconds": 0.0,
+            "error": f"its process could not be started ({error.strerror})",
+        }
     while True:
         try:
             out, err = process.communicate(timeout=0.5)
@@ -65,7 +72,11 @@ def run_process(
     try:
         return json.loads(out)
     except ValueError:
-        return {"state": "failed", "seconds": time.perf_counter() - began, "error": _death(process.returncode, err)}
+        return {
+            "state": "failed",
+            "seconds": time.perf_counter() - began,
+            "error": _death(process.returncode, err),
+        }
 
 
 def _death(code: int, err: str) -> str:
@@ -86,8 +97,11 @@ def _processors() -> int:
 # --- this machine -----------------------------------------------------------------------------------------------------
 
 
-def local(folders: Sequence[Path], processes: int, begun: Callable[[Path], None]) -> Generator[Outcome, None, None]:
-    """Run the cells in so many processes at once; each has its share of the processors, and a GPU where there are some.
+def local(
+    folders: Sequence[Path], processes: int, begun: Callable[[Path], None]
+) -> Generator[Outcome, None, None]:
+    """Run the cells in so many processes at once; each has its share of the processors, and a GPU
+    where there are some.
 
     Args:
         begun: called with a cell's folder when its turn has come, in a thread.
@@ -126,7 +140,9 @@ def local(folders: Sequence[Path], processes: int, begun: Callable[[Path], None]
 def _share(slot: int, processes: int, gpus: int) -> dict[str, str]:
     """What the n-th of the processes has to itself. Threads that the user has limited stay so."""
     threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // processes))
-    return {"OMP_NUM_THREADS": threads} | ({"CUDA_VISIBLE_DEVICES": _gpu(slot % gpus)} if gpus else {})
+    return {"OMP_NUM_THREADS": threads} | (
+        {"CUDA_VISIBLE_DEVICES": _gpu(slot % gpus)} if gpus else {}
+    )
 
 
 def _gpu(number: int) -> str:
@@ -138,20 +154,24 @@ def _gpu(number: int) -> str:
 # --- a cluster --------------------------------------------------------------------------------------------------------
 
 
-def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]) -> Generator[Outcome, None, None]:
-    """Send the cells to a Dask cluster whose workers see the same folders; ``local`` says what is yielded.
+def on_dask(
+    folders: Sequence[Path], address: str, begun: Callable[[Path], None]
+) -> Generator[Outcome, None, None]:
+    """Send the cells to a Dask cluster whose workers see the same folders; ``local`` says what is
+    yielded.
 
-    A worker takes one cell for each of its threads. Where workers declare a resource ``GPU``, only they get cells, one for each unit
-    of it: start one worker for each GPU, with ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is run by
-    another, from its last checkpoint; where none is left, the cells wait for a new one. When the caller stops early, or the scheduler
-    dies, the workers stop their cells as well.
+    A worker takes one cell for each of its threads. Where workers declare a resource ``GPU``, only
+    they get cells, one for each unit of it: start one worker for each GPU, with
+    ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is run by another,
+    from its last checkpoint; where none is left, the cells wait for a new one. When the caller
+    stops early, or the scheduler dies, the workers stop their cells as well.
 
     Args:
         begun: called with a cell's folder each time a worker takes it, in a thread.
 
     Raises:
-        UserError: Dask is not installed, nobody answers at this address or there is no worker, or the scheduler went away; finished
-            cells stay finished.
+        UserError: Dask is not installed, nobody answers at this address or there is no worker, or
+            the scheduler went away; finished cells stay finished.
     """
     try:
         import distributed
@@ -170,12 +190,19 @@ def on_dask(folders: Sequence[Path], address: str, begun: Callable[[Path], None]
                 for future, folder in _submitted(client, folders, begun):
                     if future.status == "cancelled":
                         raise gone
-                    yield folder, future.result() if future.status == "finished" else _lost(future.exception())
+                    yield (
+                        folder,
+                        future.result()
+                        if future.status == "finished"
+                        else _lost(future.exception()),
+                    )
         except OSError as error:
             raise gone from error
 
 
-def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], None]) -> Iterator[tuple[Any, Path]]:
+def _submitted(
+    client: Any, folders: Sequence[Path], begun: Callable[[Path], None]
+) -> Iterator[tuple[Any, Path]]:
     """Each cell's future, when it has ended, and folder."""
     import distributed
 
@@ -189,8 +216,13 @@ def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], Non
     topic = f"kdas-{uuid.uuid4()}"
     client.subscribe_topic(topic, lambda event: begun(Path(event[1])))
     workers = client.sync(client.scheduler.identity)["workers"].values()
-    share = {"resources": {"GPU": 1}} if any("GPU" in worker["resources"] for worker in workers) else {}
-    futures = {client.submit(_on_worker, str(folder), topic, pure=False, **share): folder for folder in folders}
+    share = (
+        {"resources": {"GPU": 1}} if any("GPU" in worker["resources"] for worker in workers) else {}
+    )
+    futures = {
+        client.submit(_on_worker, str(folder), topic, pure=False, **share): folder
+        for folder in folders
+    }
     for future in distributed.as_completed(futures, loop=client.loop):
         yield future, futures[future]
 
@@ -198,7 +230,9 @@ def _submitted(client: Any, folders: Sequence[Path], begun: Callable[[Path], Non
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """What Dask logs of a lost connection says no more than our sentence."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]  # each has a level of its own
+    loggers = [
+        logging.getLogger(name) for name in ("distributed", "distributed.client")
+    ]  # each has a level of its own
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -213,25 +247,36 @@ def _lost(error: BaseException) -> dict[str, Any]:
     """The outcome of a cell that Dask could not run."""
     from distributed import KilledWorker
 
-    why = "several workers died while they ran it" if isinstance(error, KilledWorker) else str(error)
+    why = (
+        "several workers died while they ran it" if isinstance(error, KilledWorker) else str(error)
+    )
     return {"state": "failed", "seconds": 0.0, "error": why}
 
 
 def _on_worker(folder: str, topic: str) -> dict[str, Any]:
-    """One cell in a worker's thread, for as long as the worker lives and somebody waits for the cell."""
+    """One cell in a worker's thread, for as long as the worker lives and somebody waits for the
+    cell.
+    """
     from distributed import Reschedule, get_worker
 
     worker = get_worker()
     if not Path(folder).is_dir():
-        raise UserError(f"{folder} is not there on worker {worker.address}; all workers must see the study's folder.")
+        raise UserError(
+            f"{folder} is not there on worker {worker.address}; all workers must see the study's folder."
+        )
     worker.log_event(topic, folder)
     key = worker.get_current_task()
 
     def unwanted() -> bool:
         task = worker.state.tasks.get(key)
-        return worker.status.name not in ("running", "paused") or task is None or task.state == "cancelled"
+        return (
+            worker.status.name not in ("running", "paused")
+            or task is None
+            or task.state == "cancelled"
+        )
 
-    # The number of threads in our own environment is nobody's wish: a nanny sets it to 1 for its workers.
+    # The number of threads in our own environment is nobody's wish: a nanny sets it to 1 for its
+    # workers.
     share = {"OMP_NUM_THREADS": str(max(1, _processors() // max(1, worker.state.nthreads)))}
     outcome = run_process(Path(folder), share, unwanted)
     if outcome["state"] == "failed" and unwanted():

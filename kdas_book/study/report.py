@@ -1,4 +1,6 @@
-"""What a study says: its tables, its figures, its ledger. Chapter 9 shows them; ``kdas study report`` writes them to a folder."""
+"""What a study says: its tables, its figures, its ledger. Chapter 9 shows them; ``kdas study
+report`` writes them to a folder.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,14 @@ def _by_set(results: Results, column: str) -> pd.DataFrame:
 
 
 def against(results: Results, base: str = BASE, resamples: int = 9999) -> pd.DataFrame:
-    """Each label against ``base``, image by image: Dice averaged over the seeds, bootstrap interval, Wilcoxon test.
+    """Each label against ``base``, image by image: Dice averaged over the seeds, bootstrap
+    interval, Wilcoxon test.
 
-    The p-values are corrected by Holm over all rows of the table. Interval and test are about other images, for these trained networks;
-    how far other seeds would move a difference stands in :func:`over_seeds`. The frames of CVC-ClinicDB are drawn video by video; of the
-    other sets nobody knows the videos, so their frames are taken for independent, and their intervals are too short.
+    The p-values are corrected by Holm over all rows of the table. Interval and test are about other
+    images, for these trained networks; how far other seeds would move a difference stands in
+    :func:`over_seeds`. The frames of CVC-ClinicDB are drawn video by video; of the other sets
+    nobody knows the videos, so their frames are taken for independent, and their intervals are too
+    short.
 
     Returns:
         Index ``(objective, dataset)``; columns as ``statistics.compare`` gives them.
@@ -72,10 +77,14 @@ def against(results: Results, base: str = BASE, resamples: int = 9999) -> pd.Dat
     others = [label for label in results.labels if label != base and label in tables]
     if not others:
         raise UserError(f'Nothing but "{base}" is finished yet, so there is nothing to compare.')
-    videos = {name: str(clinicdb_sequence(name) or name) for name in tables[base].get(CLINICDB, {"name": []})["name"]}
+    videos = {
+        name: str(clinicdb_sequence(name) or name)
+        for name in tables[base].get(CLINICDB, {"name": []})["name"]
+    }
     groups = {CLINICDB: videos} if videos and not results.about["data"]["synthetic"] else None
     compared = {
-        label: statistics.compare(tables[label], tables[base], groups=groups, resamples=resamples) for label in others
+        label: statistics.compare(tables[label], tables[base], groups=groups, resamples=resamples)
+        for label in others
     }
     table = pd.concat(compared, names=["objective", "dataset"])
     table["p_holm"] = statistics.holm(table["p"])
@@ -83,14 +92,16 @@ def against(results: Results, base: str = BASE, resamples: int = 9999) -> pd.Dat
 
 
 def over_seeds(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
-    """Each label's difference from ``base`` seed by seed: two trainings of one seed begin with the same weights and see the same batches.
+    """Each label's difference from ``base`` seed by seed: two trainings of one seed begin with the
+    same weights and see the same batches.
 
     Args:
         column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
 
     Returns:
-        Index ``(objective, dataset)``, ``"mean of the sets"`` among the sets; columns ``difference``, ``sd``, ``low`` and ``high`` (95 %
-        interval of Student's t), ``seeds``, ``same_sign`` (have all seeds the sign of the mean?).
+        Index ``(objective, dataset)``, ``"mean of the sets"`` among the sets; columns
+        ``difference``, ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``,
+        ``same_sign`` (have all seeds the sign of the mean?).
     """
     return _differences(_by_set(results, column), results.labels, base)
 
@@ -113,10 +124,12 @@ def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFra
 
 
 def averages(results: Results, base: str = BASE) -> pd.DataFrame:
-    """:func:`over_seeds` for three ways to make one number of several sets, since none of them is the right one.
+    """:func:`over_seeds` for three ways to make one number of several sets, since none of them is
+    the right one.
 
-    The mean of the sets counts a set of 20 images like one of 380. The mean of the whole sets leaves out those of which only a part is
-    there. The mean of the images counts each image once; CVC-300 is left out where CVC-ColonDB, which holds its frames, is there.
+    The mean of the sets counts a set of 20 images like one of 380. The mean of the whole sets
+    leaves out those of which only a part is there. The mean of the images counts each image once;
+    CVC-300 is left out where CVC-ColonDB, which holds its frames, is there.
     """
     wide = results.scores.pivot(index=KEYS, columns="dataset", values="dice")[results.datasets]
     whole = [name for name in wide if " of " not in results.images_of(name)]
@@ -126,7 +139,9 @@ def averages(results: Results, base: str = BASE) -> pd.DataFrame:
     if whole:
         ways["mean of the whole sets"] = wide[whole].mean(axis=1)
     ways["mean of the images"] = (wide[once.index] * once).sum(axis=1) / once.sum()
-    return _differences(pd.DataFrame(ways), results.labels, base).rename_axis(["objective", "one number"])
+    return _differences(pd.DataFrame(ways), results.labels, base).rename_axis(
+        ["objective", "one number"]
+    )
 
 
 def detectable(sd: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
@@ -144,7 +159,9 @@ def detectable(sd: float, seeds: int, power: float = 0.8, level: float = 0.05) -
     (0.033, 0.01)
     """
     if seeds < 2:
-        raise UserError(f"With {seeds} seed there is no spread between seeds; a test needs two, and should have more.")
+        raise UserError(
+            f"With {seeds} seed there is no spread between seeds; a test needs two, and should have more."
+        )
     high = 1.0
     while power_of(high, 1.0, seeds, level) < power:
         high *= 2
@@ -152,24 +169,34 @@ def detectable(sd: float, seeds: int, power: float = 0.8, level: float = 0.05) -
 
 
 def power_of(difference: float, sd: float, seeds: int, level: float = 0.05) -> float:
-    """How often a paired t-test over so many seeds finds a true difference with its right sign; ``sd`` as in :func:`detectable`."""
+    """How often a paired t-test over so many seeds finds a true difference with its right sign;
+    ``sd`` as in :func:`detectable`.
+    """
     limit = stats.t.ppf(1 - level / 2, seeds - 1)
     return float(stats.nct.sf(limit, seeds - 1, difference / sd * math.sqrt(seeds)))
 
 
 def detectable_table(results: Results, seeds: tuple[int, ...] = (2, 3, 5, 10, 20)) -> pd.DataFrame:
-    """What n seeds could detect (Dice, power 80 %), and how many seeds find a hundredth; a row a set.
+    """What n seeds could detect (Dice, power 80 %), and how many seeds find a hundredth; a row a
+    set.
 
     From the spread of the seeds' differences pooled over the labels.
     """
-    spread = over_seeds(results).groupby(level="dataset", sort=False)["sd"].agg(lambda sd: math.sqrt((sd**2).mean()))
+    spread = (
+        over_seeds(results)
+        .groupby(level="dataset", sort=False)["sd"]
+        .agg(lambda sd: math.sqrt((sd**2).mean()))
+    )
     table = {f"{n} seeds": [detectable(sd, n) for sd in spread] for n in seeds}
     table |= {"seeds for 0.01": [seeds_for(0.01, sd) for sd in spread]}
-    return pd.DataFrame({"sd of a difference": spread, **{k: pd.Series(v, spread.index) for k, v in table.items()}})
+    return pd.DataFrame(
+        {"sd of a difference": spread, **{k: pd.Series(v, spread.index) for k, v in table.items()}}
+    )
 
 
 def seeds_for(difference: float, sd: float, power: float = 0.8) -> int:
-    """The number of seeds with which a paired t-test finds this difference with this power; ``sd`` as in :func:`detectable`.
+    """The number of seeds with which a paired t-test finds this difference with this power; ``sd``
+    as in :func:`detectable`.
 
     >>> seeds_for(0.01, 0.01)
     10
@@ -181,19 +208,30 @@ def seeds_for(difference: float, sd: float, power: float = 0.8) -> int:
 
 
 def last_or_best(results: Results) -> pd.DataFrame:
-    """What the choice of the epoch is worth: mean Dice of the best epoch on validation minus that of the last, by label and set."""
+    """What the choice of the epoch is worth: mean Dice of the best epoch on validation minus that
+    of the last, by label and set.
+    """
     rows = results.scores[results.scores["objective"] != "teacher"]
-    gain = (rows["dice"] - rows["dice_last"]).groupby([rows["objective"], rows["dataset"]], sort=False).mean()
-    return gain.unstack()[results.datasets].loc[[label for label in results.labels if label in gain.index]]
+    gain = (
+        (rows["dice"] - rows["dice_last"])
+        .groupby([rows["objective"], rows["dataset"]], sort=False)
+        .mean()
+    )
+    return gain.unstack()[results.datasets].loc[
+        [label for label in results.labels if label in gain.index]
+    ]
 
 
 def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
-    """Mean Dice of each label, over all test images, in groups of equal number by the polyp's share of the image."""
+    """Mean Dice of each label, over all test images, in groups of equal number by the polyp's share
+    of the image.
+    """
     images = results.images
     one = images[images["objective"] == images["objective"].iloc[0]]
     edges = np.quantile(one["share"], np.linspace(0, 1, bins + 1)[1:-1])
     names = [
-        f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip([one["share"].min(), *edges], [*edges, one["share"].max()])
+        f"{100 * a:.1f} to {100 * b:.1f} %"
+        for a, b in zip([one["share"].min(), *edges], [*edges, one["share"].max()])
     ]
     group = pd.Series(np.digitize(images["share"], edges), images.index).map(dict(enumerate(names)))
     table = images.groupby([images["objective"], group], sort=False)["dice"].mean().unstack()
@@ -201,9 +239,11 @@ def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """Parameters, multiply-accumulates of one image, minutes of training, best epoch and validation Dice, by label.
+    """Parameters, multiply-accumulates of one image, minutes of training, best epoch and validation
+    Dice, by label.
 
-    Minutes are those of the quickest seed, since other programs may have slowed the rest; the others are means over the seeds.
+    Minutes are those of the quickest seed, since other programs may have slowed the rest; the
+    others are means over the seeds.
     """
     scores = results.scores.drop_duplicates(KEYS)
     rows = {}
@@ -224,19 +264,25 @@ def tries(results: Results, base: str = BASE) -> pd.DataFrame:
     """A study that was made to choose knobs, looked at on validation alone: one row a label.
 
     Returns:
-        ``kind`` (the objective), the knobs that the objective has (an empty field for the others), ``validation Dice`` (mean over the
-        seeds) and its difference from ``base``.
+        ``kind`` (the objective), the knobs that the objective has (an empty field for the others),
+        ``validation Dice`` (mean over the seeds) and its difference from ``base``.
     """
     rows = {}
     for label in results.labels:
         recipe = results.about["recipes"][label]
         own = knobs_of(recipe["objective"])
-        knobs = {knob: f"{recipe[knob]:g}" if knob in own else "" for knob in KNOBS if knob != "distillation_warm_up"}
+        knobs = {
+            knob: f"{recipe[knob]:g}" if knob in own else ""
+            for knob in KNOBS
+            if knob != "distillation_warm_up"
+        }
         warm_up = f"{recipe['distillation_warm_up']:g}" if recipe["objective"] != base else ""
         rows[label] = {"kind": recipe["objective"], **knobs, "distillation_warm_up": warm_up}
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
     table = pd.DataFrame.from_dict(rows, orient="index").join(reached.rename("validation Dice"))
-    return table.assign(**{f"minus {base}": table["validation Dice"] - table["validation Dice"].get(base, math.nan)})
+    return table.assign(
+        **{f"minus {base}": table["validation Dice"] - table["validation Dice"].get(base, math.nan)}
+    )
 
 
 # --- the ledger -------------------------------------------------------------------------------------------------------
@@ -247,12 +293,14 @@ STATES = ("reproduced", "not reproduced", "undecided", "not tested")
 def ledger(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here.
 
-    A claim that names two labels says that the first has the higher Dice. It is *reproduced* where the 95 % interval over seeds of the
-    difference on the mean of the sets lies above 0, *not reproduced* where it lies below 0, *undecided* otherwise and with a single seed.
-    A claim without labels, or about labels that were not trained, is *not tested*; the file says why.
+    A claim that names two labels says that the first has the higher Dice. It is *reproduced* where
+    the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
+    reproduced* where it lies below 0, *undecided* otherwise and with a single seed. A claim without
+    labels, or about labels that were not trained, is *not tested*; the file says why.
 
     Args:
-        claims: CSV with the columns ``claim, source, better, than, caveat``; the book keeps one in ``book/results/claims.csv``.
+        claims: CSV with the columns ``claim, source, better, than, caveat``; the book keeps one in
+            ``book/results/claims.csv``.
         more: other studies; a claim is judged by the first that has trained both labels.
 
     Returns:
@@ -288,7 +336,10 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
     if results is None:
         trained = set().union(*(r.scores["objective"] for r in studies))
         missing = [label for label in (better, than) if label not in trained]
-        return "not tested", f"{' and '.join(missing)} not trained" if missing else "not trained in one study"
+        return (
+            "not tested",
+            f"{' and '.join(missing)} not trained" if missing else "not trained in one study",
+        )
     seen = over_seeds(results, than).loc[(better, MEAN)]
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
@@ -298,7 +349,9 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch {last['difference']:+.3f}, {last['low']:+.3f} to "
         f"{last['high']:+.3f}; with this spread {detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
-    state = "reproduced" if seen["low"] > 0 else "not reproduced" if seen["high"] < 0 else "undecided"
+    state = (
+        "reproduced" if seen["low"] > 0 else "not reproduced" if seen["high"] < 0 else "undecided"
+    )
     return state, evidence
 
 
@@ -306,7 +359,8 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
 
 
 def write_report(results: Results, out: str | Path, claims: str | Path | None = None) -> list[Path]:
-    """``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the figures as PNG and SVG.
+    """``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the figures as
+    PNG and SVG.
 
     Returns:
         The files.
@@ -318,9 +372,17 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     out.mkdir(parents=True, exist_ok=True)
     tables: dict[str, tuple[str, Callable[[], pd.DataFrame], str]] = {
         "dice": ("Dice at 0.5, mean ± sd over seeds", lambda: dice_table(results), ".3f"),
-        "against_supervised": ("Against supervised, image by image", lambda: against(results), ".4f"),
+        "against_supervised": (
+            "Against supervised, image by image",
+            lambda: against(results),
+            ".4f",
+        ),
         "over_seeds": ("Against supervised, seed by seed", lambda: over_seeds(results), ".3f"),
-        "averages": ("Against supervised, one number for all sets", lambda: averages(results), ".3f"),
+        "averages": (
+            "Against supervised, one number for all sets",
+            lambda: averages(results),
+            ".3f",
+        ),
         "last_or_best": ("Best epoch minus last epoch, Dice", lambda: last_or_best(results), ".3f"),
         "agreement": (
             "Dice of the student's cut against the teacher's",
@@ -329,17 +391,30 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         ),
         "by_size": ("Dice by the polyp's share of the image", lambda: by_size(results), ".3f"),
         "costs": ("Costs", lambda: costs(results), ".2f"),
-        "detectable": ("The difference that n seeds could detect", lambda: detectable_table(results), ".3f"),
+        "detectable": (
+            "The difference that n seeds could detect",
+            lambda: detectable_table(results),
+            ".3f",
+        ),
     }
     if claims:
         tables["ledger"] = ("Ledger", lambda: ledger(results, claims), ".3f")
-    files, parts = [], [f"# Study {results.name}", *filter(None, [results.completeness, describe(results)])]
+    files, parts = (
+        [],
+        [f"# Study {results.name}", *filter(None, [results.completeness, describe(results)])],
+    )
     for stem, (title, make, form) in tables.items():
         table = make()
         note = f"{title} ({results.completeness})" if results.completeness else title
         markdown = tabulate(table.reset_index(), "keys", "github", floatfmt=form, showindex=False)
-        latex = tabulate(table.reset_index(), "keys", "latex_booktabs", floatfmt=form, showindex=False)
-        for suffix, text in ((".csv", table.to_csv()), (".md", markdown + "\n"), (".tex", f"% {note}\n{latex}\n")):
+        latex = tabulate(
+            table.reset_index(), "keys", "latex_booktabs", floatfmt=form, showindex=False
+        )
+        for suffix, text in (
+            (".csv", table.to_csv()),
+            (".md", markdown + "\n"),
+            (".tex", f"% {note}\n{latex}\n"),
+        ):
             write_whole(out / f"{stem}{suffix}", text.encode())
             files.append(out / f"{stem}{suffix}")
         parts += [f"## {note}", markdown]
@@ -360,7 +435,9 @@ def figures(results: Results) -> dict[str, Callable]:
         "scores_by_seed": lambda: plots.scores_by_seed(results.scores, panel_titles(results)),
         "curves_by_objective": lambda: plots.curves_by_objective(results.curves),
         "differences": lambda: plots.differences_by_set(against(results), over_seeds(results)),
-        "dice_by_size": lambda: plots.lines_by_group(by_size(results), "polyp's share of the image", "Dice"),
+        "dice_by_size": lambda: plots.lines_by_group(
+            by_size(results), "polyp's share of the image", "Dice"
+        ),
         "agreement_and_dice": lambda: plots.agreement_and_dice(results.scores),
     }
 

@@ -1,4 +1,5 @@
-"""What a study found, as tables: collected from the folders of its cells, kept in four small files, read again from them.
+"""What a study found, as tables: collected from the folders of its cells, kept in four small files,
+read again from them.
 
 NAME.csv               one row a label, seed and test set: the released 13 metrics, Dice and IoU of the best epoch, the last epoch's, …
 NAME_images.csv.gz     one row a label, seed and image
@@ -36,12 +37,15 @@ class Results:
 
     Attributes:
         name: the study's.
-        scores: ``objective`` (the label), ``seed``, ``dataset``, ``n_images``, ``dice``, ``iou``, the released 13 metrics,
-            ``dice_last``, ``agreement``, ``validation_dice``, ``best_epoch``, ``epochs``, ``minutes``, ``revision``.
-        images: means over the seeds, one row a label and image: ``objective, dataset, name, share, dice, iou, dice_last, agreement``.
+        scores: ``objective`` (the label), ``seed``, ``dataset``, ``n_images``, ``dice``, ``iou``,
+            the released 13 metrics, ``dice_last``, ``agreement``, ``validation_dice``,
+            ``best_epoch``, ``epochs``, ``minutes``, ``revision``.
+        images: means over the seeds, one row a label and image: ``objective, dataset, name, share,
+            dice, iou, dice_last, agreement``.
         curves: ``objective, seed`` and the columns of a run's ``history.csv``.
-        about: ``planned`` and ``finished`` (numbers of cells), ``preset``, ``convention``, ``recipes`` (knobs by label), ``parameters``,
-            ``macs``, ``hardware``, ``versions``, ``data``, ``teacher``.
+        about: ``planned`` and ``finished`` (numbers of cells), ``preset``, ``convention``,
+            ``recipes`` (knobs by label), ``parameters``, ``macs``, ``hardware``, ``versions``,
+            ``data``, ``teacher``.
     """
 
     name: str
@@ -79,8 +83,9 @@ def collect(folder: str | Path) -> Results:
     """The tables of a study's folder, cell by cell, so that memory does not grow with the seeds.
 
     Raises:
-        UserError: not a study's folder, no student has finished, a record is cut short, or cells that cannot stand in one table:
-            other conventions, other numbers of test images, another teacher or other data.
+        UserError: not a study's folder, no student has finished, a record is cut short, or cells
+            that cannot stand in one table: other conventions, other numbers of test images, another
+            teacher or other data.
     """
     folder = Path(folder)
     study = read_study(folder / "study.yaml")
@@ -88,8 +93,13 @@ def collect(folder: str | Path) -> Results:
     _refuse_mixtures(list(records.values()))
     means = _Means()
     for name in records:
-        means.add(records[name]["label"], pd.read_csv(folder / name / "per_image.csv", dtype={"name": str}))
-    curves = [_read_curve(folder / name).assign(**_keys(record)) for name, record in records.items()]
+        means.add(
+            records[name]["label"],
+            pd.read_csv(folder / name / "per_image.csv", dtype={"name": str}),
+        )
+    curves = [
+        _read_curve(folder / name).assign(**_keys(record)) for name, record in records.items()
+    ]
     curves = pd.concat([curve for curve in curves if len(curve)], ignore_index=True)
     scores = pd.DataFrame([row for record in records.values() for row in _rows(record)])
     return Results(study.name, scores, means.table(), _keys_first(curves), _about(study, records))
@@ -97,7 +107,9 @@ def collect(folder: str | Path) -> Results:
 
 def _records(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
     there = [cell.name for cell in study.cells() if (folder / cell.name / "metrics.json").exists()]
-    if missing := [f"{name}/{file}" for name in there for file in FILES if not (folder / name / file).is_file()]:
+    if missing := [
+        f"{name}/{file}" for name in there for file in FILES if not (folder / name / file).is_file()
+    ]:
         raise UserError(f"{folder} lacks {', '.join(missing)}; run the study again.")
     if not [name for name in there if name != "teacher"]:
         raise UserError(f'{folder} has no finished training yet; "kdas study run" makes some.')
@@ -149,7 +161,10 @@ def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             **{metric: best[metric] for metric in ("dice", "iou", *METRICS)},
             "dice_last": scores["last"]["dice"],
             "agreement": scores["agreement"],
-            **{key: record[key] for key in ("validation_dice", "best_epoch", "epochs", "minutes", "revision")},
+            **{
+                key: record[key]
+                for key in ("validation_dice", "best_epoch", "epochs", "minutes", "revision")
+            },
         }
 
 
@@ -170,7 +185,9 @@ class _Means:
         if self._images is None:
             self._images = table[["dataset", "name", "share"]]
         elif not table[["dataset", "name"]].equals(self._images[["dataset", "name"]]):
-            raise UserError(f"The images of {label} are not those of the other cells, so they cannot be compared.")
+            raise UserError(
+                f"The images of {label} are not those of the other cells, so they cannot be compared."
+            )
         values = table[_OF_IMAGES].to_numpy(float)
         self._sums[label] = self._sums.get(label, 0) + values
         self._counts[label] += 1
@@ -178,7 +195,9 @@ class _Means:
     def table(self) -> pd.DataFrame:
         assert self._images is not None  # there is a cell
         parts = [
-            self._images.assign(**dict(zip(_OF_IMAGES, (sums / self._counts[label]).T)), objective=label)
+            self._images.assign(
+                **dict(zip(_OF_IMAGES, (sums / self._counts[label]).T)), objective=label
+            )
             for label, sums in self._sums.items()
         ]
         table = pd.concat(parts, ignore_index=True)
@@ -218,11 +237,21 @@ def keep(folder: str | Path, out: str | Path) -> list[Path]:
     folder, results = Path(folder), collect(folder)
     stem = f"{results.name}_study"
     packed = io.BytesIO()
-    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as file:  # no time of day: the same results, the same bytes
-        for i, (name, record) in enumerate(_records(read_study(folder / "study.yaml"), folder).items()):
-            table = pd.read_csv(folder / name / "per_image.csv", dtype={"name": str}).assign(**_keys(record))
-            file.write(_keys_first(table).to_csv(index=False, header=not i, float_format="%.4f").encode())
-    curves = gzip.compress(results.curves.to_csv(index=False, float_format="%.5f").encode(), mtime=0)
+    with gzip.GzipFile(
+        fileobj=packed, mode="wb", mtime=0
+    ) as file:  # no time of day: the same results, the same bytes
+        for i, (name, record) in enumerate(
+            _records(read_study(folder / "study.yaml"), folder).items()
+        ):
+            table = pd.read_csv(folder / name / "per_image.csv", dtype={"name": str}).assign(
+                **_keys(record)
+            )
+            file.write(
+                _keys_first(table).to_csv(index=False, header=not i, float_format="%.4f").encode()
+            )
+    curves = gzip.compress(
+        results.curves.to_csv(index=False, float_format="%.5f").encode(), mtime=0
+    )
     files = {
         f"{stem}.csv": results.scores.to_csv(index=False, float_format="%.6f").encode(),
         f"{stem}_images.csv.gz": packed.getvalue(),
@@ -249,7 +278,9 @@ def load(csv: str | Path) -> Results:
         curves = pd.read_csv(f"{stem}_curves.csv.gz")
         about = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{csv} and its companions cannot be read ({error}); kdas study report writes them.") from error
+        raise UserError(
+            f"{csv} and its companions cannot be read ({error}); kdas study report writes them."
+        ) from error
     means = _Means()
     for (label, _), table in rows.groupby(KEYS, sort=False):
         means.add(label, table.reset_index(drop=True))

@@ -1,7 +1,8 @@
 """Run one cell in a process of its own: ``python -m kdas_book.study.run_cell FOLDER PARENT``.
 
-The folder says in ``cell.json`` what to run. Whoever starts this, ``kdas study run`` or a worker of a cluster, may be killed; then this
-process stops as well, at a checkpoint. A second one for the same cell waits for the first and finds the cell finished.
+The folder says in ``cell.json`` what to run. Whoever starts this, ``kdas study run`` or a worker of
+a cluster, may be killed; then this process stops as well, at a checkpoint. A second one for the
+same cell waits for the first and finds the cell finished.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ def run_cell(folder: Path) -> dict[str, Any]:
         if error:
             write_whole(folder / FAILED, error.encode())
     seconds = time.perf_counter() - began
-    return {"state": "failed" if error else "done", "seconds": seconds, "error": error.partition("\n")[0]}
+    return {
+        "state": "failed" if error else "done",
+        "seconds": seconds,
+        "error": error.partition("\n")[0],
+    }
 
 
 def _execute(folder: Path) -> str:
@@ -68,7 +73,9 @@ def _execute(folder: Path) -> str:
 
 
 def stop_with(parent: int) -> None:
-    """Pass a request to stop (SIGTERM) on to the kernel, which writes a checkpoint; the death of ``parent`` counts as one."""
+    """Pass a request to stop (SIGTERM) on to the kernel, which writes a checkpoint; the death of
+    ``parent`` counts as one.
+    """
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -85,7 +92,9 @@ def stop_with(parent: int) -> None:
 
 
 def _end_kernels() -> None:
-    """The first request makes a training write its checkpoint and end its cell; the next ones end the kernel, which is idle then."""
+    """The first request makes a training write its checkpoint and end its cell; the next ones end
+    the kernel, which is idle then.
+    """
     import psutil
 
     kernels = psutil.Process().children(recursive=True)
@@ -102,7 +111,9 @@ def _end_kernels() -> None:
 
 
 def _answer_apart() -> Any:
-    """Standard output for the answer alone; what anything else prints goes to standard error from now on."""
+    """Standard output for the answer alone; what anything else prints goes to standard error from
+    now on.
+    """
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return answer

@@ -1,4 +1,6 @@
-"""``kdas study run``: what is not finished yet, one after another or side by side, with a table that says where things stand."""
+"""``kdas study run``: what is not finished yet, one after another or side by side, with a table
+that says where things stand.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,24 @@ from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
 from kdas_book.study import executors as engines
 from kdas_book.study.run_cell import FAILED
-from kdas_book.study.spec import Cell, Study, is_finished, open_folder, read_record, read_study, refuse_other_teachers
+from kdas_book.study.spec import (
+    Cell,
+    Study,
+    is_finished,
+    open_folder,
+    read_record,
+    read_study,
+    refuse_other_teachers,
+)
 from kdas_core import UserError
 from kdas_core.files import write_whole
 
 TEMPLATE = Path("book") / "run_template.ipynb"
 
 
-def run(study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", retry: bool = False) -> Path:
+def run(
+    study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", retry: bool = False
+) -> Path:
     """Run every cell that is not finished: the teacher first, the others side by side.
 
     Args:
@@ -46,8 +58,8 @@ def run(study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", 
         The study's folder.
 
     Raises:
-        UserError: something in the study or the folder is wrong; another run of the study is under way; the teacher failed, or when
-            all others have ended, other cells did.
+        UserError: something in the study or the folder is wrong; another run of the study is under
+            way; the teacher failed, or when all others have ended, other cells did.
         SystemExit: code 0, after SIGTERM: trainings that were under way have written a checkpoint.
     """
     folder = open_folder(study, runs_dir)
@@ -57,10 +69,14 @@ def run(study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", 
         with board.shown():
             teacher, *others = study.cells()
             for cells in ([teacher], others):
-                todo = [folder / cell.name for cell in cells if board.states[cell.name] == "waiting"]
+                todo = [
+                    folder / cell.name for cell in cells if board.states[cell.name] == "waiting"
+                ]
                 _run(todo, processes, dask, board)
                 if teacher.name in board.failed():
-                    raise UserError(f"The teacher failed ({board.error(teacher.name)}); mend that, and add --retry.")
+                    raise UserError(
+                        f"The teacher failed ({board.error(teacher.name)}); mend that, and add --retry."
+                    )
     if failed := board.failed():
         raise UserError(
             f"{len(failed)} of {len(board.cells)} cells failed; what went wrong is in failed.txt of {', '.join(failed)}, and --retry "
@@ -85,8 +101,8 @@ def prepare(study: Study, folder: Path) -> None:
     """Check the data and the template, and write ``study.yaml`` and each cell's ``cell.json``.
 
     Raises:
-        UserError: no data, or others than the folder's finished cells had; the template lacks a parameter; the teacher would not be
-            the same for all.
+        UserError: no data, or others than the folder's finished cells had; the template lacks a
+            parameter; the teacher would not be the same for all.
     """
     root = find_root()
     template = root / TEMPLATE
@@ -99,10 +115,17 @@ def prepare(study: Study, folder: Path) -> None:
     for cell in study.cells():
         settings = {**study.settings, **dict(cell.knobs), "teacher_seed": study.teacher_seed}
         given: dict[str, Any] = {"preset": study.preset, "data_root": str(data.root.absolute())}
-        given |= {"runs_dir": str(networks), "seed": cell.seed, "label": cell.label, "objective": cell.objective}
+        given |= {
+            "runs_dir": str(networks),
+            "seed": cell.seed,
+            "label": cell.label,
+            "objective": cell.objective,
+        }
         given |= {"settings": settings, "out": str(folder / cell.name)}
         (values,) = parameters_of([template], given).values()
-        contents[cell.name] = json.dumps({"template": str(template), "parameters": values}, indent=1)
+        contents[cell.name] = json.dumps(
+            {"template": str(template), "parameters": values}, indent=1
+        )
     # First of all, since a folder without it is taken for another's.
     write_whole(folder / "study.yaml", _with_earlier(study, folder).as_yaml().encode())
     for name, content in contents.items():
@@ -111,9 +134,14 @@ def prepare(study: Study, folder: Path) -> None:
 
 
 def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
-    """Where no folder is named, the data may have changed since: synthetic polyps first, then real images."""
+    """Where no folder is named, the data may have changed since: synthetic polyps first, then real
+    images.
+    """
     for cell in study.cells():
-        if is_finished(folder / cell.name) and (name := read_record(folder / cell.name)["data"]["name"]) != root.name:
+        if (
+            is_finished(folder / cell.name)
+            and (name := read_record(folder / cell.name)["data"]["name"]) != root.name
+        ):
             raise UserError(
                 f"{folder / cell.name} was trained on {name}, and the images are now those of {root}; give the study another name."
             )
@@ -134,9 +162,13 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise UserError(f"Another run of this study is under way in {folder}; wait for it, or stop it.") from None
+        raise UserError(
+            f"Another run of this study is under way in {folder}; wait for it, or stop it."
+        ) from None
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); choose another --runs-dir."
+        ) from None
     try:
         yield
     finally:
@@ -145,7 +177,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _ending_on_request() -> Iterator[None]:
-    """SIGTERM stops the cells as Ctrl-C does, and is no error. Outside the main thread nothing can be caught, and nothing is."""
+    """SIGTERM stops the cells as Ctrl-C does, and is no error. Outside the main thread nothing can
+    be caught, and nothing is.
+    """
 
     def stop(*_: object) -> None:
         raise SystemExit(0)
@@ -188,7 +222,11 @@ class _Board:
     def error(self, name: str) -> str:
         """The first line of what went wrong."""
         file = self.folder / name / FAILED
-        return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else "no word was left of why"
+        return (
+            file.read_text(encoding="utf-8").partition("\n")[0]
+            if file.exists()
+            else "no word was left of why"
+        )
 
     def begin(self, folder: Path) -> None:
         """A cell's turn has come."""
@@ -204,12 +242,20 @@ class _Board:
             write_whole(folder / FAILED, outcome["error"].encode())
         with self._lock:
             self.states[name], self.took[name] = outcome["state"], outcome["seconds"]
-            self._say(f"{name} failed: {self.error(name)}" if failed else f"{name} done in {_clock(self.took[name])}")
+            self._say(
+                f"{name} failed: {self.error(name)}"
+                if failed
+                else f"{name} done in {_clock(self.took[name])}"
+            )
 
     def time_left(self) -> str:
         """From the cells that this run has finished, for those that wait or run."""
         with self._lock:
-            done = [s for name, s in self.took.items() if s and self.states[name] == "done" and name != "teacher"]
+            done = [
+                s
+                for name, s in self.took.items()
+                if s and self.states[name] == "done" and name != "teacher"
+            ]
             running = [name for name, state in self.states.items() if state == "running"]
             waiting = list(self.states.values()).count("waiting")
             if not running and not waiting:
@@ -217,7 +263,9 @@ class _Board:
             if not done:
                 return "unknown until a first cell is done"
             now, each = time.perf_counter(), mean(done)
-            left = [max(0.0, each - (now - self.began[name])) for name in running] + waiting * [each]
+            left = [max(0.0, each - (now - self.began[name])) for name in running] + waiting * [
+                each
+            ]
             # So many at once, and no cell is divided.
             return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 
@@ -230,14 +278,19 @@ class _Board:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The table while the cells run; at the end one line that counts, and one for each cell that failed."""
+        """The table while the cells run; at the end one line that counts, and one for each cell
+        that failed.
+        """
         live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
         try:
             with live if self._console.is_terminal else nullcontext():
                 yield
         finally:
             states = ["stopped" if state == "running" else state for state in self.states.values()]
-            print(", ".join(f"{count} {state}" for state, count in Counter(states).items()), flush=True)
+            print(
+                ", ".join(f"{count} {state}" for state, count in Counter(states).items()),
+                flush=True,
+            )
             for name in self.failed():
                 print(f"{name}: {self.error(name)}", flush=True)
             if "stopped" in states:

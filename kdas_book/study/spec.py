@@ -1,15 +1,17 @@
-"""Many trainings, one question: objectives × seeds, each cell one run of ``book/run_template.ipynb``.
+"""Many trainings, one question: objectives × seeds, each cell one run of
+``book/run_template.ipynb``.
 
-A study is a YAML file. ``kdas study plan`` says what it would cost, ``kdas study run`` runs what is not finished, ``kdas study report``
-makes tables and figures of what is. Everything lies in one folder, ``RUNS/<name>``:
+A study is a YAML file. ``kdas study plan`` says what it would cost, ``kdas study run`` runs what is
+not finished, ``kdas study report`` makes tables and figures of what is. Everything lies in one
+folder, ``RUNS/<name>``:
 
 study.yaml          what the folder was begun with
 networks/           the trained networks, as ``kdas train`` keeps them
 teacher/            the teacher's masks and scores; one teacher for all cells
 <label>-seed<k>/    notebook.ipynb, metrics.json, per_image.csv, history.csv; failed.txt instead, if it failed
 
-This room holds what a study *is*, and loads no PyTorch; ``cells`` is what happens in one of them, ``engines`` who runs them,
-``results`` and ``report`` what becomes of them.
+This room holds what a study *is*, and loads no PyTorch; ``cells`` is what happens in one of them,
+``engines`` who runs them, ``results`` and ``report`` what becomes of them.
 """
 
 from __future__ import annotations
@@ -27,12 +29,28 @@ import yaml
 from kdas_core import UserError
 from kdas_core.recipe import Recipe, preset, typed
 
-__all__ = ["Cell", "Study", "is_finished", "open_folder", "read_record", "read_study", "refuse_other_teachers"]
+__all__ = [
+    "Cell",
+    "Study",
+    "is_finished",
+    "open_folder",
+    "read_record",
+    "read_study",
+    "refuse_other_teachers",
+]
 
 SCHEMA = 1  # raise when metrics.json changes its shape
-FILES = ("history.csv", "per_image.csv", "metrics.json")  # of a cell, in the order in which they are written
+FILES = (
+    "history.csv",
+    "per_image.csv",
+    "metrics.json",
+)  # of a cell, in the order in which they are written
 _SET_BY_THE_STUDY = ("seed", "teacher_seed", "preset")
-_FIELDS: dict[str, tuple[type, str]] = {"name": (str, "text"), "preset": (str, "text"), "data_root": (str, "text")}
+_FIELDS: dict[str, tuple[type, str]] = {
+    "name": (str, "text"),
+    "preset": (str, "text"),
+    "data_root": (str, "text"),
+}
 _FIELDS |= {"settings": (dict, "mapping of knobs"), "teacher_seed": (int, "whole number")}
 
 
@@ -58,7 +76,8 @@ class Study:
     Attributes:
         name: the study's folder.
         preset, data_root: as in a chapter.
-        objectives: ``{label: {"objective": name, knob: value}}``; a label may stand for an objective with other knobs.
+        objectives: ``{label: {"objective": name, knob: value}}``; a label may stand for an
+            objective with other knobs.
         seeds: one cell for each label and seed.
         settings: knobs of all cells, the teacher's included.
         teacher_seed: of the one teacher that all cells share.
@@ -74,7 +93,11 @@ class Study:
 
     def cells(self) -> list[Cell]:
         """The teacher first, then seed by seed, so that a study that is cut short has whole seeds."""
-        students = [Cell(label, seed, *self._objective(label)) for seed in self.seeds for label in self.objectives]
+        students = [
+            Cell(label, seed, *self._objective(label))
+            for seed in self.seeds
+            for label in self.objectives
+        ]
         return [Cell("teacher", self.teacher_seed, "teacher"), *students]
 
     def _objective(self, label: str) -> tuple[str, tuple[tuple[str, Any], ...]]:
@@ -88,7 +111,12 @@ class Study:
             UserError: unknown preset, knob or value.
         """
         objective = "supervised" if cell.objective == "teacher" else cell.objective
-        settings = {**self.settings, **dict(cell.knobs), "teacher_seed": self.teacher_seed, "objective": objective}
+        settings = {
+            **self.settings,
+            **dict(cell.knobs),
+            "teacher_seed": self.teacher_seed,
+            "objective": objective,
+        }
         return preset(self.preset, seed=cell.seed, **settings)
 
     def as_yaml(self) -> str:
@@ -104,14 +132,17 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
         data_root: the user's folder, instead of the file's.
 
     Raises:
-        UserError: no such file, no valid YAML, an unknown field, objective, preset or knob, a value of the wrong kind, a cell that
-            occurs twice, or a label that would need a teacher of its own.
+        UserError: no such file, no valid YAML, an unknown field, objective, preset or knob, a value
+            of the wrong kind, a cell that occurs twice, or a label that would need a teacher of its
+            own.
     """
     path = Path(path)
     values = _read_mapping(path)
     known = [f.name for f in fields(Study)]
     if unknown := [str(key) for key in values if key not in known]:
-        raise UserError(f"{path} has no use for {', '.join(unknown)}; the fields are {', '.join(known)}.")
+        raise UserError(
+            f"{path} has no use for {', '.join(unknown)}; the fields are {', '.join(known)}."
+        )
     if missing := [key for key in ("name", "objectives", "seeds") if not values.get(key)]:
         raise UserError(f"{path} lacks {', '.join(missing)}.")
     values = {key: value for key, value in values.items() if value is not None}
@@ -119,18 +150,23 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
         if key in values and (not isinstance(values[key], kind) or isinstance(values[key], bool)):
             raise UserError(f"{path}: {key} is {values[key]!r}; a {words} is expected.")
     labelled = _labelled(values["objectives"], path)
-    values["objectives"] = {label: _knobs(knobs, f"{path}: {label}") for label, knobs in labelled.items()}
+    values["objectives"] = {
+        label: _knobs(knobs, f"{path}: {label}") for label, knobs in labelled.items()
+    }
     values["settings"] = _knobs(values.get("settings", {}), f"{path}: settings", "objective")
     values["seeds"] = _seeds(values["seeds"], path)
     if data_root := data_root or values.get("data_root", ""):
-        values["data_root"] = os.path.abspath(Path(data_root).expanduser())  # one name, wherever we are called from
+        values["data_root"] = os.path.abspath(
+            Path(data_root).expanduser()
+        )  # one name, wherever we are called from
     study = Study(**values)
     _check(study, path)
     return study
 
 
 def open_folder(study: Study, runs_dir: str | Path) -> Path:
-    """The study's folder, made if it is not there. Labels and seeds may be added to a study, nothing else may change.
+    """The study's folder, made if it is not there. Labels and seeds may be added to a study,
+    nothing else may change.
 
     Raises:
         UserError: the folder belongs to another study, or to none.
@@ -139,14 +175,18 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
     note = folder / "study.yaml"
     try:
         if not note.is_file():
-            if folder.is_dir() and any(p.name != "networks" and not p.name.startswith(".") for p in folder.iterdir()):
+            if folder.is_dir() and any(
+                p.name != "networks" and not p.name.startswith(".") for p in folder.iterdir()
+            ):
                 raise UserError(
                     f"{folder} holds other things than a study; give the study another name, or another --runs-dir."
                 )
             folder.mkdir(parents=True, exist_ok=True)
             return folder
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); choose another --runs-dir."
+        ) from None
     before = read_study(note)
     for what in ("preset", "data_root", "settings", "teacher_seed"):
         if getattr(before, what) != getattr(study, what):
@@ -156,7 +196,9 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
             )
     for label in set(before.objectives) & set(study.objectives):
         if before._objective(label) != study._objective(label):
-            raise UserError(f"In {folder} {label} means another recipe; give the new one another label.")
+            raise UserError(
+                f"In {folder} {label} means another recipe; give the new one another label."
+            )
     return folder
 
 
@@ -193,9 +235,13 @@ def read_record(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}).") from None
     except (ValueError, TypeError, KeyError):
-        raise UserError(f"{file} is cut short or damaged; remove it, and run the study again.") from None
+        raise UserError(
+            f"{file} is cut short or damaged; remove it, and run the study again."
+        ) from None
     if schema != SCHEMA:
-        raise UserError(f"{file} has schema {schema}, and this is {SCHEMA}; remove it, and run the study again.")
+        raise UserError(
+            f"{file} has schema {schema}, and this is {SCHEMA}; remove it, and run the study again."
+        )
     return record
 
 
@@ -217,7 +263,9 @@ class _Strict(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         if twice := {str(key) for key in keys if keys.count(key) > 1}:
-            raise yaml.YAMLError(f"{', '.join(sorted(twice))} occurs twice, line {node.start_mark.line + 1}")
+            raise yaml.YAMLError(
+                f"{', '.join(sorted(twice))} occurs twice, line {node.start_mark.line + 1}"
+            )
         return super().construct_mapping(node, deep)
 
 
@@ -231,28 +279,43 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} is no study: fields and their values are expected, such as seeds: [0, 1, 2].")
+        raise UserError(
+            f"{path} is no study: fields and their values are expected, such as seeds: [0, 1, 2]."
+        )
     return values
 
 
 def _labelled(objectives: Any, path: Path) -> dict[str, dict[str, Any]]:
     """A list of names, or ``{label: None or knobs}``, as ``{label: knobs}``."""
     names = isinstance(objectives, list) and all(isinstance(name, str) for name in objectives)
-    knobs = isinstance(objectives, dict) and all(isinstance(v, dict | None) for v in objectives.values())
+    knobs = isinstance(objectives, dict) and all(
+        isinstance(v, dict | None) for v in objectives.values()
+    )
     if not names and not knobs:
-        raise UserError(f"{path}: objectives is a list of names, or label: {{objective: name, knob: value}}.")
+        raise UserError(
+            f"{path}: objectives is a list of names, or label: {{objective: name, knob: value}}."
+        )
     labels = [str(label) for label in objectives]
-    folded = [label.casefold() for label in labels]  # some disks do not tell KDAS-seed0 from kdas-seed0
+    folded = [
+        label.casefold() for label in labels
+    ]  # some disks do not tell KDAS-seed0 from kdas-seed0
     if twice := [label for label in labels if folded.count(label.casefold()) > 1]:
-        raise UserError(f"{path}: {' and '.join(twice)} stand side by side; each label may stand there once.")
-    return {label: dict(objectives[key] or {}) if knobs else {} for label, key in zip(labels, objectives)}
+        raise UserError(
+            f"{path}: {' and '.join(twice)} stand side by side; each label may stand there once."
+        )
+    return {
+        label: dict(objectives[key] or {}) if knobs else {}
+        for label, key in zip(labels, objectives)
+    }
 
 
 def _knobs(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any]:
     """The knobs with values of their own types; a label's objective is one of them."""
     values = {str(key): value for key, value in values.items()}
     if taken := sorted(set(values) & {*_SET_BY_THE_STUDY, *forbidden}):
-        raise UserError(f"{where}: {', '.join(taken)} is set by the study itself; take it out of the knobs.")
+        raise UserError(
+            f"{where}: {', '.join(taken)} is set by the study itself; take it out of the knobs."
+        )
     try:
         return typed(values)
     except UserError as error:
@@ -261,7 +324,9 @@ def _knobs(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any
 
 def _seeds(seeds: Any, path: Path) -> tuple[int, ...]:
     if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f"{path}: seeds is {seeds!r}; a list of whole numbers is expected, such as [0, 1, 2].")
+        raise UserError(
+            f"{path}: seeds is {seeds!r}; a list of whole numbers is expected, such as [0, 1, 2]."
+        )
     if len(set(seeds)) < len(seeds):
         raise UserError(f"{path}: a seed occurs twice; each cell may stand there once.")
     return tuple(seeds)
@@ -272,7 +337,9 @@ def _check(study: Study, path: Path) -> None:
 
     for label in (study.name, *study.objectives):
         if not re.fullmatch(r"\w[\w.+-]*", label) or label in ("teacher", "networks"):
-            raise UserError(f'{path}: "{label}" cannot be the name of a folder here; use letters, digits, _ and -.')
+            raise UserError(
+                f'{path}: "{label}" cannot be the name of a folder here; use letters, digits, _ and -.'
+            )
     recipes: dict[str, str] = {}
     for cell in students(study.cells()):
         try:
@@ -282,7 +349,9 @@ def _check(study: Study, path: Path) -> None:
             raise UserError(f"{path}: {cell.label}: {error}") from None
         earlier = recipes.setdefault(recipe.fingerprint(), cell.label)
         if earlier != cell.label:
-            raise UserError(f"{path}: {earlier} and {cell.label} are the same cell; keep one of them.")
+            raise UserError(
+                f"{path}: {earlier} and {cell.label} are the same cell; keep one of them."
+            )
     try:
         refuse_other_teachers(study, released=bool(recipe.teacher_weights))
     except UserError as error:

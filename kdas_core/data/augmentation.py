@@ -1,7 +1,9 @@
-"""Paired augmentation: what moves the image moves its mask, and what changes colours leaves the mask alone.
+"""Paired augmentation: what moves the image moves its mask, and what changes colours leaves the
+mask alone.
 
-Every step takes a NumPy generator and nothing else that is random, so a pair, a seed and an epoch fix the result.
-Images are uint8 RGB (H, W, 3). Masks are (H, W): bool (stays binary, nearest pixel) or uint8 (grey, bilinear).
+Every step takes a NumPy generator and nothing else that is random, so a pair, a seed and an epoch
+fix the result. Images are uint8 RGB (H, W, 3). Masks are (H, W): bool (stays binary, nearest pixel)
+or uint8 (grey, bilinear).
 """
 
 from __future__ import annotations
@@ -13,16 +15,19 @@ ImagePair = tuple[np.ndarray, np.ndarray]
 
 
 def augment_pair(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> ImagePair:
-    """Flips, quarter turns, a small affine move, a colour jitter, in this order; shapes and dtypes are kept.
+    """Flips, quarter turns, a small affine move, a colour jitter, in this order; shapes and dtypes
+    are kept.
 
-    A quarter turn of an image that is not square would change its shape; such an image is turned by 0° or 180° only.
-    The inputs are not changed.
+    A quarter turn of an image that is not square would change its shape; such an image is turned by
+    0° or 180° only. The inputs are not changed.
 
     Raises:
         ValueError: image and mask differ in height or width.
     """
     if image.shape[:2] != mask.shape[:2]:
-        raise ValueError(f"image {image.shape[:2]} and mask {mask.shape[:2]} must have the same height and width")
+        raise ValueError(
+            f"image {image.shape[:2]} and mask {mask.shape[:2]} must have the same height and width"
+        )
     image, mask = random_flip(image, mask, rng)
     image, mask = random_quarter_turn(image, mask, rng)
     image, mask = random_affine(image, mask, rng)
@@ -53,8 +58,8 @@ def random_affine(
     scale: tuple[float, float] = (0.85, 1.2),
     shift: float = 0.05,
 ) -> ImagePair:
-    """Rotate by up to ±degrees, scale about the centre, shift by up to ±shift of the side. What comes in is black,
-    like the frame around an endoscope's picture, and is not polyp."""
+    """Rotate by up to ±degrees, scale about the centre, shift by up to ±shift of the side. What
+    comes in is black, like the frame around an endoscope's picture, and is not polyp."""
     height, width = image.shape[:2]
     angle = rng.uniform(-degrees, degrees)
     zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))  # as likely ×1.2 as ÷1.2
@@ -68,7 +73,9 @@ def apply_affine(image: np.ndarray, mask: np.ndarray, matrix: np.ndarray) -> Ima
     size = (image.shape[1], image.shape[0])
     moved = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR)
     if mask.dtype == bool:
-        return moved, cv2.warpAffine(mask.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST).astype(bool)
+        return moved, cv2.warpAffine(
+            mask.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST
+        ).astype(bool)
     return moved, cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_LINEAR)
 
 
@@ -80,9 +87,11 @@ def colour_jitter(
     saturation: float = 0.2,
     cast: float = 0.05,
 ) -> np.ndarray:
-    """Another lamp and another camera: each factor is drawn from 1 ± its argument (``cast``: one factor a channel).
+    """Another lamp and another camera: each factor is drawn from 1 ± its argument (``cast``: one
+    factor a channel).
 
-    Brightness and cast scale values about 0, contrast about the image's mean, saturation about each pixel's grey.
+    Brightness and cast scale values about 0, contrast about the image's mean, saturation about each
+    pixel's grey.
     """
     gain = rng.uniform(1 - brightness, 1 + brightness) * rng.uniform(1 - cast, 1 + cast, 3)
     spread = rng.uniform(1 - contrast, 1 + contrast)

@@ -1,7 +1,9 @@
-"""Decoded pictures on disk: a file is decoded once, by whoever asks first; later epochs, runs and processes read pixels.
+"""Decoded pictures on disk: a file is decoded once, by whoever asks first; later epochs, runs and
+processes read pixels.
 
-The cache lies in ``$KDAS_CACHE``, else in ``$XDG_CACHE_HOME/kdas_core``, else in ``~/.cache/kdas_core``: on this machine's own disk
-also where the images or the runs lie on a mounted drive. It may be removed at any time.
+The cache lies in ``$KDAS_CACHE``, else in ``$XDG_CACHE_HOME/kdas_core``, else in
+``~/.cache/kdas_core``: on this machine's own disk also where the images or the runs lie on a
+mounted drive. It may be removed at any time.
 """
 
 from __future__ import annotations
@@ -27,17 +29,20 @@ _ROW = np.dtype([("there", "u1"), ("check", "u1", 16), ("digest", "u1", 16)])
 class PairCache:
     """The pairs of an index at one size, uint8: 4·size² bytes a pair, 0.5 MB at 352.
 
-    A row is filled when it is first asked for, so nothing waits for a cache to be built. What a row holds is verified once per
-    process: it must stem from these very files (XXH3 of their bytes) and be as it was written (XXH3 again). So a changed image, a
-    process that was killed while writing, or two processes that fill the same row, cannot spoil it: at worst it is decoded once more.
+    A row is filled when it is first asked for, so nothing waits for a cache to be built. What a row
+    holds is verified once per process: it must stem from these very files (XXH3 of their bytes) and
+    be as it was written (XXH3 again). So a changed image, a process that was killed while writing,
+    or two processes that fill the same row, cannot spoil it: at worst it is decoded once more.
 
-    Where no file can be made (no space, no permission) the rows live in memory, and a warning says so.
+    Where no file can be made (no space, no permission) the rows live in memory, and a warning says
+    so.
 
     Args:
         index: the pairs.
         size: side of the square.
         soft: as in ``PolypDataset``; soft and binary masks have caches of their own.
-        decode: ``position, bytes of the image, bytes of the mask -> uint8 (4, S, S)``: red, green, blue, mask.
+        decode: ``position, bytes of the image, bytes of the mask -> uint8 (4, S, S)``: red, green,
+            blue, mask.
     """
 
     def __init__(self, index: PairIndex, size: int, soft: bool, decode):
@@ -76,20 +81,26 @@ class PairCache:
         return planes
 
     def _fill(self, i: int) -> None:
-        row, files = self._rows[i : i + 1], (read_bytes(self.index[i].image), read_bytes(self.index[i].mask))
+        row, files = (
+            self._rows[i : i + 1],
+            (read_bytes(self.index[i].image), read_bytes(self.index[i].mask)),
+        )
         digest = _digest(*files)
         kept = row["there"][0] and row["digest"][0].tobytes() == digest
         if not (kept and row["check"][0].tobytes() == _digest(self._pixels[i].data)):
             planes = self._decode(i, *files)
             row["there"] = 0
             self._write(i, planes)
-            row["digest"], row["check"] = (np.frombuffer(d, np.uint8) for d in (digest, _digest(planes.data)))
+            row["digest"], row["check"] = (
+                np.frombuffer(d, np.uint8) for d in (digest, _digest(planes.data))
+            )
             row["there"] = 1  # last of all
         self._sound[i] = True
 
     def _write(self, i: int, planes: np.ndarray) -> None:
         if isinstance(self._pixels, np.memmap) and hasattr(os, "pwrite"):
-            # A fifth of the time that a first epoch takes is saved by not writing through the map, page by page.
+            # A fifth of the time that a first epoch takes is saved by not writing through the map,
+            # page by page.
             with open(self.folder / "pixels.u8", "rb+") as file:
                 os.pwrite(file.fileno(), planes.data, i * planes.nbytes)
         else:
@@ -114,8 +125,8 @@ def home() -> Path:
 def mapped(path: Path, kind: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
     """A file as an array that several processes share; a new file is zeros.
 
-    Its whole space is taken at once. Otherwise a disk that gets full later would not be an error, but a bus error that ends the
-    process in the middle of an assignment.
+    Its whole space is taken at once. Otherwise a disk that gets full later would not be an error,
+    but a bus error that ends the process in the middle of an assignment.
 
     Raises:
         OSError: no space, or no permission.

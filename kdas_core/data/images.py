@@ -1,13 +1,17 @@
-"""Reading one picture file: what every kind of file becomes, and what a damaged or dangerous one gets to hear. No PyTorch.
+"""Reading one picture file: what every kind of file becomes, and what a damaged or dangerous one
+gets to hear. No PyTorch.
 
 What is defined here, for images and masks alike:
 
-- Pixels come as they are stored. An EXIF orientation is not applied, since masks are drawn on the stored pixels.
-- 16 bits keep their upper eight. 32-bit whole numbers and floating point are refused: their white is not defined.
+- Pixels come as they are stored. An EXIF orientation is not applied, since masks are drawn on the
+  stored pixels.
+- 16 bits keep their upper eight. 32-bit whole numbers and floating point are refused: their white
+  is not defined.
 - CMYK becomes RGB by Pillow's plain formula, without a colour profile. A palette is looked up.
 - An alpha channel is dropped; a transparent pixel has the colour that is stored under it.
 - Of a file with several pages the first is read.
-- A file of more than `MAX_PIXELS` by its own header is refused before any of it is decoded (a "decompression bomb").
+- A file of more than `MAX_PIXELS` by its own header is refused before any of it is decoded (a
+  "decompression bomb").
 
 `kdas data check` names files that are turned, transparent or of several pages.
 """
@@ -29,14 +33,14 @@ from kdas_core import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 THRESHOLD = 128  # a mask's grey value from which a pixel is polyp
-MAX_PIXELS = (
-    89_478_485  # where Pillow begins to warn: a quarter of a gigabyte in RGB; endoscopes make about two million
-)
+MAX_PIXELS = 89_478_485  # where Pillow begins to warn: a quarter of a gigabyte in RGB; endoscopes make about two million
 
-# A .jpg from the web is at times a WebP or GIF. Formats that Pillow hands to other programs (EPS) are never tried.
+# A .jpg from the web is at times a WebP or GIF. Formats that Pillow hands to other programs (EPS)
+# are never tried.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 Image.preinit()  # otherwise the first file whose suffix lies makes Pillow load all of its forty formats
-# A whole file of these formats has this among its last bytes; some programs append a few of their own.
+# A whole file of these formats has this among its last bytes; some programs append a few of their
+# own.
 _END, _TAIL = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}, 64
 # Pillow checks the size of whatever it opens, and as it advises, its warning is an error here.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -44,23 +48,26 @@ _BOMB = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 
 
 def read_image(path: str | Path, content: bytes | None = None) -> np.ndarray:
-    """An image file as uint8 RGB, shape (H, W, 3); the head of this module says what other kinds of pixels become.
+    """An image file as uint8 RGB, shape (H, W, 3); the head of this module says what other kinds of
+    pixels become.
 
     Args:
         content: the file's bytes, where they have been read already.
 
     Raises:
-        UserError: the file is missing, is not an image, is cut off (an image decoded in part is never returned), is too
-            large to be one, or has pixels of a kind that is refused.
+        UserError: the file is missing, is not an image, is cut off (an image decoded in part is
+            never returned), is too large to be one, or has pixels of a kind that is refused.
     """
     return _decode(Path(path), "RGB", content)
 
 
 def read_mask(path: str | Path, content: bytes | None = None) -> np.ndarray:
-    """A mask file as bool, shape (H, W); True = polyp, where the grey value is at least 128. Colours are read as grey.
+    """A mask file as bool, shape (H, W); True = polyp, where the grey value is at least 128.
+    Colours are read as grey.
 
-    Masks kept as JPEG have grey levels along their edges; the threshold makes them binary again. A mask without a single
-    polyp pixel is allowed here (a frame may show none); `kdas data check` names it, and masks of 0 and 1 as well.
+    Masks kept as JPEG have grey levels along their edges; the threshold makes them binary again. A
+    mask without a single polyp pixel is allowed here (a frame may show none); `kdas data check`
+    names it, and masks of 0 and 1 as well.
 
     Raises:
         UserError: as `read_image`.
@@ -90,8 +97,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the header. A file that does not end with its format's end mark is decoded, to see if it is cut
-    off; so are formats without such a mark (tif, bmp).
+    """(width, height) from the header. A file that does not end with its format's end mark is
+    decoded, to see if it is cut off; so are formats without such a mark (tif, bmp).
 
     Raises:
         UserError: as `read_image`.
@@ -111,15 +118,17 @@ def opened(path: Path, content: bytes | None = None) -> Iterator[ImageFile.Image
     """A picture file, or its bytes, as Pillow opens it: the header is read, pixels are not.
 
     Raises:
-        UserError: whatever goes wrong with the file, also inside the block. Damaged bytes make Pillow's readers raise
-            nearly anything, from KeyError to MemoryError.
+        UserError: whatever goes wrong with the file, also inside the block. Damaged bytes make
+            Pillow's readers raise nearly anything, from KeyError to MemoryError.
     """
     try:
         with (
             open(path, "rb") if content is None else io.BytesIO(content) as file,
             Image.open(file, formats=FORMATS) as image,
         ):
-            if image.width * image.height > MAX_PIXELS:  # somebody may have switched the filter above off
+            if (
+                image.width * image.height > MAX_PIXELS
+            ):  # somebody may have switched the filter above off
                 raise Image.DecompressionBombError
             yield image
     except UserError:
@@ -149,12 +158,16 @@ def eight_bits(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _decode(path: Path, mode: str, content: bytes | None = None) -> np.ndarray:
-    """Pillow reads the header and has the last word; what both decode alike OpenCV decodes, in two thirds of the time."""
+    """Pillow reads the header and has the last word; what both decode alike OpenCV decodes, in two
+    thirds of the time.
+    """
     content = read_bytes(path) if content is None else content
     with opened(path, content) as image:
         if _is_plain(image, content, mode):
             colour = cv2.IMREAD_COLOR_RGB if mode == "RGB" else cv2.IMREAD_GRAYSCALE
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
+            pixels = cv2.imdecode(
+                np.frombuffer(content, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION
+            )
             if pixels is not None:  # None: it is damaged. Pillow will say how, or cope with it.
                 return pixels
         picture = eight_bits(image, path)
@@ -163,7 +176,9 @@ def _decode(path: Path, mode: str, content: bytes | None = None) -> np.ndarray:
 
 def _is_plain(image: Image.Image, content: bytes, mode: str) -> bool:
     """A whole JPEG or PNG of eight bits, grey or RGB, without transparency."""
-    if image.format not in _END or _END[image.format] not in content[-_TAIL:]:  # OpenCV returns what there is of it
+    if (
+        image.format not in _END or _END[image.format] not in content[-_TAIL:]
+    ):  # OpenCV returns what there is of it
         return False
     if image.format == "PNG" and content[24] != 8:  # the header's bits per channel
         return False
@@ -173,12 +188,18 @@ def _is_plain(image: Image.Image, content: bytes, mode: str) -> bool:
 def _unreadable(path: Path, error: Exception) -> UserError:
     if isinstance(error, FileNotFoundError):
         if path.is_symlink():
-            return UserError(f"{path} is a link to {os.readlink(path)}, which is not there; restore that file.")
+            return UserError(
+                f"{path} is a link to {os.readlink(path)}, which is not there; restore that file."
+            )
         return UserError(f"{path} does not exist; check the name, or restore the file.")
     if isinstance(error, PermissionError):
         return UserError(f"{path} may not be read (permission denied); change its permissions.")
     if isinstance(error, OSError) and error.errno is not None:  # Pillow's own carry no number
         return UserError(f"{path} cannot be read ({error.strerror}); see to the disk or the link.")
     if os.path.isfile(path) and os.path.getsize(path) == 0:
-        return UserError(f"{path} is empty (0 bytes), so it cannot be read as an image; copy it again from its source.")
-    return UserError(f"{path} is truncated or not an image, so it cannot be read; copy it again from its source.")
+        return UserError(
+            f"{path} is empty (0 bytes), so it cannot be read as an image; copy it again from its source."
+        )
+    return UserError(
+        f"{path} is truncated or not an image, so it cannot be read; copy it again from its source."
+    )

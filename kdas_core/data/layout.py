@@ -6,9 +6,10 @@ The layout is the one PraNet's authors gave to the field, and every later polyp 
       TrainDataset/images/*.jpg     TrainDataset/masks/*.png
       TestDataset/<name>/images/*   TestDataset/<name>/masks/*
 
-An image and its mask are a pair because they share a stem (``images/42.jpg`` and ``masks/42.png``), never because they
-come at the same place in a listing: one missing file would shift every later pair without a word. Everything that can be
-seen from names and file headers is checked when a folder is indexed, so that a training run does not stop hours later.
+An image and its mask are a pair because they share a stem (``images/42.jpg`` and ``masks/42.png``),
+never because they come at the same place in a listing: one missing file would shift every later
+pair without a word. Everything that can be seen from names and file headers is checked when a
+folder is indexed, so that a training run does not stop hours later.
 """
 
 from __future__ import annotations
@@ -24,9 +25,17 @@ from pathlib import Path
 from kdas_core import UserError
 from kdas_core.data.images import SUFFIXES, header_size
 
-FULL_COUNTS = {"CVC-300": 60, "CVC-ClinicDB": 62, "Kvasir": 100, "CVC-ColonDB": 380, "ETIS-LaribPolypDB": 196}
+FULL_COUNTS = {
+    "CVC-300": 60,
+    "CVC-ClinicDB": 62,
+    "Kvasir": 100,
+    "CVC-ColonDB": 380,
+    "ETIS-LaribPolypDB": 196,
+}
 TEST_SETS = tuple(FULL_COUNTS)
-SYNTHETIC_NOTE = "dataset.json"  # written by kdas_book.data.synthetic.make_dataset, and by nothing else
+SYNTHETIC_NOTE = (
+    "dataset.json"  # written by kdas_book.data.synthetic.make_dataset, and by nothing else
+)
 _GET_DATA = (
     'write synthetic polyps with "kdas data synthetic --out DIR" and use that DIR, '
     'or fetch the real images with "kdas data get" (data/README.md)'
@@ -47,7 +56,9 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairIndex:
-    """The pairs of one folder, in natural order of their names (2 before 10), the same on every file system."""
+    """The pairs of one folder, in natural order of their names (2 before 10), the same on every
+    file system.
+    """
 
     folder: Path
     pairs: tuple[Pair, ...]
@@ -85,15 +96,18 @@ _UNREADABLE = ("unreadable or truncated file", "unreadable or truncated files")
 
 
 def index_pairs(folder: str | Path) -> PairIndex:
-    """Pair ``folder/images`` with ``folder/masks`` by stem, and check all that names and file headers tell.
+    """Pair ``folder/images`` with ``folder/masks`` by stem, and check all that names and file
+    headers tell.
 
-    Files that are hidden or not images (``.DS_Store``, ``Thumbs.db``) are passed over. Suffixes: jpg, jpeg, png, tif, tiff,
-    bmp, in any case. Only headers and file ends are read, so thousands of pairs take about a second.
+    Files that are hidden or not images (``.DS_Store``, ``Thumbs.db``) are passed over. Suffixes:
+    jpg, jpeg, png, tif, tiff, bmp, in any case. Only headers and file ends are read, so thousands
+    of pairs take about a second.
 
     Raises:
-        UserError: the folder is missing or holds no images; an image has no mask or the reverse; a stem occurs twice
-            (``a.jpg`` and ``a.png``); an image and its mask differ in size; a file is unreadable or cut off. All problems
-            of a folder come in one sentence; `kdas_book.data.check` lists every one.
+        UserError: the folder is missing or holds no images; an image has no mask or the reverse; a
+            stem occurs twice (``a.jpg`` and ``a.png``); an image and its mask differ in size; a
+            file is unreadable or cut off. All problems of a folder come in one sentence;
+            `kdas_book.data.check` lists every one.
     """
     folder = Path(folder)
     pairs, problems = scan(folder)
@@ -108,13 +122,21 @@ def scan(folder: Path) -> tuple[list[Pair], list[Problem]]:
     masks, more = _by_stem(_part(folder, "masks"))
     problems += more
     if not images and not masks:
-        raise UserError(f"{folder} holds no images ({', '.join(s[1:] for s in SUFFIXES)}); {_GET_DATA}.")
+        raise UserError(
+            f"{folder} holds no images ({', '.join(s[1:] for s in SUFFIXES)}); {_GET_DATA}."
+        )
 
     pairs = []
     for stem in sorted(images.keys() | masks.keys(), key=natural):
         if stem not in masks:
             path = images[stem][0]
-            problems.append(Problem(_NO_MASK, path.name, f"{path} has no mask of the same stem in {folder / 'masks'}"))
+            problems.append(
+                Problem(
+                    _NO_MASK,
+                    path.name,
+                    f"{path} has no mask of the same stem in {folder / 'masks'}",
+                )
+            )
         elif stem not in images:
             path = masks[stem][0]
             text = f"{path} has no image of the same stem in {folder / 'images'}"
@@ -138,26 +160,40 @@ def _part(folder: Path, part: str) -> Path:
     singular = folder / part[:-1]
     if singular.is_dir():
         raise UserError(f"{path} does not exist but {singular} does; rename it to {part}.")
-    raise UserError(f"{path} does not exist; a set has its pictures in images/ and masks/, paired by stem.")
+    raise UserError(
+        f"{path} does not exist; a set has its pictures in images/ and masks/, paired by stem."
+    )
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
-    """The image files of a folder by stem. Composed and decomposed Unicode (macOS) are the same stem.
+    """The image files of a folder by stem. Composed and decomposed Unicode (macOS) are the same
+    stem.
 
-    A link is followed, wherever it leads. One that leads nowhere stays in the list, so that it is named and not passed over.
+    A link is followed, wherever it leads. One that leads nowhere stays in the list, so that it is
+    named and not passed over.
     """
     stems: dict[str, list[Path]] = {}
     try:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if _is_picture(e.name) and (e.is_file() or _leads_nowhere(e)))
+            names = sorted(
+                e.name
+                for e in entries
+                if _is_picture(e.name) and (e.is_file() or _leads_nowhere(e))
+            )
     except OSError as error:
         raise UserError(
             f"{folder} cannot be listed ({error.strerror}); see to its permissions, or the disk."
         ) from error
     for name in names:
-        stems.setdefault(unicodedata.normalize("NFC", os.path.splitext(name)[0]), []).append(folder / name)
+        stems.setdefault(unicodedata.normalize("NFC", os.path.splitext(name)[0]), []).append(
+            folder / name
+        )
     twice = [
-        Problem(_TWICE, " and ".join(p.name for p in paths), f"{folder} has one stem twice: {_first_names(paths)}")
+        Problem(
+            _TWICE,
+            " and ".join(p.name for p in paths),
+            f"{folder} has one stem twice: {_first_names(paths)}",
+        )
         for paths in stems.values()
         if len(paths) > 1
     ]
@@ -180,7 +216,9 @@ def list_images(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder; a folder of .jpg, .png, .tif or .bmp images is expected.")
+        raise UserError(
+            f"{folder} is not a folder; a folder of .jpg, .png, .tif or .bmp images is expected."
+        )
     stems, twice = _by_stem(folder)
     if twice:
         raise UserError(_sentence(folder, twice))
@@ -193,7 +231,9 @@ def _header_problems(pair: Pair) -> list[Problem]:
         try:
             sizes.append(header_size(path))
         except UserError as error:
-            problems.append(Problem(_UNREADABLE, f"{path.parent.name}/{path.name}", str(error).rstrip(".")))
+            problems.append(
+                Problem(_UNREADABLE, f"{path.parent.name}/{path.name}", str(error).rstrip("."))
+            )
     if not problems and sizes[0] != sizes[1]:
         (iw, ih), (mw, mh) = sizes
         text = f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}; masks must have their image's size"
@@ -208,7 +248,9 @@ def _sentence(folder: Path, problems: list[Problem]) -> str:
     kinds: dict[tuple[str, str], list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem.name)
-    counts = [f"{len(names)} {kind[len(names) > 1]} ({first_few(names)})" for kind, names in kinds.items()]
+    counts = [
+        f"{len(names)} {kind[len(names) > 1]} ({first_few(names)})" for kind, names in kinds.items()
+    ]
     return f'{folder} has {", ".join(counts)}; mend or remove these files ("kdas data check" lists every one).'
 
 
@@ -221,9 +263,13 @@ def _first_names(paths: list[Path]) -> str:
 
 
 def natural(name: str) -> tuple:
-    """Sort key in which ``2`` comes before ``10``. Names that differ stay different (``1`` and ``01``)."""
+    """Sort key in which ``2`` comes before ``10``. Names that differ stay different (``1`` and
+    ``01``).
+    """
     parts = re.split(r"([0-9]+)", name)
-    return tuple((1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)), name
+    return tuple(
+        (1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts)
+    ), name
 
 
 def is_synthetic(root: str | Path) -> bool:

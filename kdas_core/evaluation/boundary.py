@@ -1,7 +1,8 @@
 """How far apart two outlines are, in pixels of the original image: what overlap cannot say.
 
-Dice of a large polyp hardly notices a ragged rim, and Dice of a small one collapses with it. The two measures here look
-at the rim alone. Both act on the map cut at one half, at the image's own size.
+Dice of a large polyp hardly notices a ragged rim, and Dice of a small one collapses with it. The
+two measures here look at the rim alone. Both act on the map cut at one half, at the image's own
+size.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def surface_metrics(
     Args:
         pred: grey map, uint8, (H, W).
         gt: mask, bool, (H, W).
-        strict: NaN where exactly one of the two is empty and no distance exists; the defined value otherwise.
+        strict: NaN where exactly one of the two is empty and no distance exists; the defined value
+            otherwise.
 
     Raises:
         ValueError: not a uint8 map and a bool mask of the same two-dimensional shape.
@@ -37,10 +39,12 @@ def surface_metrics(
 
 
 def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float:
-    """95 % of the points of each outline lie at most this far from the other outline; the larger of the two, in pixels.
+    """95 % of the points of each outline lie at most this far from the other outline; the larger of
+    the two, in pixels.
 
-    Less is better. Two empty masks agree: 0. Where one of them is empty no distance exists; the image's diagonal, more
-    than any distance within it, stands for it, so that missing a polyp costs and does not drop out of the mean.
+    Less is better. Two empty masks agree: 0. Where one of them is empty no distance exists; the
+    image's diagonal, more than any distance within it, stands for it, so that missing a polyp costs
+    and does not drop out of the mean.
 
     Args:
         cut, gt: bool, (H, W). strict: NaN instead of the diagonal.
@@ -63,9 +67,11 @@ def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float
 
 
 def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
-    """IoU of the two rims: of each mask only the pixels within 2 % of the image's diagonal of its own outline.
+    """IoU of the two rims: of each mask only the pixels within 2 % of the image's diagonal of its
+    own outline.
 
-    Inside the rim's width it is the ordinary IoU, so a small polyp, all rim, gets its IoU. Two empty masks agree: 1.
+    Inside the rim's width it is the ordinary IoU, so a small polyp, all rim, gets its IoU. Two
+    empty masks agree: 1.
 
     Args:
         cut, gt: bool, (H, W).
@@ -73,8 +79,8 @@ def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
     Returns:
         In [0, 1].
 
-    Source: Cheng et al., Boundary IoU, CVPR 2021; distances are counted in steps of 3×3 neighbourhoods, and what lies
-    beyond the image counts as background.
+    Source: Cheng et al., Boundary IoU, CVPR 2021; distances are counted in steps of 3×3
+    neighbourhoods, and what lies beyond the image counts as background.
 
     >>> mask = np.zeros((100, 100), bool); mask[20:80, 20:80] = True
     >>> shifted = np.roll(mask, 3, axis=1)
@@ -90,4 +96,6 @@ def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
 def _eroded(mask: np.ndarray, width: int) -> np.ndarray:
     kernel = np.ones((3, 3), np.uint8)
     grey = mask.astype(np.uint8)
-    return cv2.erode(grey, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0).astype(bool)
+    return cv2.erode(
+        grey, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    ).astype(bool)

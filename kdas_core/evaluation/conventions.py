@@ -1,8 +1,8 @@
 """How a saved map and a mask are read before anything is measured.
 
-Programs that print the same names of metrics read the same files by different rules, and one map gets as many scores. A
-:class:`Convention` is the set of rules of one program, under one name; rules of two programs are never mixed, and every
-table and file says which were used.
+Programs that print the same names of metrics read the same files by different rules, and one map
+gets as many scores. A :class:`Convention` is the set of rules of one program, under one name; rules
+of two programs are never mixed, and every table and file says which were used.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class Convention:
     Attributes:
         name: by which it is asked for and printed.
         says: the rules in one sentence.
-        levels: what happens to a map before it is measured: ``"saved"`` nothing; ``"stretched"`` its darkest pixel
-            becomes 0, its lightest 255, rounded to 8 bits again; ``"stretched, unrounded"`` the same without rounding;
-            ``"cut"`` 0 below grey 128 and 255 from there.
-        polyp_from: the lowest grey level of a mask that is polyp.
-            A map of another size than its mask is refused under every convention; PraNet's programs resize it and
-            overwrite the file.
-        matlab: measure as PraNet's MATLAB programs do: standard deviations in the S-measure divide by N − 1, the
-            centroid's own row and column belong to the upper left quadrant, and the Gaussian of the weighted F-measure
-            sees black beyond the border.
+        levels: what happens to a map before it is measured: ``"saved"`` nothing; ``"stretched"``
+            its darkest pixel becomes 0, its lightest 255, rounded to 8 bits again; ``"stretched,
+            unrounded"`` the same without rounding; ``"cut"`` 0 below grey 128 and 255 from there.
+        polyp_from: the lowest grey level of a mask that is polyp. A map of another size than its
+            mask is refused under every convention; PraNet's programs resize it and overwrite the
+            file.
+        matlab: measure as PraNet's MATLAB programs do: standard deviations in the S-measure divide
+            by N − 1, the centroid's own row and column belong to the upper left quadrant, and the
+            Gaussian of the weighted F-measure sees black beyond the border.
     """
 
     name: str
@@ -45,12 +45,13 @@ class Convention:
     def values(self, pred: np.ndarray) -> np.ndarray:
         """What each of the 256 grey levels of this map counts as: float64 (256,), in [0, 1].
 
-        All that a convention does to a map it does level by level, so this table is enough, and ``values(pred)[pred]``
-        is the map as it is measured.
+        All that a convention does to a map it does level by level, so this table is enough, and
+        ``values(pred)[pred]`` is the map as it is measured.
 
         Args:
-            pred: uint8, (H, W). A constant map cannot be stretched: rounded it becomes black, as in the saving scripts
-                of PraNet and Polyp-PVT; unrounded it stays as it is, as in MATLAB's ``mapminmax``.
+            pred: uint8, (H, W). A constant map cannot be stretched: rounded it becomes black, as in
+                the saving scripts of PraNet and Polyp-PVT; unrounded it stays as it is, as in
+                MATLAB's ``mapminmax``.
         """
         if self.levels == "saved":
             return _GREY
@@ -69,7 +70,9 @@ _GREY = np.arange(256) / 255
 CONVENTIONS = {
     convention.name: convention
     for convention in (
-        Convention("released", "Maps as saved, masks from grey 128: the evaluation of UACANet and KDAS."),
+        Convention(
+            "released", "Maps as saved, masks from grey 128: the evaluation of UACANet and KDAS."
+        ),
         Convention(
             "min-max",
             "Each map is first stretched from its darkest to its lightest pixel, as the saving scripts of PraNet and "

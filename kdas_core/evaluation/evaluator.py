@@ -1,12 +1,13 @@
 """From two folders, predicted grey maps and masks, to the numbers that papers print.
 
-:func:`evaluate` scores one test set, :func:`evaluate_sets` a benchmark of several. ``metrics`` holds the mathematics and
-says what each number means, ``conventions`` how maps are read, ``surface`` the distances of outlines, ``matching`` what can
-be wrong with the files, ``scores`` goes from images to sets, ``statistics`` compares, ``report`` writes tables and files.
+:func:`evaluate` scores one test set, :func:`evaluate_sets` a benchmark of several. ``metrics``
+holds the mathematics and says what each number means, ``conventions`` how maps are read,
+``surface`` the distances of outlines, ``matching`` what can be wrong with the files, ``scores``
+goes from images to sets, ``statistics`` compares, ``report`` writes tables and files.
 
-Files are matched by stem, never by their place in a listing. Everything that is wrong with the files of all sets (a
-missing prediction, another size, a broken file, a stem that occurs twice) is found before the first number is computed,
-and said at once.
+Files are matched by stem, never by their place in a listing. Everything that is wrong with the
+files of all sets (a missing prediction, another size, a broken file, a stem that occurs twice) is
+found before the first number is computed, and said at once.
 """
 
 from __future__ import annotations
@@ -37,7 +38,13 @@ from kdas_core.evaluation.files import (
     sentence,
 )
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, METRICS, THRESHOLDS, image_curves
-from kdas_core.evaluation.scores import ImageScore, SetScore, calibration_error, image_metrics, score_image
+from kdas_core.evaluation.scores import (
+    ImageScore,
+    SetScore,
+    calibration_error,
+    image_metrics,
+    score_image,
+)
 
 __all__ = [
     "ALL_METRICS",
@@ -63,15 +70,19 @@ class EvaluationResult:
     """The scores of one test set.
 
     Attributes:
-        summary: ``{metric: value}`` of the set, in the order of ``ALL_METRICS`` (the released 13, then ``dice``,
-            ``iou`` and ``soft_dice``), then ``hd95`` and ``boundary_iou`` where they were asked for.
-        per_image: one row an image, sorted by file name: ``name``, then the same metrics of that image alone.
-        curves: ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, averaged over the images, each (256,) in the order of
-            ``THRESHOLDS``.
-        calibration: columns ``weight``, ``predicted`` and ``observed``, one row a bin of predicted probability.
+        summary: ``{metric: value}`` of the set, in the order of ``ALL_METRICS`` (the released 13,
+            then ``dice``, ``iou`` and ``soft_dice``), then ``hd95`` and ``boundary_iou`` where they
+            were asked for.
+        per_image: one row an image, sorted by file name: ``name``, then the same metrics of that
+            image alone.
+        curves: ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, averaged over the images, each (256,) in the
+            order of ``THRESHOLDS``.
+        calibration: columns ``weight``, ``predicted`` and ``observed``, one row a bin of predicted
+            probability.
         convention: how maps and masks were read, a name from ``CONVENTIONS``.
         strict: are undefined values NaN as released, instead of defined as ``metrics`` says?
-        ignored: names of predictions for which there is no mask (or that ``names`` left out); they count nowhere.
+        ignored: names of predictions for which there is no mask (or that ``names`` left out); they
+            count nowhere.
         dropped: names left out because their image repeats an earlier one.
         synthetic: were the masks written by our own generator?
     """
@@ -97,8 +108,12 @@ class EvaluationResult:
         return calibration_error(self.calibration)
 
     def worst(self, count: int, metric: str = "dice") -> pd.DataFrame:
-        """The rows of ``per_image`` with the lowest values (``mae``, ``hd95``: the highest), worst first."""
-        return self.per_image.sort_values(metric, ascending=metric not in ("mae", "hd95"), kind="stable").head(count)
+        """The rows of ``per_image`` with the lowest values (``mae``, ``hd95``: the highest), worst
+        first.
+        """
+        return self.per_image.sort_values(
+            metric, ascending=metric not in ("mae", "hd95"), kind="stable"
+        ).head(count)
 
 
 def evaluate(
@@ -116,16 +131,19 @@ def evaluate(
     Args:
         pred_dir: 8-bit grey ``.png`` files, one for each mask, of its stem and its size.
         gt_dir: the masks, any of the usual image formats.
-        convention: how maps and masks are read, a name from ``CONVENTIONS``. It changes the numbers, so the result and
-            every table say which.
+        convention: how maps and masks are read, a name from ``CONVENTIONS``. It changes the
+            numbers, so the result and every table say which.
         strict: as released, NaN included.
         surface: ``hd95`` and ``boundary_iou`` as well; they take about as long again.
         names: only these stems; all masks if left out.
-        drop_repeats: count an image that repeats an earlier one byte by byte only once (see ``repeats``).
-        workers: threads; as many as there are processors if left out. The numbers do not depend on it.
+        drop_repeats: count an image that repeats an earlier one byte by byte only once (see
+            ``repeats``).
+        workers: threads; as many as there are processors if left out. The numbers do not depend on
+            it.
 
     Returns:
-        An :class:`EvaluationResult`. Memory does not grow with the images, save for some 16 numbers each.
+        An :class:`EvaluationResult`. Memory does not grow with the images, save for some 16 numbers
+        each.
 
     Raises:
         UserError: with everything that is wrong with the two folders, before anything is computed.
@@ -148,8 +166,8 @@ def evaluate_sets(
 ) -> dict[str, EvaluationResult]:
     """Score ``pred_root/NAME/*.png`` against ``gt_root/NAME/masks/*`` for each data set named.
 
-    The other arguments are those of :func:`evaluate`; ``names`` is ``{data set: stems}`` and limits only the sets it
-    mentions.
+    The other arguments are those of :func:`evaluate`; ``names`` is ``{data set: stems}`` and limits
+    only the sets it mentions.
 
     Returns:
         ``{data set: EvaluationResult}`` in the order of ``datasets``.
@@ -158,7 +176,9 @@ def evaluate_sets(
         UserError: with everything that is wrong with any of the sets, before anything is computed.
     """
     if isinstance(datasets, str) or not datasets:
-        raise UserError(f"datasets is {datasets!r}; give a list with the name of at least one data set.")
+        raise UserError(
+            f"datasets is {datasets!r}; give a list with the name of at least one data set."
+        )
     roots = Path(pred_root), Path(gt_root)
     plan = {name: (roots[0] / name, roots[1] / name / "masks") for name in datasets}
     return _run(plan, roots, convention, strict, surface, names, drop_repeats, workers)
@@ -167,13 +187,16 @@ def evaluate_sets(
 def baselines(
     masks: str | Path | Iterable[np.ndarray], strict: bool = False, convention: str = "released"
 ) -> dict[str, EvaluationResult]:
-    """What two predictions score that never looked at an image: everything polyp, and nothing polyp.
+    """What two predictions score that never looked at an image: everything polyp, and nothing
+    polyp.
 
     A metric on which they do well does not tell much about a network.
 
     Args:
-        masks: a folder of masks, or bool arrays of shape (H, W) (in any iterable; they are read once).
-        strict, convention: as in :func:`evaluate`. A stretched constant map is black, so by ``min-max`` the two agree.
+        masks: a folder of masks, or bool arrays of shape (H, W) (in any iterable; they are read
+            once).
+        strict, convention: as in :func:`evaluate`. A stretched constant map is black, so by
+            ``min-max`` the two agree.
 
     Returns:
         ``{"all foreground": EvaluationResult, "all background": EvaluationResult}``.
@@ -201,7 +224,9 @@ def baselines(
 
 # --- from folders to scores -------------------------------------------------------------------------------------------
 
-_rules = convention  # under this name too, since the public functions have an argument called convention
+_rules = (
+    convention  # under this name too, since the public functions have an argument called convention
+)
 
 
 def find_problems(
@@ -211,7 +236,9 @@ def find_problems(
     names: Mapping[str, Collection[str]] | None = None,
     workers: int | None = None,
 ) -> tuple[dict[str, list[Match]], dict[str, tuple[str, ...]], list[str]]:
-    """The pairs of each set, the predictions that belong to none, and all that is wrong; every file is decoded once."""
+    """The pairs of each set, the predictions that belong to none, and all that is wrong; every file
+    is decoded once.
+    """
     problems: list[str] = []
     pairs, ignored = {}, {}
     for dataset, (pred_dir, gt_dir) in plan.items():
@@ -241,16 +268,27 @@ def _run(
         raise UserError(sentence(problems))
     dropped: dict[str, tuple[str, ...]] = dict.fromkeys(plan, ())
     if drop_repeats:
-        dropped = {dataset: repeats(plan[dataset][1], (p.name for p in part)) for dataset, part in pairs.items()}
+        dropped = {
+            dataset: repeats(plan[dataset][1], (p.name for p in part))
+            for dataset, part in pairs.items()
+        }
 
     def score(pair: Match) -> ImageScore:
-        return score_image(read_prediction(pair.pred), read_ground_truth(pair.mask, rules), strict, rules, surface)
+        return score_image(
+            read_prediction(pair.pred), read_ground_truth(pair.mask, rules), strict, rules, surface
+        )
 
     results = {}
     for dataset, part in pairs.items():
         kept = [pair for pair in part if pair.name not in dropped[dataset]]
         scores = _in_order(score, kept, workers)
-        bar = tqdm(scores, total=len(kept), desc=dataset or "images", leave=False, disable="TQDM_DISABLE" in os.environ)
+        bar = tqdm(
+            scores,
+            total=len(kept),
+            desc=dataset or "images",
+            leave=False,
+            disable="TQDM_DISABLE" in os.environ,
+        )
         results[dataset] = _result(
             SetScore().extend(zip((pair.name for pair in kept), bar)),
             convention=convention,
@@ -262,8 +300,11 @@ def _run(
     return results
 
 
-def _in_order(work: Callable[[Match], Any], items: Sequence[Match], workers: int | None) -> Iterator[Any]:
-    """``map`` in threads, a few items ahead of whoever takes the results, so that memory stays flat.
+def _in_order(
+    work: Callable[[Match], Any], items: Sequence[Match], workers: int | None
+) -> Iterator[Any]:
+    """``map`` in threads, a few items ahead of whoever takes the results, so that memory stays
+    flat.
 
     Threads are enough: decoding, distance transforms and filters all run outside Python's lock.
     """
@@ -286,5 +327,7 @@ def _result(total: SetScore, **settings: Any) -> EvaluationResult:
 
 
 def _of_synthetic_set(gt_dir: Path) -> bool:
-    """Is this ``ROOT/TestDataset/NAME/masks`` (or any folder as near) of a ROOT that our generator wrote?"""
+    """Is this ``ROOT/TestDataset/NAME/masks`` (or any folder as near) of a ROOT that our generator
+    wrote?
+    """
     return any(is_synthetic(folder) for folder in (gt_dir, *gt_dir.absolute().parents[:3]))

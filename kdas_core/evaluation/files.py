@@ -1,6 +1,7 @@
 """Which prediction belongs to which mask, and everything that can be wrong with the two folders.
 
-Nothing is computed here. All problems of all sets are collected, so that one run shows them all and a second succeeds.
+Nothing is computed here. All problems of all sets are collected, so that one run shows them all and
+a second succeeds.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ from kdas_core.data.layout import SUFFIXES, natural
 from kdas_core.evaluation.conventions import HALF, Convention
 
 SHOWN = 40  # problems and names in one message; the rest are counted
-MOST_GREY = (
-    0.01  # share of pixels of a mask that may be neither dark nor light; JPEG masks of the benchmark have 0.0005
-)
+MOST_GREY = 0.01  # share of pixels of a mask that may be neither dark nor light; JPEG masks of the benchmark have 0.0005
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -49,7 +48,8 @@ def match(
         problems: what is wrong is added here.
 
     Returns:
-        One :class:`Match` a mask, sorted by file name, and the names of predictions that belong to none.
+        One :class:`Match` a mask, sorted by file name, and the names of predictions that belong to
+        none.
     """
     masks = _by_stem(gt_dir, roots[1], SUFFIXES, "mask", problems)
     preds = _by_stem(pred_dir, roots[0], (".png",), "prediction", problems)
@@ -60,9 +60,13 @@ def match(
         stems = {unicodedata.normalize("NFC", name) for name in chosen}
         wanted = [name for name in masks if name in stems]
         if not stems:
-            problems.append(f"No image of {gt_dir} was chosen; name at least one, or leave names out to score all.")
+            problems.append(
+                f"No image of {gt_dir} was chosen; name at least one, or leave names out to score all."
+            )
         if absent := sorted(stems - masks.keys()):
-            problems.append(f"{gt_dir} holds no mask for {listed(absent)}; take these names out, or add the masks.")
+            problems.append(
+                f"{gt_dir} holds no mask for {listed(absent)}; take these names out, or add the masks."
+            )
     if missing := [name for name in wanted if name not in preds]:
         problems.append(
             f"{pred_dir} lacks the prediction of {len(missing)} of {len(wanted)} masks "
@@ -76,8 +80,9 @@ def match(
 def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Names whose image has the same bytes as that of an earlier name, in natural order.
 
-    Images are looked for in ``images`` beside the folder of masks, as in PraNet's layout. CVC-ColonDB holds such repeats;
-    masks that were drawn twice may differ, so the images are compared and not the masks.
+    Images are looked for in ``images`` beside the folder of masks, as in PraNet's layout.
+    CVC-ColonDB holds such repeats; masks that were drawn twice may differ, so the images are
+    compared and not the masks.
 
     Raises:
         UserError: there is no such folder, or it lacks the image of a name.
@@ -87,7 +92,9 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     images = _by_stem(folder, gt_dir.parent, SUFFIXES, "image", problems) or {}
     names = sorted(names, key=natural)
     if lacking := [name for name in names if name not in images]:
-        problems.append(f"{folder} lacks the image of {listed(lacking)}; without it no repeat can be found.")
+        problems.append(
+            f"{folder} lacks the image of {listed(lacking)}; without it no repeat can be found."
+        )
     if problems:
         raise UserError(sentence(problems))
     seen: set[bytes] = set()
@@ -100,9 +107,14 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def file_problems(pair: Match, rules: Convention) -> list[str]:
-    """What is wrong with the two files of one pair; both are decoded in full, so that half a file is found here."""
+    """What is wrong with the two files of one pair; both are decoded in full, so that half a file
+    is found here.
+    """
     arrays, problems = [], []
-    for read, path in ((read_prediction, pair.pred), (lambda p: read_ground_truth(p, rules), pair.mask)):
+    for read, path in (
+        (read_prediction, pair.pred),
+        (lambda p: read_ground_truth(p, rules), pair.mask),
+    ):
         try:
             arrays.append(read(path))
         except UserError as error:
@@ -114,18 +126,21 @@ def file_problems(pair: Match, rules: Convention) -> list[str]:
             'a prediction has its image\'s size, as "kdas predict" writes it.'
         )
     elif not problems and arrays[0].size < 2:
-        problems.append(f"{pair.mask} has a single pixel, on which the E-measure is not defined; remove it.")
+        problems.append(
+            f"{pair.mask} has a single pixel, on which the E-measure is not defined; remove it."
+        )
     return problems
 
 
 def read_prediction(path: str | Path) -> np.ndarray:
     """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp.
 
-    Black-and-white files count as 0 and 255; of a colour or palette file whose three channels agree one is taken, an
-    alpha channel is not looked at.
+    Black-and-white files count as 0 and 255; of a colour or palette file whose three channels agree
+    one is taken, an alpha channel is not looked at.
 
     Raises:
-        UserError: the file is missing or broken, is really in colour (an overlay?), or has more than 8 bits.
+        UserError: the file is missing or broken, is really in colour (an overlay?), or has more
+            than 8 bits.
     """
     return _grey(Path(path), "prediction", "predict it again")
 
@@ -133,12 +148,13 @@ def read_prediction(path: str | Path) -> np.ndarray:
 def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
     """A mask as bool, shape (H, W), by the rules of a convention.
 
-    Masks kept as JPEG have some grey at their edges and pass; a file that is mostly between black and white, or that is
-    not black and yet has no polyp by the rules (0 and 1 instead of 0 and 255), is no mask, and saying nothing would give
-    wrong numbers.
+    Masks kept as JPEG have some grey at their edges and pass; a file that is mostly between black
+    and white, or that is not black and yet has no polyp by the rules (0 and 1 instead of 0 and
+    255), is no mask, and saying nothing would give wrong numbers.
 
     Raises:
-        UserError: the file is missing, broken, in colour, has more than 8 bits, or is no mask as above.
+        UserError: the file is missing, broken, in colour, has more than 8 bits, or is no mask as
+            above.
     """
     grey = _grey(Path(path), "mask", "restore it")
     middle = ((grey >= HALF // 4) & (grey < 256 - HALF // 4)).mean()
@@ -160,14 +176,18 @@ def sentence(problems: list[str], not_done: str = "scored") -> str:
     if len(problems) == 1:
         return problems[0]
     rest = len(problems) - SHOWN
-    lines = [f"- {problem}" for problem in problems[:SHOWN]] + ([f"- and {rest} more"] if rest > 0 else [])
+    lines = [f"- {problem}" for problem in problems[:SHOWN]] + (
+        [f"- and {rest} more"] if rest > 0 else []
+    )
     return "\n".join([f"Nothing was {not_done}, since {len(problems)} things are wrong:", *lines])
 
 
 def listed(names: Iterable[object]) -> str:
     """The first names of a list, and how many more there are."""
     texts = [str(name) for name in names]
-    return ", ".join(texts[:SHOWN]) + (f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
+    return ", ".join(texts[:SHOWN]) + (
+        f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    )
 
 
 def _by_stem(
@@ -177,7 +197,10 @@ def _by_stem(
     if not folder.is_dir():
         problems.append(f"{folder} is not a folder; a folder of {what}s is expected there.")
         return None
-    inside, leads_out = root.resolve(), f"is a link that leads out of {root}; copy what it points to there"
+    inside, leads_out = (
+        root.resolve(),
+        f"is a link that leads out of {root}; copy what it points to there",
+    )
     if not folder.resolve().is_relative_to(inside):
         problems.append(f"{folder} {leads_out}.")
         return None
@@ -195,8 +218,14 @@ def _by_stem(
         stems.setdefault(stem, path)
         first = folded.setdefault(stem.casefold(), path)
         if first is not path:
-            differ = "two names that differ only in case" if first.stem != path.stem else f"two {what}s of one name"
-            problems.append(f"{folder} holds {first.name} and {path.name}, {differ}; remove or rename one of them.")
+            differ = (
+                "two names that differ only in case"
+                if first.stem != path.stem
+                else f"two {what}s of one name"
+            )
+            problems.append(
+                f"{folder} holds {first.name} and {path.name}, {differ}; remove or rename one of them."
+            )
     if not stems:
         problems.append(f"{folder} holds no {what} ({', '.join(suffixes)}); check the path.")
         return None
@@ -226,5 +255,7 @@ def _grey(path: Path, what: str, remedy: str) -> np.ndarray:
         )
     red, green, blue = np.moveaxis(np.array(image.convert("RGB")), -1, 0)
     if not (np.array_equal(red, green) and np.array_equal(red, blue)):
-        raise UserError(f"{path} is in colour; a {what} is a grey picture, so save that itself and no overlay.")
+        raise UserError(
+            f"{path} is in colour; a {what} is a grey picture, so save that itself and no overlay."
+        )
     return red.copy()

@@ -1,37 +1,42 @@
-"""The 13 numbers of the released evaluation, written from their mathematics, and Dice and IoU at one threshold.
+"""The 13 numbers of the released evaluation, written from their mathematics, and Dice and IoU at
+one threshold.
 
-A prediction is an 8-bit grey map, the ground truth a mask. Five measures depend on where the grey map is cut: Dice,
-IoU, sensitivity, specificity and the E-measure. Each is a curve over 256 thresholds; its mean and its maximum are what
-papers print. A grey map has only 256 levels, so all five curves follow from one joint histogram of grey level and mask:
-the image is read once and not 256 times. The S-measure, the weighted F-measure and the mean absolute error look at the
-grey map itself.
+A prediction is an 8-bit grey map, the ground truth a mask. Five measures depend on where the grey
+map is cut: Dice, IoU, sensitivity, specificity and the E-measure. Each is a curve over 256
+thresholds; its mean and its maximum are what papers print. A grey map has only 256 levels, so all
+five curves follow from one joint histogram of grey level and mask: the image is read once and not
+256 times. The S-measure, the weighted F-measure and the mean absolute error look at the grey map
+itself.
 
-For a data set the curves are averaged over the images first, and mean and maximum are taken of the average curve. So
-``maxDic`` of a set is Dice at the one threshold that suits the set best, which is at most the mean of the images' own
-maxima.
+For a data set the curves are averaged over the images first, and mean and maximum are taken of the
+average curve. So ``maxDic`` of a set is Dice at the one threshold that suits the set best, which is
+at most the mean of the images' own maxima.
 
 Four rules of the released program shape its numbers, and are kept:
 
-- The thresholds include 0, at which everything is foreground: a perfect mask has a ``meanDic`` just below 1.
-- Where prediction and mask do not overlap, Dice, IoU, sensitivity *and specificity* count as 0 at that threshold. An
-  image without a polyp therefore has Dice 0 whatever is predicted.
+- The thresholds include 0, at which everything is foreground: a perfect mask has a ``meanDic`` just
+  below 1.
+- Where prediction and mask do not overlap, Dice, IoU, sensitivity *and specificity* count as 0 at
+  that threshold. An image without a polyp therefore has Dice 0 whatever is predicted.
 - The E-measure divides by the number of pixels less one, so it can exceed 1 slightly.
-- Grey level and threshold are compared as 64-bit floats. ``linspace(1, 0, 256)`` misses some multiples of 1/255 by one
-  unit in the last place, and a grey level on such a threshold falls on the side on which the comparison puts it.
+- Grey level and threshold are compared as 64-bit floats. ``linspace(1, 0, 256)`` misses some
+  multiples of 1/255 by one unit in the last place, and a grey level on such a threshold falls on
+  the side on which the comparison puts it.
 
-Where the released program divides 0 by 0 and gives NaN, this module says what the number is (``strict=True`` keeps the
-NaN):
+Where the released program divides 0 by 0 and gives NaN, this module says what the number is
+(``strict=True`` keeps the NaN):
 
-- ``wFm`` of an empty mask is 1 if the prediction is black everywhere and 0 otherwise: no foreground exists, so every
-  foreground claimed is wrong, and claiming none is right.
-- ``meanSpe`` and ``maxSpe`` of a full mask: the specificity is 1 at each threshold with overlap, since there is no
-  background to be mistaken for polyp.
-- ``Sm`` of a polyp whose centroid lies in the first row or column: a quadrant without pixels has weight 0, adds
-  nothing.
+- ``wFm`` of an empty mask is 1 if the prediction is black everywhere and 0 otherwise: no foreground
+  exists, so every foreground claimed is wrong, and claiming none is right.
+- ``meanSpe`` and ``maxSpe`` of a full mask: the specificity is 1 at each threshold with overlap,
+  since there is no background to be mistaken for polyp.
+- ``Sm`` of a polyp whose centroid lies in the first row or column: a quadrant without pixels has
+  weight 0, adds nothing.
 
-A map is read by the rules of a :class:`~kdas_core.evaluation.conventions.Convention`; all above is the first of them,
-``released``. Three measures of ours have fixed rules of their own: ``dice`` and ``iou`` cut at one half and are 1 when
-prediction and mask are both empty; ``soft_dice`` is the number in the training log of the KDAS release.
+A map is read by the rules of a :class:`~kdas_core.evaluation.conventions.Convention`; all above is
+the first of them, ``released``. Three measures of ours have fixed rules of their own: ``dice`` and
+``iou`` cut at one half and are 1 when prediction and mask are both empty; ``soft_dice`` is the
+number in the training log of the KDAS release.
 """
 
 from __future__ import annotations
@@ -78,16 +83,20 @@ def dice(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) ->
 
 
 def iou(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
-    """Intersection over union of the prediction cut at one half, ``|P ∩ G| / |P ∪ G|``; 1 when both are empty."""
+    """Intersection over union of the prediction cut at one half, ``|P ∩ G| / |P ∪ G|``; 1 when both
+    are empty.
+    """
     overlap = dice(pred, gt, convention)
     return overlap / (2 - overlap)
 
 
 def soft_dice(pred: np.ndarray, gt: np.ndarray) -> float:
-    """Dice without a cut, ``(2 Σ p·g + 1) / (Σ p + Σ g + 1)``, on the map stretched to [0, 1] (a constant map is black).
+    """Dice without a cut, ``(2 Σ p·g + 1) / (Σ p + Σ g + 1)``, on the map stretched to [0, 1] (a
+    constant map is black).
 
-    This is the number in the training log of the KDAS release, as far as a map of 8 bits keeps it. It has its own rules
-    under every convention: stretching hides how sure the network is, and the 1 makes two empty maps agree.
+    This is the number in the training log of the KDAS release, as far as a map of 8 bits keeps it.
+    It has its own rules under every convention: stretching hides how sure the network is, and the 1
+    makes two empty maps agree.
     """
     low, high = int(pred.min()), int(pred.max())
     values = np.clip((np.arange(256) - low) / max(high - low, 1), 0, 1)
@@ -95,8 +104,12 @@ def soft_dice(pred: np.ndarray, gt: np.ndarray) -> float:
     return float((2 * values @ polyp + 1) / (values @ counts + polyp.sum() + 1))
 
 
-def mean_absolute_error(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
-    """Mean of ``|p − g|`` over the pixels, p in [0, 1], in [0, 1]; the one of the 13 of which less is better."""
+def mean_absolute_error(
+    pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED
+) -> float:
+    """Mean of ``|p − g|`` over the pixels, p in [0, 1], in [0, 1]; the one of the 13 of which less
+    is better.
+    """
     return float(np.abs(convention.values(pred)[pred] - gt).mean())
 
 
@@ -111,7 +124,8 @@ def image_curves(
         strict: leave the specificity of a full mask NaN, as released, instead of 1.
 
     Returns:
-        ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, each float64 of shape (256,), in the order of ``THRESHOLDS``.
+        ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, each float64 of shape (256,), in the order of
+        ``THRESHOLDS``.
 
     Raises:
         ValueError: not a uint8 map and a bool mask of the same two-dimensional shape.
@@ -119,8 +133,11 @@ def image_curves(
     Source: E-measure, Fan et al., IJCAI 2018; the others are ratios of counts.
     """
     check_pair(pred, gt)
-    histogram = np.bincount(pred.ravel() + np.where(gt.ravel(), 256, 0), minlength=512).reshape(2, 256)
-    # [threshold, grey level] → is a pixel of this level foreground? As floats on purpose, see the module's docstring.
+    histogram = np.bincount(pred.ravel() + np.where(gt.ravel(), 256, 0), minlength=512).reshape(
+        2, 256
+    )
+    # [threshold, grey level] → is a pixel of this level foreground? As floats on purpose, see the
+    # module's docstring.
     foreground_at = convention.values(pred)[None, :] >= THRESHOLDS[:, None]
     false_positive, true_positive = foreground_at @ histogram[0], foreground_at @ histogram[1]
     background, foreground = (int(n) for n in histogram.sum(axis=1))
@@ -149,10 +166,11 @@ def _enhanced_alignment(
 ) -> np.ndarray:
     """E-measure at each threshold, from the four cells of the confusion table.
 
-    Both maps are binary, so centring them leaves two values each and the alignment of a pixel depends only on its cell.
-    Mean over the pixels of ``(1 + 2ab/(a² + b²))² / 4`` with a, b the centred maps, but divided by the number of pixels
-    less one. A mask without foreground (or background) has nothing to align with: the part of the image that the
-    prediction has right is counted.
+    Both maps are binary, so centring them leaves two values each and the alignment of a pixel
+    depends only on its cell. Mean over the pixels of ``(1 + 2ab/(a² + b²))² / 4`` with a, b the
+    centred maps, but divided by the number of pixels less one. A mask without foreground (or
+    background) has nothing to align with: the part of the image that the prediction has right is
+    counted.
     """
     pixels = foreground + background
     false_negative, true_negative = foreground - true_positive, background - false_positive
@@ -173,14 +191,17 @@ def _enhanced_alignment(
     return total / (pixels - 1)
 
 
-def s_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED) -> float:
-    """Structure measure: half likeness of object and background, half of the four quadrants about the centroid.
+def s_measure(
+    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
+) -> float:
+    """Structure measure: half likeness of object and background, half of the four quadrants about
+    the centroid.
 
     Args:
         pred: grey map, uint8, (H, W).
         gt: mask, bool, (H, W). An empty mask scores ``1 − mean(pred)``, a full one ``mean(pred)``.
-        strict: NaN where the centroid leaves a quadrant empty, as the mean of no pixels is (no stored number of the
-            released program covers this case).
+        strict: NaN where the centroid leaves a quadrant empty, as the mean of no pixels is (no
+            stored number of the released program covers this case).
 
     Returns:
         A number in [0, 1]; a negative sum counts as 0.
@@ -192,7 +213,9 @@ def s_measure(pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention
     share = gt.mean()
     if share == 0 or share == 1:
         return float(grey.mean() if share else 1 - grey.mean())
-    objects = share * _object_likeness(grey[gt], matlab) + (1 - share) * _object_likeness(1 - grey[~gt], matlab)
+    objects = share * _object_likeness(grey[gt], matlab) + (1 - share) * _object_likeness(
+        1 - grey[~gt], matlab
+    )
     score = (objects + _region_likeness(grey, gt, strict, matlab)) / 2
     return float(max(score, 0.0)) if not np.isnan(score) else float("nan")
 
@@ -236,34 +259,40 @@ def _structural_similarity(x: np.ndarray, y: np.ndarray) -> float:
 def weighted_f_measure(
     pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
 ) -> float:
-    """F-measure of a grey map in which an error costs less near others of its kind and near the polyp.
+    """F-measure of a grey map in which an error costs less near others of its kind and near the
+    polyp.
 
-    An error inside the polyp is eased by the errors around it (7×7 Gaussian, σ = 5), an error outside weighs 1 at the
-    polyp's rim and up to 2 far away, halving the difference every 5 pixels. Recall is then 1 less the mean weighted
-    error inside, precision the share of weighted true positives, and the score their harmonic mean (β² = 1).
+    An error inside the polyp is eased by the errors around it (7×7 Gaussian, σ = 5), an error
+    outside weighs 1 at the polyp's rim and up to 2 far away, halving the difference every 5 pixels.
+    Recall is then 1 less the mean weighted error inside, precision the share of weighted true
+    positives, and the score their harmonic mean (β² = 1).
 
     Args:
         pred: grey map, uint8, (H, W).
         gt: mask, bool, (H, W).
-        strict: NaN for an empty mask, as released, instead of 1 for a black prediction and 0 for any other.
+        strict: NaN for an empty mask, as released, instead of 1 for a black prediction and 0 for
+            any other.
 
     Returns:
         A number in [0, 1].
 
-    Source: Margolin et al., CVPR 2014; beyond the border the Gaussian sees the border's own pixels repeated (convention
-    ``pranet``: black).
+    Source: Margolin et al., CVPR 2014; beyond the border the Gaussian sees the border's own pixels
+    repeated (convention ``pranet``: black).
     """
     check_pair(pred, gt)
     if not gt.any():
         return float("nan") if strict else float(not convention.values(pred)[pred].any())
     error = np.abs(convention.values(pred)[pred] - gt)
     distance, nearest = ndimage.distance_transform_edt(~gt, return_indices=True)
-    # Outside, a pixel carries the error of its nearest polyp pixel, so the Gaussian at the rim sees only polyp errors.
+    # Outside, a pixel carries the error of its nearest polyp pixel, so the Gaussian at the rim sees
+    # only polyp errors.
     carried = error[tuple(nearest)]
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 5**2))
     kernel /= kernel.sum()
     border = "constant" if convention.matlab else "nearest"
-    eased = ndimage.correlate1d(ndimage.correlate1d(carried, kernel, 0, mode=border), kernel, 1, mode=border)
+    eased = ndimage.correlate1d(
+        ndimage.correlate1d(carried, kernel, 0, mode=border), kernel, 1, mode=border
+    )
     inside = np.minimum(error, eased)[gt]
     outside = (error * (2 - 0.5 ** (distance / 5)))[~gt]
     recall = 1 - inside.mean()
@@ -273,10 +302,18 @@ def weighted_f_measure(
 
 
 def check_pair(pred: np.ndarray, gt: np.ndarray) -> None:
-    """ValueError unless this is a uint8 map and a bool mask of one two-dimensional shape, two pixels or more."""
+    """ValueError unless this is a uint8 map and a bool mask of one two-dimensional shape, two
+    pixels or more.
+    """
     if pred.dtype != np.uint8 or gt.dtype != bool:
-        raise ValueError(f"A prediction is uint8 and a mask is bool, these are {pred.dtype} and {gt.dtype}.")
+        raise ValueError(
+            f"A prediction is uint8 and a mask is bool, these are {pred.dtype} and {gt.dtype}."
+        )
     if pred.ndim != 2 or pred.shape != gt.shape:
-        raise ValueError(f"Prediction and mask have one shape (H, W), these have {pred.shape} and {gt.shape}.")
+        raise ValueError(
+            f"Prediction and mask have one shape (H, W), these have {pred.shape} and {gt.shape}."
+        )
     if pred.size < 2:
-        raise ValueError("The E-measure divides by the number of pixels less one: an image needs two pixels or more.")
+        raise ValueError(
+            "The E-measure divides by the number of pixels less one: an image needs two pixels or more."
+        )

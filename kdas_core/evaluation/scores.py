@@ -34,8 +34,9 @@ class ImageScore:
     Attributes:
         curves: five curves over the thresholds, each (256,).
         scalars: the measures that are single numbers.
-        reliability: (3, BINS): the share of the image's pixels in each bin of predicted probability, their summed
-            probability, and their summed truth, each divided by the number of pixels.
+        reliability: (3, BINS): the share of the image's pixels in each bin of predicted
+            probability, their summed probability, and their summed truth, each divided by the
+            number of pixels.
     """
 
     curves: dict[str, np.ndarray]
@@ -48,7 +49,11 @@ class ImageScore:
 
 
 def score_image(
-    pred: np.ndarray, gt: np.ndarray, strict: bool = False, rules: Convention = RELEASED, surface: bool = False
+    pred: np.ndarray,
+    gt: np.ndarray,
+    strict: bool = False,
+    rules: Convention = RELEASED,
+    surface: bool = False,
 ) -> ImageScore:
     """Everything there is to measure on one image; arguments as in :func:`image_metrics`."""
     scalars = {
@@ -65,14 +70,19 @@ def score_image(
 
 
 def image_metrics(
-    pred: np.ndarray, gt: np.ndarray, strict: bool = False, rules: str = "released", surface: bool = False
+    pred: np.ndarray,
+    gt: np.ndarray,
+    strict: bool = False,
+    rules: str = "released",
+    surface: bool = False,
 ) -> dict[str, float]:
     """The 13 released metrics of one image, then ``dice``, ``iou`` and ``soft_dice``.
 
     Args:
         pred: grey map, uint8, (H, W).
         gt: mask, bool, (H, W).
-        strict: as released, NaN included; the docstring of ``metrics`` says what replaces it otherwise.
+        strict: as released, NaN included; the docstring of ``metrics`` says what replaces it
+            otherwise.
         rules: a name from ``CONVENTIONS``.
         surface: ``hd95`` and ``boundary_iou`` as well (they take longer than all the others).
 
@@ -92,9 +102,11 @@ def image_metrics(
 
 
 def summarise(curves: Mapping[str, np.ndarray], scalars: Mapping[str, float]) -> dict[str, float]:
-    """Mean and maximum of each curve beside the single numbers, in the order of ``ALL_METRICS``, then surface measures.
+    """Mean and maximum of each curve beside the single numbers, in the order of ``ALL_METRICS``,
+    then surface measures.
 
-    The same for an image and for a set: a set's curves and scalars are the averages over its images.
+    The same for an image and for a set: a set's curves and scalars are the averages over its
+    images.
     """
     numbers = dict(scalars)
     for name, curve in curves.items():
@@ -108,7 +120,9 @@ class SetScore:
 
     names: list[str] = field(default_factory=list)
     rows: list[dict[str, float]] = field(default_factory=list)
-    _curves: dict[str, np.ndarray] = field(default_factory=lambda: {name: np.zeros(len(THRESHOLDS)) for name in CURVES})
+    _curves: dict[str, np.ndarray] = field(
+        default_factory=lambda: {name: np.zeros(len(THRESHOLDS)) for name in CURVES}
+    )
     _scalars: list[dict[str, float]] = field(default_factory=list)
     _reliability: np.ndarray = field(default_factory=lambda: np.zeros((3, BINS)))
 
@@ -136,35 +150,43 @@ class SetScore:
 
     def summary(self) -> dict[str, float]:
         """The set's numbers, in the order of :func:`summarise`."""
-        scalars = {name: float(np.mean([row[name] for row in self._scalars])) for name in self._scalars[0]}
+        scalars = {
+            name: float(np.mean([row[name] for row in self._scalars])) for name in self._scalars[0]
+        }
         return summarise(self.curves, scalars)
 
     def calibration(self) -> pd.DataFrame:
-        """Is a pixel called 0.8 polyp in 8 of 10 cases? One row a bin of predicted probability that occurs.
+        """Is a pixel called 0.8 polyp in 8 of 10 cases? One row a bin of predicted probability that
+        occurs.
 
         Each image counts the same, whatever its size.
 
         Returns:
-            Columns ``weight`` (the bin's share of the pixels; sums to 1), ``predicted`` (mean probability) and
-            ``observed`` (share of polyp), all in [0, 1].
+            Columns ``weight`` (the bin's share of the pixels; sums to 1), ``predicted`` (mean
+            probability) and ``observed`` (share of polyp), all in [0, 1].
 
-        Source: reliability diagrams as in Guo et al., ICML 2017, here for the probability of "polyp" and not of the
-        likelier class.
+        Source: reliability diagrams as in Guo et al., ICML 2017, here for the probability of
+        "polyp" and not of the likelier class.
         """
         weight, predicted, observed = self._reliability / max(len(self.names), 1)
         used = weight > 0
         frame = pd.DataFrame({"weight": weight, "predicted": predicted, "observed": observed})[used]
-        frame[["predicted", "observed"]] = frame[["predicted", "observed"]].div(frame["weight"], axis=0)
+        frame[["predicted", "observed"]] = frame[["predicted", "observed"]].div(
+            frame["weight"], axis=0
+        )
         return frame.reset_index(drop=True)
 
 
 def calibration_error(calibration: pd.DataFrame) -> float:
-    """Expected calibration error: the mean distance of predicted and observed over the bins, weighted by their pixels.
+    """Expected calibration error: the mean distance of predicted and observed over the bins,
+    weighted by their pixels.
 
-    In [0, 1]; 0 is calibrated. Most pixels of a colonoscopy frame are easy background, which makes it small for
-    everybody; look at the curve as well.
+    In [0, 1]; 0 is calibrated. Most pixels of a colonoscopy frame are easy background, which makes
+    it small for everybody; look at the curve as well.
     """
-    return float((calibration["weight"] * (calibration["predicted"] - calibration["observed"]).abs()).sum())
+    return float(
+        (calibration["weight"] * (calibration["predicted"] - calibration["observed"]).abs()).sum()
+    )
 
 
 def _reliability(pred: np.ndarray, gt: np.ndarray, rules: Convention) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Losses: one short file each, pure functions of logit maps; :mod:`~kdas_core.losses.objectives` adds them up (chapter 5)."""
+"""Losses: one short file each, pure functions of logit maps; :mod:`~kdas_core.losses.objectives`
+adds them up (chapter 5).
+"""
 
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
 from kdas_core.losses.attention_transfer import attention_transfer

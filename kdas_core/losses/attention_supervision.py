@@ -10,11 +10,13 @@ from kdas_core.attention import attention_log_distribution, self_attention
 
 
 def attention_supervision(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """``τ² · KL( softmax_pixels(A(T)/τ) ‖ softmax_pixels(A(S)/τ) )``, summed over pixels, mean over the batch.
+    """``τ² · KL( softmax_pixels(A(T)/τ) ‖ softmax_pixels(A(S)/τ) )``, summed over pixels, mean over
+    the batch.
 
-    Both maps go through the same attention ``A(P) = softmax(P Pᵀ/√W) P``, as in the framework figure. The softmax over pixels
-    turns an attended map into a distribution of "where", so a constant added to A(S) changes nothing; τ² keeps the
-    gradient from vanishing at high temperatures (Hinton et al., arXiv 1503.02531, section 2).
+    Both maps go through the same attention ``A(P) = softmax(P Pᵀ/√W) P``, as in the framework
+    figure. The softmax over pixels turns an attended map into a distribution of "where", so a
+    constant added to A(S) changes nothing; τ² keeps the gradient from vanishing at high
+    temperatures (Hinton et al., arXiv 1503.02531, section 2).
 
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
@@ -33,7 +35,9 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
     0.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape.")
+        raise ValueError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
+        )
     log_s = attention_log_distribution(student, temperature)
     log_t = attention_log_distribution(teacher.detach(), temperature)
     return temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
@@ -42,18 +46,21 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
 def released_attention_term(
     student: Tensor, teacher: Tensor, temperature: float = 2.0, positive_targets_only: bool = True
 ) -> Tensor:
-    """The attention term as the released program computes it: its gradient on the student is exactly zero.
+    """The attention term as the released program computes it: its gradient on the student is
+    exactly zero.
 
-    Two things differ from :func:`attention_supervision`. The student's side is not attended; it is a softmax over the channel axis
-    of a map with one channel, which is 1 for every pixel whatever the student says, divided by τ. And the divergence gets these
-    numbers where it expects log-probabilities, and ``A(T)/τ`` where it expects probabilities, although half of its entries are
-    negative. With target t and "log-probability" 1/τ each pixel contributes ``t·(log t − 1/τ)``.
+    Two things differ from :func:`attention_supervision`. The student's side is not attended; it is
+    a softmax over the channel axis of a map with one channel, which is 1 for every pixel whatever
+    the student says, divided by τ. And the divergence gets these numbers where it expects
+    log-probabilities, and ``A(T)/τ`` where it expects probabilities, although half of its entries
+    are negative. With target t and "log-probability" 1/τ each pixel contributes ``t·(log t −
+    1/τ)``.
 
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
         temperature: τ > 0.
-        positive_targets_only: count negative targets as 0, as earlier versions of PyTorch did. With ``False`` they give NaN, as on
-            current PyTorch. The student's gradient is the same.
+        positive_targets_only: count negative targets as 0, as earlier versions of PyTorch did. With
+            ``False`` they give NaN, as on current PyTorch. The student's gradient is the same.
 
     Returns:
         A scalar, not bounded below; NaN under the current rule.
@@ -62,7 +69,9 @@ def released_attention_term(
     """
     constant = torch.softmax(student.float(), dim=1).squeeze(1) / temperature
     target = self_attention(teacher.detach()) / temperature
-    log_target = (target.clamp(min=torch.finfo(target.dtype).tiny) if positive_targets_only else target).log()
+    log_target = (
+        target.clamp(min=torch.finfo(target.dtype).tiny) if positive_targets_only else target
+    ).log()
     pointwise = target * (log_target - constant)
     if positive_targets_only:
         pointwise = torch.where(target > 0, pointwise, torch.zeros_like(pointwise))

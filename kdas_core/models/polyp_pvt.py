@@ -1,7 +1,8 @@
 """Polyp-PVT: three small decoder modules on top of a pyramid backbone.
 
-Source: Dong et al., Polyp-PVT: Polyp Segmentation with Pyramid Vision Transformers, arXiv 2108.06932. Written from the paper's
-description; the sizes and the order of operations agree with the released weights, which ``tests/test_models.py`` proves.
+Source: Dong et al., Polyp-PVT: Polyp Segmentation with Pyramid Vision Transformers, arXiv
+2108.06932. Written from the paper's description; the sizes and the order of operations agree with
+the released weights, which ``tests/test_models.py`` proves.
 
 Shapes below are for an image of H × W pixels. The backbone gives four feature maps
 
@@ -32,7 +33,9 @@ def upsample(x: Tensor, factor: int) -> Tensor:
 
 
 class ConvBN(nn.Sequential):
-    """Convolution without bias, then batch normalisation; no activation, as in the released network."""
+    """Convolution without bias, then batch normalisation; no activation, as in the released
+    network.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__()
@@ -43,8 +46,9 @@ class ConvBN(nn.Sequential):
 class Backbone(nn.Module):
     """A timm network that returns its features at strides 4, 8, 16 and 32.
 
-    Every network of the book is fed the same batch, normalised with ImageNet's mean and standard deviation. A backbone that was
-    trained under another normalisation (EfficientNet-Lite: mean = std = 0.5) has its input converted here.
+    Every network of the book is fed the same batch, normalised with ImageNet's mean and standard
+    deviation. A backbone that was trained under another normalisation (EfficientNet-Lite: mean =
+    std = 0.5) has its input converted here.
     """
 
     scale: Tensor
@@ -67,8 +71,12 @@ class Backbone(nn.Module):
             self.body = everything
         else:
             # the deepest feature of each stride
-            wanted = tuple(max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES)
-            self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=wanted)
+            wanted = tuple(
+                max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES
+            )
+            self.body = timm.create_model(
+                name, pretrained=False, features_only=True, out_indices=wanted
+            )
         self.name = name
         self.channels: list[int] = cast(FeatureInfo, self.body.feature_info).channels()
         config = timm.get_pretrained_cfg(name)
@@ -84,9 +92,11 @@ class Backbone(nn.Module):
 
 
 class CascadedFusion(nn.Module):
-    """Cascaded fusion module: gathers the polyp's semantics and position from the three deep features.
+    """Cascaded fusion module: gathers the polyp's semantics and position from the three deep
+    features.
 
-    The deepest map f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then joined from deep to shallow.
+    The deepest map f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then
+    joined from deep to shallow.
 
     Inputs f2, f3, f4 with 32 channels each; output (B, 32, H/8, W/8).
     """
@@ -111,7 +121,9 @@ class CascadedFusion(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weight of each channel in (0, 1), from its mean and its maximum over the picture; shape (B, C, 1, 1)."""
+    """Weight of each channel in (0, 1), from its mean and its maximum over the picture; shape (B,
+    C, 1, 1).
+    """
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -125,7 +137,9 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weight of each position in (0, 1), from the mean and the maximum over channels; shape (B, 1, H, W)."""
+    """Weight of each position in (0, 1), from the mean and the maximum over channels; shape (B, 1,
+    H, W).
+    """
 
     def __init__(self, kernel: int = 7):
         super().__init__()
@@ -137,7 +151,9 @@ class SpatialAttention(nn.Module):
 
 
 class CamouflageIdentification(nn.Module):
-    """Camouflage identification module: channel, then spatial attention on the first stage, where edges and texture live."""
+    """Camouflage identification module: channel, then spatial attention on the first stage, where
+    edges and texture live.
+    """
 
     def __init__(self, channels: int):
         super().__init__()
@@ -150,12 +166,14 @@ class CamouflageIdentification(nn.Module):
 
 
 class SimilarityAggregation(nn.Module):
-    """Similarity aggregation module: a graph convolution over anchors puts the fine detail into the deep feature.
+    """Similarity aggregation module: a graph convolution over anchors puts the fine detail into the
+    deep feature.
 
-    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, picks where anchors are taken.
-    2. Average pooling to a 6 × 6 grid, whose inner 4 × 4 cells are the 16 anchors (graph nodes).
-    3. Every position is assigned to the anchors by a softmax over their similarity.
-    4. The states of the anchors exchange information by one graph convolution and are handed back to the positions.
+    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, picks where
+    anchors are taken. 2. Average pooling to a 6 × 6 grid, whose inner 4 × 4 cells are the 16
+    anchors (graph nodes). 3. Every position is assigned to the anchors by a softmax over their
+    similarity. 4. The states of the anchors exchange information by one graph convolution and are
+    handed back to the positions.
 
     Inputs: deep (B, 32, H/8, W/8), detail (B, 32, h, w); output (B, 32, H/8, W/8).
     """
@@ -171,10 +189,16 @@ class SimilarityAggregation(nn.Module):
 
     def forward(self, deep: Tensor, detail: Tensor) -> Tensor:
         detail = F.interpolate(detail, size=deep.shape[-2:], mode="bilinear", align_corners=True)
-        where = torch.softmax(detail, dim=1)[:, 1:2]  # the channel that the released network reads as "polyp edge"
+        where = torch.softmax(detail, dim=1)[
+            :, 1:2
+        ]  # the channel that the released network reads as "polyp edge"
         projected = self.project(deep)
-        anchors = F.adaptive_avg_pool2d(projected * where, self.grid + 2)[:, :, 1:-1, 1:-1].flatten(2)  # (B, S, N)
-        assignment = torch.softmax(anchors.transpose(1, 2) @ projected.flatten(2), dim=1)  # (B, N, pixels)
+        anchors = F.adaptive_avg_pool2d(projected * where, self.grid + 2)[:, :, 1:-1, 1:-1].flatten(
+            2
+        )  # (B, S, N)
+        assignment = torch.softmax(
+            anchors.transpose(1, 2) @ projected.flatten(2), dim=1
+        )  # (B, N, pixels)
         nodes = self.state(deep).flatten(2) @ assignment.transpose(1, 2)  # (B, S, N)
         mixed = self.mix_nodes(nodes.transpose(1, 2)).transpose(1, 2) - nodes
         nodes = F.relu(self.mix_states(mixed))
@@ -184,13 +208,15 @@ class SimilarityAggregation(nn.Module):
 class PolypPVT(nn.Module):
     """Backbone and decoder. ``net(images) -> (P1, P2)``, two logit maps at the images' size.
 
-    P1 comes from the cascaded fusion, P2 from the similarity aggregation after it. The prediction is ``sigmoid(P1 + P2)``.
+    P1 comes from the cascaded fusion, P2 from the similarity aggregation after it. The prediction
+    is ``sigmoid(P1 + P2)``.
 
     Args:
         backbone: name of a timm network with features at strides 4, 8, 16, 32.
 
     Raises:
-        UserError: the backbone does not exist or has other strides; height or width is not a multiple of 32.
+        UserError: the backbone does not exist or has other strides; height or width is not a
+            multiple of 32.
 
     >>> net = PolypPVT("pvt_v2_b0").eval()
     >>> p1, p2 = net(torch.zeros(1, 3, 64, 64))
@@ -215,7 +241,9 @@ class PolypPVT(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
-            raise UserError(f"Images are {height} × {width}; the network needs a height and a width divisible by 32.")
+            raise UserError(
+                f"Images are {height} × {width}; the network needs a height and a width divisible by 32."
+            )
         f1, f2, f3, f4 = self.backbone(images)
         deep = self.fusion(self.reduce2(f2), self.reduce3(f3), self.reduce4(f4))
         detail = self.reduce1(self.camouflage(f1))

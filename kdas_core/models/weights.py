@@ -1,7 +1,7 @@
 """Weights in and out of files, and the names under which other programs know our parameters.
 
-Only tensors are ever read: ``.safetensors`` cannot hold code, and ``.pth`` files are opened with ``weights_only=True``, which
-refuses to run any.
+Only tensors are ever read: ``.safetensors`` cannot hold code, and ``.pth`` files are opened with
+``weights_only=True``, which refuses to run any.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 
 def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a released Polyp-PVT or KDAS checkpoint; keys that are already ours stay as they are."""
+    """Rename the keys of a released Polyp-PVT or KDAS checkpoint; keys that are already ours stay
+    as they are.
+    """
     return {_our_name(key): value for key, value in state.items()}
 
 
@@ -66,17 +68,21 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors`` or from a ``.pth`` that holds tensors only.
 
     Raises:
-        UserError: no such file, damaged or truncated, holds anything but tensors, or would need code to be run.
+        UserError: no such file, damaged or truncated, holds anything but tensors, or would need
+            code to be run.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; teacher_weights/README.md says where released weights come from.")
+        raise UserError(
+            f"{path} does not exist; teacher_weights/README.md says where released weights come from."
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        # torch reports a refused global as pickle.UnpicklingError, everything below is a damaged file
+        # torch reports a refused global as pickle.UnpicklingError, everything below is a damaged
+        # file
         raise UserError(
             f"{path} is damaged or cut short ({_first_sentence(error)}); fetch or write it again."
         ) from None
@@ -86,7 +92,9 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
                 f"{path} holds Python objects besides tensors, and opening them could run foreign code; "
                 "save the plain state dict of the network instead."
             ) from None
-        raise UserError(f"{path} is damaged or not a checkpoint ({_first_sentence(error)}).") from None
+        raise UserError(
+            f"{path} is damaged or not a checkpoint ({_first_sentence(error)})."
+        ) from None
     return _tensors_of(state, path)
 
 
@@ -95,8 +103,14 @@ def _tensors_of(state: object, path: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path} is not a state dict: a dictionary of names and tensors is expected.")
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(v, Tensor) for v in state.values())
+    ):
+        raise UserError(
+            f"{path} is not a state dict: a dictionary of names and tensors is expected."
+        )
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -110,28 +124,39 @@ def weights_digest(net: nn.Module) -> str:
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Fill a network from a file of ours or a released one; nothing is loaded unless every key fits.
+    """Fill a network from a file of ours or a released one; nothing is loaded unless every key
+    fits.
 
     Raises:
-        UserError: as :func:`read_state`, or the file is for another network; the sentence names the keys that do not fit.
+        UserError: as :func:`read_state`, or the file is for another network; the sentence names the
+            keys that do not fit.
     """
     found = translate_released(read_state(path))
     wanted = net.state_dict()
     missing = sorted(wanted.keys() - found.keys())
     unexpected = sorted(found.keys() - wanted.keys())
-    other_shape = sorted(k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape)
+    other_shape = sorted(
+        k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape
+    )
     if missing or unexpected or other_shape:
         reasons = [
             f"{len(keys)} {what} (first: {keys[0]})"
-            for keys, what in ((missing, "missing"), (unexpected, "unexpected"), (other_shape, "of another shape"))
+            for keys, what in (
+                (missing, "missing"),
+                (unexpected, "unexpected"),
+                (other_shape, "of another shape"),
+            )
             if keys
         ]
-        raise UserError(f"{path} is for another network: of {len(wanted)} keys, {', '.join(reasons)}.")
+        raise UserError(
+            f"{path} is for another network: of {len(wanted)} keys, {', '.join(reasons)}."
+        )
     net.load_state_dict(found)
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
-    """Write a network's weights as safetensors, beside the target and then renamed, so that no half file is ever seen.
+    """Write a network's weights as safetensors, beside the target and then renamed, so that no half
+    file is ever seen.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; an older file is as it was.

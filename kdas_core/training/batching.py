@@ -1,4 +1,6 @@
-"""How the images of an epoch are divided: into batches, among processes, into passes, and at which scales they are seen."""
+"""How the images of an epoch are divided: into batches, among processes, into passes, and at which
+scales they are seen.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,28 @@ from kdas_core.recipe import Recipe
 
 
 def batches(
-    dataset: PolypDataset, recipe: Recipe, epoch: int, first: int = 0, accelerator: Accelerator | None = None
+    dataset: PolypDataset,
+    recipe: Recipe,
+    epoch: int,
+    first: int = 0,
+    accelerator: Accelerator | None = None,
 ) -> Iterator[dict]:
-    """The batches of an epoch from step ``first`` on, in an order that depends on the seed and the epoch alone.
+    """The batches of an epoch from step ``first`` on, in an order that depends on the seed and the
+    epoch alone.
 
-    With several processes each gets its part of every batch. ``weight`` is the part's share times the number of processes, so
-    that the average of the processes' gradients is the gradient of the whole batch, also where it does not divide evenly.
+    With several processes each gets its part of every batch. ``weight`` is the part's share times
+    the number of processes, so that the average of the processes' gradients is the gradient of the
+    whole batch, also where it does not divide evenly.
     """
     rank, world = (accelerator.process_index, accelerator.num_processes) if accelerator else (0, 1)
     # A generator of its own: what others draw from the global stream does not change the order.
     order_of = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = torch.randperm(len(dataset), generator=order_of).tolist()
-    whole = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)][first:]
-    # A process that a small last batch leaves without an image does one of them with weight 0: all must take part.
+    whole = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)][
+        first:
+    ]
+    # A process that a small last batch leaves without an image does one of them with weight 0: all
+    # must take part.
     mine = [batch[rank::world] or batch[:1] for batch in whole]
     bar = tqdm(
         total=len(dataset),
@@ -38,7 +49,8 @@ def batches(
         desc=f"{recipe.objective}, epoch {epoch}/{recipe.epochs}",
         unit="image",
         leave=False,
-        disable="TQDM_DISABLE" in os.environ or rank > 0,  # a bar in a notebook does not read this itself
+        disable="TQDM_DISABLE" in os.environ
+        or rank > 0,  # a bar in a notebook does not read this itself
     )
     with bar:
         for everyone, indices, batch in zip(whole, mine, ahead(dataset, mine)):
@@ -53,12 +65,17 @@ def ahead(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[d
         upcoming = [worker.submit(dataset.batch, positions) for positions in batches[:1]]
         for following in range(1, len(batches) + 1):
             batch = upcoming.pop().result()
-            upcoming += [worker.submit(dataset.batch, positions) for positions in batches[following : following + 1]]
+            upcoming += [
+                worker.submit(dataset.batch, positions)
+                for positions in batches[following : following + 1]
+            ]
             yield batch
 
 
 def divided(batch: dict, passes: int) -> Iterator[dict]:
-    """A batch in so many nearly equal pieces (one image at least), each with its share of the batch's weight."""
+    """A batch in so many nearly equal pieces (one image at least), each with its share of the
+    batch's weight.
+    """
     count = len(batch["name"])
     for part in np.array_split(np.arange(count), min(passes, count)):
         start, stop = int(part[0]), int(part[-1]) + 1
@@ -70,16 +87,25 @@ def scales_of(recipe: Recipe, epoch: int, step: int) -> tuple[float, ...]:
     """The scales of one batch: all of them, or one that depends on seed, epoch and step alone."""
     if not recipe.random_scale:
         return recipe.scales
-    return (recipe.scales[int(np.random.default_rng([recipe.seed, epoch, step]).integers(len(recipe.scales)))],)
+    return (
+        recipe.scales[
+            int(np.random.default_rng([recipe.seed, epoch, step]).integers(len(recipe.scales)))
+        ],
+    )
 
 
 def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and masks at ``round(size·scale/32)·32`` pixels, bilinear with coinciding corners, as released."""
+    """Images and masks at ``round(size·scale/32)·32`` pixels, bilinear with coinciding corners, as
+    released.
+    """
     images, mask = batch["image"].to(device), batch["mask"].to(device)
     side = side_of(scale, size)
     if side == size:
         return images, mask
-    images, mask = (F.interpolate(x, size=(side, side), mode="bilinear", align_corners=True) for x in (images, mask))
+    images, mask = (
+        F.interpolate(x, size=(side, side), mode="bilinear", align_corners=True)
+        for x in (images, mask)
+    )
     return images, mask
 
 

@@ -1,4 +1,5 @@
-"""A run's folder: what is in it, written so that nothing is ever half there, and verified when it is read back.
+"""A run's folder: what is in it, written so that nothing is ever half there, and verified when it
+is read back.
 
 recipe.yaml        every knob
 history.csv        one row per epoch: terms of the objective, validation loss and Dice
@@ -30,7 +31,9 @@ from kdas_core import UserError, files
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
-_GO_ON = "the last checkpoint is intact. Make room, start the same command again, and the run goes on"
+_GO_ON = (
+    "the last checkpoint is intact. Make room, start the same command again, and the run goes on"
+)
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 
 
@@ -46,10 +49,14 @@ def claim(folder: Path, recipe: Recipe) -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); choose another --runs-dir.") from None
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror}); choose another --runs-dir."
+        ) from None
     file = folder / "recipe.yaml"
     if file.is_file() and Recipe.from_yaml(file) != recipe:
-        raise UserError(f"{folder} holds the run of another recipe (see its recipe.yaml); choose another --runs-dir.")
+        raise UserError(
+            f"{folder} holds the run of another recipe (see its recipe.yaml); choose another --runs-dir."
+        )
     write_whole(file, recipe.as_yaml().encode())
 
 
@@ -72,9 +79,11 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def promote(folder: Path) -> None:
-    """``next.ckpt`` becomes ``last.ckpt``, and that becomes ``previous.ckpt``; nothing where there is no ``next.ckpt``.
+    """``next.ckpt`` becomes ``last.ckpt``, and that becomes ``previous.ckpt``; nothing where there
+    is no ``next.ckpt``.
 
-    Cut off between the two renames, ``next.ckpt`` and ``previous.ckpt`` are there, and this ends what was begun.
+    Cut off between the two renames, ``next.ckpt`` and ``previous.ckpt`` are there, and this ends
+    what was begun.
     """
     if not (folder / NEXT).exists():
         return
@@ -99,11 +108,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{path} is whole, but this PyTorch cannot read it ({str(error).splitlines()[0]}).") from None
+        raise UserError(
+            f"{path} is whole, but this PyTorch cannot read it ({str(error).splitlines()[0]})."
+        ) from None
 
 
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is sound, or None where there is none; a damaged one is reported and passed over."""
+    """The newest checkpoint that is sound, or None where there is none; a damaged one is reported
+    and passed over.
+    """
     damaged = []
     for name in (NEXT, LAST, PREVIOUS):
         if not (folder / name).exists():
@@ -117,12 +130,15 @@ def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
             warnings.warn(f"{' '.join(damaged)} The run goes on from {name}.", stacklevel=2)
         return state
     if damaged:
-        warnings.warn(f"{' '.join(damaged)} No other is left, so the run starts anew.", stacklevel=2)
+        warnings.warn(
+            f"{' '.join(damaged)} No other is left, so the run starts anew.", stacklevel=2
+        )
     return None
 
 
 class StepLog:
-    """``steps.csv``: appended to step by step, and cut back to where a checkpoint was when a run goes on from it.
+    """``steps.csv``: appended to step by step, and cut back to where a checkpoint was when a run
+    goes on from it.
 
     Args:
         folder: the run's; None in a process that leaves writing to another.
@@ -171,12 +187,19 @@ def load_history(folder: str | Path) -> pd.DataFrame:
 
 
 def revision() -> str:
-    """The commit of this package that is checked out, with a "+" where files differ from it; empty without a repository."""
+    """The commit of this package that is checked out, with a "+" where files differ from it; empty
+    without a repository.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit, changes = (
-            subprocess.run([*git, *words], capture_output=True, text=True, check=True).stdout.strip()
-            for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+            subprocess.run(
+                [*git, *words], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for words in (
+                ["rev-parse", "--short=10", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no"],
+            )
         )
     except (OSError, subprocess.CalledProcessError):
         return ""
@@ -187,7 +210,8 @@ def revision() -> str:
 
 
 class Interruption:
-    """Inside ``with``: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C) wait until a checkpoint is written.
+    """Inside ``with``: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C) wait until a
+    checkpoint is written.
 
     A second Ctrl-C does not wait. Outside the main thread nothing can be caught, and nothing is.
     """
@@ -198,7 +222,10 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         with contextlib.suppress(ValueError):  # not the main thread
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *_) -> None:

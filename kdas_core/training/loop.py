@@ -1,9 +1,11 @@
 """The training loop, written to be read from top to bottom (chapter 6).
 
-One function trains the teacher (no teacher of its own, objective ``supervised``) and every student. What a run leaves in its
-folder, and how it is written, stands in ``runs``; the frozen teacher and the cache of its maps in ``teaching``.
+One function trains the teacher (no teacher of its own, objective ``supervised``) and every student.
+What a run leaves in its folder, and how it is written, stands in ``runs``; the frozen teacher and
+the cache of its maps in ``teaching``.
 
-``python -m kdas_core.training`` is ``kdas train``; ``accelerate launch -m kdas_core.training`` runs it on several devices.
+``python -m kdas_core.training`` is ``kdas train``; ``accelerate launch -m kdas_core.training`` runs
+it on several devices.
 """
 
 from __future__ import annotations
@@ -68,10 +70,11 @@ def fit(
     checkpoint_minutes: float = 5.0,
     watch: Callable[[Run], None] | None = None,
 ) -> Path:
-    """Train one network and keep the epoch that is best on the validation split; the test sets are never looked at.
+    """Train one network and keep the epoch that is best on the validation split; the test sets are
+    never looked at.
 
-    A finished run is returned at once, an interrupted one goes on at the step after its last checkpoint, and ends as if
-    nothing had happened: on a CPU, to the last bit.
+    A finished run is returned at once, an interrupted one goes on at the step after its last
+    checkpoint, and ends as if nothing had happened: on a CPU, to the last bit.
 
     Args:
         recipe: the knobs. The teacher's own recipe is ``recipe.for_teacher()``.
@@ -79,18 +82,22 @@ def fit(
         runs_dir: the run's folder is made in here; its name holds the recipe's fingerprint.
         role: ``"student"`` or ``"teacher"``, which picks the backbone.
         teacher: the network to distil from, for every objective but ``supervised``.
-        checkpoint_minutes: a checkpoint is written after each epoch, and within an epoch as often as this.
-        watch: called after each step and each epoch (``watching.LivePlot``, ``watching.TensorBoard``).
+        checkpoint_minutes: a checkpoint is written after each epoch, and within an epoch as often
+            as this.
+        watch: called after each step and each epoch (``watching.LivePlot``,
+            ``watching.TensorBoard``).
 
     Returns:
         The run's folder.
 
     Raises:
-        UserError: the folder cannot be written or holds another recipe's run; a loss or gradient is no longer a number; one
-            image does not fit into memory.
+        UserError: the folder cannot be written or holds another recipe's run; a loss or gradient is
+            no longer a number; one image does not fit into memory.
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
-    terms_of = objective(recipe.objective, **knobs_in(recipe))  # first of all: an unknown name stops here
+    terms_of = objective(
+        recipe.objective, **knobs_in(recipe)
+    )  # first of all: an unknown name stops here
     folder = run_folder(recipe, data, runs_dir, role)
     accelerator = start_accelerator(recipe)
     if is_finished(folder, accelerator):
@@ -102,7 +109,9 @@ def fit(
     net = start_network(recipe, role)
     run = Run(recipe, folder, accelerator, net)
     run.resume()
-    training = PolypDataset(data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, cached=True)
+    training = PolypDataset(
+        data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, cached=True
+    )
     held_out = PolypDataset(data.validation, recipe.image_size, cached=True)
     teaching = Teaching(teacher, recipe, training, accelerator, Path(runs_dir))
     steps = math.ceil(len(training) / recipe.batch_size)
@@ -116,12 +125,16 @@ def fit(
                 for scale in scales_of(recipe, run.epoch + 1, run.step):
                     done, all_steps = run.epoch * steps + run.step, recipe.epochs * steps
                     run.set_learning_rate(done, all_steps)
-                    terms = run.optimise(batch, scale, teaching, warmed_up(terms_of, recipe, done, all_steps))
+                    terms = run.optimise(
+                        batch, scale, teaching, warmed_up(terms_of, recipe, done, all_steps)
+                    )
                     run.record(terms, steps)
                     watch(run)
                 run.step += 1
                 shown = {name: f"{value:.3g}" for name, value in terms.items()}
-                batch["bar"].set_postfix({**shown, "training": run.time_left(recipe.epochs * steps)}, refresh=False)
+                batch["bar"].set_postfix(
+                    {**shown, "training": run.time_left(recipe.epochs * steps)}, refresh=False
+                )
                 wanted, due = run.agree(interruption.wanted, checkpoint_minutes)
                 if wanted or due:
                     run.checkpoint()
@@ -136,12 +149,20 @@ def fit(
 
 
 class Run:
-    """A training under way: all that changes from step to step, and therefore all that a checkpoint holds."""
+    """A training under way: all that changes from step to step, and therefore all that a checkpoint
+    holds.
+    """
 
     def __init__(self, recipe: Recipe, folder: Path, accelerator: Accelerator, net: nn.Module):
         self.recipe, self.folder, self.accelerator = recipe, folder, accelerator
-        self.optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda" and not recipe.freeze_statistics:
+        self.optimiser = torch.optim.AdamW(
+            net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        if (
+            accelerator.num_processes > 1
+            and accelerator.device.type == "cuda"
+            and not recipe.freeze_statistics
+        ):
             net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
         if recipe.channels_last:
             net = net.to(memory_format=torch.channels_last)
@@ -150,7 +171,11 @@ class Run:
         if recipe.compile:
             self.net = compiled(self.net, accelerator.device)
         average = get_ema_multi_avg_fn(recipe.ema)
-        self.ema = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
+        self.ema = (
+            AveragedModel(self.module, multi_avg_fn=average, use_buffers=True)
+            if recipe.ema
+            else None
+        )
         self.epoch, self.step, self.passes = 0, 0, recipe.accumulate
         self.taken = 0  # optimiser steps since the very beginning
         self.terms: Terms = {}  # of the last one
@@ -179,10 +204,11 @@ class Run:
             group["lr"] = self.recipe.learning_rate * learning_rate_factor(self.recipe, step, steps)
 
     def optimise(self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable) -> Terms:
-        """One optimiser step on one batch at one scale; returns the objective's terms, means over the whole batch.
+        """One optimiser step on one batch at one scale; returns the objective's terms, means over
+        the whole batch.
 
-        Where the memory does not suffice, the batch is divided into twice as many passes and the step is done again: the
-        gradient is the same sum, only batch norm sees smaller batches.
+        Where the memory does not suffice, the batch is divided into twice as many passes and the
+        step is done again: the gradient is the same sum, only batch norm sees smaller batches.
         """
         statistics = [buffer.clone() for buffer in self.module.buffers()]
         while True:
@@ -190,7 +216,10 @@ class Run:
                 terms = self._forward_and_backward(batch, scale, teaching, terms_of)
                 break
             except RuntimeError as error:
-                if not (isinstance(error, torch.cuda.OutOfMemoryError) or should_reduce_batch_size(error)):
+                if not (
+                    isinstance(error, torch.cuda.OutOfMemoryError)
+                    or should_reduce_batch_size(error)
+                ):
                     raise
                 self._halve(len(batch["name"]))
                 for buffer, before in zip(self.module.buffers(), statistics):
@@ -205,9 +234,13 @@ class Run:
             self.ema.update_parameters(self.module)
         return terms
 
-    def _forward_and_backward(self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable) -> Terms:
+    def _forward_and_backward(
+        self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable
+    ) -> Terms:
         self.optimiser.zero_grad()
-        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
+        sums: dict[str, Tensor] = defaultdict(
+            lambda: torch.zeros((), device=self.accelerator.device)
+        )
         pieces = list(divided(batch, self.passes))
         for last, piece in enumerate(pieces, start=1 - len(pieces)):
             images, mask = resized(piece, scale, self.recipe.image_size, self.accelerator.device)
@@ -220,14 +253,20 @@ class Run:
             for name, value in terms.items():
                 sums[name] += value.detach() * piece["weight"]
         names = list(sums)
-        means = self.accelerator.reduce(torch.stack([sums[name] for name in names]), reduction="mean")
+        means = self.accelerator.reduce(
+            torch.stack([sums[name] for name in names]), reduction="mean"
+        )
         return dict(zip(names, means.tolist()))
 
     def _halve(self, images: int) -> None:
         """Twice as many passes, or one clear sentence where that cannot help."""
         smallest = self.passes >= images
         if smallest or self.accelerator.num_processes > 1:
-            help = "choose a smaller image_size" if smallest else f"start again with --set accumulate={2 * self.passes}"
+            help = (
+                "choose a smaller image_size"
+                if smallest
+                else f"start again with --set accumulate={2 * self.passes}"
+            )
             raise UserError(
                 f"{self.folder.name}: the memory does not suffice for {self.passes} passes a batch; {help}."
             )
@@ -238,14 +277,18 @@ class Run:
         if self.accelerator.is_main_process:
             told = f"Out of memory: from here on a batch takes {self.passes} passes; its size stays the same."
             if not self.recipe.freeze_statistics:
-                told += (
-                    " Batch norm now sees the smaller parts one by one, so the numbers are not quite those of one pass."
-                )
+                told += " Batch norm now sees the smaller parts one by one, so the numbers are not quite those of one pass."
             tqdm.write(told)
 
     def _check(self, terms: Terms, batch: dict, scale: float) -> None:
-        """Stop at the first loss or gradient that is no finite number, and keep what is needed to see it again."""
-        faulty = [name for name, value in terms.items() if not math.isfinite(value) and not name.endswith("_inert")]
+        """Stop at the first loss or gradient that is no finite number, and keep what is needed to
+        see it again.
+        """
+        faulty = [
+            name
+            for name, value in terms.items()
+            if not math.isfinite(value) and not name.endswith("_inert")
+        ]
         # With fp16 the scaler skips such steps and halves its factor.
         if not faulty and self.accelerator.scaler is None:
             parameters = [p for p in self.net.parameters() if p.grad is not None]
@@ -271,10 +314,15 @@ class Run:
             self.sums[name] += value * share
         self.log.add({"epoch": self.epoch + 1, "step": self.step + 1, **terms})
         self.taken, self.terms = self.taken + 1, terms
-        self._timed = self._timed or (self.taken, time.perf_counter())  # the first step of all warms up
+        self._timed = self._timed or (
+            self.taken,
+            time.perf_counter(),
+        )  # the first step of all warms up
 
     def time_left(self, batches: int) -> str:
-        """What the steps that are left take at the pace so far, such as ``1:02:03 left``; validation comes on top."""
+        """What the steps that are left take at the pace so far, such as ``1:02:03 left``;
+        validation comes on top.
+        """
         assert self._timed is not None  # a step has been recorded
         first, since = self._timed
         if self.taken == first:
@@ -286,7 +334,9 @@ class Run:
     # --- checkpoints ---
 
     def agree(self, wanted: int, minutes: float = math.inf) -> tuple[int, bool]:
-        """(a signal that any process has got, is it time for a checkpoint): the same answer in all processes."""
+        """(a signal that any process has got, is it time for a checkpoint): the same answer in all
+        processes.
+        """
         due = time.perf_counter() - self._saved >= 60 * minutes
         if self.accelerator.num_processes == 1:
             return wanted, due
@@ -325,21 +375,29 @@ class Run:
     def resume(self) -> None:
         """Go back to the last checkpoint, if there is one."""
         saved = latest_checkpoint(self.folder)
-        self.log = StepLog(self.folder if self.accelerator.is_main_process else None, saved["log"] if saved else 0)
+        self.log = StepLog(
+            self.folder if self.accelerator.is_main_process else None, saved["log"] if saved else 0
+        )
         if saved is None:
             return
         if saved["recipe"] != self.recipe.fingerprint():
-            raise UserError(f"{self.folder} holds a checkpoint of another recipe; choose another --runs-dir.")
+            raise UserError(
+                f"{self.folder} holds a checkpoint of another recipe; choose another --runs-dir."
+            )
         self.module.load_state_dict(saved["network"])
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.accelerator.scaler and saved["scaler"]:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
-        self.epoch, self.step, self.taken, self.passes = (saved[k] for k in ("epoch", "step", "taken", "passes"))
+        self.epoch, self.step, self.taken, self.passes = (
+            saved[k] for k in ("epoch", "step", "taken", "passes")
+        )
         self.history, self.seconds = saved["history"], saved["seconds"]
         self.sums = defaultdict(float, saved["sums"])
-        if self.accelerator.process_index < len(saved["random"]):  # of more processes than before the others start anew
+        if self.accelerator.process_index < len(
+            saved["random"]
+        ):  # of more processes than before the others start anew
             set_random_states(saved["random"][self.accelerator.process_index])
 
     # --- the end of an epoch, and of the run ---
@@ -357,7 +415,9 @@ class Run:
         elapsed = self.seconds + time.perf_counter() - self._clock
         row["seconds"] = round(elapsed - sum(earlier["seconds"] for earlier in self.history), 2)
         if self.accelerator.is_main_process:
-            if all(row["val_dice"] > earlier["val_dice"] for earlier in self.history):  # of equal ones the first stays
+            if all(
+                row["val_dice"] > earlier["val_dice"] for earlier in self.history
+            ):  # of equal ones the first stays
                 save_weights(self.kept, self.folder / "best.safetensors", epoch=row["epoch"])
         self.history.append(row)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, defaultdict(float)
@@ -384,7 +444,9 @@ class Run:
             "revision": revision(),
         }
         if self.accelerator.is_main_process:
-            promote(self.folder)  # a run killed while its last checkpoint was renamed writes no further one
+            promote(
+                self.folder
+            )  # a run killed while its last checkpoint was renamed writes no further one
             write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
         self.accelerator.wait_for_everyone()
 
@@ -411,14 +473,19 @@ def is_finished(folder: Path, accelerator: Accelerator) -> bool:
 
 def knobs_in(recipe: Recipe) -> dict:
     """The keywords of the recipe's objective, with the recipe's values."""
-    return {knob: getattr(recipe, knob) for knob in knobs_of(recipe.objective) if hasattr(recipe, knob)}
+    return {
+        knob: getattr(recipe, knob) for knob in knobs_of(recipe.objective) if hasattr(recipe, knob)
+    }
 
 
 def run_folder(recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str) -> Path:
     """Where a run lives: another recipe or other images give another folder."""
     names = sorted(pair.name for split in (data.train, data.validation) for pair in split)
     what = "teacher" if role == "teacher" else recipe.objective
-    return Path(runs_dir) / f"{what}-seed{recipe.seed}-{recipe.fingerprint(role, data.root.name, *names)}"
+    return (
+        Path(runs_dir)
+        / f"{what}-seed{recipe.seed}-{recipe.fingerprint(role, data.root.name, *names)}"
+    )
 
 
 def start_network(recipe: Recipe, role: str) -> nn.Module:
@@ -438,7 +505,9 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # of many kinds, deep inside
         why = str(error).strip().splitlines()[0]
-        raise UserError(f"torch.compile does not work on this machine ({why}); switch compile off.") from None
+        raise UserError(
+            f"torch.compile does not work on this machine ({why}); switch compile off."
+        ) from None
     return cast(nn.Module, torch.compile(net, dynamic=False))
 
 
@@ -446,15 +515,21 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 @torch.inference_mode()
-def validate(net: nn.Module, held_out: PolypDataset, batch_size: int, accelerator: Accelerator) -> dict[str, float]:
-    """Structure loss and mean Dice at threshold 0.5 on the validation split, at the network's own image size.
+def validate(
+    net: nn.Module, held_out: PolypDataset, batch_size: int, accelerator: Accelerator
+) -> dict[str, float]:
+    """Structure loss and mean Dice at threshold 0.5 on the validation split, at the network's own
+    image size.
 
-    Each process takes every n-th image; the sums are added up, so no image counts twice or is left out.
+    Each process takes every n-th image; the sums are added up, so no image counts twice or is left
+    out.
     """
     net.eval()
     sums = torch.zeros(2, device=accelerator.device)
     mine = range(accelerator.process_index, len(held_out), accelerator.num_processes)
-    for batch in ahead(held_out, [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]):
+    for batch in ahead(
+        held_out, [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    ):
         images, mask = batch["image"].to(accelerator.device), batch["mask"].to(accelerator.device)
         with accelerator.autocast():
             p1, p2 = (p.float() for p in net(images))
@@ -467,7 +542,10 @@ def validate(net: nn.Module, held_out: PolypDataset, batch_size: int, accelerato
 def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
     """Dice of ``σ(logits) ≥ 0.5`` for each image, shape (B,); 1 where both are empty."""
     found, mask = logits >= 0, mask >= 0.5
-    overlap, total = (found & mask).sum(dim=(1, 2, 3)), found.sum(dim=(1, 2, 3)) + mask.sum(dim=(1, 2, 3))
+    overlap, total = (
+        (found & mask).sum(dim=(1, 2, 3)),
+        found.sum(dim=(1, 2, 3)) + mask.sum(dim=(1, 2, 3)),
+    )
     return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0)
 
 

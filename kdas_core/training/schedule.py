@@ -10,7 +10,9 @@ from kdas_core.recipe import Recipe
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """What the learning rate is multiplied with at a step: 1, or a warm-up and half a cosine down to 0."""
+    """What the learning rate is multiplied with at a step: 1, or a warm-up and half a cosine down
+    to 0.
+    """
     if recipe.schedule == "constant":
         return 1.0
     rising = max(1, int(steps * recipe.warm_up))
@@ -18,7 +20,9 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def warmed_up(terms_of: Callable, recipe: Recipe, step: int, steps: int) -> Callable:
-    """The objective at a step: with ``distillation_warm_up`` its α rises linearly, from 0 to its value."""
+    """The objective at a step: with ``distillation_warm_up`` its α rises linearly, from 0 to its
+    value.
+    """
     rising = steps * recipe.distillation_warm_up
     if step >= rising or recipe.objective == "supervised":
         return terms_of

@@ -1,4 +1,6 @@
-"""The teacher during a training: frozen, in inference mode, one forward pass a scale; or read from a cache of its maps."""
+"""The teacher during a training: frozen, in inference mode, one forward pass a scale; or read from
+a cache of its maps.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ class Teaching:
     """What a training asks its teacher.
 
     Args:
-        teacher: any network ``images -> (P1, P2)``, or None. It is frozen; with the knob ``teacher_graph`` it records a graph
-            that nobody uses, as the released program does.
+        teacher: any network ``images -> (P1, P2)``, or None. It is frozen; with the knob
+            ``teacher_graph`` it records a graph that nobody uses, as the released program does.
         recipe: ``teacher_graph``, ``teacher_cache``, ``channels_last`` and the sizes.
         dataset: the training images; with ``teacher_cache`` they must be the same in every epoch.
         folder: where caches are kept.
@@ -50,15 +52,19 @@ class Teaching:
         if recipe.teacher_graph:
             self.teacher.requires_grad_(True)
         if recipe.teacher_cache:
-            what = sha256(f"{weights_digest(teacher)} {dataset.index.names} {recipe.image_size}".encode()).hexdigest()[
-                :12
-            ]
+            what = sha256(
+                f"{weights_digest(teacher)} {dataset.index.names} {recipe.image_size}".encode()
+            ).hexdigest()[:12]
             with accelerator.main_process_first():
                 for side in {side_of(scale, recipe.image_size) for scale in recipe.scales}:
-                    self.caches[side] = MapCache(folder / f"teacher-maps-{what}-{side}px", len(dataset), side)
+                    self.caches[side] = MapCache(
+                        folder / f"teacher-maps-{what}-{side}px", len(dataset), side
+                    )
 
     def maps(self, images: Tensor, index: list[int]) -> Maps | None:
-        """(P1, P2) of the teacher, (B, 1, S, S) float32, for images at these positions of the data set; None without one."""
+        """(P1, P2) of the teacher, (B, 1, S, S) float32, for images at these positions of the data
+        set; None without one.
+        """
         if self.teacher is None:
             return None
         cache = self.caches.get(images.shape[-1])
@@ -74,15 +80,20 @@ class Teaching:
     def _live(self, images: Tensor) -> Maps:
         assert self.teacher is not None  # maps() has looked
         with self.accelerator.autocast():
-            p1, p2 = self.teacher(images) if self.recipe.teacher_graph else teacher_logits(self.teacher, images)
+            p1, p2 = (
+                self.teacher(images)
+                if self.recipe.teacher_graph
+                else teacher_logits(self.teacher, images)
+            )
         return p1.float(), p2.float()
 
 
 class MapCache:
     """Logit maps of one size on disk, in half precision: 4·side² bytes an image.
 
-    An image's maps are written when they are first computed, and a flag after them, so a cache that was cut off is merely
-    incomplete. Half precision keeps 11 bits: a logit of 8 is off by at most 0.004.
+    An image's maps are written when they are first computed, and a flag after them, so a cache that
+    was cut off is merely incomplete. Half precision keeps 11 bits: a logit of 8 is off by at most
+    0.004.
     """
 
     def __init__(self, folder: Path, images: int, side: int):
@@ -111,10 +122,17 @@ class MapCache:
         self._there[index] = 1
 
     def holds(self, live: Maps, kept: Maps) -> bool:
-        """Is what was kept what the teacher says now, as far as half precision goes? Otherwise the cache starts anew."""
+        """Is what was kept what the teacher says now, as far as half precision goes? Otherwise the
+        cache starts anew.
+        """
         self.checked = True
-        if all(torch.allclose(now.cpu(), before, rtol=2e-3, atol=2e-3) for now, before in zip(live, kept)):
+        if all(
+            torch.allclose(now.cpu(), before, rtol=2e-3, atol=2e-3)
+            for now, before in zip(live, kept)
+        ):
             return True
-        warnings.warn(f"{self.folder} does not hold this teacher's maps; it is filled anew.", stacklevel=3)
+        warnings.warn(
+            f"{self.folder} does not hold this teacher's maps; it is filled anew.", stacklevel=3
+        )
         self._there[:] = 0
         return False

@@ -5,15 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
-from kdas_book.data.importing.frames import Frame, Images, Listing, Shape, files_below, number, points, stated_size
+from kdas_book.data.importing.frames import (
+    Frame,
+    Images,
+    Listing,
+    Shape,
+    files_below,
+    number,
+    points,
+    stated_size,
+)
 from kdas_core import UserError
 
 
 def read_voc(source: Path, images: Path | None) -> Listing:
-    """The frames of a folder of Pascal VOC files. Entities and document types in the XML are refused unread.
+    """The frames of a folder of Pascal VOC files. Entities and document types in the XML are
+    refused unread.
 
-    VOC counts pixels from 1 and a box holds its last row and column, so ``xmin=1, xmax=10`` are the first ten pixels. A
-    file without objects is a frame without a polyp; about an image without a file nothing is known.
+    VOC counts pixels from 1 and a box holds its last row and column, so ``xmin=1, xmax=10`` are the
+    first ten pixels. A file without objects is a frame without a polyp; about an image without a
+    file nothing is known.
 
     Args:
         source: the folder; those below are searched too.
@@ -42,13 +53,19 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
         root = parse(path, forbid_dtd=True).getroot()
     except (ParseError, ValueError, OSError, DefusedXmlException) as error:
         # DefusedXmlException is a ValueError too; its text names the entity
-        raise UserError(f"{path} is not the XML of Pascal VOC ({error or type(error).__name__}).") from error
+        raise UserError(
+            f"{path} is not the XML of Pascal VOC ({error or type(error).__name__})."
+        ) from error
     if root.tag != "annotation":
-        raise UserError(f"{path} is not the XML of Pascal VOC: it begins with <{root.tag}> instead of <annotation>.")
+        raise UserError(
+            f"{path} is not the XML of Pascal VOC: it begins with <{root.tag}> instead of <annotation>."
+        )
     width, height = (root.findtext(f"size/{side}", "").strip() for side in ("width", "height"))
     frame.size = stated_size(*(int(text) if text.isdecimal() else 0 for text in (width, height)))
     try:
-        frame.image = there.find((root.findtext("filename") or path.with_suffix(".jpg").name).strip())
+        frame.image = there.find(
+            (root.findtext("filename") or path.with_suffix(".jpg").name).strip()
+        )
         frame.name = there.names[frame.image]
     except UserError as error:
         frame.faults.append(f"{path}: {error}")
@@ -61,15 +78,18 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
 
 
 def _voc_box(entry: Element) -> Shape:
-    x0, y0, x1, y1 = (number(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+    x0, y0, x1, y1 = (
+        number(entry.findtext(f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax")
+    )
     return Shape("box", (entry.findtext("name") or "").strip(), (x0 - 1, y0 - 1, x1, y1))
 
 
 def read_yolo(source: Path, images: Path | None) -> Listing:
     """The frames of a folder of YOLO text files; a label is the number of the class.
 
-    A line holds the class and a box (centre, width, height) or a polygon, in fractions of the picture. An empty file is a
-    frame without a polyp; about an image without a file nothing is known.
+    A line holds the class and a box (centre, width, height) or a polygon, in fractions of the
+    picture. An empty file is a frame without a polyp; about an image without a file nothing is
+    known.
 
     Args:
         source: the folder with the text files, or the one above ``labels``.
@@ -77,7 +97,10 @@ def read_yolo(source: Path, images: Path | None) -> Listing:
     """
     labels = source / "labels" if (source / "labels").is_dir() else source
     there = _images(source, images)
-    texts = {path.relative_to(labels).with_suffix("").as_posix(): path for path in files_below(labels, (".txt",))}
+    texts = {
+        path.relative_to(labels).with_suffix("").as_posix(): path
+        for path in files_below(labels, (".txt",))
+    }
     found: dict[str, list[Path]] = {}
     for image in there.names:
         found.setdefault(image.stem, []).append(image)
@@ -86,12 +109,16 @@ def read_yolo(source: Path, images: Path | None) -> Listing:
         if path.stem in ("classes", "train", "val", "test", "README"):
             continue
         same = found.get(path.stem, [])
-        close = [image for image in same if there.names[image].removeprefix("images/") == name] or same
+        close = [
+            image for image in same if there.names[image].removeprefix("images/") == name
+        ] or same
         frame = Frame(name, str(path), close[0] if len(close) == 1 else b"", shapes=[])
         if len(close) == 1:
             frame.name = there.names[close[0]].removeprefix("images/")
         else:
-            frame.faults.append(f"{path} has {len(close)} images of its name; name their folder with --images.")
+            frame.faults.append(
+                f"{path} has {len(close)} images of its name; name their folder with --images."
+            )
         _fill_from_lines(frame, path)
         listing.frames.append(frame)
     if not listing.frames:
@@ -118,7 +145,9 @@ def _fill_from_lines(frame: Frame, path: Path) -> None:
                 raise ValueError("has coordinates that are no fractions of the picture")
             if len(values) == 4:
                 x, y, w, h = values
-                frame.shapes.append(Shape("box", words[0], (x - w / 2, y - h / 2, x + w / 2, y + h / 2), True))
+                frame.shapes.append(
+                    Shape("box", words[0], (x - w / 2, y - h / 2, x + w / 2, y + h / 2), True)
+                )
             else:
                 frame.shapes.append(Shape("polygon", words[0], [points(values)], True))
         except ValueError as error:

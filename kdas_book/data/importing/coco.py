@@ -1,4 +1,6 @@
-"""COCO: one JSON file with ``images``, ``annotations`` and ``categories``; outlines as polygons or run lengths, or boxes."""
+"""COCO: one JSON file with ``images``, ``annotations`` and ``categories``; outlines as polygons or
+run lengths, or boxes.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,14 @@ from kdas_core import UserError
 def read(source: Path, images: Path | None) -> Listing:
     """The frames of a COCO file.
 
-    An image that is listed and has no annotation is a frame without a polyp. A region with ``iscrowd`` (several objects
-    that were not told apart) counts as any other. Images that the file does not list are not looked at.
+    An image that is listed and has no annotation is a frame without a polyp. A region with
+    ``iscrowd`` (several objects that were not told apart) counts as any other. Images that the file
+    does not list are not looked at.
 
     Args:
         source: the JSON file.
-        images: folder of the images; None: the folder of the file or, if that holds no image, the one above it.
+        images: folder of the images; None: the folder of the file or, if that holds no image, the
+            one above it.
 
     Raises:
         UserError: the file cannot be read or is not laid out like COCO's.
@@ -38,23 +42,38 @@ def read(source: Path, images: Path | None) -> Listing:
     content = read_json(source)
     parts = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(_is_table(content.get(part)) for part in parts):
-        raise UserError(f"{source} is not a COCO file: it must hold lists called images, annotations and categories.")
+        raise UserError(
+            f"{source} is not a COCO file: it must hold lists called images, annotations and categories."
+        )
     there = Images(images or source.parent)
     if not there.names and images is None:
         there = Images(source.parent.parent)
     listing = Listing()
-    categories = {entry.get("id"): str(entry.get("name")) for entry in content["categories"] if _has_id(entry)}
+    categories = {
+        entry.get("id"): str(entry.get("name")) for entry in content["categories"] if _has_id(entry)
+    }
     listing.labels = set(categories.values())
     frames: dict[Any, Frame] = {}
     for i, entry in enumerate(content["images"]):
         _add_image(frames, listing, entry, f"{source.name}, images[{i}]", there)
     for i, entry in enumerate(content["annotations"]):
         where = f"{source.name}, annotations[{i}] (id {entry.get('id')})"
-        frame = frames.get(entry.get("image_id")) if isinstance(entry.get("image_id"), (int, str)) else None
+        frame = (
+            frames.get(entry.get("image_id"))
+            if isinstance(entry.get("image_id"), (int, str))
+            else None
+        )
         if frame is None:
-            listing.faults.append(f"{where} is for image {entry.get('image_id')!r}, which the file does not list.")
-        elif not isinstance(entry.get("category_id"), (int, str)) or entry["category_id"] not in categories:
-            frame.faults.append(f"{where} has category {entry.get('category_id')!r}, which the file does not list.")
+            listing.faults.append(
+                f"{where} is for image {entry.get('image_id')!r}, which the file does not list."
+            )
+        elif (
+            not isinstance(entry.get("category_id"), (int, str))
+            or entry["category_id"] not in categories
+        ):
+            frame.faults.append(
+                f"{where} has category {entry.get('category_id')!r}, which the file does not list."
+            )
         else:
             assert frame.shapes is not None  # _add_image began a list
             try:
@@ -84,7 +103,9 @@ def _add_image(frames: dict, listing: Listing, entry: dict, where: str, there: I
         )
         return
     size = stated_size(entry.get("width"), entry.get("height"))
-    frame = frames[entry["id"]] = Frame(without_suffix(name), f"{where} ({name})", b"", size=size, shapes=[])
+    frame = frames[entry["id"]] = Frame(
+        without_suffix(name), f"{where} ({name})", b"", size=size, shapes=[]
+    )
     try:
         frame.image = there.find(name)
         frame.name = there.names[frame.image]

@@ -1,4 +1,6 @@
-"""What every layout is read into: frames with shapes or a mask file, and the search for their images."""
+"""What every layout is read into: frames with shapes or a mask file, and the search for their
+images.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,13 @@ LARGEST_JSON = 2**30  # bytes; Python needs about ten times as much memory to re
 
 @dataclass(frozen=True)
 class Shape:
-    """One annotated object, in pixels from the picture's upper left corner (the first pixel spans 0 to 1).
+    """One annotated object, in pixels from the picture's upper left corner (the first pixel spans 0
+    to 1).
 
     Attributes:
-        kind: ``"polygon"`` (data: list of float (N, 2) arrays, the parts), ``"box"`` (x0, y0, x1, y1), ``"circle"``
-            (x, y, radius), ``"rle"`` ((height, width), run lengths) or ``"bitmap"`` ((x, y), bool array).
+        kind: ``"polygon"`` (data: list of float (N, 2) arrays, the parts), ``"box"`` (x0, y0, x1,
+            y1), ``"circle"`` (x, y, radius), ``"rle"`` ((height, width), run lengths) or
+            ``"bitmap"`` ((x, y), bool array).
         label: the category, as text.
         relative: coordinates are fractions of the picture's width and height instead of pixels.
     """
@@ -66,7 +70,9 @@ class Frame:
 
 @dataclass
 class Listing:
-    """What a reader found: frames, and faults that belong to no frame. ``labels``: categories that the source declares."""
+    """What a reader found: frames, and faults that belong to no frame. ``labels``: categories that
+    the source declares.
+    """
 
     frames: list[Frame] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -74,7 +80,9 @@ class Listing:
 
 
 class Images:
-    """The image files below some folders, found by relative path, else by bare name where that is unique."""
+    """The image files below some folders, found by relative path, else by bare name where that is
+    unique.
+    """
 
     def __init__(self, *folders: Path):
         self.folders = folders
@@ -90,7 +98,8 @@ class Images:
                     self._by_name.setdefault(PurePosixPath(relative).name, []).append(path)
 
     def find(self, name: str) -> Path:
-        """The file that an annotation calls ``name``; back slashes and foreign folders in front are overlooked.
+        """The file that an annotation calls ``name``; back slashes and foreign folders in front are
+        overlooked.
 
         Raises:
             UserError: there is none, or several fit.
@@ -101,11 +110,17 @@ class Images:
             return found[0]
         below = " and ".join(str(folder) for folder in self.folders)
         if found:
-            raise UserError(f"{name} could be any of {_first(found)}; name the folder with --images.")
-        raise UserError(f"the image {name} is not below {below}; name its folder with --images, or remove the entry")
+            raise UserError(
+                f"{name} could be any of {_first(found)}; name the folder with --images."
+            )
+        raise UserError(
+            f"the image {name} is not below {below}; name its folder with --images, or remove the entry"
+        )
 
     def rest(self, frames: Iterable[Frame]) -> list[Frame]:
-        """A frame without annotation for every image that none of the frames has, and no faulty one could mean."""
+        """A frame without annotation for every image that none of the frames has, and no faulty one
+        could mean.
+        """
         frames = list(frames)
         used = {frame.image for frame in frames if isinstance(frame.image, Path)}
         meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
@@ -114,11 +129,19 @@ class Images:
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files with these suffixes (any case) in a folder and those below, in natural order; hidden ones are passed over."""
+    """Files with these suffixes (any case) in a folder and those below, in natural order; hidden
+    ones are passed over.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    found = [
+        path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()
+    ]
+    shown = [
+        path
+        for path in found
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
     yield from sorted(shown, key=lambda path: natural(path.relative_to(folder).as_posix()))
 
 
@@ -142,7 +165,9 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > LARGEST_JSON:
             size = f"{path.stat().st_size / 2**30:.1f} GB"
-            raise UserError(f"{path} has {size}, too much to read at once; divide it into several files.")
+            raise UserError(
+                f"{path} has {size}, too much to read at once; divide it into several files."
+            )
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error

@@ -14,17 +14,21 @@ from kdas_book.data.importing.frames import normal
 from kdas_core import UserError
 
 
-def groups_of(names: Sequence[str], group_by: str, groups: str | Path) -> tuple[list[str], list[str]]:
+def groups_of(
+    names: Sequence[str], group_by: str, groups: str | Path
+) -> tuple[list[str], list[str]]:
     """The group (video, patient) of each frame.
 
     Args:
         names: paths below the source without suffix, ``/`` between folders.
-        group_by: a regular expression that is searched in each name; its first bracket, or else all that matched, is the
-            group. Empty: not used.
-        groups: a CSV file with the columns ``name`` and ``group``; a name with or without its folders. Empty: not used.
+        group_by: a regular expression that is searched in each name; its first bracket, or else all
+            that matched, is the group. Empty: not used.
+        groups: a CSV file with the columns ``name`` and ``group``; a name with or without its
+            folders. Empty: not used.
 
     Returns:
-        the groups, and a sentence for each name that belongs to none. With neither rule each frame is its own group.
+        the groups, and a sentence for each name that belongs to none. With neither rule each frame
+        is its own group.
 
     Raises:
         UserError: the expression or the file cannot be understood.
@@ -36,21 +40,28 @@ def groups_of(names: Sequence[str], group_by: str, groups: str | Path) -> tuple[
         try:
             rule = re.compile(group_by)
         except re.error as error:
-            raise UserError(f'--group-by "{group_by}" is no regular expression ({error}).') from error
+            raise UserError(
+                f'--group-by "{group_by}" is no regular expression ({error}).'
+            ) from error
         matches = [rule.search(name) for name in names]
         found = [m and (m.group(1) if rule.groups else m.group()) for m in matches]
         what = f'--group-by "{group_by}" finds nothing in'
     elif groups:
         table = _table(Path(groups))
-        found = [table.get(normal(name)) or table.get(normal(PurePosixPath(name).name)) for name in names]
+        found = [
+            table.get(normal(name)) or table.get(normal(PurePosixPath(name).name)) for name in names
+        ]
         what = f"{groups} has no group for"
     else:
         return list(names), []
-    return [group or "" for group in found], [f"{what} {name}." for name, group in zip(names, found) if not group]
+    return [group or "" for group in found], [
+        f"{what} {name}." for name, group in zip(names, found) if not group
+    ]
 
 
 def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
-    """Which frames are for testing: whole groups, drawn until their frames come as near to the share as they can.
+    """Which frames are for testing: whole groups, drawn until their frames come as near to the
+    share as they can.
 
     Args:
         share: of the frames, 0 to 1. Strictly between, at least one group goes to either side.
@@ -88,10 +99,18 @@ def _table(path: Path) -> dict[str, str]:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    if not rows or rows[0] != ["name", "group"] or any(len(row) != 2 or not all(row) for row in rows):
-        raise UserError(f"{path} must have the header name,group and then a line with both for each frame.")
+    if (
+        not rows
+        or rows[0] != ["name", "group"]
+        or any(len(row) != 2 or not all(row) for row in rows)
+    ):
+        raise UserError(
+            f"{path} must have the header name,group and then a line with both for each frame."
+        )
     table: dict[str, str] = {}
     for name, group in rows[1:]:
         if table.setdefault(normal(name), group) != group:
-            raise UserError(f"{path} puts {name} in {table[normal(name)]} and in {group}; choose one.")
+            raise UserError(
+                f"{path} puts {name} in {table[normal(name)]} and in {group}; choose one."
+            )
     return table

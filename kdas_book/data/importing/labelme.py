@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdas_book.data.importing.frames import Frame, Images, Listing, Shape, files_below, points, read_json, stated_size
+from kdas_book.data.importing.frames import (
+    Frame,
+    Images,
+    Listing,
+    Shape,
+    files_below,
+    points,
+    read_json,
+    stated_size,
+)
 from kdas_core import UserError
 
 _NO_AREA = ("point", "points", "line", "linestrip")
@@ -22,8 +31,9 @@ _NO_AREA = ("point", "points", "line", "linestrip")
 def read(source: Path, images: Path | None) -> Listing:
     """The frames of a folder of Labelme files, those in folders below included.
 
-    The picture is the file that ``imagePath`` names, or else the one embedded as ``imageData``. A rectangle counts as a
-    box. A file without shapes is a frame without a polyp; about an image without a file nothing is known.
+    The picture is the file that ``imagePath`` names, or else the one embedded as ``imageData``. A
+    rectangle counts as a box. A file without shapes is a frame without a polyp; about an image
+    without a file nothing is known.
 
     Args:
         source: the folder.
@@ -94,14 +104,20 @@ def _shape(entry: Any) -> Shape:
     if kind == "circle":
         return Shape("circle", label, (*corners[0], math.dist(*corners)))
     if kind == "mask":
-        return Shape("bitmap", label, (tuple(corners[0].round().astype(int)), _bitmap(entry.get("mask"))))
-    raise ValueError(f"is a {kind}, which {'encloses no area' if kind in _NO_AREA else 'is unknown here'}")
+        return Shape(
+            "bitmap", label, (tuple(corners[0].round().astype(int)), _bitmap(entry.get("mask")))
+        )
+    raise ValueError(
+        f"is a {kind}, which {'encloses no area' if kind in _NO_AREA else 'is unknown here'}"
+    )
 
 
 def _bitmap(text: Any) -> np.ndarray:
     """The small PNG of a shape of type ``mask``."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+        with Image.open(
+            io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]
+        ) as image:
             return np.asarray(image.convert("L")) > 0
     except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError("is a mask without a PNG") from error

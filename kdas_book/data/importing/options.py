@@ -22,16 +22,19 @@ class Options:
         labels: categories that are polyps; may be empty where the source has only one.
         values: grey values, or palette indices, that are polyp in mask files of several classes.
         colours: the same as hexadecimal RGB, ``"ff0000"``.
-        box: ``"ellipse"`` or ``"rectangle"``: draw an annotation that is only a box as a weak mask; None: refuse it.
-        negatives: what becomes of frames without a polyp. None: those that the source declares get an empty mask, and
-            an image about which it says nothing is a fault; ``"keep"``: both get an empty mask; ``"drop"``: both are left out.
+        box: ``"ellipse"`` or ``"rectangle"``: draw an annotation that is only a box as a weak mask;
+            None: refuse it.
+        negatives: what becomes of frames without a polyp. None: those that the source declares get
+            an empty mask, and an image about which it says nothing is a fault; ``"keep"``: both get
+            an empty mask; ``"drop"``: both are left out.
         split: share of the frames that becomes the test set, 0 to 1.
         test_name: the test set's folder in ``TestDataset``.
         group_by, groups: see :func:`grouping.groups_of`; frames of one group stay together.
         seed: of the division.
         prefix: put the folders in front of a name: ``video1/007`` becomes ``video1_007``.
         exif: see :func:`pixels.load_picture`.
-        skip: leave frames with faults out, and list them in the note, instead of refusing the source.
+        skip: leave frames with faults out, and list them in the note, instead of refusing the
+            source.
     """
 
     images: Path | None = None
@@ -55,7 +58,9 @@ class Options:
         for name in ("labels", "values", "colours"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("images", "masks"):
-            object.__setattr__(self, name, Path(getattr(self, name)) if getattr(self, name) else None)
+            object.__setattr__(
+                self, name, Path(getattr(self, name)) if getattr(self, name) else None
+            )
         known = {"box": BOXES, "negatives": ("keep", "drop"), "exif": ("turned", "stored")}
         for name, words in known.items():
             if getattr(self, name) not in (None, *words):
@@ -88,10 +93,11 @@ class Imported:
     """What an import did; ``print`` it.
 
     Attributes:
-        sets: folder below ``out`` → ``{"pairs", "groups", "without_polyp", "median_share"}``; the share of polyp pixels
-            is of the pairs that have any.
-        counts: ``copied`` (images kept byte for byte), ``outlines``, ``weak`` (boxes drawn as masks), ``clipped`` (shapes
-            that stuck out of their picture), ``other_label`` (shapes of categories not chosen), ``dropped`` (frames without polyp).
+        sets: folder below ``out`` → ``{"pairs", "groups", "without_polyp", "median_share"}``; the
+            share of polyp pixels is of the pairs that have any.
+        counts: ``copied`` (images kept byte for byte), ``outlines``, ``weak`` (boxes drawn as
+            masks), ``clipped`` (shapes that stuck out of their picture), ``other_label`` (shapes of
+            categories not chosen), ``dropped`` (frames without polyp).
         skipped: a sentence for each fault that ``skip`` let pass.
     """
 
@@ -103,10 +109,16 @@ class Imported:
     by_frame: bool = False
 
     def __str__(self) -> str:
-        lines = [f"{self.out}: {sum(about['pairs'] for about in self.sets.values())} pairs from {self.layout}"]
+        lines = [
+            f"{self.out}: {sum(about['pairs'] for about in self.sets.values())} pairs from {self.layout}"
+        ]
         for folder, about in self.sets.items():
             groups = "" if self.by_frame else f" of {about['groups']} groups"
-            share = f"median polyp share {about['median_share']:.1%}" if about["median_share"] else "no polyp at all"
+            share = (
+                f"median polyp share {about['median_share']:.1%}"
+                if about["median_share"]
+                else "no polyp at all"
+            )
             lines.append(
                 f"  {folder}: {about['pairs']} pairs{groups}, {share}, {about['without_polyp']} without a polyp"
             )
@@ -124,5 +136,7 @@ class Imported:
         if self.skipped:
             lines.append(f"  {len(self.skipped)} faults skipped; {NOTE} lists them")
         if self.by_frame and len(self.sets) > 1:
-            lines.append("  Divided frame by frame: if frames come from videos, say --group-by or --groups.")
+            lines.append(
+                "  Divided frame by frame: if frames come from videos, say --group-by or --groups."
+            )
         return "\n".join([*lines, f'Next: "kdas data check {self.out}"'])

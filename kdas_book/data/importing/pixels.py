@@ -21,7 +21,9 @@ _TURNED = range(2, 9)  # EXIF orientations other than "as stored"
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file as it will be written: its content, suffix and (width, height), and whether it is the source's, byte by byte."""
+    """An image file as it will be written: its content, suffix and (width, height), and whether it
+    is the source's, byte by byte.
+    """
 
     code: bytes
     suffix: str
@@ -30,21 +32,29 @@ class Picture:
 
 
 def load_picture(
-    image: Path | bytes, page: int | None, stated: tuple[int, int] | None, exif: str | None, bits: int
+    image: Path | bytes,
+    page: int | None,
+    stated: tuple[int, int] | None,
+    exif: str | None,
+    bits: int,
 ) -> Picture:
     """Decode an image and decide what of it can stay.
 
-    A sound 8-bit file without an EXIF turn is kept byte for byte. A page of a stack, a picture of more than 8 bits and a
-    turned one become PNG, without EXIF.
+    A sound 8-bit file without an EXIF turn is kept byte for byte. A page of a stack, a picture of
+    more than 8 bits and a turned one become PNG, without EXIF.
 
     Args:
         page: which page of a TIFF stack; None where the file has one.
-        stated: (width, height) that the annotation states; tells whether it was drawn on the turned picture.
-        exif: ``"turned"`` or ``"stored"``: on which picture the annotation was drawn; None: what ``stated`` says.
-        bits: how many bits of a picture of more than 8 are in use; the upper eight of them are kept.
+        stated: (width, height) that the annotation states; tells whether it was drawn on the turned
+            picture.
+        exif: ``"turned"`` or ``"stored"``: on which picture the annotation was drawn; None: what
+            ``stated`` says.
+        bits: how many bits of a picture of more than 8 are in use; the upper eight of them are
+            kept.
 
     Raises:
-        UserError: the file is no image, cut off, or of a size that is not stated; or nothing tells if it was turned.
+        UserError: the file is no image, cut off, or of a size that is not stated; or nothing tells
+            if it was turned.
     """
     name = image if isinstance(image, Path) else "the embedded image"
     raw = _content(image)
@@ -70,7 +80,9 @@ def load_picture(
 
 
 def count_pages(path: Path) -> int:
-    """Pages of a TIFF stack, 1 for every other file (also one that cannot be read; that is said later)."""
+    """Pages of a TIFF stack, 1 for every other file (also one that cannot be read; that is said
+    later).
+    """
     try:
         with Image.open(path) as image:
             return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
@@ -79,7 +91,9 @@ def count_pages(path: Path) -> int:
 
 
 def bits_in_use(path: Path) -> int:
-    """How many bits the largest value of a deep image needs, 8 to 16; 8 for every other file, sound or not."""
+    """How many bits the largest value of a deep image needs, 8 to 16; 8 for every other file, sound
+    or not.
+    """
     try:
         raw = _content(path)
         if not _opened(raw, path, decode=False)[3]:
@@ -97,11 +111,14 @@ def png(pixels: np.ndarray) -> bytes:
 # --- masks ------------------------------------------------------------------------------------------------------------
 
 
-def load_mask(path: Path, page: int | None, values: tuple[int, ...], colours: tuple[tuple, ...]) -> np.ndarray:
+def load_mask(
+    path: Path, page: int | None, values: tuple[int, ...], colours: tuple[tuple, ...]
+) -> np.ndarray:
     """A mask file as bool (H, W).
 
     Args:
-        values: grey values (of a palette image: its indices) that are polyp; empty: from half the range upwards, 128 of 255.
+        values: grey values (of a palette image: its indices) that are polyp; empty: from half the
+            range upwards, 128 of 255.
         colours: RGB colours that are polyp, compared exactly.
 
     Raises:
@@ -131,7 +148,9 @@ def load_mask(path: Path, page: int | None, values: tuple[int, ...], colours: tu
     half = THRESHOLD if levels.dtype == np.uint8 else 2**15
     if 0 < levels.max() < half:
         found = ", ".join(str(v) for v in np.unique(levels)[:8])
-        raise UserError(f"{path} has the values {found}, none of them white; say which are polyp, such as --values 1.")
+        raise UserError(
+            f"{path} has the values {found}, none of them white; say which are polyp, such as --values 1."
+        )
     return levels >= half
 
 
@@ -147,12 +166,18 @@ def _content(image: Path | bytes) -> bytes:
         raise UserError(f"{image} cannot be read ({error.strerror}).") from error
 
 
-def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Image, str | None, int, bool]:
-    """(image, format, EXIF orientation, has it more than 8 bits?); everything is decoded, so that a cut-off file is found."""
+def _opened(
+    raw: bytes, name: Path | str, decode: bool = True
+) -> tuple[Image.Image, str | None, int, bool]:
+    """(image, format, EXIF orientation, has it more than 8 bits?); everything is decoded, so that a
+    cut-off file is found.
+    """
     try:
         image = Image.open(io.BytesIO(raw))
         form, orientation = image.format, int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        depth = image.tag_v2.get(258, (8,)) if form == "TIFF" else (raw[24] if form == "PNG" else 8,)  # type: ignore[attr-defined]
+        depth = (
+            image.tag_v2.get(258, (8,)) if form == "TIFF" else (raw[24] if form == "PNG" else 8,)
+        )  # type: ignore[attr-defined]
         depth = depth if isinstance(depth, tuple) else (depth,)
         if decode:
             image.load()
@@ -162,7 +187,9 @@ def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Im
 
 
 def _pages(raw: bytes, name: Path | str) -> list[np.ndarray]:
-    """The pages of a file as they are stored: whole numbers of 8 or 16 bits, (H, W) or RGB (H, W, 3)."""
+    """The pages of a file as they are stored: whole numbers of 8 or 16 bits, (H, W) or RGB (H, W,
+    3).
+    """
     done, pages = cv2.imdecodemulti(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     if not done or not pages:
         raise UserError(f"{name} cannot be decoded; export it as 8-bit PNG.")
@@ -171,7 +198,9 @@ def _pages(raw: bytes, name: Path | str) -> list[np.ndarray]:
     return [np.ascontiguousarray(page[..., 2::-1]) if page.ndim == 3 else page for page in pages]
 
 
-def _upright(stored: Image.Image, orientation: int, stated, exif: str | None, name: Path | str) -> Image.Image:
+def _upright(
+    stored: Image.Image, orientation: int, stated, exif: str | None, name: Path | str
+) -> Image.Image:
     """The picture on which the annotation was drawn: turned as EXIF says, or as it is stored."""
     stored.getexif()[ExifTags.Base.Orientation] = orientation
     turned = ImageOps.exif_transpose(stored)

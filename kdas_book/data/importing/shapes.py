@@ -14,14 +14,16 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
     """A shape as a mask, cut off at the picture's border.
 
     Args:
-        box: how a box becomes an area: ``"ellipse"`` (the largest in it) or ``"rectangle"`` (all of it).
+        box: how a box becomes an area: ``"ellipse"`` (the largest in it) or ``"rectangle"`` (all of
+            it).
 
     Returns:
-        mask bool (height, width), and whether more than a pixel of the shape stuck out of the picture.
+        mask bool (height, width), and whether more than a pixel of the shape stuck out of the
+        picture.
 
     Raises:
-        ValueError: the shape covers no pixel, or does not belong to a picture of this size. The text says what it is like
-            and follows a noun: ``"has 2 points and encloses no area"``.
+        ValueError: the shape covers no pixel, or does not belong to a picture of this size. The
+            text says what it is like and follows a noun: ``"has 2 points and encloses no area"``.
 
     >>> mask, _ = draw(Shape("box", "polyp", (1, 1, 3, 2)), 4, 3, "rectangle")
     >>> mask.astype(int).tolist()
@@ -44,15 +46,18 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
         corners, mask = _round_or_square(shape, scale, width, height, box)
     if not mask.any():
         outside = (corners.max(0) <= 0).any() or (corners.min(0) >= (width, height)).any()
-        raise ValueError(f"lies outside the {width}×{height} picture" if outside else "covers no pixel")
+        raise ValueError(
+            f"lies outside the {width}×{height} picture" if outside else "covers no pixel"
+        )
     return mask, bool((corners < -1).any() or (corners > np.array([width, height]) + 1).any())
 
 
 def _polygon(corners: np.ndarray, width: int, height: int) -> np.ndarray:
     """Pixel centres inside a polygon; where it crosses itself, the even-odd rule.
 
-    OpenCV's ``fillPoly`` would count every pixel that the outline touches and make each polyp half a pixel larger all
-    around (2 % of the area at a diameter of 170 pixels), so matplotlib's test of points is used.
+    OpenCV's ``fillPoly`` would count every pixel that the outline touches and make each polyp half
+    a pixel larger all around (2 % of the area at a diameter of 170 pixels), so matplotlib's test of
+    points is used.
     """
     mask = np.zeros((height, width), bool)
     if len(corners) < 3:
@@ -63,7 +68,9 @@ def _polygon(corners: np.ndarray, width: int, height: int) -> np.ndarray:
     left, top = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
     right, bottom = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(int)
     if right > left and bottom > top:
-        centres = np.stack(np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5), axis=-1)
+        centres = np.stack(
+            np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5), axis=-1
+        )
         inside = Outline(corners).contains_points(centres.reshape(-1, 2))
         mask[top:bottom, left:right] = inside.reshape(bottom - top, right - left)
     return mask
@@ -76,7 +83,9 @@ def _round_or_square(shape: Shape, scale: np.ndarray, width: int, height: int, b
         corners = np.array([[x - radius, y - radius], [x + radius, y + radius]])
     else:
         if box not in BOXES:
-            raise ValueError("is a box and no outline; say --box ellipse or --box rectangle to draw it as a weak mask")
+            raise ValueError(
+                "is a box and no outline; say --box ellipse or --box rectangle to draw it as a weak mask"
+            )
         corners = np.array(shape.data, float).reshape(2, 2) * scale
     if (corners[1] <= corners[0]).any():
         raise ValueError("has no width or no height")
@@ -88,7 +97,9 @@ def _round_or_square(shape: Shape, scale: np.ndarray, width: int, height: int, b
     return corners, (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
 
 
-def _pasted(corner: tuple[int, int], bitmap: np.ndarray, width: int, height: int) -> tuple[np.ndarray, bool]:
+def _pasted(
+    corner: tuple[int, int], bitmap: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, bool]:
     """A small mask laid into the picture with its first pixel at ``corner`` (x, y)."""
     x, y = corner
     h, w = bitmap.shape
@@ -108,7 +119,9 @@ def _pasted(corner: tuple[int, int], bitmap: np.ndarray, width: int, height: int
 def _runs(size: tuple[int, int], counts: np.ndarray, width: int, height: int) -> np.ndarray:
     """COCO's run lengths: background and object in turn, down the columns."""
     if size != (height, width):
-        raise ValueError(f"is a run-length mask of {size[1]}×{size[0]} pixels, but the picture has {width}×{height}")
+        raise ValueError(
+            f"is a run-length mask of {size[1]}×{size[0]} pixels, but the picture has {width}×{height}"
+        )
     if (counts < 0).any() or counts.sum() != width * height:
         raise ValueError(f"has run lengths that do not add up to {width}×{height} pixels")
     mask = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
@@ -120,10 +133,11 @@ def _runs(size: tuple[int, int], counts: np.ndarray, width: int, height: int) ->
 def run_lengths(counts: object) -> np.ndarray:
     """The run lengths of COCO's ``counts``: a list of numbers, or the compressed text.
 
-    In the text each length is written in groups of five bits, lowest first, a sixth bit says that another group follows,
-    and 48 is added to make a letter; from the fourth length on, the difference to the one two before is kept. The
-    library of the format's authors, pycocotools, reads past the end of a damaged text and crashes, so we decode it here
-    (the tests compare the two).
+    In the text each length is written in groups of five bits, lowest first, a sixth bit says that
+    another group follows, and 48 is added to make a letter; from the fourth length on, the
+    difference to the one two before is kept. The library of the format's authors, pycocotools,
+    reads past the end of a damaged text and crashes, so we decode it here (the tests compare the
+    two).
 
     Raises:
         ValueError: not such a list or text.
@@ -132,7 +146,9 @@ def run_lengths(counts: object) -> np.ndarray:
     [5, 2, 2, 2, 5]
     """
     if isinstance(counts, list):
-        good = all(isinstance(c, int) and not isinstance(c, bool) and 0 <= c < 2**40 for c in counts)
+        good = all(
+            isinstance(c, int) and not isinstance(c, bool) and 0 <= c < 2**40 for c in counts
+        )
         if not good:
             raise ValueError("has run lengths that are no whole numbers")
         return np.array(counts, dtype=np.int64)

@@ -26,14 +26,17 @@ def aperture(view: View, look: Style, rng: np.random.Generator) -> np.ndarray:
         edge = np.minimum(np.minimum(border_x - across, border_y - down), corner)
     inside = step(edge, -0.006, 0.006)
     if rng.random() < look.box:
-        inside = inside * ~((x < -half_x + rng.uniform(0.6, 0.8)) & (y > half_y - rng.uniform(0.55, 0.75)))
+        inside = inside * ~(
+            (x < -half_x + rng.uniform(0.6, 0.8)) & (y > half_y - rng.uniform(0.55, 0.75))
+        )
     return inside.astype(np.float32)
 
 
 def photograph(
     picture: np.ndarray, inside: np.ndarray, view: View, look: Style, rng: np.random.Generator
 ) -> np.ndarray:
-    """Vignetting, exposure, blur of lens and motion, tone, edge enhancement, the frame, noise, JPEG.
+    """Vignetting, exposure, blur of lens and motion, tone, edge enhancement, the frame, noise,
+    JPEG.
 
     Args:
         picture: light (H, W, 3), 1 = well lit. inside: the aperture (H, W).
@@ -46,7 +49,9 @@ def photograph(
     picture = picture * (rng.uniform(*look.light) * (1.06 - 0.30 * far))[..., None]
     picture = _blur(picture, look, rng)
     picture = np.maximum(1.15 * picture, 0)
-    picture = picture / np.sqrt(np.sqrt(1 + (picture * picture) ** 2))  # bright places saturate gently, red first
+    picture = picture / np.sqrt(
+        np.sqrt(1 + (picture * picture) ** 2)
+    )  # bright places saturate gently, red first
     if look.sharpen:
         smooth = cv2.GaussianBlur(picture, (0, 0), 0.005 * len(picture))
         picture = np.clip(picture + np.float32(look.sharpen) * (picture - smooth), 0, 1)
@@ -62,7 +67,11 @@ def _blur(picture: np.ndarray, look: Style, rng: np.random.Generator) -> np.ndar
     """Out of focus, and where the camera moved while the shutter was open, drawn out along a line."""
     height = picture.shape[0]
     sigma = rng.uniform(*look.blur) * height / 1000
-    moved, length, angle = rng.random() < look.motion, rng.uniform(0.012, 0.045) * height, rng.uniform(0, math.pi)
+    moved, length, angle = (
+        rng.random() < look.motion,
+        rng.uniform(0.012, 0.045) * height,
+        rng.uniform(0, math.pi),
+    )
     if sigma > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), sigma)
     if moved and length > 1.5:

@@ -18,18 +18,27 @@ from kdas_core.files import draft_beside, unwritten, write_whole
 
 
 def make_dataset(
-    out: str | Path, train: int = 64, test: int = 16, size: int = 288, seed: int = 0, jpeg: bool = True
+    out: str | Path,
+    train: int = 64,
+    test: int = 16,
+    size: int = 288,
+    seed: int = 0,
+    jpeg: bool = True,
 ) -> Path:
-    """Write a synthetic benchmark in the PraNet layout: a training set and five test sets, every picture with a polyp.
+    """Write a synthetic benchmark in the PraNet layout: a training set and five test sets, every
+    picture with a polyp.
 
-    Training pictures have the styles of Kvasir and CVC-ClinicDB in the benchmark's proportion, 900 to 550; each test set has
-    its own, so three of the five are unseen. The folder appears only when it is complete: it is written beside its place
-    and then renamed. If it holds the same make already, nothing is done.
+    Training pictures have the styles of Kvasir and CVC-ClinicDB in the benchmark's proportion, 900
+    to 550; each test set has its own, so three of the five are unseen. The folder appears only when
+    it is complete: it is written beside its place and then renamed. If it holds the same make
+    already, nothing is done.
 
     Args:
         out: the folder to make. Its ``dataset.json`` keeps the parameters.
-        train: training pictures. test: pictures of each test set; at most the real set's number are written.
-        size: height of a Kvasir-style picture in pixels; the other styles are larger or smaller than that.
+        train: training pictures. test: pictures of each test set; at most the real set's number are
+            written.
+        size: height of a Kvasir-style picture in pixels; the other styles are larger or smaller
+            than that.
         jpeg: images as JPEG (quality 95), else PNG. Masks are PNG, 0 and 255.
 
     Returns:
@@ -40,13 +49,19 @@ def make_dataset(
     """
     out = Path(out)
     if train < 2 or test < 1 or size < 64:
-        raise UserError(f"train is {train}, test is {test}, size is {size}; they must be at least 2, 1 and 64.")
+        raise UserError(
+            f"train is {train}, test is {test}, size is {size}; they must be at least 2, 1 and 64."
+        )
     note = {"made_by": "kdas_book.data.synthetic", "version": VERSION}
     note |= {"train": train, "test": test, "size": size, "seed": seed, "jpeg": jpeg}
     if _is_taken(out, note):
         return out
     plan = [("TrainDataset", _train_style(i), i) for i in range(train)]
-    plan += [(f"TestDataset/{name}", name, i) for name in TEST_SETS for i in range(min(test, FULL_COUNTS[name]))]
+    plan += [
+        (f"TestDataset/{name}", name, i)
+        for name in TEST_SETS
+        for i in range(min(test, FULL_COUNTS[name]))
+    ]
     with draft_beside(out) as draft:
         try:
             for folder, style, i in plan:
@@ -70,7 +85,9 @@ def _is_taken(out: Path, note: dict) -> bool:
     if found == note:
         return True
     what = "synthetic polyps made with other parameters" if found else "other files"
-    raise UserError(f"{out} already holds {what}, and nothing is written over; choose another folder or remove it.")
+    raise UserError(
+        f"{out} already holds {what}, and nothing is written over; choose another folder or remove it."
+    )
 
 
 def _train_style(i: int) -> str:
@@ -98,31 +115,41 @@ def _write_pair(folder: Path, i: int, seed: int, style: str, size: int, jpeg: bo
 
 
 def write_sheet(out: str | Path, columns: int = 6, seed: int = 0, height: int = 176) -> Path:
-    """Write a sheet of pictures, a row for each style in the order of `STYLES`; every picture has one polyp or more.
+    """Write a sheet of pictures, a row for each style in the order of `STYLES`; every picture has
+    one polyp or more.
 
     Args:
         out: a file, ``.jpg`` (quality 88) or ``.png``; it is replaced.
         columns: pictures of each style. seed: scene of the first column; the next ones follow.
-        height: of one picture in pixels. Pictures are drawn at twice that and made smaller, and have equal widths.
+        height: of one picture in pixels. Pictures are drawn at twice that and made smaller, and
+            have equal widths.
 
     Raises:
         UserError: no column, another kind of file, or it cannot be written.
     """
     out = Path(out)
     if columns < 1 or out.suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise UserError(f"{out} with {columns} columns cannot be made; name a .jpg or .png and at least one column.")
+        raise UserError(
+            f"{out} with {columns} columns cannot be made; name a .jpg or .png and at least one column."
+        )
     size, shown = (2 * height, round(2.4 * height)), (round(1.2 * height), height)
     rows = []
     for style in STYLES:
         pictures = [render(seed + i, size, style, polyps=1 + (i == 3))[0] for i in range(columns)]
-        rows.append(np.hstack([cv2.resize(picture, shown, interpolation=cv2.INTER_AREA) for picture in pictures]))
+        rows.append(
+            np.hstack(
+                [cv2.resize(picture, shown, interpolation=cv2.INTER_AREA) for picture in pictures]
+            )
+        )
     options = [] if out.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
     write_whole(out, _encoded(out, np.vstack(rows)[..., ::-1], options), "choose another file")
     return out
 
 
 def _write(path: Path, pixels: np.ndarray, options: list[int]) -> None:
-    """Encode in memory and write with Python: names in any alphabet work, and a full disk is an error."""
+    """Encode in memory and write with Python: names in any alphabet work, and a full disk is an
+    error.
+    """
     path.write_bytes(_encoded(path, pixels, options))
 
 

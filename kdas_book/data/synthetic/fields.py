@@ -10,9 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class View:
-    """Pixel centres in units of half the short side: the short side runs from -1 to 1, the picture's middle is 0.
+    """Pixel centres in units of half the short side: the short side runs from -1 to 1, the
+    picture's middle is 0.
 
-    ``x`` has shape (W,) and ``y`` shape (H,), so ``view.x`` and ``view.y[:, None]`` broadcast to the picture.
+    ``x`` has shape (W,) and ``y`` shape (H,), so ``view.x`` and ``view.y[:, None]`` broadcast to
+    the picture.
     """
 
     x: np.ndarray
@@ -37,9 +39,14 @@ class View:
         return len(self.x) / 2 / self.unit, len(self.y) / 2 / self.unit
 
     def window(self, x: float, y: float, reach: float) -> tuple[slice, slice]:
-        """Rows and columns within ``reach`` of a point, cut at the picture's border; at least one of each."""
+        """Rows and columns within ``reach`` of a point, cut at the picture's border; at least one
+        of each.
+        """
         found = []
-        for middle, length, centre in ((self.half[1], len(self.y), y), (self.half[0], len(self.x), x)):
+        for middle, length, centre in (
+            (self.half[1], len(self.y), y),
+            (self.half[0], len(self.x), x),
+        ):
             first = int(np.clip((centre - reach + middle) * self.unit, 0, length - 1))
             last = int(np.clip(np.ceil((centre + reach + middle) * self.unit), first + 1, length))
             found.append(slice(first, last))
@@ -49,7 +56,9 @@ class View:
         return View(self.x[columns], self.y[rows], self.unit)
 
     def pixels(self, points: np.ndarray) -> np.ndarray:
-        """Points (…, 2) as OpenCV draws them: fixed-point numbers with 4 fractional bits, int32 (…, 2)."""
+        """Points (…, 2) as OpenCV draws them: fixed-point numbers with 4 fractional bits, int32 (…,
+        2).
+        """
         return np.round((points + self.half) * (self.unit * 16) - 8).astype(np.int32)
 
 
@@ -60,22 +69,30 @@ def step(value: np.ndarray, low: float | np.float32, high: float | np.float32) -
 
 
 def noise(view: View, cells: float, rng: np.random.Generator, octaves: int = 1) -> np.ndarray:
-    """Smooth noise (H, W), mean about 0, deviation about 1; ``cells`` bumps along 2 units. Octaves add finer detail.
+    """Smooth noise (H, W), mean about 0, deviation about 1; ``cells`` bumps along 2 units. Octaves
+    add finer detail.
 
-    A coarse grid of random numbers, made smooth by cubic B-splines along each axis: rows · grid · columns. It is a function
-    of the place, so the same generator gives the same field at every size of the picture.
+    A coarse grid of random numbers, made smooth by cubic B-splines along each axis: rows · grid ·
+    columns. It is a function of the place, so the same generator gives the same field at every size
+    of the picture.
     """
     total, power = np.zeros(view.size, np.float32), 0.0
     for octave in range(octaves):
         n, weight = cells * 2**octave, 0.5**octave
-        grid = rng.standard_normal((int(2 * n) + 4,) * 2, dtype=np.float32)  # the same numbers whatever the size
+        grid = rng.standard_normal(
+            (int(2 * n) + 4,) * 2, dtype=np.float32
+        )  # the same numbers whatever the size
         total += weight * (_spline(view.y, n, len(grid)) @ grid @ _spline(view.x, n, len(grid)).T)
-        power += weight**2 * (151 / 315) ** 2  # what is left of the grid's variance, 151/315 along each axis
+        power += (
+            weight**2 * (151 / 315) ** 2
+        )  # what is left of the grid's variance, 151/315 along each axis
     return total / np.float32(np.sqrt(power))
 
 
 def _spline(places: np.ndarray, cells: float, knots: int) -> np.ndarray:
-    """Weights (len(places), knots) of a cubic B-spline with ``cells / 2`` knots a unit; past the last knot comes the first."""
+    """Weights (len(places), knots) of a cubic B-spline with ``cells / 2`` knots a unit; past the
+    last knot comes the first.
+    """
     place = (places + 2.0) * (cells / 2)
     first = np.floor(place).astype(int)
     t = place - first
@@ -89,5 +106,9 @@ def _spline(places: np.ndarray, cells: float, knots: int) -> np.ndarray:
 
 def slope(height: np.ndarray, view: View) -> np.ndarray:
     """How steeply a height (H, W) rises per unit to the right and downwards: (2, H, W)."""
-    scale = float(np.float32(view.unit / 32))  # Scharr's weights sum to 16 over a distance of 2 pixels
-    return np.stack([cv2.Scharr(height, -1, 1, 0, scale=scale), cv2.Scharr(height, -1, 0, 1, scale=scale)])
+    scale = float(
+        np.float32(view.unit / 32)
+    )  # Scharr's weights sum to 16 over a distance of 2 pixels
+    return np.stack(
+        [cv2.Scharr(height, -1, 1, 0, scale=scale), cv2.Scharr(height, -1, 0, 1, scale=scale)]
+    )

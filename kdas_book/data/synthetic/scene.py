@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from kdas_book.data.synthetic.camera import aperture, photograph
-from kdas_book.data.synthetic.debris import Instrument, add_bubbles, add_stool, draw_instrument, place_instrument
+from kdas_book.data.synthetic.debris import (
+    Instrument,
+    add_bubbles,
+    add_stool,
+    draw_instrument,
+    place_instrument,
+)
 from kdas_book.data.synthetic.fields import View
 from kdas_book.data.synthetic.polyps import Polyp, draw_polyp, place_polyps
 from kdas_book.data.synthetic.styles import STYLES
@@ -13,7 +19,19 @@ from kdas_book.data.synthetic.wall import build_wall, highlights, place_lumen
 from kdas_core import UserError
 from kdas_core.data.dataset import rng_for
 
-_STAGES = ("count", "aperture", "lumen", "wall", "residue", "tool", "places", "skin", "water", "steel", "sensor")
+_STAGES = (
+    "count",
+    "aperture",
+    "lumen",
+    "wall",
+    "residue",
+    "tool",
+    "places",
+    "skin",
+    "water",
+    "steel",
+    "sensor",
+)
 
 
 def render(
@@ -21,16 +39,16 @@ def render(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one picture and its mask; the same arguments give the same pixels.
 
-    The mask is the polyp *as it is seen*: head and stalk, without what lies behind the instrument or outside the aperture.
-    (Annotators of the public sets differ on stalks: some outline the head alone.) Stool and bubbles lie on the wall
-    and never on a polyp.
+    The mask is the polyp *as it is seen*: head and stalk, without what lies behind the instrument
+    or outside the aperture. (Annotators of the public sets differ on stalks: some outline the head
+    alone.) Stool and bubbles lie on the wall and never on a polyp.
 
     Args:
         seed: which scene.
         size: (height, width) in pixels, at least 32 each.
         style: a key of `STYLES`, named as the five test sets.
-        polyps: how many, 0 to 3; None draws the number: 5 % none, 75 % one, 15 % two, 5 % three. With 0 the scene is
-            the one that the same seed shows with polyps, less the polyps.
+        polyps: how many, 0 to 3; None draws the number: 5 % none, 75 % one, 15 % two, 5 % three.
+            With 0 the scene is the one that the same seed shows with polyps, less the polyps.
 
     Returns:
         image uint8 RGB (H, W, 3) and mask bool (H, W), True = polyp.
@@ -41,7 +59,9 @@ def render(
     if style not in STYLES:
         raise UserError(f"{style!r} is no style; there are {', '.join(STYLES)}.")
     if min(size) < 32:
-        raise UserError(f"a picture of {size[0]}×{size[1]} pixels is too small to show a polyp; use 32 or more.")
+        raise UserError(
+            f"a picture of {size[0]}×{size[1]} pixels is too small to show a polyp; use 32 or more."
+        )
     if polyps is not None and polyps not in range(4):
         raise UserError(f"polyps is {polyps}; a picture has 0 to 3.")
     look, view, rng = STYLES[style], View.of(size), _generators(seed, style)
@@ -58,7 +78,9 @@ def render(
     for polyp in placed:
         mask |= draw_polyp(surface, polyp, view, lumen, rng["skin"])
     picture = surface.colour * surface.light[..., None]
-    picture += highlights(surface, lumen, view, rng["water"])[..., None] * np.array([1.0, 0.98, 0.95], np.float32)
+    picture += highlights(surface, lumen, view, rng["water"])[..., None] * np.array(
+        [1.0, 0.98, 0.95], np.float32
+    )
     if tool:
         mask &= ~draw_instrument(picture, tool, view, rng["steel"])
     return photograph(picture, inside, view, look, rng["sensor"]), mask & (inside > 0.5)
@@ -67,7 +89,9 @@ def render(
 def plan(
     seed: int, size: tuple[int, int], style: str, polyps: int | None = None
 ) -> tuple[list[Polyp], Instrument | None]:
-    """The polyps of a scene, kind and shape and place, and its instrument if there is one. Arguments as of `render`."""
+    """The polyps of a scene, kind and shape and place, and its instrument if there is one.
+    Arguments as of `render`.
+    """
     look, view, rng = STYLES[style], View.of(size), _generators(seed, style)
     drawn = int(rng["count"].choice(4, p=(0.05, 0.75, 0.15, 0.05)))
     tool = place_instrument(view, look, rng["tool"])
@@ -76,6 +100,8 @@ def plan(
 
 
 def _generators(seed: int, style: str) -> dict[str, np.random.Generator]:
-    """Random numbers of its own for each stage: a scene without its polyps is otherwise the same scene."""
+    """Random numbers of its own for each stage: a scene without its polyps is otherwise the same
+    scene.
+    """
     number = list(STYLES).index(style)
     return {stage: rng_for(seed, number, i) for i, stage in enumerate(_STAGES)}

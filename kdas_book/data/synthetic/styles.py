@@ -1,4 +1,6 @@
-"""Five looks, one for each test set: another camera, colour cast, size of polyp, resolution and blur."""
+"""Five looks, one for each test set: another camera, colour cast, size of polyp, resolution and
+blur.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ KINDS = ("sessile", "pedunculated", "flat")
 class Style:
     """How one test set looks: its camera, its light and its polyps.
 
-    Chosen by eye and then moved towards what `kdas_book.data.image_statistics` says of the real set; chapter 1 shows how far that
-    went.
+    Chosen by eye and then moved towards what `kdas_book.data.image_statistics` says of the real
+    set; chapter 1 shows how far that went.
     """
 
     height: float  # picture height, relative to the set's nominal size
@@ -29,7 +31,9 @@ class Style:
     vessels: float  # how much they show, 0–1
     residue: float  # chance of stool; half of it: of bubbles
     frame: str  # "octagon" or "circle"
-    border: tuple[float, float]  # half width and half height of the aperture, in parts of the picture's
+    border: tuple[
+        float, float
+    ]  # half width and half height of the aperture, in parts of the picture's
     cut: tuple[float, float]  # how much the octagon's corners lack, in half short sides
     sharpen: float  # edge enhancement of the video processor, 0 none
     quality: tuple[int, int]  # of the recorder's JPEG
