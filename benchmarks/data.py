@@ -33,7 +33,7 @@ from kdas_core.data.dataset import IMAGENET_MEAN, IMAGENET_STD, PolypDataset
 from kdas_core.data.layout import PairIndex, index_pairs
 from kdas_core.losses import objective
 from kdas_core.models import build, freeze, teacher_logits
-from kdas_core.training.batching import ahead
+from kdas_core.training.batching import prefetch
 
 SIZE, BATCH = 352, 16
 
@@ -75,7 +75,7 @@ def throughput(index: PairIndex, rounds: int) -> dict[str, float]:
             os.environ["KDAS_CACHE"] = folder
             data = PolypDataset(index, SIZE, soft_masks=True, cached=True)
             for epoch in "BC":
-                found[epoch].append(len(index) / seconds_of(ahead(data, positions)))
+                found[epoch].append(len(index) / seconds_of(prefetch(data, positions)))
     return {way: statistics.median(rates) for way, rates in found.items()}
 
 
@@ -89,7 +89,7 @@ def waiting(index: PairIndex, steps: int = 8) -> float:
             index.take(range(8 * steps)), SIZE, augment=True, soft_masks=True, cached=True
         )
         data.batch(range(len(data)))
-        stream = ahead(data, [range(8 * i, 8 * i + 8) for i in range(steps)])
+        stream = prefetch(data, [range(8 * i, 8 * i + 8) for i in range(steps)])
         started, waited = time.perf_counter(), 0.0
         for _ in range(steps):
             asked = time.perf_counter()

@@ -72,11 +72,11 @@ def beside(study: Path, seconds: float) -> None:
 def invent(folder: Path, seeds: int, labels: int = 10) -> None:
     """A study's folder with made-up numbers."""
     rng, names = np.random.default_rng(0), ["supervised", *(f"way{i}" for i in range(1, labels))]
-    knobs = {
+    hyperparameters = {
         name: {"objective": "kdas", "alpha": round(0.1 + i / 100, 2)} if i else {}
         for i, name in enumerate(names)
     }
-    study = Study("invented", knobs, tuple(range(seeds)))
+    study = Study("invented", hyperparameters, tuple(range(seeds)))
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(study.as_yaml())
     counts = {

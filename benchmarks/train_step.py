@@ -1,6 +1,6 @@
 """What a training costs: distillation per step, the loop around the steps, and checkpoints, as ratios measured in one run.
 
-    python benchmarks/train_step.py [--sizes 96 352] [--batch 8] [--rounds 9] [--knobs] [--epoch laptop]
+    python benchmarks/train_step.py [--sizes 96 352] [--batch 8] [--rounds 9] [--hyperparameters] [--epoch laptop]
 
 Four kinds of step take turns, so that a machine that slows down slows all of them; medians are compared:
 
@@ -11,7 +11,7 @@ Four kinds of step take turns, so that a machine that slows down slows all of th
 
 C / (A + B) is 1 plus what the losses cost, D / C is what freezing saves. Peak memory is that of a fresh process that takes two
 such steps, above what the process held before the first one. The networks are the paper's pair, untrained; time does not
-depend on the weights. ``--knobs`` adds the student's step in channels-last layout and compiled, ``--epoch`` a real epoch of a
+depend on the weights. ``--hyperparameters`` adds the student's step in channels-last layout and compiled, ``--epoch`` a real epoch of a
 preset on drawn polyps: what the loop adds to its steps, and what a checkpoint costs.
 """
 
@@ -190,7 +190,7 @@ def epoch_of(preset: str) -> dict[str, float]:
 
 
 def report(size: int, options: argparse.Namespace) -> None:
-    kinds = "ABCDEF" if options.knobs else "ABCD"
+    kinds = "ABCDEF" if options.hyperparameters else "ABCD"
     t = measure(size, options.batch, options.rounds, kinds)
     peak = {kind: peak_elsewhere(kind, size, options.batch) for kind in "ACD"}
     print(
@@ -202,7 +202,7 @@ def report(size: int, options: argparse.Namespace) -> None:
     print(f"  C / (A + B)        {t['C'] / (t['A'] + t['B']):.3f}")
     print(f"  D / C              {t['D'] / t['C']:.2f}")
     print(f"  peak memory, C / D {peak['C'] / peak['D']:.2f}")
-    if options.knobs:
+    if options.hyperparameters:
         print(f"  E / A              {t['E'] / t['A']:.2f}")
         print(f"  F / A              {t['F'] / t['A']:.2f}")
 
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
-        "--knobs", action="store_true", help="channels last and torch.compile as well"
+        "--hyperparameters", action="store_true", help="channels last and torch.compile as well"
     )
     parser.add_argument(
         "--epoch",

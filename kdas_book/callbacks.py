@@ -15,10 +15,10 @@ from torch import Tensor
 
 from kdas_book.figures import curves
 from kdas_core import UserError
-from kdas_core.training.checkpoint import write_whole
+from kdas_core.training.checkpoint import atomic_write
 
 if TYPE_CHECKING:
-    from kdas_core.training import Run
+    from kdas_core.training import TrainingState
 
 
 class LivePlot:
@@ -35,7 +35,7 @@ class LivePlot:
     def __init__(self, columns: tuple[str, ...] = ("train_total", "val_dice")):
         self.columns, self._shown, self._epochs = columns, None, 0
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: TrainingState) -> None:
         from IPython.display import display
 
         if len(run.history) == self._epochs:
@@ -69,14 +69,14 @@ class TensorBoard:
             ) from None
         self._open, self._writer, self._taken, self._epochs = SummaryWriter, None, 0, 0
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: TrainingState) -> None:
         if self._writer is None:
             self._writer, self._epochs = (
-                self._open(str(run.folder), purge_step=run.taken),
+                self._open(str(run.folder), purge_step=run.global_step),
                 len(run.history),
             )
-        if run.taken > self._taken:
-            self._taken = run.taken
+        if run.global_step > self._taken:
+            self._taken = run.global_step
             self._add("step", run.terms)
         if len(run.history) > self._epochs:
             self._epochs = len(run.history)
@@ -90,8 +90,8 @@ class TensorBoard:
             self._writer.add_scalar(f"{kind}/{name}", value, self._taken)
 
 
-class Glimpses:
-    """A few images as the network sees them in the course of its training: ``glimpses.npz`` in the
+class PredictionSnapshots:
+    """A few images as the network sees them in the course of its training: ``snapshots.npz`` in the
     run's folder.
 
     Args:
@@ -99,37 +99,37 @@ class Glimpses:
         at_most: epochs to keep, evenly spaced, the last one among them.
     """
 
-    FILE = "glimpses.npz"
+    FILE = "snapshots.npz"
 
     def __init__(self, images: Tensor, at_most: int = 12):
         self.images, self.at_most = images, at_most
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: TrainingState) -> None:
         epoch, epochs = len(run.history), run.recipe.epochs
         wanted = {math.ceil(epochs * (i + 1) / self.at_most) for i in range(self.at_most)}
         if run.sums or epoch not in wanted:  # sums: in the midst of the next epoch
             return
-        kept = {
-            number: maps for number, maps in read_glimpses(run.folder).items() if number < epoch
+        eval_model = {
+            number: maps for number, maps in read_snapshots(run.folder).items() if number < epoch
         }
-        kept[epoch] = self._maps(run)
+        eval_model[epoch] = self._maps(run)
         content = io.BytesIO()
-        named: dict[str, Any] = {str(number): maps for number, maps in kept.items()}
+        named: dict[str, Any] = {str(number): maps for number, maps in eval_model.items()}
         np.savez_compressed(content, **named)
-        write_whole(run.folder / self.FILE, content.getvalue())
+        atomic_write(run.folder / self.FILE, content.getvalue())
 
     @torch.no_grad()
-    def _maps(self, run: Run) -> np.ndarray:
-        device = next(run.kept.parameters()).device
-        maps = torch.stack(run.kept.eval()(self.images.to(device)))
+    def _maps(self, run: TrainingState) -> np.ndarray:
+        device = next(run.eval_model.parameters()).device
+        maps = torch.stack(run.eval_model.eval()(self.images.to(device)))
         return maps.half().cpu().numpy()
 
 
-def read_glimpses(folder: str | Path) -> dict[int, np.ndarray]:
+def read_snapshots(folder: str | Path) -> dict[int, np.ndarray]:
     """What :class:`Glimpses` kept: epoch → logit maps, float16 (2, B, 1, S, S), P1 and P2; empty
     where nothing was kept.
     """
-    file = Path(folder) / Glimpses.FILE
+    file = Path(folder) / PredictionSnapshots.FILE
     if not file.is_file():
         return {}
     with np.load(file, allow_pickle=False) as content:

@@ -259,7 +259,8 @@ def train(
     runs_dir: Annotated[str, typer.Option(help="Where runs are kept; empty: runs/")] = "",
     seed: int = 0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A knob of the recipe, key=value; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="A hyperparameter of the recipe, key=value; repeatable."),
     ] = None,
     processes: Annotated[
         int, typer.Option(help="Divide every batch among so many processes (GPUs).")
@@ -279,10 +280,10 @@ def train(
 
     from kdas_book.callbacks import TensorBoard
     from kdas_book.session import begin
-    from kdas_core.losses import knobs_of
+    from kdas_core.losses import hyperparameters_of
     from kdas_core.recipe import parse_settings
 
-    knobs_of(objective)
+    hyperparameters_of(objective)
     watch = TensorBoard() if tensorboard else None
     with PartialState(
         cpu=not torch.cuda.is_available()
@@ -470,7 +471,7 @@ def study_report(
         for file in kept.keep(results, keep):
             print(file)
     found = kept.open_results(results)
-    print("\n".join(filter(None, [report.describe(found), found.completeness])))
+    print("\n".join(filter(None, [report.summary(found), found.completeness])))
     print(tabulate(report.dice_table(found).reset_index(), "keys", showindex=False))
     if out:
         use_style()

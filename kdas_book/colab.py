@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 import yaml
 
 from kdas_core import UserError
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 TAG = "setup"
-SETUP = """# On Colab, or wherever this notebook lies alone: fetch the book, and install what is missing. Elsewhere this does nothing.
+SETUP = """# On Colab, or wherever this notebook lies alone: fetch the book and install what is
+# missing. Elsewhere this does nothing.
 import importlib.util
 import subprocess
 import sys
@@ -30,11 +31,15 @@ repository, revision = "{url}", "{revision}"
 if importlib.util.find_spec("kdas_core") is None:
     book = Path("kdas-book").absolute()
     if not repository:
-        raise RuntimeError("This copy does not know its repository; clone that, and open the notebook there.")
+        raise RuntimeError(
+            "This copy does not know its repository; clone that, and open the notebook there."
+        )
     if not book.is_dir():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "--branch", revision, repository, book], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", book], check=True)
-    sys.path.insert(0, str(book))  # a running kernel does not notice what pip has just installed
+        clone = ["git", "clone", "-q", "--depth", "1", "--branch", revision]
+        subprocess.run([*clone, repository, book], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "-e"]
+    subprocess.run([*pip, book], check=True)
+    sys.path.insert(0, str(book))  # a running kernel misses what pip has just installed
 if "google.colab" in sys.modules:
     from kdas_book.colab import welcome
 
@@ -118,7 +123,7 @@ def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
     chapters = sorted((root / "book").glob("[0-9][0-9]_*.ipynb"))
     contents = {chapter: _with_setup(chapter, setup_cell(url, revision)) for chapter in chapters}
     for file, content in {config: text, **contents}.items():
-        write_whole(file, content.encode())
+        atomic_write(file, content.encode())
     return [config, *chapters]
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from kdas_book.callbacks import Glimpses, read_glimpses
+from kdas_book.callbacks import PredictionSnapshots, read_snapshots
 from kdas_book.data.open_data import open_data
 from kdas_book.figures import use_style
 from kdas_book.paths import find_root
@@ -34,7 +34,7 @@ from kdas_core.training.checkpoint import load_history
 
 
 @dataclass(frozen=True)
-class Run:
+class Session:
     """One reader's run of a chapter: where things are, and the networks of its preset."""
 
     recipe: Recipe
@@ -42,7 +42,7 @@ class Run:
     runs_dir: Path
     root: Path
 
-    GLIMPSES = 3  # validation images that are kept in the course of a training
+    SNAPSHOTS = 3  # validation images that are kept in the course of a training
 
     @property
     def device(self) -> torch.device:
@@ -58,30 +58,32 @@ class Run:
         """
         return self._network("teacher")
 
-    def student(self, objective: str = "kdas", **knobs: Any) -> nn.Module:
+    def student(self, objective: str = "kdas", **hyperparameters: Any) -> nn.Module:
         """The frozen student of an objective, trained at the preset's size if that has not been
         done yet.
 
         Args:
             objective: a name from ``kdas_core.losses.OBJECTIVES``.
-            knobs: knobs of the recipe that differ from the preset, e.g. ``alpha=0.5``.
+            hyperparameters: hyperparameters of the recipe that differ from the preset, e.g. ``alpha=0.5``.
         """
-        return self._network(objective, **knobs)
+        return self._network(objective, **hyperparameters)
 
-    def folder(self, what: str, watch: Callable | None = None, **knobs: Any) -> Path | None:
+    def folder(
+        self, what: str, watch: Callable | None = None, **hyperparameters: Any
+    ) -> Path | None:
         """The run's folder of ``"teacher"`` or of an objective, trained if need be; None for a
         released teacher.
 
         Args:
             watch: called after every step and epoch of this training, e.g. ``watching.LivePlot()``.
-            knobs: knobs of the recipe that differ from the preset.
+            hyperparameters: hyperparameters of the recipe that differ from the preset.
         """
         if what == "teacher" and self.released_teacher:
             return None
-        glimpses = Glimpses(self.batch(self.GLIMPSES)["image"])
+        snapshots = PredictionSnapshots(self.batch(self.SNAPSHOTS)["image"])
 
         def look(run: Any) -> None:
-            glimpses(run)
+            snapshots(run)
             if watch:
                 watch(run)
 
@@ -89,37 +91,37 @@ class Run:
             return fit(
                 self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=look
             )
-        recipe = replace(self.recipe, objective=what, **knobs)
+        recipe = replace(self.recipe, objective=what, **hyperparameters)
         teacher = None if what == "supervised" else self.teacher()
         return fit(recipe, self.data, self.runs_dir, teacher=teacher, watch=look)
 
-    def glimpses(self, what: str, **knobs: Any) -> dict[int, Tensor]:
+    def snapshots(self, what: str, **hyperparameters: Any) -> dict[int, Tensor]:
         """Logit maps of the first validation images in the course of a training: epoch → (2, 3, 1,
         S, S), P1 and P2.
 
         At most twelve epochs, the last one among them. A network that was not trained by a chapter
         has none: the dictionary is empty.
         """
-        folder = self.folder(what, **knobs)
-        kept = read_glimpses(folder) if folder else {}
+        folder = self.folder(what, **hyperparameters)
+        kept = read_snapshots(folder) if folder else {}
         return {
             epoch: torch.from_numpy(maps).float().to(self.device) for epoch, maps in kept.items()
         }
 
-    def history(self, what: str, **knobs: Any) -> pd.DataFrame:
+    def history(self, what: str, **hyperparameters: Any) -> pd.DataFrame:
         """The epochs of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
-        return load_history(self._trained(what, **knobs))
+        return load_history(self._trained(what, **hyperparameters))
 
-    def metrics(self, what: str, **knobs: Any) -> dict:
+    def metrics(self, what: str, **hyperparameters: Any) -> dict:
         """What ``metrics.json`` says of a run: best epoch, validation Dice, seconds, parameters."""
-        return json.loads((self._trained(what, **knobs) / "metrics.json").read_text())
+        return json.loads((self._trained(what, **hyperparameters) / "metrics.json").read_text())
 
-    def _trained(self, what: str, **knobs: Any) -> Path:
+    def _trained(self, what: str, **hyperparameters: Any) -> Path:
         """The folder of a run that must be one of ours."""
-        folder = self.folder(what, **knobs)
+        folder = self.folder(what, **hyperparameters)
         if folder is None:
             raise UserError(
-                f"{self.released_teacher} was not trained here and so has no history and no metrics; begin with the knob "
+                f"{self.released_teacher} was not trained here and so has no history and no metrics; begin with the hyperparameter "
                 'teacher_weights="" to train a teacher.'
             )
         return folder
@@ -129,12 +131,12 @@ class Run:
         """The file of released teacher weights, if the preset names one and it is there."""
         return self.root / self.recipe.teacher_weights if self.recipe.teacher_weights else None
 
-    def _network(self, what: str, **knobs: Any) -> nn.Module:
-        key = f"{what} {sorted(knobs.items())}"
+    def _network(self, what: str, **hyperparameters: Any) -> nn.Module:
+        key = f"{what} {sorted(hyperparameters.items())}"
         if key not in self._networks:
             role = "teacher" if what == "teacher" else "student"
             weights = self.released_teacher if what == "teacher" else None
-            weights = weights or self._trained(what, **knobs) / "best.safetensors"
+            weights = weights or self._trained(what, **hyperparameters) / "best.safetensors"
             backbone = self.recipe.teacher if what == "teacher" else self.recipe.student
             self._networks[key] = freeze(build(role, weights=weights, backbone=backbone)).to(
                 self.device
@@ -186,8 +188,12 @@ class Run:
 
 
 def begin(
-    preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: int = 0, **knobs: Any
-) -> Run:
+    preset: str = "smoke",
+    data_root: str = "",
+    runs_dir: str = "",
+    seed: int = 0,
+    **hyperparameters: Any,
+) -> Session:
     """Find the repository, the data and the device, and print a short panel.
 
     Args:
@@ -197,12 +203,12 @@ def begin(
         runs_dir: where trained networks are kept and looked for; empty: ``runs/`` of the
             repository.
         seed: of everything random in training.
-        knobs: knobs of the recipe that differ from the preset.
+        hyperparameters: hyperparameters of the recipe that differ from the preset.
 
     Raises:
-        UserError: unknown preset or knob, or no data and a preset that needs some.
+        UserError: unknown preset or hyperparameter, or no data and a preset that needs some.
     """
-    recipe, root = recipe_of(preset, seed=seed, **knobs), find_root()
+    recipe, root = recipe_of(preset, seed=seed, **hyperparameters), find_root()
     if not (
         root / recipe.teacher_weights
     ).is_file():  # so that a student's fingerprint says which teacher it had
@@ -211,12 +217,12 @@ def begin(
     data = open_data(recipe, data_root, default=root / "data", made=runs)
     use_style()
     pd.set_option("display.max_colwidth", None)  # a table's sentences are shown whole
-    run = Run(recipe, data, runs, root)
+    run = Session(recipe, data, runs, root)
     print(_panel(run))
     return run
 
 
-def _panel(run: Run) -> str:
+def _panel(run: Session) -> str:
     data, recipe = run.data, run.recipe
     if run.device.type == "cuda":
         device = torch.cuda.get_device_name(run.device)

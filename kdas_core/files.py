@@ -15,11 +15,8 @@ from pathlib import Path
 from kdas_core import UserError
 
 
-def write_whole(
-    path: Path,
-    data: bytes,
-    way_out: str = "make room, or choose another place",
-    durable: bool = False,
+def atomic_write(
+    path: Path, data: bytes, hint: str = "make room, or choose another place", durable: bool = False
 ) -> None:
     """Write beside the target and rename: a reader sees the old file or the new one, never half of
     one.
@@ -47,17 +44,17 @@ def write_whole(
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise unwritten(path, error, way_out) from None
+        raise unwritten(path, error, hint) from None
 
 
-def unwritten(path: Path, error: OSError, way_out: str) -> UserError:
+def unwritten(path: Path, error: OSError, hint: str) -> UserError:
     """The sentence for a file that could not be written."""
     why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
-    return UserError(f"{path} cannot be written ({why}); {way_out}.")
+    return UserError(f"{path} cannot be written ({why}); {hint}.")
 
 
 @contextmanager
-def draft_beside(out: Path) -> Iterator[Path]:
+def staging_dir(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out``, to be renamed to it, or emptied into it; gone at the end
     whatever happens.
 

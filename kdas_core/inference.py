@@ -28,7 +28,7 @@ from kdas_core import UserError
 from kdas_core.data.dataset import normalise, normalise_batch, resize_image
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import list_images
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 from kdas_core.models.weights import weights_digest
 
 MARK = "network"  # the text field of a PNG that says which network drew it
@@ -179,7 +179,7 @@ def _probabilities(
     device = next(net.parameters()).device
     previous: list[tuple[Path, tuple[int, int]]] = []
     logits = torch.empty(0)
-    for batch in _decoded(files, size, batch_size, ahead=2 * batch_size if _is_gpu(net) else 0):
+    for batch in _decoded(files, size, batch_size, prefetch=2 * batch_size if _is_gpu(net) else 0):
         images = torch.from_numpy(np.stack([small for _, small, _ in batch]))
         p1, p2 = net(normalise_batch(images.to(device, non_blocking=True)))
         # A GPU has only been asked so far. While it works, hand out the maps of the batch before.
@@ -196,7 +196,7 @@ def _native(
 
 
 def _decoded(
-    files: Sequence[Path], size: int, batch_size: int, ahead: int
+    files: Sequence[Path], size: int, batch_size: int, prefetch: int
 ) -> Iterator[list[tuple[Path, np.ndarray, tuple]]]:
     """Batches of (file, resized image, own height and width), decoded in threads, so many images
     ahead of the batch.
@@ -204,7 +204,7 @@ def _decoded(
     with ThreadPoolExecutor(_threads()) as readers:
         asked: deque[Future] = deque()
         for start in range(0, len(files), batch_size):
-            for file in files[start + len(asked) : start + batch_size + ahead]:
+            for file in files[start + len(asked) : start + batch_size + prefetch]:
                 asked.append(readers.submit(_read, file, size))
             yield [asked.popleft().result() for _ in files[start : start + batch_size]]
 
@@ -224,7 +224,7 @@ def _write(grey: np.ndarray, path: Path, mark: str) -> None:
     ].tobytes()  # twice as fast as Pillow's, which could write the text itself
     kind, text = b"tEXt", f"{MARK}\0{mark}".encode("latin-1")
     chunk = struct.pack(">I", len(text)) + kind + text + struct.pack(">I", zlib.crc32(kind + text))
-    write_whole(
+    atomic_write(
         path, png[:33] + chunk + png[33:]
     )  # 8 bytes of signature and 25 of the header come first
 

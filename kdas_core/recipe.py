@@ -1,4 +1,4 @@
-"""Every knob of a run in one frozen object: presets, YAML in and out, and a fingerprint."""
+"""Every hyperparameter of a run in one frozen object: presets, YAML in and out, and a fingerprint."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class Recipe:
         """The recipe under which the teacher of this recipe is trained: supervised, with the
         teacher's epochs and rate.
 
-        Knobs that concern the student alone go back to their defaults, so that one teacher serves
+        Hyperparameters that concern the student alone go back to their defaults, so that one teacher serves
         all objectives.
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
@@ -138,7 +138,7 @@ class Recipe:
         return replace(self, objective="supervised", seed=seed, **plain)
 
     def fingerprint(self, *more: str) -> str:
-        """Eight hexadecimal digits that change with any knob (and with ``more``, such as the names
+        """Eight hexadecimal digits that change with any hyperparameter (and with ``more``, such as the names
         of the images).
         """
         text = json.dumps([asdict(self), *more], sort_keys=True)
@@ -148,12 +148,12 @@ class Recipe:
         Path(path).write_text(self.as_yaml())
 
     def as_yaml(self) -> str:
-        """Every knob, one a line."""
+        """Every hyperparameter, one a line."""
         return yaml.safe_dump(asdict(self) | {"scales": list(self.scales)}, sort_keys=False)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
-        """Raises UserError: no such file, no mapping, or a key that is not a knob."""
+        """Raises UserError: no such file, no mapping, or a key that is not a hyperparameter."""
         path = Path(path)
         if not path.is_file():
             raise UserError(
@@ -161,7 +161,7 @@ class Recipe:
             )
         values = yaml.safe_load(path.read_text())
         if not isinstance(values, dict):
-            raise UserError(f"{path} is no recipe: knobs and their values are expected.")
+            raise UserError(f"{path} is no recipe: hyperparameters and their values are expected.")
         _refuse_unknown(values, f"{path}: ")
         return cls(**values)
 
@@ -179,7 +179,7 @@ _OF_THE_STUDENT = (
     *("distillation_warm_up", "teacher_graph", "teacher_cache", "teacher_seed"),
 )
 
-# What the released program does and, as far as one can tell, was not meant to do. A knob each: (the
+# What the released program does and, as far as one can tell, was not meant to do. A hyperparameter each: (the
 # released value, the value that mends it, what happens). The preset "paper" has the released values
 # with three exceptions: the objective is chosen for each run, a graph for the teacher changes no
 # number, and a look at the test images would spoil all of them.
@@ -253,10 +253,10 @@ PRESETS = ("smoke", "laptop", "colab", "paper")
 
 
 def preset(name: str, **overrides: Any) -> Recipe:
-    """The recipe of that name, with some knobs set otherwise.
+    """The recipe of that name, with some hyperparameters set otherwise.
 
     Raises:
-        UserError: unknown preset or knob, or a value that the recipe refuses.
+        UserError: unknown preset or hyperparameter, or a value that the recipe refuses.
 
     >>> preset("smoke", seed=3).seed
     3
@@ -268,11 +268,11 @@ def preset(name: str, **overrides: Any) -> Recipe:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["alpha=0.5", "scales=[1.0]"]`` -> knobs with values of their own types (YAML's rules for
+    """``["alpha=0.5", "scales=[1.0]"]`` -> hyperparameters with values of their own types (YAML's rules for
     numbers and lists).
 
     Raises:
-        UserError: no ``=``, an unknown knob, or a value of another type.
+        UserError: no ``=``, an unknown hyperparameter, or a value of another type.
     """
     values: dict[str, Any] = {}
     for setting in settings:
@@ -284,11 +284,11 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Knobs as YAML reads them, with values of their own types: ``{"learning_rate": "1e-3"}`` ->
+    """Hyperparameters as YAML reads them, with values of their own types: ``{"learning_rate": "1e-3"}`` ->
     ``{"learning_rate": 0.001}``.
 
     Raises:
-        UserError: an unknown knob, or a value of another type.
+        UserError: an unknown hyperparameter, or a value of another type.
     """
     _refuse_unknown(values)
     return {key: _as_type_of(key, value) for key, value in values.items()}
@@ -321,5 +321,5 @@ def _refuse_unknown(values: Mapping[str, Any], where: str = "") -> None:
     unknown = sorted(set(values) - set(_DEFAULTS))
     if unknown:
         raise UserError(
-            f"{where}there is no knob {', '.join(unknown)}; the knobs are {', '.join(_DEFAULTS)}."
+            f"{where}there is no hyperparameter {', '.join(unknown)}; the hyperparameters are {', '.join(_DEFAULTS)}."
         )

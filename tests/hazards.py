@@ -12,9 +12,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from kdas_book.data.fetch import Patience
+from kdas_book.data.fetch import RetryPolicy
 
-HASTE = Patience(connect=1, read=1, pause=0.01, attempts=3)
+HASTE = RetryPolicy(connect=1, read=1, pause=0.01, attempts=3)
 
 
 @dataclass

@@ -395,7 +395,7 @@ def draws(cell: nbformat.NotebookNode) -> bool:
 def captions(chapter: Path) -> dict[str, dict]:
     """By cell id: what the metadata of each cell that draws say, the strip that opens a chapter left out."""
     drawn = [
-        cell for cell in code_cells(chapter) if draws(cell) and "plots.story(" not in cell.source
+        cell for cell in code_cells(chapter) if draws(cell) and "chapter_strip(" not in cell.source
     ]
     return {cell.id: cell.metadata.get("mystnb", {}).get("figure", {}) for cell in drawn}
 

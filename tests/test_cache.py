@@ -24,7 +24,7 @@ from kdas_core.data import dataset as polyps
 from kdas_core.data.cache import mapped
 from kdas_core.data.dataset import PolypDataset, normalise, normalise_batch
 from kdas_core.data.layout import index_pairs
-from kdas_core.training.batching import ahead
+from kdas_core.training.batching import prefetch
 
 ROOT = Path(__file__).parent.parent
 SIZE = 48
@@ -312,19 +312,19 @@ def test_the_next_batch_is_made_while_the_present_one_is_used(folder):
         return batch(positions)
 
     data.batch = noting
-    stream = ahead(data, [[0, 1], [2], [3, 4]])
+    stream = prefetch(data, [[0, 1], [2], [3, 4]])
     first = next(stream)
     assert second_is_made.wait(10), "before it was asked for"
     assert first["name"] == list(data.index.names[:2])
     assert [b["name"] for b in stream] == [list(data.index.names[2:3]), list(data.index.names[3:5])]
     assert made == [[0, 1], [2], [3, 4]]
-    assert list(ahead(data, [])) == []
+    assert list(prefetch(data, [])) == []
 
 
 def test_an_error_in_the_batch_ahead_reaches_the_one_who_asks(folder):
     data = dataset(folder)
     data.index[2].image.write_bytes(b"no image")
-    stream = ahead(data, [[0, 1], [2]])
+    stream = prefetch(data, [[0, 1], [2]])
     next(stream)
     with pytest.raises(UserError, match="not an image"):
         next(stream)

@@ -296,10 +296,10 @@ def test_test_sets_come_in_the_known_order_and_others_after(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("knob", ["train_images", "test_images"])
-def test_a_number_of_images_below_one_is_refused(made, knob):
-    with pytest.raises(UserError, match=f"{knob} is 0"):
-        load_data(made, **{knob: 0})
+@pytest.mark.parametrize("hyperparameter", ["train_images", "test_images"])
+def test_a_number_of_images_below_one_is_refused(made, hyperparameter):
+    with pytest.raises(UserError, match=f"{hyperparameter} is 0"):
+        load_data(made, **{hyperparameter: 0})
 
 
 # --- tensors ----------------------------------------------------------------------------------------------------------

@@ -60,8 +60,10 @@ def random_maps(batch=2, size=32, scale=3.0, seed=0):
 
 @pytest.mark.parametrize("case", CASES, ids=[f"seed{c['seed']}" for c in CASES])
 class TestReleased:
-    def objective(self, case, **knobs):
-        return objective("released", temperature=case["temperature"], alpha=case["alpha"], **knobs)
+    def objective(self, case, **hyperparameters):
+        return objective(
+            "released", temperature=case["temperature"], alpha=case["alpha"], **hyperparameters
+        )
 
     def test_values_equal_the_released_program(self, case):
         terms = self.objective(case)(*golden_inputs(case))
@@ -309,16 +311,16 @@ def test_weights_of_the_rivals_multiply_their_own_terms_only():
         structure = terms["structure_1"] + terms["structure_2"]
         expected = 0.8 * structure + 0.2 * 7 * (terms[f"{kind}_1"] + terms[f"{kind}_2"])
         torch.testing.assert_close(terms["total"], expected)
-    with pytest.raises(UserError, match="no knob temperature"):
+    with pytest.raises(UserError, match="no hyperparameter temperature"):
         objective("attention_transfer", temperature=2.0)
 
 
-def test_unknown_objective_knob_or_missing_teacher_are_told_in_a_sentence():
+def test_unknown_objective_hyperparameter_or_missing_teacher_are_told_in_a_sentence():
     with pytest.raises(UserError, match="kdass.*supervised, logit_kd"):
         objective("kdass")
-    with pytest.raises(UserError, match="no knob tau"):
+    with pytest.raises(UserError, match="no hyperparameter tau"):
         objective("kdas", tau=3)
-    with pytest.raises(UserError, match="no knob guiding_weight"):
+    with pytest.raises(UserError, match="no hyperparameter guiding_weight"):
         objective("attention_only", guiding_weight=1.0)
     student, _, mask = random_maps()
     with pytest.raises(UserError, match="none was given"):

@@ -18,11 +18,11 @@ import torch
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.data.splits import load_data
 from kdas_core.recipe import preset
-from kdas_core.training.batching import batches, divided
+from kdas_core.training.batching import batches, micro_batches
 
 ROOT = Path(__file__).parent.parent
 # 10 pairs, of which validation takes 2: 8 for training are two batches of 3 and one of 2, in 7 epochs 21 steps.
-KNOBS = [
+HYPERPARAMETERS = [
     "image_size=32",
     "epochs=7",
     "batch_size=3",
@@ -50,8 +50,8 @@ def train(polyps: Path, runs: Path, *more: str) -> subprocess.Popen:
         "--runs-dir",
         str(runs),
     ]
-    words += [word for knob in KNOBS for word in ("--set", knob)]
-    words += more  # of two settings of a knob the last counts
+    words += [word for hyperparameter in HYPERPARAMETERS for word in ("--set", hyperparameter)]
+    words += more  # of two settings of a hyperparameter the last counts
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -133,12 +133,12 @@ def test_processes_and_passes_divide_a_batch_without_losing_or_repeating_an_imag
             # The average over processes of (weight × mean) is the mean over the batch.
             assert sum(batch["weight"] for batch in mine) / world == pytest.approx(1)
     batch = next(batches(dataset, recipe, 1))
-    pieces = list(divided(batch, 2))
+    pieces = list(micro_batches(batch, 2))
     assert [name for piece in pieces for name in piece["name"]] == batch["name"]
     assert [index for piece in pieces for index in piece["index"]] == batch["index"]
     assert (
         sum(piece["weight"] for piece in pieces) == pytest.approx(1)
-        and len(list(divided(batch, 99))) == 3
+        and len(list(micro_batches(batch, 99))) == 3
     )
 
 

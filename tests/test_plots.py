@@ -23,7 +23,7 @@ def style():
 
 @pytest.mark.parametrize("here", ["data", "attention", "study"])
 def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
-    figure = plots.story(here)
+    figure = plots.chapter_strip(here)
     figure.draw_without_rendering()
     (axis,) = figure.axes
     boxes = [text.get_bbox_patch().get_window_extent() for text in axis.texts]
@@ -42,7 +42,7 @@ def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
 
 
 def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
-    words = [text.get_text() for text in plots.story("study").axes[0].texts]
+    words = [text.get_text() for text in plots.chapter_strip("study").axes[0].texts]
     assert words[0] == "1  data" and words[-1] == "9  study"
 
 
@@ -70,7 +70,7 @@ def test_two_distributions_have_the_outline_of_the_mask_where_one_is_given():
     even, mask = torch.full((8, 8), 1 / 64), torch.zeros(1, 8, 8)
     mask[:, 2:6, 2:6] = 1
     for given, count in ((None, 0), (mask, 1)):
-        panels = plots.looking(even, even, mask=given).axes[:2]
+        panels = plots.attention_pair(even, even, mask=given).axes[:2]
         assert [len(axis.collections) for axis in panels] == [count, count]
 
 

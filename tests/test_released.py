@@ -127,8 +127,8 @@ def test_a_folder_that_cannot_be_listed_ends_with_what_to_do_by_hand(
     web.files["/embeddedfolderview"] = file
     if file is None:
         web.close()
-    way_out = f"folders/{released.DRIVE_FOLDER} in a browser .*get polyp_pvt --from FILE"
-    with pytest.raises(UserError, match=f"could not be listed .*{way_out}"):
+    hint = f"folders/{released.DRIVE_FOLDER} in a browser .*get polyp_pvt --from FILE"
+    with pytest.raises(UserError, match=f"could not be listed .*{hint}"):
         released.get_polyp_pvt(tmp_path, "", HASTE)
     assert names(tmp_path) == []
 

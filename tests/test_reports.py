@@ -16,8 +16,8 @@ from PIL import Image
 
 from kdas_book.reports.release_config import from_config
 from kdas_book.reports.tables import (
+    claims_table,
     comparison_table,
-    ledger,
     notes,
     read_per_image,
     table,
@@ -475,7 +475,7 @@ def test_notes_are_said_of_the_real_sets_and_of_no_other(folders):
 
 def test_the_ledger_sets_reported_beside_measured_and_says_why_they_must_not_be_compared(folders):
     results = {"Kvasir": evaluate(*folders), "CVC-300": evaluate(*folders, convention="min-max")}
-    frame = ledger(results, "kdas-seed0", PUBLISHED, model="KDAS")
+    frame = claims_table(results, "kdas-seed0", PUBLISHED, model="KDAS")
     assert frame[["dataset", "metric"]].values.tolist() == [
         ["Kvasir", m] for m in ("meanDic", "meanIoU", "mae")
     ]
@@ -483,13 +483,13 @@ def test_the_ledger_sets_reported_beside_measured_and_says_why_they_must_not_be_
     assert (first["reported"], first["images"], first["run"]) == (0.913, "3 of 100", "kdas-seed0")
     assert first["difference"] == pytest.approx(results["Kvasir"].summary["meanDic"] - 0.913)
     assert first["not_comparable"] == "only 3 of 100 images"
-    everyone = ledger(results, "x", PUBLISHED)
+    everyone = claims_table(results, "x", PUBLISHED)
     stretched = everyone[everyone["dataset"] == "CVC-300"]
     assert len(stretched) > 3 and set(stretched["not_comparable"]) == {
         "only 3 of 60 images, convention min-max"
     }
     with pytest.raises(UserError, match="no row of the model KDSA"):
-        ledger(results, "x", PUBLISHED, model="KDSA")
+        claims_table(results, "x", PUBLISHED, model="KDSA")
 
 
 def test_a_full_set_in_the_released_convention_may_be_compared(tmp_path):
@@ -497,9 +497,11 @@ def test_a_full_set_in_the_released_convention_may_be_compared(tmp_path):
         save(tmp_path / "P" / f"{i}.png", white(disc(20, 24, 5)))
         save(tmp_path / "G" / f"{i}.png", white(disc(20, 24, 6)))
     results = {"CVC-300": evaluate(tmp_path / "P", tmp_path / "G")}
-    frame = ledger(results, "x", PUBLISHED)
+    frame = claims_table(results, "x", PUBLISHED)
     assert set(frame["not_comparable"]) == {""} and set(frame["images"]) == {"60"}
-    reserved = ledger(results, "x", PUBLISHED, reservations=["other networks", "another recipe"])
+    reserved = claims_table(
+        results, "x", PUBLISHED, reservations=["other networks", "another recipe"]
+    )
     assert set(reserved["not_comparable"]) == {"other networks, another recipe"}
 
 

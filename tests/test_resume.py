@@ -216,7 +216,7 @@ def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
 @pytest.fixture
 def interrupted(tmp_path, data, monkeypatch):
     """A run cut off in its second epoch, with two checkpoints: (recipe, folder)."""
-    recipe, record = preset("smoke", **TINY), training.Run.record
+    recipe, record = preset("smoke", **TINY), training.TrainingState.record
     calls = []
 
     def cut(self, *terms):
@@ -225,10 +225,10 @@ def interrupted(tmp_path, data, monkeypatch):
         if len(calls) == 7:
             raise RuntimeError("cut")
 
-    monkeypatch.setattr(training.Run, "record", cut)
+    monkeypatch.setattr(training.TrainingState, "record", cut)
     with pytest.raises(RuntimeError, match="cut"):
         fit(recipe, data, tmp_path / "runs", checkpoint_minutes=0)
-    monkeypatch.setattr(training.Run, "record", record)
+    monkeypatch.setattr(training.TrainingState, "record", record)
     (folder,) = (tmp_path / "runs").iterdir()
     return recipe, folder
 
@@ -360,7 +360,7 @@ def test_a_full_disk_stops_clearly_and_the_run_goes_on_when_there_is_room(
 def test_a_request_to_stop_waits_for_a_checkpoint(
     data, tmp_path, monkeypatch, capsys, number, ends_in
 ):
-    recipe, record, calls = preset("smoke", **TINY), training.Run.record, []
+    recipe, record, calls = preset("smoke", **TINY), training.TrainingState.record, []
     before = signal.getsignal(number)
 
     def asked(self, *terms):
@@ -369,10 +369,10 @@ def test_a_request_to_stop_waits_for_a_checkpoint(
         if len(calls) == 3:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(training.Run, "record", asked)
+    monkeypatch.setattr(training.TrainingState, "record", asked)
     with pytest.raises(ends_in) as ended:
         fit(recipe, data, tmp_path / "runs")
-    monkeypatch.setattr(training.Run, "record", record)
+    monkeypatch.setattr(training.TrainingState, "record", record)
     (folder,) = (tmp_path / "runs").iterdir()
     assert latest_checkpoint(folder)["step"] == 3 and signal.getsignal(number) == before
     if number == signal.SIGTERM:
@@ -388,17 +388,17 @@ def test_a_request_to_stop_waits_for_a_checkpoint(
 
 def run_with_little_memory(recipe, data, folder, monkeypatch, room: int):
     """``fit`` on a device where a forward pass of more than ``room`` images runs out of memory."""
-    forward = training.Run._forward_and_backward
+    forward = training.TrainingState._forward_and_backward
 
     def limited(self, batch, *rest):
-        if -(-len(batch["name"]) // self.passes) > room:
+        if -(-len(batch["name"]) // self.accumulation_steps) > room:
             self.net(batch["image"])  # the running statistics have moved when the memory ends
             raise torch.OutOfMemoryError("simulated")
         return forward(self, batch, *rest)
 
-    monkeypatch.setattr(training.Run, "_forward_and_backward", limited)
+    monkeypatch.setattr(training.TrainingState, "_forward_and_backward", limited)
     result = fit(recipe, data, folder)
-    monkeypatch.setattr(training.Run, "_forward_and_backward", forward)
+    monkeypatch.setattr(training.TrainingState, "_forward_and_backward", forward)
     return result
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdas_core import UserError
-from kdas_core.evaluation.comparison import compare, holm, over_seeds, paired, read_groups
+from kdas_core.evaluation.comparison import compare, holm, paired, read_groups, seed_table
 
 pytestmark = pytest.mark.filterwarnings(
     "error"
@@ -521,7 +521,7 @@ def runs():
 
 
 def test_seeds_are_summed_up_for_each_method_and_column_in_the_order_given(runs):
-    result = over_seeds(runs)
+    result = seed_table(runs)
     assert result.index.tolist() == [
         ("KDAS", "Kvasir"),
         ("KDAS", "ETIS"),
@@ -541,8 +541,8 @@ def test_seeds_are_summed_up_for_each_method_and_column_in_the_order_given(runs)
 
 
 def test_one_seed_says_nothing_about_luck_and_no_run_nothing_at_all(runs):
-    assert math.isnan(over_seeds(runs).loc[("BCE", "ETIS"), "sd"])
-    empty = over_seeds(runs.assign(ETIS=np.nan)).loc[("KDAS", "ETIS")]
+    assert math.isnan(seed_table(runs).loc[("BCE", "ETIS"), "sd"])
+    empty = seed_table(runs.assign(ETIS=np.nan)).loc[("KDAS", "ETIS")]
     assert empty["n"] == 0 and math.isnan(empty["mean"]) and empty["mean ± sd"] == "no run"
 
 
@@ -562,7 +562,7 @@ def test_one_seed_says_nothing_about_luck_and_no_run_nothing_at_all(runs):
 )
 def test_runs_that_cannot_be_summed_up_are_one_sentence(runs, change, says):
     with pytest.raises(UserError, match=says) as caught:
-        over_seeds(change(runs))
+        seed_table(change(runs))
     assert "\n" not in str(caught.value)
 
 

@@ -186,19 +186,25 @@ def study_run(*words: object):
     [
         ("seed: 3", "has no use for seed; the fields are name, objectives, seeds"),
         ("objectives: [supervised, kd]", r'kd: there is no objective "kd"|kd: .*kd.*'),
-        ("settings: {epoch: 3}", "settings: there is no knob epoch; the knobs are"),
+        (
+            "settings: {epoch: 3}",
+            "settings: there is no hyperparameter epoch; the hyperparameters are",
+        ),
         ("settings: {epochs: two}", "settings: epochs='two' does not fit; epochs is like 99"),
         ("settings: {epochs: 0}", "supervised: epochs is 0; it must be positive"),
-        ("settings: [epochs]", r"settings is \['epochs'\]; a mapping of knobs is expected"),
+        (
+            "settings: [epochs]",
+            r"settings is \['epochs'\]; a mapping of hyperparameters is expected",
+        ),
         (
             "settings: {seed: 1, objective: kdas}",
             "settings: objective, seed is set by the study itself",
         ),
         ("objectives: {kdas: {teacher_seed: 4}}", "kdas: teacher_seed is set by the study itself"),
-        ("objectives: {kdas: {aplha: 0.5}}", "kdas: there is no knob aplha"),
+        ("objectives: {kdas: {aplha: 0.5}}", "kdas: there is no hyperparameter aplha"),
         (
             "objectives: {kdas: 0.5}",
-            "objectives is a list of names, or label: {objective: name, knob: value}",
+            "objectives is a list of names, or label: {objective: name, hyperparameter: value}",
         ),
         (
             "objectives: [supervised, {kdas: {alpha: 0.5}}]",
@@ -273,7 +279,7 @@ def test_a_wrong_study_file_ends_the_command_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
-def test_values_have_the_types_of_their_knobs_and_the_file_written_back_says_the_same(
+def test_values_have_the_types_of_their_hyperparameters_and_the_file_written_back_says_the_same(
     study_file, tmp_path
 ):
     kd = {"objective": "kdas", "alpha": 1}
@@ -310,7 +316,7 @@ def test_the_teacher_comes_first_and_a_study_cut_short_has_whole_seeds(study_fil
     assert [teacher.seed for teacher in teachers] == [7]
 
 
-def test_a_knob_of_the_teachers_training_may_differ_only_where_its_weights_are_a_file(
+def test_a_hyperparameter_of_the_teachers_training_may_differ_only_where_its_weights_are_a_file(
     study_file, tmp_path, template
 ):
     labels = {"kdas": None, "augmented": {"objective": "kdas", "augment": True}}
@@ -392,8 +398,8 @@ def test_a_study_that_was_cut_off_while_it_was_prepared_is_no_strangers_folder(
             raise KeyboardInterrupt
         write(path, data)
 
-    write = running.write_whole
-    monkeypatch.setattr(running, "write_whole", cut)
+    write = running.atomic_write
+    monkeypatch.setattr(running, "atomic_write", cut)
     with pytest.raises(KeyboardInterrupt):
         running.prepare(study, open_folder(study, tmp_path / "runs"))
     assert [path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.is_dir()], (
@@ -461,7 +467,7 @@ def one_thread():
 def beginning(recipe, data, folder, monkeypatch):
     """(the untrained student's weights, names and scale of each step) of a training."""
     weights, steps = {}, []
-    start, optimise = training.start_network, training.Run.optimise
+    start, train_step = training.start_network, training.TrainingState.train_step
 
     def kept(*words):
         net = start(*words)
@@ -470,11 +476,11 @@ def beginning(recipe, data, folder, monkeypatch):
 
     def noting(self, batch, scale, *rest):
         steps.append((*batch["name"], scale))
-        return optimise(self, batch, scale, *rest)
+        return train_step(self, batch, scale, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "start_network", kept)
-        patch.setattr(training.Run, "optimise", noting)
+        patch.setattr(training.TrainingState, "train_step", noting)
         training.fit(recipe, data, folder, teacher=build("student"))
     return weights, steps
 
@@ -504,10 +510,12 @@ def test_a_seed_gives_all_objectives_the_same_start_and_the_same_batches(
 def test_one_teacher_serves_all_seeds_and_another_teacher_seed_is_another_teacher(
     polyps, tmp_path, capsys
 ):
-    knobs = TINY | {"batch_size": 8}
+    hyperparameters = TINY | {"batch_size": 8}
     digests = [
         weights_digest(
-            begin("smoke", str(polyps), str(tmp_path), seed, teacher_seed=of, **knobs).teacher()
+            begin(
+                "smoke", str(polyps), str(tmp_path), seed, teacher_seed=of, **hyperparameters
+            ).teacher()
         )
         for seed, of in ((0, 0), (1, 0), (0, 1))
     ]

@@ -16,15 +16,15 @@ from kdas_book import figures as plots
 from kdas_book.study import estimate as costs
 from kdas_book.study.report import (
     MEAN,
-    against,
     averages,
     by_size,
+    claims_table,
+    compare_to_baseline,
     detectable,
     detectable_table,
     dice_table,
     last_or_best,
-    ledger,
-    over_seeds,
+    seed_differences,
     tries,
     write_report,
 )
@@ -133,7 +133,7 @@ def test_the_table_has_the_mean_and_the_sd_over_seeds(folder):
 def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_corrected_together(
     folder,
 ):
-    table = against(collect(folder))
+    table = compare_to_baseline(collect(folder))
     means = {
         label: np.mean([dice_of(label, seed) for seed in (0, 1, 2)], axis=0) for label in BETTER
     }
@@ -153,7 +153,7 @@ def test_images_are_compared_over_the_means_of_the_seeds_and_all_p_values_correc
         and table["p_holm"].max() > table["p"].max() - 1e-12
     )
     with pytest.raises(UserError, match='no finished training called "alone"'):
-        against(collect(folder), base="alone")
+        compare_to_baseline(collect(folder), base="alone")
 
 
 def test_three_ways_to_one_number_weigh_sets_images_and_partial_sets(folder):
@@ -180,7 +180,7 @@ def test_frames_that_stand_in_two_sets_count_once_and_whole_sets_count_alone(fol
     scores = found.scores.assign(dataset=found.scores["dataset"].map(renamed))
     scores["n_images"] = scores["dataset"].map({"CVC-300": 60, "CVC-ColonDB": 4})
     rows = averages(replace(found, scores=scores)).loc["released"]
-    alone = over_seeds(replace(found, scores=scores)).loc["released"]
+    alone = seed_differences(replace(found, scores=scores)).loc["released"]
     assert rows.loc["mean of the images", "difference"] == alone.loc["CVC-ColonDB", "difference"]
     assert rows.loc["mean of the whole sets", "difference"] == alone.loc["CVC-300", "difference"]
 
@@ -188,7 +188,7 @@ def test_frames_that_stand_in_two_sets_count_once_and_whole_sets_count_alone(fol
 def test_the_frames_of_clinicdb_are_drawn_video_by_video(folder):
     found = collect(folder)
     images = found.images.assign(dataset=found.images["dataset"].replace("Kvasir", "CVC-ClinicDB"))
-    table = against(
+    table = compare_to_baseline(
         replace(found, images=images, about=found.about | {"data": {"synthetic": False}})
     )
     assert (
@@ -198,7 +198,7 @@ def test_the_frames_of_clinicdb_are_drawn_video_by_video(folder):
 
 
 def test_the_interval_over_seeds_is_that_of_the_paired_t_test(folder):
-    table = over_seeds(collect(folder))
+    table = seed_differences(collect(folder))
     a, b = by_hand("kdas", "Kvasir"), by_hand("supervised", "Kvasir")
     interval = stats.ttest_rel(a, b).confidence_interval(0.95)
     row = table.loc[("kdas", "Kvasir")]
@@ -223,7 +223,7 @@ def test_more_seeds_detect_less_and_one_seed_nothing(folder):
     for sd, seeds in zip(table["sd of a difference"], table["seeds for 0.01"]):
         assert detectable(sd, seeds) <= 0.01 and (seeds == 2 or detectable(sd, seeds - 1) > 0.01)
     assert (columns.diff(axis=1).iloc[:, 1:] < 0).all().all()
-    spread = over_seeds(collect(folder)).xs("Kvasir", level="dataset")["sd"]
+    spread = seed_differences(collect(folder)).xs("Kvasir", level="dataset")["sd"]
     assert table.loc["Kvasir", "sd of a difference"] == pytest.approx(np.sqrt((spread**2).mean()))
     with pytest.raises(UserError, match="no spread between seeds"):
         detectable(0.02, 1)
@@ -307,7 +307,7 @@ def test_a_partial_study_is_called_partial_everywhere(folder, tmp_path):
     (folder / "kdas-seed2" / "metrics.json").unlink()
     results = collect(folder)
     assert results.completeness == "partial: 11 of 12 trainings"
-    assert over_seeds(results).loc[("kdas", "Kvasir"), "seeds"] == 2
+    assert seed_differences(results).loc[("kdas", "Kvasir"), "seeds"] == 2
     plots.use_style()
     write_report(results, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
@@ -348,7 +348,7 @@ def test_the_report_has_every_table_in_three_forms_and_every_figure_in_two(folde
     }
     table = pd.read_csv(tmp_path / "report" / "against_supervised.csv")
     assert table["difference"].tolist() == pytest.approx(
-        against(collect(folder))["difference"].tolist()
+        compare_to_baseline(collect(folder))["difference"].tolist()
     )
     drawn = [file for file in files if file.suffix == ".png"]
     assert len(drawn) == 5 and all(
@@ -370,7 +370,7 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
     pd.DataFrame(rows, columns=["claim", "source", "better", "than", "caveat"]).to_csv(
         tmp_path / "claims.csv", index=False
     )
-    table = ledger(collect(folder), tmp_path / "claims.csv")
+    table = claims_table(collect(folder), tmp_path / "claims.csv")
     states = table["state"].tolist()
     assert states[:2] == ["reproduced", "not reproduced"] and states[2] in (
         "undecided",
@@ -381,13 +381,13 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
         table.loc[3, "evidence"] == "attention_only not trained"
         and table.loc[4, "caveat"] == "needs a GPU"
     )
-    whole = over_seeds(collect(folder)).loc[("kdas", MEAN)]
+    whole = seed_differences(collect(folder)).loc[("kdas", MEAN)]
     assert table.loc[0, "evidence"].startswith(
         f"{whole['difference']:+.3f} Dice over 3 seeds, interval {whole['low']:+.3f}"
     )
     with pytest.raises(UserError, match="lacks the column caveat"):
         (tmp_path / "claims.csv").write_text("claim,source,better,than\n")
-        ledger(collect(folder), tmp_path / "claims.csv")
+        claims_table(collect(folder), tmp_path / "claims.csv")
 
 
 def test_a_claim_is_judged_by_the_first_study_that_has_both_labels(folder, tmp_path):
@@ -399,13 +399,13 @@ def test_a_claim_is_judged_by_the_first_study_that_has_both_labels(folder, tmp_p
         "claim,source,better,than,caveat\na,,released,supervised,\nb,,kdas,supervised,\nc,,kdas,released,\nd,,kdas,new,\n"
     )
     first, second = collect(folder), collect(other)
-    table = ledger(first, tmp_path / "claims.csv", second)
+    table = claims_table(first, tmp_path / "claims.csv", second)
     assert table["state"].tolist() == ["not reproduced", "reproduced", "not tested", "not tested"]
     assert table["evidence"].tolist()[2:] == ["not trained in one study", "new not trained"]
-    assert ledger(first, tmp_path / "claims.csv")["evidence"][1] == "kdas not trained"
+    assert claims_table(first, tmp_path / "claims.csv")["evidence"][1] == "kdas not trained"
 
 
-def test_tries_show_the_knobs_that_an_objective_has_and_validation_alone(folder):
+def test_tries_show_the_hyperparameters_that_an_objective_has_and_validation_alone(folder):
     found = collect(folder)
     recipes = {
         label: asdict(
@@ -440,14 +440,14 @@ def test_one_seed_decides_nothing(folder, tmp_path):
     (tmp_path / "claims.csv").write_text(
         "claim,source,better,than,caveat\na,paper,kdas,supervised,\nb,paper,released,supervised,\n"
     )
-    table = ledger(collect(folder), tmp_path / "claims.csv")
+    table = claims_table(collect(folder), tmp_path / "claims.csv")
     assert (table["state"] == "undecided").all() and table["evidence"].str.endswith(
         "over 1 seed"
     ).all()
 
 
 def test_the_books_own_claims_name_objectives_that_exist(folder):
-    table = ledger(collect(folder), STUDIES.parent / "results" / "claims.csv")
+    table = claims_table(collect(folder), STUDIES.parent / "results" / "claims.csv")
     assert set(table["state"]) >= {"reproduced", "not reproduced", "not tested"}
 
 

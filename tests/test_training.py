@@ -71,7 +71,7 @@ def test_only_smoke_makes_up_its_data():
     assert [name for name in PRESETS if preset(name).synthetic_images] == ["smoke"]
 
 
-def test_a_recipe_survives_yaml_and_any_knob_changes_the_fingerprint(tmp_path):
+def test_a_recipe_survives_yaml_and_any_hyperparameter_changes_the_fingerprint(tmp_path):
     r = preset("smoke", alpha=0.25)
     r.to_yaml(tmp_path / "recipe.yaml")
     assert Recipe.from_yaml(tmp_path / "recipe.yaml") == r
@@ -95,8 +95,8 @@ def test_one_teacher_serves_every_seed_where_its_own_seed_is_said():
 def test_a_warm_up_of_distillation_lets_alpha_rise_in_a_line(data, tmp_path, monkeypatch):
     teacher, seen, original = freeze(build("student")), [], training.warmed_up
 
-    def watched(terms_of, recipe, step, steps):
-        now = original(terms_of, recipe, step, steps)
+    def watched(loss_fn, recipe, step, steps):
+        now = original(loss_fn, recipe, step, steps)
         seen.append(now.keywords["alpha"] if isinstance(now, partial) else recipe.alpha)
         return now
 
@@ -116,10 +116,10 @@ def test_a_warm_up_of_distillation_lets_alpha_rise_in_a_line(data, tmp_path, mon
 
 
 def test_without_a_warm_up_and_without_a_teacher_the_objective_is_the_plain_one():
-    terms_of = object()
-    assert training.warmed_up(terms_of, preset("smoke"), 0, 10) is terms_of
+    loss_fn = object()
+    assert training.warmed_up(loss_fn, preset("smoke"), 0, 10) is loss_fn
     recipe = preset("smoke", distillation_warm_up=0.5, objective="supervised")
-    assert training.warmed_up(terms_of, recipe, 0, 10) is terms_of
+    assert training.warmed_up(loss_fn, recipe, 0, 10) is loss_fn
 
 
 def test_one_teacher_serves_every_objective_alpha_and_student():
@@ -138,7 +138,7 @@ def test_one_teacher_serves_every_objective_alpha_and_student():
     assert replace(r, seed=1).for_teacher().fingerprint() != r.for_teacher().fingerprint()
 
 
-def test_settings_are_read_with_the_types_of_the_knobs():
+def test_settings_are_read_with_the_types_of_the_hyperparameters():
     got = parse_settings(
         ["alpha=1", "scales=[0.75, 1]", "learning_rate=1e-3", "augment=true", "train_images=5"]
     )
@@ -155,7 +155,7 @@ def test_settings_are_read_with_the_types_of_the_knobs():
     "make, sentence",
     [
         (lambda: preset("toy"), 'no preset "toy"; choose one of smoke, laptop, colab, paper'),
-        (lambda: preset("smoke", tau=2), "no knob tau"),
+        (lambda: preset("smoke", tau=2), "no hyperparameter tau"),
         (lambda: preset("smoke", image_size=100), "multiple of 32"),
         (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
         (
@@ -165,7 +165,7 @@ def test_settings_are_read_with_the_types_of_the_knobs():
         (lambda: preset("smoke", epochs=0), "epochs is 0"),
         (lambda: preset("smoke", schedule="step"), "constant or cosine"),
         (lambda: parse_settings(["alpha"]), "key=value"),
-        (lambda: parse_settings(["aplha=0.1"]), "no knob aplha"),
+        (lambda: parse_settings(["aplha=0.1"]), "no hyperparameter aplha"),
         (lambda: parse_settings(["epochs=many"]), "epochs='many' does not fit"),
         (lambda: parse_settings(["augment=1"]), "augment=1 does not fit"),
         (lambda: Recipe.from_yaml("nowhere.yaml"), "nowhere.yaml does not exist"),
@@ -176,9 +176,9 @@ def test_a_wrong_recipe_is_told_in_a_sentence(make, sentence):
         make()
 
 
-def test_a_recipe_file_with_an_unknown_knob_is_refused(tmp_path):
+def test_a_recipe_file_with_an_unknown_hyperparameter_is_refused(tmp_path):
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({"preset": "smoke", "momentum": 0.9}))
-    with pytest.raises(UserError, match="r.yaml: there is no knob momentum"):
+    with pytest.raises(UserError, match="r.yaml: there is no hyperparameter momentum"):
         Recipe.from_yaml(tmp_path / "r.yaml")
 
 
@@ -292,7 +292,7 @@ def test_a_runs_folder_that_cannot_be_written_is_named(tmp_path, data):
 
 
 def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsys, monkeypatch):
-    monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
+    monkeypatch.setattr("kdas_book.session.find_root", lambda: tmp_path)
     run = begin("smoke", str(polyps), str(tmp_path / "runs"))
     assert run.data.root == polyps and "synthetic polyps" in capsys.readouterr().out
     with pytest.raises(UserError, match="nowhere"):
@@ -307,7 +307,7 @@ def test_begin_finds_data_or_makes_it_or_says_what_to_do(tmp_path, polyps, capsy
 def test_released_weights_are_the_teacher_where_they_are_and_change_the_students_run(
     tmp_path, polyps, monkeypatch
 ):
-    monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
+    monkeypatch.setattr("kdas_book.session.find_root", lambda: tmp_path)
     without = begin("paper", str(polyps), str(tmp_path / "runs"), teacher="pvt_v2_b0")
     assert without.released_teacher is None
     (tmp_path / "teacher_weights").mkdir()
@@ -330,16 +330,16 @@ def test_released_weights_are_the_teacher_where_they_are_and_change_the_students
 def test_a_network_that_a_chapter_trains_keeps_glimpses_of_its_training(
     tmp_path, polyps, monkeypatch
 ):
-    monkeypatch.setattr("kdas_book.paths.find_root", lambda: tmp_path)
+    monkeypatch.setattr("kdas_book.session.find_root", lambda: tmp_path)
     run = begin("smoke", str(polyps), str(tmp_path / "runs"), **{**TINY, "epochs": 2})
-    seen = run.glimpses("supervised")
+    seen = run.snapshots("supervised")
     assert list(seen) == [1, 2] and not torch.equal(seen[1], seen[2])
     best = run.metrics("supervised")["best_epoch"]
     with torch.inference_mode():
-        maps = torch.stack(run.student("supervised")(run.batch(run.GLIMPSES)["image"]))
+        maps = torch.stack(run.student("supervised")(run.batch(run.SNAPSHOTS)["image"]))
     torch.testing.assert_close(seen[best], maps, atol=0.01, rtol=0.001)
-    (run.folder("supervised") / "glimpses.npz").unlink()
-    assert run.glimpses("supervised") == {}
+    (run.folder("supervised") / "snapshots.npz").unlink()
+    assert run.snapshots("supervised") == {}
 
 
 def kdas(*arguments):
@@ -416,7 +416,7 @@ def test_the_command_line_from_data_to_scores(tmp_path):
     [
         (["train", "--preset", "toy"], 'There is no preset "toy"'),
         (["train", "--objective", "toy"], 'There is no objective "toy"'),
-        (["train", "--set", "colour=red"], "there is no knob colour"),
+        (["train", "--set", "colour=red"], "there is no hyperparameter colour"),
         (["train", "--data-root", "/nowhere"], "/nowhere"),
         (["weights", "check", "/nowhere.pth"], "/nowhere.pth does not exist"),
         (
@@ -436,7 +436,7 @@ def test_what_the_user_can_mend_is_one_sentence_and_exit_code_2(
     assert stop.value.code == 2 and sentence.lower() in error.lower() and error.count("\n") == 1
 
 
-# --- knobs of the optimisation ----------------------------------------------------------------------------------------
+# --- hyperparameters of the optimisation ----------------------------------------------------------------------------------------
 
 PLAIN = TINY | {"objective": "supervised"}
 
@@ -495,14 +495,14 @@ def test_norm_clipping_keeps_the_direction_and_the_clamp_bends_it(tmp_path, data
 
         return first
 
-    for name, knobs in {
+    for name, hyperparameters in {
         "free": {"gradient_clamp": 1e9},
         "clamp": {"gradient_clamp": 1e-4},
         "norm": {"gradient_norm": 1e-3},
     }.items():
         with monkeypatch.context() as patch:
             patch.setattr(torch.optim.AdamW, "step", watched(name))
-            fit(preset("smoke", **PLAIN | {"epochs": 1} | knobs), data, tmp_path / name)
+            fit(preset("smoke", **PLAIN | {"epochs": 1} | hyperparameters), data, tmp_path / name)
     cosine = {
         name: float(torch.cosine_similarity(seen["free"], seen[name], dim=0))
         for name in ("clamp", "norm")
@@ -538,16 +538,18 @@ def test_every_term_is_recorded_at_every_step_and_the_epoch_is_their_mean(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "knobs", [{"teacher_graph": True}, {"teacher_cache": True}, {"channels_last": True}]
+    "hyperparameters", [{"teacher_graph": True}, {"teacher_cache": True}, {"channels_last": True}]
 )
-def test_knobs_of_speed_leave_the_numbers(tmp_path, data, teacher, knobs):
+def test_hyperparameters_of_speed_leave_the_numbers(tmp_path, data, teacher, hyperparameters):
     recipe = preset("smoke", **TINY | {"scales": (1.0, 2.0)})
     plain = fit(recipe, data, tmp_path / "plain", teacher=teacher)
-    fast = fit(replace(recipe, **knobs), data, tmp_path / "fast", teacher=teacher)
+    fast = fit(replace(recipe, **hyperparameters), data, tmp_path / "fast", teacher=teacher)
     ours, theirs = (pd.read_csv(f / "steps.csv")["total"].to_numpy() for f in (fast, plain))
     # The first step tells; later ones drift apart by rounding (another layout) or by half precision (the cache).
-    assert ours[0] == pytest.approx(theirs[0], rel=2e-3 if "teacher_cache" in knobs else 1e-5)
-    assert ours == pytest.approx(theirs, rel=1e-6 if "teacher_graph" in knobs else 5e-3)
+    assert ours[0] == pytest.approx(
+        theirs[0], rel=2e-3 if "teacher_cache" in hyperparameters else 1e-5
+    )
+    assert ours == pytest.approx(theirs, rel=1e-6 if "teacher_graph" in hyperparameters else 5e-3)
     assert teacher.requires_grad_(False) is teacher
 
 
@@ -566,7 +568,9 @@ def test_a_compiled_student_has_the_same_losses_or_says_why_it_cannot_be_compile
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def test_without_a_compiler_the_knob_is_refused_in_a_sentence(tmp_path, data, monkeypatch):
+def test_without_a_compiler_the_hyperparameter_is_refused_in_a_sentence(
+    tmp_path, data, monkeypatch
+):
     def none_here(*_, **__):
         raise RuntimeError("no compiler\nand much more")
 
@@ -579,18 +583,20 @@ def test_without_a_compiler_the_knob_is_refused_in_a_sentence(tmp_path, data, mo
 
 def test_the_paper_presets_slips_are_the_released_ones_and_each_has_a_switch():
     paper = preset("paper")
-    for knob, (released, mended, what) in RELEASED_SLIPS.items():
+    for hyperparameter, (released, mended, what) in RELEASED_SLIPS.items():
         assert what and released != mended
-        if knob == "select_on":
+        if hyperparameter == "select_on":
             with pytest.raises(UserError, match="is no test"):
                 replace(paper, select_on=released)
             continue
-        both = {replace(paper, **{knob: value}).fingerprint() for value in (released, mended)}
-        assert len(both) == 2, knob
+        both = {
+            replace(paper, **{hyperparameter: value}).fingerprint() for value in (released, mended)
+        }
+        assert len(both) == 2, hyperparameter
     as_released = {
-        knob
-        for knob, (released, _, _) in RELEASED_SLIPS.items()
-        if getattr(paper, knob) == released
+        hyperparameter
+        for hyperparameter, (released, _, _) in RELEASED_SLIPS.items()
+        if getattr(paper, hyperparameter) == released
     }
     assert as_released == {"augment", "schedule", "soft_masks", "weighted_bce"}
 
@@ -599,9 +605,9 @@ def test_the_cache_asks_the_teacher_once_an_image_and_scale_and_notices_another_
     tmp_path, data, teacher, monkeypatch
 ):
     recipe, asked = preset("smoke", **TINY | {"teacher_cache": True}), []
-    live = training.Teaching._live
+    live = training.FrozenTeacher._live
     monkeypatch.setattr(
-        training.Teaching, "_live", lambda self, x: asked.append(len(x)) or live(self, x)
+        training.FrozenTeacher, "_live", lambda self, x: asked.append(len(x)) or live(self, x)
     )
     fit(recipe, data, tmp_path, teacher=teacher)
     batches_an_epoch = 2
@@ -620,10 +626,10 @@ def test_bfloat16_trains_and_its_losses_are_float32(tmp_path, data, teacher, mon
     kinds, make = set(), training.objective
 
     def noting(*a, **k):
-        terms_of = make(*a, **k)
+        loss_fn = make(*a, **k)
 
         def call(student, teacher_maps, mask):
-            terms = terms_of(student, teacher_maps, mask)
+            terms = loss_fn(student, teacher_maps, mask)
             kinds.update(term.dtype for term in terms.values())
             return terms
 
@@ -638,7 +644,7 @@ def test_bfloat16_trains_and_its_losses_are_float32(tmp_path, data, teacher, mon
 
 
 @pytest.mark.parametrize(
-    "knobs, sentence",
+    "hyperparameters, sentence",
     [
         ({"select_on": "test"}, "only validation is possible.*is no test"),
         ({"precision": "fp8"}, "float32 or bf16 or fp16"),
@@ -647,9 +653,9 @@ def test_bfloat16_trains_and_its_losses_are_float32(tmp_path, data, teacher, mon
         ({"teacher_cache": True, "augment": True}, "images that stay the same"),
     ],
 )
-def test_knobs_that_make_no_sense_are_refused(knobs, sentence):
+def test_hyperparameters_that_make_no_sense_are_refused(hyperparameters, sentence):
     with pytest.raises(UserError, match=sentence):
-        preset("smoke", **knobs)
+        preset("smoke", **hyperparameters)
 
 
 def test_fp16_without_a_gpu_is_refused(tmp_path, data):

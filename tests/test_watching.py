@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kdas_book.callbacks import Glimpses, LivePlot, TensorBoard, read_glimpses
+from kdas_book.callbacks import LivePlot, PredictionSnapshots, TensorBoard, read_snapshots
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.data.splits import load_data
 from kdas_core.models import build
@@ -17,7 +17,7 @@ from kdas_core.training import fit
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import load_history
 
-KNOBS = {
+HYPERPARAMETERS = {
     "image_size": 32,
     "batch_size": 4,
     "epochs": 3,
@@ -48,7 +48,7 @@ class Shown:
 def test_the_plot_grows_in_one_place_and_stays(tmp_path, data, monkeypatch):
     shown = Shown()
     monkeypatch.setattr("IPython.display.display", shown.display)
-    fit(preset("smoke", **KNOBS), data, tmp_path, watch=LivePlot())
+    fit(preset("smoke", **HYPERPARAMETERS), data, tmp_path, watch=LivePlot())
     assert shown.figures == [[1, 1], [2, 2], [3, 3]], "two panels, one point more after each epoch"
 
 
@@ -65,15 +65,18 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruption(
     tmp_path, data, monkeypatch
 ):
-    recipe, record = preset("smoke", **KNOBS, scales=(1.0, 2.0)), training.Run.record
+    recipe, record = (
+        preset("smoke", **HYPERPARAMETERS, scales=(1.0, 2.0)),
+        training.TrainingState.record,
+    )
 
     def power_cut(self, terms, steps):
         record(self, terms, steps)
-        if self.taken == 7:
+        if self.global_step == 7:
             raise ConnectionError
 
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
-        patch.setattr(training.Run, "record", power_cut)
+        patch.setattr(training.TrainingState, "record", power_cut)
         fit(recipe, data, tmp_path, watch=TensorBoard())
     folder = fit(recipe, data, tmp_path, watch=TensorBoard())
     written, steps = scalars(folder), pd.read_csv(folder / "steps.csv")
@@ -93,19 +96,19 @@ def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruptio
 
 def test_the_bar_says_what_is_left_of_the_training(tmp_path, data, monkeypatch):
     """Every step takes ten seconds by this clock; four batches of one scale."""
-    said, clock, optimise = [], [0.0], training.Run.optimise
+    said, clock, train_step = [], [0.0], training.TrainingState.train_step
 
     def slowly(self, *batch):
         clock[0] += 10
-        return optimise(self, *batch)
+        return train_step(self, *batch)
 
-    monkeypatch.setattr(training.Run, "optimise", slowly)
+    monkeypatch.setattr(training.TrainingState, "train_step", slowly)
     monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(
         "kdas_core.training.batching.tqdm.set_postfix",
         lambda bar, values, refresh: said.append(values),
     )
-    fit(replace(preset("smoke", **KNOBS), epochs=2), data, tmp_path)
+    fit(replace(preset("smoke", **HYPERPARAMETERS), epochs=2), data, tmp_path)
     assert [set(values) for values in said] == [
         {"structure_1", "structure_2", "total", "training"}
     ] * 4
@@ -121,19 +124,19 @@ def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_inter
     tmp_path, data, monkeypatch
 ):
     images = torch.stack([item["image"] for item in PolypDataset(data.validation, 32)])
-    recipe, checkpoint = preset("smoke", **KNOBS), training.Run.checkpoint
+    recipe, checkpoint = preset("smoke", **HYPERPARAMETERS), training.TrainingState.checkpoint
 
     def power_cut(self):
         checkpoint(self)
         if self.epoch == 2:
             raise ConnectionError
 
-    whole = fit(recipe, data, tmp_path / "whole", watch=Glimpses(images))
+    whole = fit(recipe, data, tmp_path / "whole", watch=PredictionSnapshots(images))
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
-        patch.setattr(training.Run, "checkpoint", power_cut)
-        fit(recipe, data, tmp_path / "cut", watch=Glimpses(images))
-    cut = fit(recipe, data, tmp_path / "cut", watch=Glimpses(images))
-    kept, resumed = read_glimpses(whole), read_glimpses(cut)
+        patch.setattr(training.TrainingState, "checkpoint", power_cut)
+        fit(recipe, data, tmp_path / "cut", watch=PredictionSnapshots(images))
+    cut = fit(recipe, data, tmp_path / "cut", watch=PredictionSnapshots(images))
+    kept, resumed = read_snapshots(whole), read_snapshots(cut)
     assert list(kept) == [1, 2, 3]
     assert list(resumed) == [1, 3], (
         "the moment after epoch 2 was lost, and nothing else is given out for it"
@@ -150,10 +153,10 @@ def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_inter
 def test_of_a_long_training_a_few_glimpses_are_kept_and_the_last(tmp_path, data):
     images = torch.zeros(1, 3, 32, 32)
     folder = fit(
-        replace(preset("smoke", **KNOBS), epochs=5),
+        replace(preset("smoke", **HYPERPARAMETERS), epochs=5),
         data,
         tmp_path,
-        watch=Glimpses(images, at_most=2),
+        watch=PredictionSnapshots(images, at_most=2),
     )
-    assert list(read_glimpses(folder)) == [3, 5]
-    assert read_glimpses(tmp_path) == {}
+    assert list(read_snapshots(folder)) == [3, 5]
+    assert read_snapshots(tmp_path) == {}

@@ -15,7 +15,7 @@ from urllib.parse import urldefrag
 
 from kdas_book.build.site import served
 from kdas_core import UserError
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 MARGIN = {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
 # Each page of the site is printed alone, so its leaves are counted within it.
@@ -50,7 +50,7 @@ def print_book(site: Path, pages: Sequence[str], target: Path) -> Path:
     book.compress_identical_objects()
     buffer = io.BytesIO()
     book.write(buffer)
-    write_whole(target, buffer.getvalue())
+    atomic_write(target, buffer.getvalue())
     return target
 
 

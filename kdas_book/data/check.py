@@ -23,7 +23,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from kdas_book.data.duplicates import TRAIN, Comparison, Picture, Twins, fingerprint
+from kdas_book.data.duplicates import TRAIN, Comparison, NearDuplicate, Picture, fingerprint
 from kdas_book.data.videos import clinicdb_groups
 from kdas_core import UserError
 from kdas_core.data.images import THRESHOLD, eight_bits, opened, read_grey
@@ -54,8 +54,8 @@ class Check:
     shared: pd.DataFrame
     problems: tuple[str, ...]
     findings: tuple[str, ...]
-    near: tuple[Twins, ...]
-    closest: tuple[Twins, ...]
+    near: tuple[NearDuplicate, ...]
+    closest: tuple[NearDuplicate, ...]
     videos: dict[str, dict[str, str]]
 
     def __str__(self) -> str:

@@ -32,11 +32,11 @@ from pathlib import Path
 
 import yaml
 
-from kdas_book.data.fetch import PATIENCE, Patience, browser_link, digest_of, fetch
+from kdas_book.data.fetch import RETRY_POLICY, RetryPolicy, browser_link, digest_of, fetch
 from kdas_book.data.unpack import unpack
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS, index_pairs
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
 _CITE = "Whoever publishes results cites the papers listed in data/README.md."
@@ -201,7 +201,7 @@ def is_complete(source: Source, out: str | Path) -> bool:
     return True
 
 
-def get(source: Source, out: str | Path, patience: Patience = PATIENCE) -> str:
+def get(source: Source, out: str | Path, patience: RetryPolicy = RETRY_POLICY) -> str:
     """Bring one data set into its place; everything is checked before it appears there.
 
     Returns:
@@ -322,7 +322,7 @@ def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
         return
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     ledger[name] = {"address": browser_link(address), "bytes": size, "sha256": digest, "date": date}
-    write_whole(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
+    atomic_write(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
 
 
 def _ledger(out: Path) -> dict[str, dict]:

@@ -119,7 +119,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Twins:
+class NearDuplicate:
     """Two pictures that are alike: their sets, their pairs of files, and their distance in bits."""
 
     sets: tuple[str, str]
@@ -165,7 +165,7 @@ class Comparison:
         """The files of a set that are, byte for byte, in another set as well."""
         return [p.pair.image.name for p in self.sets[name] if p.digest in self._digests[other]]
 
-    def alike(self, name: str, other: str, within: int = NEAR) -> list[Twins]:
+    def alike(self, name: str, other: str, within: int = NEAR) -> list[NearDuplicate]:
         """For each picture of a set its twin in the other set (or, in its own, among the earlier
         ones), closest first.
 
@@ -179,7 +179,9 @@ class Comparison:
             if picture.digest not in known and self._distance[i, column] <= within:
                 twin = self._all[self._position[i, column]][1]
                 found.append(
-                    Twins((name, other), (picture.pair, twin.pair), int(self._distance[i, column]))
+                    NearDuplicate(
+                        (name, other), (picture.pair, twin.pair), int(self._distance[i, column])
+                    )
                 )
             seen.add(picture.digest)
         return sorted(found, key=lambda twins: twins.distance)
@@ -195,7 +197,7 @@ class Comparison:
                 table.loc[a, b] = len(equal) + len(self.alike(a, b))
         return table
 
-    def near(self) -> tuple[Twins, ...]:
+    def near(self) -> tuple[NearDuplicate, ...]:
         """Every picture that is nearly one of an earlier set or an earlier one of its own, closest
         first.
         """
@@ -207,7 +209,7 @@ class Comparison:
         ]
         return tuple(sorted(found, key=lambda twins: twins.distance))
 
-    def closest(self, anywhere: int = 4, between: int = 2) -> tuple[Twins, ...]:
+    def closest(self, anywhere: int = 4, between: int = 2) -> tuple[NearDuplicate, ...]:
         """The closest pictures that are not equal byte for byte, and the closest ones of two sets;
         none shown twice.
         """
@@ -217,7 +219,7 @@ class Comparison:
             (t for a, b in pairs for t in self.alike(a, b, within=BITS)),
             key=lambda twins: twins.distance,
         )
-        chosen: list[Twins] = []
+        chosen: list[NearDuplicate] = []
         used: set[bytes] = set()
         for pool, count in (
             (every, anywhere),
@@ -284,5 +286,5 @@ def _count(some: Sequence, of: Sequence) -> str:
     )
 
 
-def _first(twins: Sequence[Twins]) -> str:
+def _first(twins: Sequence[NearDuplicate]) -> str:
     return first_few([str(pair) for pair in twins], 4)

@@ -35,7 +35,7 @@ AGAIN = (408, 425, 429, 500, 502, 503, 504)  # a server that may answer later
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long to wait for a server, in seconds, and how often to ask it."""
 
     connect: float = 6.0
@@ -44,7 +44,7 @@ class Patience:
     attempts: int = 4  # failures in a row in which no further byte arrived
 
 
-PATIENCE = Patience()
+RETRY_POLICY = RetryPolicy()
 
 
 class _Refused(Exception):
@@ -59,7 +59,9 @@ class _Broken(Exception):
         self.wait, self.attempts = wait, attempts
 
 
-def fetch(addresses: Iterable[str], file: Path, way_out: str, patience: Patience = PATIENCE) -> str:
+def fetch(
+    addresses: Iterable[str], file: Path, hint: str, patience: RetryPolicy = RETRY_POLICY
+) -> str:
     """Fetch a file from the first address that gives it.
 
     What has arrived lies beside the file (``<file>.<address>.part``) until it is whole; a later
@@ -94,7 +96,7 @@ def fetch(addresses: Iterable[str], file: Path, way_out: str, patience: Patience
                 reasons.append(f"{browser_link(address)}: {error}")
                 if isinstance(error.__cause__, _Broken) and error.__cause__.attempts:
                     silent.add(_host(address))
-    raise UserError(f"{file.name} could not be fetched ({'; '.join(reasons)}); {way_out}.")
+    raise UserError(f"{file.name} could not be fetched ({'; '.join(reasons)}); {hint}.")
 
 
 def browser_link(address: str) -> str:
@@ -119,7 +121,7 @@ def _host(address: str) -> str:
     return urlsplit(browser_link(address)).netloc
 
 
-def _from_one(session: Session, address: str, file: Path, patience: Patience) -> None:
+def _from_one(session: Session, address: str, file: Path, patience: RetryPolicy) -> None:
     """Transfer until the file is whole. Failures count only as long as nothing new arrives."""
     part = _Part(file, address)
     furthest, failures = part.size, 0
@@ -138,7 +140,7 @@ def _from_one(session: Session, address: str, file: Path, patience: Patience) ->
     part.finish(file)
 
 
-def _transfer(session: Session, address: str, part: _Part, patience: Patience) -> None:
+def _transfer(session: Session, address: str, part: _Part, patience: RetryPolicy) -> None:
     """One request, and all that comes of it."""
     import requests
 
@@ -208,7 +210,7 @@ def _drive_id(address: str) -> str | None:
     return parse_url(address)[0]
 
 
-def _drive_link(session: Session, drive_id: str, patience: Patience) -> str:
+def _drive_link(session: Session, drive_id: str, patience: RetryPolicy) -> str:
     """The link behind Drive's page that says it could not scan a large file for viruses."""
     first = f"https://drive.google.com/uc?export=download&id={drive_id}"
     with session.get(first, stream=True, timeout=(patience.connect, patience.read)) as response:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from kdas_book.data.download import record, verify
-from kdas_book.data.fetch import PATIENCE, Patience, fetch
+from kdas_book.data.fetch import RETRY_POLICY, RetryPolicy, fetch
 from kdas_core import UserError
 
 POLYP_PVT = "PolypPVT.pth"
@@ -54,7 +54,7 @@ def is_there(out: str | Path) -> bool:
     return True
 
 
-def get_polyp_pvt(out: str | Path, source: str = "", patience: Patience = PATIENCE) -> str:
+def get_polyp_pvt(out: str | Path, source: str = "", patience: RetryPolicy = RETRY_POLICY) -> str:
     """Put the teacher's weights in place, once they have been loaded into the teacher.
 
     Args:
@@ -87,21 +87,21 @@ def get_polyp_pvt(out: str | Path, source: str = "", patience: Patience = PATIEN
     return f"{target} fits the teacher; SHA-256 {digest[:12]}… noted beside it."
 
 
-def _bring(source: str, beside: Path, patience: Patience) -> str:
+def _bring(source: str, beside: Path, patience: RetryPolicy) -> str:
     """The file, not yet trusted, under a name that nothing loads; the address it came from."""
     if source and "://" not in source:
         if not Path(source).is_file():
             raise UserError(f"{source} does not exist; --from takes a file or an address.")
         shutil.copyfile(source, beside)
         return source
-    way_out = (
+    hint = (
         f"open https://drive.google.com/drive/folders/{DRIVE_FOLDER} in a browser (or find it from "
         f'https://github.com/DengPingFan/Polyp-PVT), save {POLYP_PVT} and run "kdas weights get polyp_pvt --from FILE"'
     )
-    return fetch([source or _listed(way_out, patience)], beside, way_out, patience)
+    return fetch([source or _listed(hint, patience)], beside, hint, patience)
 
 
-def _listed(way_out: str, patience: Patience) -> str:
+def _listed(hint: str, patience: RetryPolicy) -> str:
     """The address of the one file of that name in the authors' folder, as gdown reads Drive's
     listing.
     """
@@ -127,7 +127,7 @@ def _listed(way_out: str, patience: Patience) -> str:
         Exception
     ) as error:  # no network, a page that gdown cannot read, no such file: the way out is the same
         raise UserError(
-            f"The Drive folder of {POLYP_PVT} could not be listed ({_cause(error)}); {way_out}."
+            f"The Drive folder of {POLYP_PVT} could not be listed ({_cause(error)}); {hint}."
         ) from error
     return f"drive:{file.id}"
 

@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 # The last frame of each sequence.
 _LAST: tuple[int, ...] = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)
@@ -56,4 +56,4 @@ def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
     )
     table = io.StringIO(newline="")
     csv.writer(table).writerows([("dataset", "name", "group"), *rows])
-    write_whole(path, table.getvalue().encode(), "choose another place")
+    atomic_write(path, table.getvalue().encode(), "choose another place")

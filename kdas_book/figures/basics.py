@@ -91,7 +91,7 @@ def outlined(image: Tensor | np.ndarray, mask: Tensor | np.ndarray, width: int =
     return picture
 
 
-def verdict(
+def error_overlay(
     image: Tensor | np.ndarray, prediction: Tensor | np.ndarray, mask: Tensor | np.ndarray
 ) -> np.ndarray:
     """The picture with found pixels green, missed ones orange and false alarms purple;
@@ -202,7 +202,7 @@ STORY = {
 }  # by chapter; chapter 8 stands beside the story
 
 
-def story(here: str) -> Figure:
+def chapter_strip(here: str) -> Figure:
     """Where a chapter stands: the steps of the book in a row, this one filled, joined from box to
     box.
     """

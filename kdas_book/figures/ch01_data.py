@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdas_book.data.duplicates import BITS, NEAR, Twins
+from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, RED, SKY, grid, outlined
 from kdas_core import UserError
 from kdas_core.data.dataset import resize_pair
 from kdas_core.data.images import read_image, read_mask
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 
 def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
@@ -94,7 +94,7 @@ def strips(
     return figure
 
 
-def twins(pairs: Sequence[Twins], side: int = 220) -> Figure:
+def twins(pairs: Sequence[NearDuplicate], side: int = 220) -> Figure:
     """Pictures that are alike, one above the other, each with the outline of its own mask and its
     set and file.
 
@@ -145,7 +145,7 @@ def save(figure: Figure, path: Path) -> None:
         raise UserError(
             f"{path} cannot be written ({error}); give a path such as figure.png."
         ) from error
-    write_whole(path, drawn.getvalue(), "give a path such as figure.png")
+    atomic_write(path, drawn.getvalue(), "give a path such as figure.png")
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:

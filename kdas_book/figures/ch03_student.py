@@ -20,9 +20,9 @@ from kdas_book.figures.basics import (
     YELLOW,
     as_map,
     as_picture,
+    error_overlay,
     grid,
     outlined,
-    verdict,
 )
 
 
@@ -137,7 +137,7 @@ def beside_teacher(
     for axis, name, probability in zip(axes, ("teacher", "student"), (teacher, student)):
         found = as_map(probability) >= threshold
         dice = 2 * (found & true).sum() / max(1, found.sum() + true.sum())
-        axis.imshow(verdict(image, found, true))
+        axis.imshow(error_overlay(image, found, true))
         axis.set(xticks=[], yticks=[], title=f"{name} ≥ {threshold:.2f}: Dice {dice:.3f}")
         axis.spines[:].set_visible(False)
     return figure

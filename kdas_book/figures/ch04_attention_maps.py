@@ -302,7 +302,7 @@ def share_of_half(distribution: Tensor) -> float:
     return (int((heaviest_first < 0.5 * heaviest_first[-1]).sum()) + 1) / distribution.numel()
 
 
-def looking(
+def attention_pair(
     student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None
 ) -> Figure:
     """Two distributions over the pixels of an image on one scale, each relative to its mean,

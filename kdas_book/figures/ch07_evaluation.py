@@ -25,8 +25,8 @@ from kdas_book.figures.basics import (
     RED,
     SKY,
     as_picture,
+    error_overlay,
     grid,
-    verdict,
 )
 from kdas_core.data.images import read_image, read_mask
 from kdas_core.data.layout import Pair
@@ -109,7 +109,7 @@ def cut_at(image: np.ndarray, grey: np.ndarray, mask: np.ndarray, threshold: flo
     the curves.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(6, 2.6), width_ratios=(1.1, 1))
-    left.imshow(verdict(image, grey / 255 >= threshold, mask))
+    left.imshow(error_overlay(image, grey / 255 >= threshold, mask))
     left.set(xticks=[], yticks=[])
     left.spines[:].set_visible(False)
     left.set_title(f"cut at {threshold:.2f}")
@@ -327,7 +327,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
     figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.9))
     dim = (0.5 * as_picture(image)).astype(np.uint8)
     title = f"rims of {width} px: boundary IoU {boundary_iou(cut, mask):.3f}\n(IoU {image_metrics(grey, mask)['iou']:.3f})"
-    _bare(left, verdict(dim, rims[0], rims[1]), title)
+    _bare(left, error_overlay(dim, rims[0], rims[1]), title)
     _bare(right, dim, "nothing is marked: no distance exists")
     if cut.any():
         ways = (
@@ -384,7 +384,9 @@ def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
     )
     for i, ((name, mask), colour) in enumerate(zip(masks.items(), (ORANGE, BLUE))):
         scores = shifted_scores(mask, shift)
-        picture = verdict(np.full((*mask.shape, 3), 60, np.uint8), shifted(mask, shift) / 255, mask)
+        picture = error_overlay(
+            np.full((*mask.shape, 3), 60, np.uint8), shifted(mask, shift) / 255, mask
+        )
         _bare(axes[i], picture, f"{name}: hd95 {scores.pop('hd95'):.0f} px")
         places = np.arange(len(scores)) + 0.4 * i - 0.2
         drawn = axes["bars"].barh(places, list(scores.values()), 0.38, color=colour, label=name)
@@ -557,7 +559,7 @@ def worst_images(
                 of_name[row.name],
                 read_prediction(Path(folder) / dataset / f"{row.name}.png"),
             )
-            picture = verdict(read_image(pair.image), grey >= 128, read_mask(pair.mask))
+            picture = error_overlay(read_image(pair.image), grey >= 128, read_mask(pair.mask))
             width = round(picture.shape[1] * 200 / picture.shape[0])
             small = cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA)
             short = row.name if len(row.name) < 15 else f"{row.name[:12]}…"

@@ -85,7 +85,7 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     Blue lies above 0, red below.
 
     Args:
-        images: as ``study.report.against`` gives it. seeds: as ``study.report.over_seeds`` gives
+        images: as ``study.report.compare_to_baseline`` gives it. seeds: as ``study.report.seed_differences`` gives
             it.
     """
     labels = list(dict.fromkeys(images.index.get_level_values(0)))

@@ -22,7 +22,7 @@ from timm.models import FeatureInfo
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, RED
 from kdas_book.figures.svg import LARGE, PLAIN, STUDENT, TEACHER, Box, Canvas, tint
 from kdas_core import UserError
-from kdas_core.losses import knobs_of
+from kdas_core.losses import hyperparameters_of
 from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
 
 # --- chapter 2: the network -------------------------------------------------------------------------------------------
@@ -241,8 +241,8 @@ def framework(kind: str = "figure") -> SVG:
     if kind not in ("figure", "released"):
         raise UserError(f'There is no framework "{kind}"; choose "figure" or "released".')
     figure = kind == "figure"
-    knobs = knobs_of("kdas" if figure else "released")
-    alpha, temperature = knobs["alpha"], knobs["temperature"]
+    hyperparameters = hyperparameters_of("kdas" if figure else "released")
+    alpha, temperature = hyperparameters["alpha"], hyperparameters["temperature"]
     guided = 2 if figure else 1
     about = (
         "Teacher and student give two logit maps each. Both sides of each pair pass the attention A and a softmax over pixels, and "

@@ -125,7 +125,7 @@ def comparison_table(compared: pd.DataFrame) -> str:
     )
 
 
-def ledger(
+def claims_table(
     results: Mapping[str, EvaluationResult],
     run: str,
     published: str | Path,

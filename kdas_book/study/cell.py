@@ -18,14 +18,14 @@ import pandas as pd
 from torch import nn
 
 from kdas_book.build.run_notebook import machine
-from kdas_book.session import Run
+from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, is_finished, read_record
 from kdas_core import UserError
 from kdas_core.data.images import read_mask
 from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_prediction
 from kdas_core.evaluation.metrics import dice
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 from kdas_core.inference import predict_files
 from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.weights import weights_digest
@@ -61,7 +61,7 @@ class Scores:
     agreement: dict[str, pd.Series]
 
 
-def network(run: Run, what: str, epoch: str = "best") -> nn.Module:
+def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
     """The frozen network of a cell: that of the best epoch on validation, or that of the last.
 
     Raises:
@@ -86,7 +86,7 @@ def network(run: Run, what: str, epoch: str = "best") -> nn.Module:
     return freeze(net).to(run.device)
 
 
-def score(run: Run, net: nn.Module, out: Path, keep_masks: bool = False) -> Scores:
+def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> Scores:
     """Draw the masks of all test sets, and score them by the released protocol.
 
     Args:
@@ -116,7 +116,7 @@ def score(run: Run, net: nn.Module, out: Path, keep_masks: bool = False) -> Scor
     return Scores(results, agreement)
 
 
-def per_image(run: Run, best: Scores, last: Scores) -> pd.DataFrame:
+def per_image(run: Session, best: Scores, last: Scores) -> pd.DataFrame:
     """One row an image: its set and name, the polyp's share of it, Dice and IoU of the best epoch,
     Dice of the last, agreement.
     """
@@ -135,7 +135,7 @@ def per_image(run: Run, best: Scores, last: Scores) -> pd.DataFrame:
 
 
 def finish(
-    run: Run, what: str, label: str, out: Path, best: Scores, last: Scores
+    run: Session, what: str, label: str, out: Path, best: Scores, last: Scores
 ) -> dict[str, Any]:
     """Write the cell's record; ``metrics.json`` comes last, and a cell that has it is finished.
 
@@ -182,7 +182,7 @@ def finish(
         json.dumps(record, indent=1),
     )
     for name, text in zip(FILES, texts):
-        write_whole(out / name, text.encode(), durable=True)
+        atomic_write(out / name, text.encode(), durable=True)
     return read_record(out)
 
 

@@ -21,8 +21,8 @@ from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.losses import objective
 from kdas_core.models import build, count_macs, count_parameters, freeze, teacher_logits
 from kdas_core.recipe import Recipe
-from kdas_core.training.batching import side_of
-from kdas_core.training.loop import knobs_in
+from kdas_core.training.batching import scaled_size
+from kdas_core.training.loop import objective_kwargs
 
 # float32 peaks from the makers' data sheets, in 10¹² floating-point operations a second.
 GPUS = {"T4": 8.1, "A100": 19.5}
@@ -105,7 +105,7 @@ def _row(
     released = cell.objective == "teacher" and _released(recipe)
     batches = 0 if released else recipe.epochs * -(-train // recipe.batch_size)
     # A step's cost grows with the pixels; a batch takes one step at each scale.
-    sides = [side_of(scale, recipe.image_size) for scale in recipe.scales]
+    sides = [scaled_size(scale, recipe.image_size) for scale in recipe.scales]
     scales = (
         sum(side**2 for side in sides)
         / recipe.image_size**2
@@ -145,7 +145,7 @@ def _seconds_a_step(cell: Cell, recipe: Recipe, repeats: int = 2) -> float:
         if recipe.objective == "supervised"
         else freeze(build("teacher", backbone=recipe.teacher)).to(device)
     )
-    terms_of = objective(recipe.objective, **knobs_in(recipe))
+    loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-6)
     images = torch.randn(recipe.batch_size, 3, recipe.image_size, recipe.image_size, device=device)
     mask = (images[:, :1] > 0).float()
@@ -153,7 +153,7 @@ def _seconds_a_step(cell: Cell, recipe: Recipe, repeats: int = 2) -> float:
     def step() -> None:
         optimiser.zero_grad()
         maps = None if teacher is None else teacher_logits(teacher, images)
-        terms_of(net(images), maps, mask)["total"].backward()
+        loss_fn(net(images), maps, mask)["total"].backward()
         optimiser.step()
         if device.type == "cuda":
             torch.cuda.synchronize()

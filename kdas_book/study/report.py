@@ -20,10 +20,16 @@ from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.study.results import KEYS, Results
 from kdas_core import UserError
 from kdas_core.evaluation import comparison as statistics
-from kdas_core.files import write_whole
-from kdas_core.losses import knobs_of
+from kdas_core.files import atomic_write
+from kdas_core.losses import hyperparameters_of
 
-KNOBS = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
+HYPERPARAMETERS = (
+    "alpha",
+    "temperature",
+    "attention_weight",
+    "guiding_weight",
+    "distillation_warm_up",
+)
 BASE = "supervised"
 CLINICDB = "CVC-ClinicDB"
 MEAN = "mean of the sets"
@@ -40,7 +46,7 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     """
     wide = _by_set(results, column)
     runs = wide.reset_index().rename(columns={"objective": "method"})
-    text = statistics.over_seeds(runs)["mean ± sd"].unstack()
+    text = statistics.seed_table(runs)["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
@@ -52,13 +58,13 @@ def _by_set(results: Results, column: str) -> pd.DataFrame:
     return wide.assign(**{MEAN: wide.mean(axis=1)})
 
 
-def against(results: Results, base: str = BASE, resamples: int = 9999) -> pd.DataFrame:
+def compare_to_baseline(results: Results, base: str = BASE, resamples: int = 9999) -> pd.DataFrame:
     """Each label against ``base``, image by image: Dice averaged over the seeds, bootstrap
     interval, Wilcoxon test.
 
     The p-values are corrected by Holm over all rows of the table. Interval and test are about other
     images, for these trained networks; how far other seeds would move a difference stands in
-    :func:`over_seeds`. The frames of CVC-ClinicDB are drawn video by video; of the other sets
+    :func:`seed_differences`. The frames of CVC-ClinicDB are drawn video by video; of the other sets
     nobody knows the videos, so their frames are taken for independent, and their intervals are too
     short.
 
@@ -91,7 +97,7 @@ def against(results: Results, base: str = BASE, resamples: int = 9999) -> pd.Dat
     return table
 
 
-def over_seeds(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
+def seed_differences(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
     """Each label's difference from ``base`` seed by seed: two trainings of one seed begin with the
     same weights and see the same batches.
 
@@ -107,7 +113,7 @@ def over_seeds(results: Results, base: str = BASE, column: str = "dice") -> pd.D
 
 
 def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFrame:
-    """:func:`over_seeds` of a table with a row a training."""
+    """:func:`~kdas_core.evaluation.comparison.seed_table` of a table with a row a training."""
     rows = {}
     for label in labels:
         if label == base or label not in wide.index.get_level_values(0):
@@ -124,7 +130,7 @@ def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFra
 
 
 def averages(results: Results, base: str = BASE) -> pd.DataFrame:
-    """:func:`over_seeds` for three ways to make one number of several sets, since none of them is
+    """:func:`seed_differences` for three ways to make one number of several sets, since none of them is
     the right one.
 
     The mean of the sets counts a set of 20 images like one of 380. The mean of the whole sets
@@ -183,7 +189,7 @@ def detectable_table(results: Results, seeds: tuple[int, ...] = (2, 3, 5, 10, 20
     From the spread of the seeds' differences pooled over the labels.
     """
     spread = (
-        over_seeds(results)
+        seed_differences(results)
         .groupby(level="dataset", sort=False)["sd"]
         .agg(lambda sd: math.sqrt((sd**2).mean()))
     )
@@ -261,23 +267,27 @@ def costs(results: Results) -> pd.DataFrame:
 
 
 def tries(results: Results, base: str = BASE) -> pd.DataFrame:
-    """A study that was made to choose knobs, looked at on validation alone: one row a label.
+    """A study that was made to choose hyperparameters, looked at on validation alone: one row a label.
 
     Returns:
-        ``kind`` (the objective), the knobs that the objective has (an empty field for the others),
+        ``kind`` (the objective), the hyperparameters that the objective has (an empty field for the others),
         ``validation Dice`` (mean over the seeds) and its difference from ``base``.
     """
     rows = {}
     for label in results.labels:
         recipe = results.about["recipes"][label]
-        own = knobs_of(recipe["objective"])
-        knobs = {
-            knob: f"{recipe[knob]:g}" if knob in own else ""
-            for knob in KNOBS
-            if knob != "distillation_warm_up"
+        own = hyperparameters_of(recipe["objective"])
+        hyperparameters = {
+            hyperparameter: f"{recipe[hyperparameter]:g}" if hyperparameter in own else ""
+            for hyperparameter in HYPERPARAMETERS
+            if hyperparameter != "distillation_warm_up"
         }
         warm_up = f"{recipe['distillation_warm_up']:g}" if recipe["objective"] != base else ""
-        rows[label] = {"kind": recipe["objective"], **knobs, "distillation_warm_up": warm_up}
+        rows[label] = {
+            "kind": recipe["objective"],
+            **hyperparameters,
+            "distillation_warm_up": warm_up,
+        }
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
     table = pd.DataFrame.from_dict(rows, orient="index").join(reached.rename("validation Dice"))
     return table.assign(
@@ -290,7 +300,7 @@ def tries(results: Results, base: str = BASE) -> pd.DataFrame:
 STATES = ("reproduced", "not reproduced", "undecided", "not tested")
 
 
-def ledger(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
+def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here.
 
     A claim that names two labels says that the first has the higher Dice. It is *reproduced* where
@@ -340,11 +350,11 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
             "not tested",
             f"{' and '.join(missing)} not trained" if missing else "not trained in one study",
         )
-    seen = over_seeds(results, than).loc[(better, MEAN)]
+    seen = seed_differences(results, than).loc[(better, MEAN)]
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
         return "undecided", evidence
-    last = over_seeds(results, than, "dice_last").loc[(better, MEAN)]
+    last = seed_differences(results, than, "dice_last").loc[(better, MEAN)]
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch {last['difference']:+.3f}, {last['low']:+.3f} to "
         f"{last['high']:+.3f}; with this spread {detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
@@ -374,10 +384,14 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         "dice": ("Dice at 0.5, mean ± sd over seeds", lambda: dice_table(results), ".3f"),
         "against_supervised": (
             "Against supervised, image by image",
-            lambda: against(results),
+            lambda: compare_to_baseline(results),
             ".4f",
         ),
-        "over_seeds": ("Against supervised, seed by seed", lambda: over_seeds(results), ".3f"),
+        "seed_differences": (
+            "Against supervised, seed by seed",
+            lambda: seed_differences(results),
+            ".3f",
+        ),
         "averages": (
             "Against supervised, one number for all sets",
             lambda: averages(results),
@@ -398,10 +412,10 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         ),
     }
     if claims:
-        tables["ledger"] = ("Ledger", lambda: ledger(results, claims), ".3f")
+        tables["ledger"] = ("Ledger", lambda: claims_table(results, claims), ".3f")
     files, parts = (
         [],
-        [f"# Study {results.name}", *filter(None, [results.completeness, describe(results)])],
+        [f"# Study {results.name}", *filter(None, [results.completeness, summary(results)])],
     )
     for stem, (title, make, form) in tables.items():
         table = make()
@@ -415,7 +429,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
             (".md", markdown + "\n"),
             (".tex", f"% {note}\n{latex}\n"),
         ):
-            write_whole(out / f"{stem}{suffix}", text.encode())
+            atomic_write(out / f"{stem}{suffix}", text.encode())
             files.append(out / f"{stem}{suffix}")
         parts += [f"## {note}", markdown]
     for stem, draw in figures(results).items():
@@ -425,7 +439,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
             files.append(out / f"{stem}{suffix}")
         plt.close(figure)
         parts.append(f"![{stem.replace('_', ' ')}]({stem}.png)")
-    write_whole(out / "report.md", ("\n\n".join(parts) + "\n").encode())
+    atomic_write(out / "report.md", ("\n\n".join(parts) + "\n").encode())
     return [out / "report.md", *files]
 
 
@@ -434,7 +448,9 @@ def figures(results: Results) -> dict[str, Callable]:
     return {
         "scores_by_seed": lambda: plots.scores_by_seed(results.scores, panel_titles(results)),
         "curves_by_objective": lambda: plots.curves_by_objective(results.curves),
-        "differences": lambda: plots.differences_by_set(against(results), over_seeds(results)),
+        "differences": lambda: plots.differences_by_set(
+            compare_to_baseline(results), seed_differences(results)
+        ),
         "dice_by_size": lambda: plots.lines_by_group(
             by_size(results), "polyp's share of the image", "Dice"
         ),
@@ -451,7 +467,7 @@ def _seeds(count: float) -> str:
     return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
 
 
-def describe(results: Results) -> str:
+def summary(results: Results) -> str:
     """One paragraph: preset, data, networks, machine, convention."""
     about, data = results.about, results.about["data"]
     recipe = next(iter(about["recipes"].values()))

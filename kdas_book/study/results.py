@@ -25,7 +25,7 @@ from kdas_book.study.spec import FILES, Study, read_record, read_study
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import METRICS
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 KEYS = ["objective", "seed"]
 _OF_IMAGES = ["dice", "iou", "dice_last", "agreement"]
@@ -44,7 +44,7 @@ class Results:
             dice, iou, dice_last, agreement``.
         curves: ``objective, seed`` and the columns of a run's ``history.csv``.
         about: ``planned`` and ``finished`` (numbers of cells), ``preset``, ``convention``,
-            ``recipes`` (knobs by label), ``parameters``, ``macs``, ``hardware``, ``versions``,
+            ``recipes`` (hyperparameters by label), ``parameters``, ``macs``, ``hardware``, ``versions``,
             ``data``, ``teacher``.
     """
 
@@ -260,7 +260,7 @@ def keep(folder: str | Path, out: str | Path) -> list[Path]:
     }
     Path(out).mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        write_whole(Path(out) / name, content)
+        atomic_write(Path(out) / name, content)
     return [Path(out) / name for name in files]
 
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from kdas_book.study.spec import is_finished
 from kdas_core import UserError
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 FAILED = "failed.txt"
 _PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoint
@@ -43,7 +43,7 @@ def run_cell(folder: Path) -> dict[str, Any]:
         if not error and not is_finished(folder):  # SystemExit ends a notebook as if all were well
             error = f"{folder / 'notebook.ipynb'} ended before it had written the record."
         if error:
-            write_whole(folder / FAILED, error.encode())
+            atomic_write(folder / FAILED, error.encode())
     seconds = time.perf_counter() - began
     return {
         "state": "failed" if error else "done",

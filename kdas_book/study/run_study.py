@@ -38,7 +38,7 @@ from kdas_book.study.spec import (
     refuse_other_teachers,
 )
 from kdas_core import UserError
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 TEMPLATE = Path("book") / "run_template.ipynb"
 
@@ -113,7 +113,11 @@ def prepare(study: Study, folder: Path) -> None:
     _refuse_other_data(study, folder, data.root)
     contents = {}
     for cell in study.cells():
-        settings = {**study.settings, **dict(cell.knobs), "teacher_seed": study.teacher_seed}
+        settings = {
+            **study.settings,
+            **dict(cell.hyperparameters),
+            "teacher_seed": study.teacher_seed,
+        }
         given: dict[str, Any] = {"preset": study.preset, "data_root": str(data.root.absolute())}
         given |= {
             "runs_dir": str(networks),
@@ -127,10 +131,10 @@ def prepare(study: Study, folder: Path) -> None:
             {"template": str(template), "parameters": values}, indent=1
         )
     # First of all, since a folder without it is taken for another's.
-    write_whole(folder / "study.yaml", _with_earlier(study, folder).as_yaml().encode())
+    atomic_write(folder / "study.yaml", _with_earlier(study, folder).as_yaml().encode())
     for name, content in contents.items():
         (folder / name).mkdir(exist_ok=True)
-        write_whole(folder / name / "cell.json", content.encode())
+        atomic_write(folder / name / "cell.json", content.encode())
 
 
 def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
@@ -239,7 +243,7 @@ class _Board:
         """A cell has ended; what is known of why it failed is kept in its folder."""
         name, failed = folder.name, outcome["state"] == "failed"
         if failed and not (folder / FAILED).exists():
-            write_whole(folder / FAILED, outcome["error"].encode())
+            atomic_write(folder / FAILED, outcome["error"].encode())
         with self._lock:
             self.states[name], self.took[name] = outcome["state"], outcome["seconds"]
             self._say(

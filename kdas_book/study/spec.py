@@ -51,17 +51,17 @@ _FIELDS: dict[str, tuple[type, str]] = {
     "preset": (str, "text"),
     "data_root": (str, "text"),
 }
-_FIELDS |= {"settings": (dict, "mapping of knobs"), "teacher_seed": (int, "whole number")}
+_FIELDS |= {"settings": (dict, "mapping of hyperparameters"), "teacher_seed": (int, "whole number")}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a study: a label, a seed, and the knobs that differ from the preset."""
+    """One training of a study: a label, a seed, and the hyperparameters that differ from the preset."""
 
     label: str
     seed: int
     objective: str
-    knobs: tuple[tuple[str, Any], ...] = ()
+    hyperparameters: tuple[tuple[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -76,10 +76,10 @@ class Study:
     Attributes:
         name: the study's folder.
         preset, data_root: as in a chapter.
-        objectives: ``{label: {"objective": name, knob: value}}``; a label may stand for an
-            objective with other knobs.
+        objectives: ``{label: {"objective": name, hyperparameter: value}}``; a label may stand for an
+            objective with other hyperparameters.
         seeds: one cell for each label and seed.
-        settings: knobs of all cells, the teacher's included.
+        settings: hyperparameters of all cells, the teacher's included.
         teacher_seed: of the one teacher that all cells share.
     """
 
@@ -101,19 +101,19 @@ class Study:
         return [Cell("teacher", self.teacher_seed, "teacher"), *students]
 
     def _objective(self, label: str) -> tuple[str, tuple[tuple[str, Any], ...]]:
-        knobs = dict(self.objectives[label])
-        return knobs.pop("objective", label), tuple(sorted(knobs.items()))
+        hyperparameters = dict(self.objectives[label])
+        return hyperparameters.pop("objective", label), tuple(sorted(hyperparameters.items()))
 
     def recipe(self, cell: Cell) -> Recipe:
         """A student cell's recipe, or the one that the teacher belongs to.
 
         Raises:
-            UserError: unknown preset, knob or value.
+            UserError: unknown preset, hyperparameter or value.
         """
         objective = "supervised" if cell.objective == "teacher" else cell.objective
         settings = {
             **self.settings,
-            **dict(cell.knobs),
+            **dict(cell.hyperparameters),
             "teacher_seed": self.teacher_seed,
             "objective": objective,
         }
@@ -132,7 +132,7 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
         data_root: the user's folder, instead of the file's.
 
     Raises:
-        UserError: no such file, no valid YAML, an unknown field, objective, preset or knob, a value
+        UserError: no such file, no valid YAML, an unknown field, objective, preset or hyperparameter, a value
             of the wrong kind, a cell that occurs twice, or a label that would need a teacher of its
             own.
     """
@@ -151,9 +151,12 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
             raise UserError(f"{path}: {key} is {values[key]!r}; a {words} is expected.")
     labelled = _labelled(values["objectives"], path)
     values["objectives"] = {
-        label: _knobs(knobs, f"{path}: {label}") for label, knobs in labelled.items()
+        label: _hyperparameters(hyperparameters, f"{path}: {label}")
+        for label, hyperparameters in labelled.items()
     }
-    values["settings"] = _knobs(values.get("settings", {}), f"{path}: settings", "objective")
+    values["settings"] = _hyperparameters(
+        values.get("settings", {}), f"{path}: settings", "objective"
+    )
     values["seeds"] = _seeds(values["seeds"], path)
     if data_root := data_root or values.get("data_root", ""):
         values["data_root"] = os.path.abspath(
@@ -209,12 +212,16 @@ def refuse_other_teachers(study: Study, released: bool) -> None:
         released: the teacher's weights are a file, and the recipe of its training matters no more.
 
     Raises:
-        UserError: a label has a knob that changes the teacher.
+        UserError: a label has a hyperparameter that changes the teacher.
     """
     of_all = asdict(study.recipe(study.cells()[0]).for_teacher())
     for cell in students(study.cells()):
         mine = asdict(study.recipe(cell).for_teacher())
-        changed = {knob for knob in mine if mine[knob] != of_all[knob]}
+        changed = {
+            hyperparameter
+            for hyperparameter in mine
+            if mine[hyperparameter] != of_all[hyperparameter]
+        }
         if differs := sorted(changed & {"teacher", "teacher_weights"} if released else changed):
             raise UserError(
                 f"{cell.label} sets {', '.join(differs)}, which would make another teacher, and one teacher serves all cells; put it "
@@ -286,14 +293,14 @@ def _read_mapping(path: Path) -> dict[Any, Any]:
 
 
 def _labelled(objectives: Any, path: Path) -> dict[str, dict[str, Any]]:
-    """A list of names, or ``{label: None or knobs}``, as ``{label: knobs}``."""
+    """A list of names, or ``{label: None or hyperparameters}``, as ``{label: hyperparameters}``."""
     names = isinstance(objectives, list) and all(isinstance(name, str) for name in objectives)
-    knobs = isinstance(objectives, dict) and all(
+    hyperparameters = isinstance(objectives, dict) and all(
         isinstance(v, dict | None) for v in objectives.values()
     )
-    if not names and not knobs:
+    if not names and not hyperparameters:
         raise UserError(
-            f"{path}: objectives is a list of names, or label: {{objective: name, knob: value}}."
+            f"{path}: objectives is a list of names, or label: {{objective: name, hyperparameter: value}}."
         )
     labels = [str(label) for label in objectives]
     folded = [
@@ -304,17 +311,17 @@ def _labelled(objectives: Any, path: Path) -> dict[str, dict[str, Any]]:
             f"{path}: {' and '.join(twice)} stand side by side; each label may stand there once."
         )
     return {
-        label: dict(objectives[key] or {}) if knobs else {}
+        label: dict(objectives[key] or {}) if hyperparameters else {}
         for label, key in zip(labels, objectives)
     }
 
 
-def _knobs(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any]:
-    """The knobs with values of their own types; a label's objective is one of them."""
+def _hyperparameters(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any]:
+    """The hyperparameters with values of their own types; a label's objective is one of them."""
     values = {str(key): value for key, value in values.items()}
     if taken := sorted(set(values) & {*_SET_BY_THE_STUDY, *forbidden}):
         raise UserError(
-            f"{where}: {', '.join(taken)} is set by the study itself; take it out of the knobs."
+            f"{where}: {', '.join(taken)} is set by the study itself; take it out of the hyperparameters."
         )
     try:
         return typed(values)
@@ -333,7 +340,7 @@ def _seeds(seeds: Any, path: Path) -> tuple[int, ...]:
 
 
 def _check(study: Study, path: Path) -> None:
-    from kdas_core.losses import knobs_of
+    from kdas_core.losses import hyperparameters_of
 
     for label in (study.name, *study.objectives):
         if not re.fullmatch(r"\w[\w.+-]*", label) or label in ("teacher", "networks"):
@@ -343,7 +350,7 @@ def _check(study: Study, path: Path) -> None:
     recipes: dict[str, str] = {}
     for cell in students(study.cells()):
         try:
-            knobs_of(cell.objective)
+            hyperparameters_of(cell.objective)
             recipe = study.recipe(cell)
         except UserError as error:
             raise UserError(f"{path}: {cell.label}: {error}") from None

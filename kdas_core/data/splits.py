@@ -99,10 +99,10 @@ def load_data(
             below 1.
     """
     root = Path(data_root)
-    for knob, count in (("train_images", train_images), ("test_images", test_images)):
+    for hyperparameter, count in (("train_images", train_images), ("test_images", test_images)):
         if count is not None and count < 1:
             raise UserError(
-                f"{knob} is {count}; it must be at least 1, or left out to use all images."
+                f"{hyperparameter} is {count}; it must be at least 1, or left out to use all images."
             )
     train, validation = split_validation(
         index_pairs(root / "TrainDataset"), validation_fraction, seed

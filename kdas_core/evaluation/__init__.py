@@ -4,13 +4,7 @@
 
 from kdas_core.evaluation.boundary import SURFACE_METRICS
 from kdas_core.evaluation.conventions import CONVENTIONS, minmax_grey
-from kdas_core.evaluation.evaluator import (
-    EvaluationResult,
-    baselines,
-    evaluate,
-    evaluate_sets,
-    find_problems,
-)
+from kdas_core.evaluation.evaluator import EvaluationResult, baselines, evaluate, evaluate_sets
 from kdas_core.evaluation.files import read_prediction, repeats
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, METRICS, THRESHOLDS, image_curves
 from kdas_core.evaluation.scores import image_metrics
@@ -26,7 +20,6 @@ __all__ = [
     "baselines",
     "evaluate",
     "evaluate_sets",
-    "find_problems",
     "image_curves",
     "image_metrics",
     "minmax_grey",

@@ -1,7 +1,7 @@
 """Two sets of predictions compared image by image, with a statement of how sure one may be.
 
 :func:`paired` compares two rows of numbers, :func:`compare` the tables of several data sets;
-:func:`holm` adjusts p-values for their number, :func:`over_seeds` sums up repeated trainings,
+:func:`holm` adjusts p-values for their number, :func:`seed_table` sums up repeated trainings,
 :func:`read_groups` reads which frames belong to one video.
 """
 
@@ -222,7 +222,7 @@ def compare(
     return table[order.split()]
 
 
-def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
+def seed_table(values: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over repeated trainings, for each method and each column of
     numbers.
 
@@ -245,7 +245,7 @@ def over_seeds(values: pd.DataFrame) -> pd.DataFrame:
             twice.
 
     >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "Kvasir": [0.90, 0.91, 0.92]})
-    >>> over_seeds(runs)["mean ± sd"].tolist()
+    >>> seed_table(runs)["mean ± sd"].tolist()
     ['0.910 ± 0.010']
     """
     columns = [column for column in values.columns if column not in ("method", "seed")]

@@ -6,7 +6,7 @@ from kdas_core.losses.attention_supervision import attention_supervision, releas
 from kdas_core.losses.attention_transfer import attention_transfer
 from kdas_core.losses.bernoulli_distillation import bernoulli_distillation
 from kdas_core.losses.channel_wise_distillation import channel_wise_distillation
-from kdas_core.losses.objectives import OBJECTIVES, knobs_of, objective
+from kdas_core.losses.objectives import OBJECTIVES, hyperparameters_of, objective
 from kdas_core.losses.structure import structure_loss
 from kdas_core.losses.symmetric_guiding import symmetric_guiding
 
@@ -16,7 +16,7 @@ __all__ = [
     "attention_transfer",
     "bernoulli_distillation",
     "channel_wise_distillation",
-    "knobs_of",
+    "hyperparameters_of",
     "objective",
     "released_attention_term",
     "structure_loss",

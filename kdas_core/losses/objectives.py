@@ -49,11 +49,16 @@ def _structure(student: Maps, mask: Tensor, weighted_bce: bool) -> Terms:
 
 
 def _pairs(
-    kind: str, loss: Callable[..., Tensor], student: Maps, teacher: Maps, *knobs: float | bool
+    kind: str,
+    loss: Callable[..., Tensor],
+    student: Maps,
+    teacher: Maps,
+    *hyperparameters: float | bool,
 ) -> Terms:
     """A loss on the first pair of maps and on the second, by name."""
     return {
-        f"{kind}_{k}": loss(s, t, *knobs) for k, (s, t) in enumerate(zip(student, teacher), start=1)
+        f"{kind}_{k}": loss(s, t, *hyperparameters)
+        for k, (s, t) in enumerate(zip(student, teacher), start=1)
     }
 
 
@@ -191,7 +196,7 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
 }
 
 
-def knobs_of(name: str) -> dict[str, float | bool]:
+def hyperparameters_of(name: str) -> dict[str, float | bool]:
     """The keywords that an objective takes, with their defaults.
 
     Raises:
@@ -203,40 +208,44 @@ def knobs_of(name: str) -> dict[str, float | bool]:
     fixed = chosen.keywords if isinstance(chosen, partial) else {}
     function = chosen.func if isinstance(chosen, partial) else chosen
     return {
-        knob: value for knob, value in (function.__kwdefaults__ or {}).items() if knob not in fixed
+        hyperparameter: value
+        for hyperparameter, value in (function.__kwdefaults__ or {}).items()
+        if hyperparameter not in fixed
     }
 
 
-def objective(name: str, **knobs: float | bool) -> Callable[[Maps, Maps | None, Tensor], Terms]:
+def objective(
+    name: str, **hyperparameters: float | bool
+) -> Callable[[Maps, Maps | None, Tensor], Terms]:
     """The objective of that name, ready to be called with ``(student, teacher, mask)``.
 
     Args:
         name: one of :data:`OBJECTIVES`.
-        knobs: its keywords, e.g. ``temperature=2.0, alpha=0.3``; see the table at the top of this
+        hyperparameters: its keywords, e.g. ``temperature=2.0, alpha=0.3``; see the table at the top of this
             file.
 
     Returns:
         A function of student maps (P1, P2), teacher maps (P1, P2) and mask (B, 1, H, W) in [0, 1],
         which gives a dictionary of
-        scalars: the terms by name, and ``total``. Computed in float32 even under autocast. A knob
+        scalars: the terms by name, and ``total``. Computed in float32 even under autocast. A hyperparameter
             given with the call holds for
         that call.
 
     Raises:
-        UserError: unknown objective or knob.
+        UserError: unknown objective or hyperparameter.
     """
-    known = knobs_of(name)
-    unknown = sorted(knobs.keys() - known.keys())
+    known = hyperparameters_of(name)
+    unknown = sorted(hyperparameters.keys() - known.keys())
     if unknown:
         raise UserError(
-            f'Objective "{name}" has no knob {", ".join(unknown)}; it takes {", ".join(known)}.'
+            f'Objective "{name}" has no hyperparameter {", ".join(unknown)}; it takes {", ".join(known)}.'
         )
-    terms_of = partial(OBJECTIVES[name], **knobs)
+    loss_fn = partial(OBJECTIVES[name], **hyperparameters)
 
     def call(student: Maps, teacher: Maps | None, mask: Tensor, **now: float | bool) -> Terms:
         if teacher is None and name != "supervised":
             raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
         with torch.autocast(device_type=mask.device.type, enabled=False):
-            return terms_of(student, teacher, mask, **now)
+            return loss_fn(student, teacher, mask, **now)
 
     return call

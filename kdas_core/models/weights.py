@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdas_core import UserError
-from kdas_core.files import write_whole
+from kdas_core.files import atomic_write
 
 # Released name -> ours. The first pattern that matches the start of a key is used.
 RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
@@ -164,7 +164,7 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     data = save(tensors, metadata={key: str(value) for key, value in metadata.items()})
-    write_whole(path, data, "make room and start the same command again", durable=True)
+    atomic_write(path, data, "make room and start the same command again", durable=True)
     return path
 
 

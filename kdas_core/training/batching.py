@@ -53,13 +53,13 @@ def batches(
         or rank > 0,  # a bar in a notebook does not read this itself
     )
     with bar:
-        for everyone, indices, batch in zip(whole, mine, ahead(dataset, mine)):
+        for everyone, indices, batch in zip(whole, mine, prefetch(dataset, mine)):
             weight = world * len(everyone[rank::world]) / len(everyone)
             yield {**batch, "index": indices, "weight": weight, "bar": bar}
             bar.update(len(everyone))
 
 
-def ahead(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
+def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
     """The batches of these positions, the next one being made while the one before is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
         upcoming = [worker.submit(dataset.batch, positions) for positions in batches[:1]]
@@ -72,12 +72,12 @@ def ahead(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[d
             yield batch
 
 
-def divided(batch: dict, passes: int) -> Iterator[dict]:
+def micro_batches(batch: dict, accumulation_steps: int) -> Iterator[dict]:
     """A batch in so many nearly equal pieces (one image at least), each with its share of the
     batch's weight.
     """
     count = len(batch["name"])
-    for part in np.array_split(np.arange(count), min(passes, count)):
+    for part in np.array_split(np.arange(count), min(accumulation_steps, count)):
         start, stop = int(part[0]), int(part[-1]) + 1
         piece = {key: batch[key][start:stop] for key in ("image", "mask", "name", "index")}
         yield piece | {"weight": batch["weight"] * len(part) / count}
@@ -99,7 +99,7 @@ def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple
     released.
     """
     images, mask = batch["image"].to(device), batch["mask"].to(device)
-    side = side_of(scale, size)
+    side = scaled_size(scale, size)
     if side == size:
         return images, mask
     images, mask = (
@@ -109,6 +109,6 @@ def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple
     return images, mask
 
 
-def side_of(scale: float, size: int) -> int:
+def scaled_size(scale: float, size: int) -> int:
     """Side of the square at a scale, a multiple of 32."""
     return round(size * scale / 32) * 32

@@ -1,7 +1,7 @@
 """A run's folder: what is in it, written so that nothing is ever half there, and verified when it
 is read back.
 
-recipe.yaml        every knob
+recipe.yaml        every hyperparameter
 history.csv        one row per epoch: terms of the objective, validation loss and Dice
 steps.csv          one row per optimiser step: terms of the objective
 best.safetensors   the weights of the epoch with the highest validation Dice
@@ -37,7 +37,7 @@ _GO_ON = (
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
+def create_run_dir(folder: Path, recipe: Recipe) -> None:
     """Make the run's folder and its ``recipe.yaml``.
 
     Raises:
@@ -57,16 +57,16 @@ def claim(folder: Path, recipe: Recipe) -> None:
         raise UserError(
             f"{folder} holds the run of another recipe (see its recipe.yaml); choose another --runs-dir."
         )
-    write_whole(file, recipe.as_yaml().encode())
+    atomic_write(file, recipe.as_yaml().encode())
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes) -> None:
     """`files.write_whole`, pushed to the disk, with the words of a training that is cut short.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; the old file is as it was.
     """
-    files.write_whole(path, data, _GO_ON, durable=True)
+    files.atomic_write(path, data, _GO_ON, durable=True)
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -74,11 +74,11 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
-    write_whole(folder / NEXT, MAGIC + sha256(data).digest() + data)
-    promote(folder)
+    atomic_write(folder / NEXT, MAGIC + sha256(data).digest() + data)
+    rotate_checkpoints(folder)
 
 
-def promote(folder: Path) -> None:
+def rotate_checkpoints(folder: Path) -> None:
     """``next.ckpt`` becomes ``last.ckpt``, and that becomes ``previous.ckpt``; nothing where there
     is no ``next.ckpt``.
 
@@ -178,7 +178,7 @@ class StepLog:
 
 def write_history(folder: Path, history: list[dict]) -> None:
     """``history.csv``, whole."""
-    write_whole(folder / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+    atomic_write(folder / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
 
 
 def load_history(folder: str | Path) -> pd.DataFrame:

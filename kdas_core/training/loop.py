@@ -34,29 +34,29 @@ import kdas_core
 from kdas_core import UserError
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.data.splits import PolypData
-from kdas_core.losses import knobs_of, objective, structure_loss
+from kdas_core.losses import hyperparameters_of, objective, structure_loss
 from kdas_core.models import build, count_parameters, save_weights
 from kdas_core.recipe import Recipe
-from kdas_core.training.batching import ahead, batches, divided, resized, scales_of
+from kdas_core.training.batching import batches, micro_batches, prefetch, resized, scales_of
 from kdas_core.training.checkpoint import (
     Interruption,
     StepLog,
-    claim,
+    atomic_write,
+    create_run_dir,
     latest_checkpoint,
     load_history,
-    promote,
     random_states,
     revision,
+    rotate_checkpoints,
     seed_everything,
     set_random_states,
     write_checkpoint,
     write_history,
-    write_whole,
 )
 from kdas_core.training.schedule import learning_rate_factor, warmed_up
-from kdas_core.training.teacher import Teaching
+from kdas_core.training.teacher import FrozenTeacher
 
-__all__ = ["Run", "fit", "load_history", "validate"]
+__all__ = ["TrainingState", "fit", "load_history", "validate"]
 
 Terms = dict[str, float]
 
@@ -68,7 +68,7 @@ def fit(
     role: str = "student",
     teacher: nn.Module | None = None,
     checkpoint_minutes: float = 5.0,
-    watch: Callable[[Run], None] | None = None,
+    watch: Callable[[TrainingState], None] | None = None,
 ) -> Path:
     """Train one network and keep the epoch that is best on the validation split; the test sets are
     never looked at.
@@ -77,7 +77,7 @@ def fit(
     checkpoint, and ends as if nothing had happened: on a CPU, to the last bit.
 
     Args:
-        recipe: the knobs. The teacher's own recipe is ``recipe.for_teacher()``.
+        recipe: the hyperparameters. The teacher's own recipe is ``recipe.for_teacher()``.
         data: training and validation pairs.
         runs_dir: the run's folder is made in here; its name holds the recipe's fingerprint.
         role: ``"student"`` or ``"teacher"``, which picks the backbone.
@@ -95,25 +95,25 @@ def fit(
             no longer a number; one image does not fit into memory.
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
-    terms_of = objective(
-        recipe.objective, **knobs_in(recipe)
+    loss_fn = objective(
+        recipe.objective, **objective_kwargs(recipe)
     )  # first of all: an unknown name stops here
     folder = run_folder(recipe, data, runs_dir, role)
     accelerator = start_accelerator(recipe)
     if is_finished(folder, accelerator):
         return folder
     if accelerator.is_main_process:
-        claim(folder, recipe)
+        create_run_dir(folder, recipe)
 
     seed_everything(recipe.seed)
     net = start_network(recipe, role)
-    run = Run(recipe, folder, accelerator, net)
+    run = TrainingState(recipe, folder, accelerator, net)
     run.resume()
     training = PolypDataset(
         data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, cached=True
     )
     held_out = PolypDataset(data.validation, recipe.image_size, cached=True)
-    teaching = Teaching(teacher, recipe, training, accelerator, Path(runs_dir))
+    teaching = FrozenTeacher(teacher, recipe, training, accelerator, Path(runs_dir))
     steps = math.ceil(len(training) / recipe.batch_size)
     watch = watch if watch and accelerator.is_main_process else lambda run: None
 
@@ -125,8 +125,8 @@ def fit(
                 for scale in scales_of(recipe, run.epoch + 1, run.step):
                     done, all_steps = run.epoch * steps + run.step, recipe.epochs * steps
                     run.set_learning_rate(done, all_steps)
-                    terms = run.optimise(
-                        batch, scale, teaching, warmed_up(terms_of, recipe, done, all_steps)
+                    terms = run.train_step(
+                        batch, scale, teaching, warmed_up(loss_fn, recipe, done, all_steps)
                     )
                     run.record(terms, steps)
                     watch(run)
@@ -135,20 +135,20 @@ def fit(
                 batch["bar"].set_postfix(
                     {**shown, "training": run.time_left(recipe.epochs * steps)}, refresh=False
                 )
-                wanted, due = run.agree(interruption.wanted, checkpoint_minutes)
+                wanted, due = run.sync_flags(interruption.wanted, checkpoint_minutes)
                 if wanted or due:
                     run.checkpoint()
                     interruption.stop(wanted, folder)
-            row = validate(run.kept, held_out, recipe.batch_size, accelerator)
+            row = validate(run.eval_model, held_out, recipe.batch_size, accelerator)
             run.finish_epoch(row)
             watch(run)
-            interruption.stop(run.agree(interruption.wanted)[0], folder)
+            interruption.stop(run.sync_flags(interruption.wanted)[0], folder)
 
     run.finish()
     return folder
 
 
-class Run:
+class TrainingState:
     """A training under way: all that changes from step to step, and therefore all that a checkpoint
     holds.
     """
@@ -176,8 +176,8 @@ class Run:
             if recipe.ema
             else None
         )
-        self.epoch, self.step, self.passes = 0, 0, recipe.accumulate
-        self.taken = 0  # optimiser steps since the very beginning
+        self.epoch, self.step, self.accumulation_steps = 0, 0, recipe.accumulate
+        self.global_step = 0  # optimiser steps since the very beginning
         self.terms: Terms = {}  # of the last one
         self.history: list[dict] = []
         self.sums: dict[str, float] = defaultdict(float)
@@ -185,7 +185,7 @@ class Run:
         self.seconds, self._clock, self._saved = 0.0, time.perf_counter(), time.perf_counter()
 
     @property
-    def kept(self) -> nn.Module:
+    def eval_model(self) -> nn.Module:
         """The network that is validated and saved: the average where there is one."""
         return self.ema.module if self.ema else self.module
 
@@ -203,7 +203,9 @@ class Run:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * learning_rate_factor(self.recipe, step, steps)
 
-    def optimise(self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable) -> Terms:
+    def train_step(
+        self, batch: dict, scale: float, teaching: FrozenTeacher, loss_fn: Callable
+    ) -> Terms:
         """One optimiser step on one batch at one scale; returns the objective's terms, means over
         the whole batch.
 
@@ -213,7 +215,7 @@ class Run:
         statistics = [buffer.clone() for buffer in self.module.buffers()]
         while True:
             try:
-                terms = self._forward_and_backward(batch, scale, teaching, terms_of)
+                terms = self._forward_and_backward(batch, scale, teaching, loss_fn)
                 break
             except RuntimeError as error:
                 if not (
@@ -235,20 +237,20 @@ class Run:
         return terms
 
     def _forward_and_backward(
-        self, batch: dict, scale: float, teaching: Teaching, terms_of: Callable
+        self, batch: dict, scale: float, teaching: FrozenTeacher, loss_fn: Callable
     ) -> Terms:
         self.optimiser.zero_grad()
         sums: dict[str, Tensor] = defaultdict(
             lambda: torch.zeros((), device=self.accelerator.device)
         )
-        pieces = list(divided(batch, self.passes))
+        pieces = list(micro_batches(batch, self.accumulation_steps))
         for last, piece in enumerate(pieces, start=1 - len(pieces)):
             images, mask = resized(piece, scale, self.recipe.image_size, self.accelerator.device)
             if self.recipe.channels_last:
                 images = images.contiguous(memory_format=torch.channels_last)
             of_teacher = teaching.maps(images, piece["index"])
             with contextlib.nullcontext() if last == 0 else self.accelerator.no_sync(self.net):
-                terms = terms_of(self.net(images), of_teacher, mask)
+                terms = loss_fn(self.net(images), of_teacher, mask)
                 self.accelerator.backward(terms["total"] * piece["weight"])
             for name, value in terms.items():
                 sums[name] += value.detach() * piece["weight"]
@@ -260,22 +262,22 @@ class Run:
 
     def _halve(self, images: int) -> None:
         """Twice as many passes, or one clear sentence where that cannot help."""
-        smallest = self.passes >= images
+        smallest = self.accumulation_steps >= images
         if smallest or self.accelerator.num_processes > 1:
             help = (
                 "choose a smaller image_size"
                 if smallest
-                else f"start again with --set accumulate={2 * self.passes}"
+                else f"start again with --set accumulate={2 * self.accumulation_steps}"
             )
             raise UserError(
-                f"{self.folder.name}: the memory does not suffice for {self.passes} passes a batch; {help}."
+                f"{self.folder.name}: the memory does not suffice for {self.accumulation_steps} passes a batch; {help}."
             )
-        self.passes = min(2 * self.passes, images)
+        self.accumulation_steps = min(2 * self.accumulation_steps, images)
         self.optimiser.zero_grad()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.accelerator.is_main_process:
-            told = f"Out of memory: from here on a batch takes {self.passes} passes; its size stays the same."
+            told = f"Out of memory: from here on a batch takes {self.accumulation_steps} passes; its size stays the same."
             if not self.recipe.freeze_statistics:
                 told += " Batch norm now sees the smaller parts one by one, so the numbers are not quite those of one pass."
             tqdm.write(told)
@@ -301,7 +303,7 @@ class Run:
             state = {"network": self.module.state_dict(), "scale": scale, "terms": terms}
             content = io.BytesIO()
             torch.save({**state, **{key: batch[key] for key in ("image", "mask", "name")}}, content)
-            write_whole(self.folder / "failure.pt", content.getvalue())
+            atomic_write(self.folder / "failure.pt", content.getvalue())
         raise UserError(
             f"{self.folder.name}, {where}: {', '.join(faulty)} is no finite number, on {', '.join(batch['name'])}. The batch and "
             "the weights are in failure.pt; the last checkpoint is sound. Try a lower learning_rate, or gradient_norm=1."
@@ -313,9 +315,9 @@ class Run:
         for name, value in terms.items():
             self.sums[name] += value * share
         self.log.add({"epoch": self.epoch + 1, "step": self.step + 1, **terms})
-        self.taken, self.terms = self.taken + 1, terms
+        self.global_step, self.terms = self.global_step + 1, terms
         self._timed = self._timed or (
-            self.taken,
+            self.global_step,
             time.perf_counter(),
         )  # the first step of all warms up
 
@@ -325,15 +327,15 @@ class Run:
         """
         assert self._timed is not None  # a step has been recorded
         first, since = self._timed
-        if self.taken == first:
+        if self.global_step == first:
             return "…"
-        pace = (time.perf_counter() - since) / (self.taken - first)
+        pace = (time.perf_counter() - since) / (self.global_step - first)
         scales = 1 if self.recipe.random_scale else len(self.recipe.scales)
-        return f"{timedelta(seconds=round(pace * (batches * scales - self.taken)))} left"
+        return f"{timedelta(seconds=round(pace * (batches * scales - self.global_step)))} left"
 
     # --- checkpoints ---
 
-    def agree(self, wanted: int, minutes: float = math.inf) -> tuple[int, bool]:
+    def sync_flags(self, wanted: int, minutes: float = math.inf) -> tuple[int, bool]:
         """(a signal that any process has got, is it time for a checkpoint): the same answer in all
         processes.
         """
@@ -357,8 +359,8 @@ class Run:
                     "recipe": self.recipe.fingerprint(),
                     "epoch": self.epoch,
                     "step": self.step,
-                    "taken": self.taken,
-                    "passes": self.passes,
+                    "taken": self.global_step,
+                    "passes": self.accumulation_steps,
                     "network": self.module.state_dict(),
                     "optimiser": self.optimiser.state_dict(),
                     "scaler": scaler.state_dict() if scaler else {},
@@ -390,7 +392,7 @@ class Run:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         if self.ema:
             self.ema.load_state_dict(saved["ema"])
-        self.epoch, self.step, self.taken, self.passes = (
+        self.epoch, self.step, self.global_step, self.accumulation_steps = (
             saved[k] for k in ("epoch", "step", "taken", "passes")
         )
         self.history, self.seconds = saved["history"], saved["seconds"]
@@ -418,7 +420,7 @@ class Run:
             if all(
                 row["val_dice"] > earlier["val_dice"] for earlier in self.history
             ):  # of equal ones the first stays
-                save_weights(self.kept, self.folder / "best.safetensors", epoch=row["epoch"])
+                save_weights(self.eval_model, self.folder / "best.safetensors", epoch=row["epoch"])
         self.history.append(row)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, defaultdict(float)
         if self.accelerator.is_main_process:
@@ -437,17 +439,17 @@ class Run:
             "epochs": len(self.history),
             "seconds": round(sum(row["seconds"] for row in self.history), 1),
             "parameters": count_parameters(self.module),
-            "passes": self.passes,
+            "passes": self.accumulation_steps,
             "processes": self.accelerator.num_processes,
             "torch": torch.__version__,
             "kdas_core": kdas_core.__version__,
             "revision": revision(),
         }
         if self.accelerator.is_main_process:
-            promote(
+            rotate_checkpoints(
                 self.folder
             )  # a run killed while its last checkpoint was renamed writes no further one
-            write_whole(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
+            atomic_write(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
         self.accelerator.wait_for_everyone()
 
 
@@ -471,10 +473,12 @@ def is_finished(folder: Path, accelerator: Accelerator) -> bool:
     return finished
 
 
-def knobs_in(recipe: Recipe) -> dict:
+def objective_kwargs(recipe: Recipe) -> dict:
     """The keywords of the recipe's objective, with the recipe's values."""
     return {
-        knob: getattr(recipe, knob) for knob in knobs_of(recipe.objective) if hasattr(recipe, knob)
+        hyperparameter: getattr(recipe, hyperparameter)
+        for hyperparameter in hyperparameters_of(recipe.objective)
+        if hasattr(recipe, hyperparameter)
     }
 
 
@@ -527,7 +531,7 @@ def validate(
     net.eval()
     sums = torch.zeros(2, device=accelerator.device)
     mine = range(accelerator.process_index, len(held_out), accelerator.num_processes)
-    for batch in ahead(
+    for batch in prefetch(
         held_out, [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
     ):
         images, mask = batch["image"].to(accelerator.device), batch["mask"].to(accelerator.device)

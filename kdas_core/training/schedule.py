@@ -19,11 +19,11 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     return min((step + 1) / rising, 0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
-def warmed_up(terms_of: Callable, recipe: Recipe, step: int, steps: int) -> Callable:
+def warmed_up(loss_fn: Callable, recipe: Recipe, step: int, steps: int) -> Callable:
     """The objective at a step: with ``distillation_warm_up`` its α rises linearly, from 0 to its
     value.
     """
     rising = steps * recipe.distillation_warm_up
     if step >= rising or recipe.objective == "supervised":
-        return terms_of
-    return partial(terms_of, alpha=recipe.alpha * step / rising)
+        return loss_fn
+    return partial(loss_fn, alpha=recipe.alpha * step / rising)

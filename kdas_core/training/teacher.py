@@ -19,16 +19,16 @@ from kdas_core.data.dataset import PolypDataset
 from kdas_core.models import freeze, teacher_logits
 from kdas_core.models.weights import weights_digest
 from kdas_core.recipe import Recipe
-from kdas_core.training.batching import side_of
+from kdas_core.training.batching import scaled_size
 
 Maps = tuple[Tensor, Tensor]
 
 
-class Teaching:
+class FrozenTeacher:
     """What a training asks its teacher.
 
     Args:
-        teacher: any network ``images -> (P1, P2)``, or None. It is frozen; with the knob
+        teacher: any network ``images -> (P1, P2)``, or None. It is frozen; with the hyperparameter
             ``teacher_graph`` it records a graph that nobody uses, as the released program does.
         recipe: ``teacher_graph``, ``teacher_cache``, ``channels_last`` and the sizes.
         dataset: the training images; with ``teacher_cache`` they must be the same in every epoch.
@@ -56,7 +56,7 @@ class Teaching:
                 f"{weights_digest(teacher)} {dataset.index.names} {recipe.image_size}".encode()
             ).hexdigest()[:12]
             with accelerator.main_process_first():
-                for side in {side_of(scale, recipe.image_size) for scale in recipe.scales}:
+                for side in {scaled_size(scale, recipe.image_size) for scale in recipe.scales}:
                     self.caches[side] = MapCache(
                         folder / f"teacher-maps-{what}-{side}px", len(dataset), side
                     )

@@ -30,7 +30,7 @@ from kdas_book.data.importing.output import (
 from kdas_book.data.importing.pixels import bits_in_use, load_mask, load_picture, png
 from kdas_book.data.importing.shapes import draw
 from kdas_core import UserError
-from kdas_core.files import draft_beside
+from kdas_core.files import staging_dir
 
 __all__ = ["NOTE", "READERS", "Imported", "Options", "import_data"]
 SHOWN = 50  # problems in one message
@@ -87,7 +87,7 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
     (report.skipped if settings.skip else problems).extend(listing.faults)
     labels = _choose_labels(listing, settings)
     frames = _named(listing.frames, settings, problems)
-    with draft_beside(out) as draft:
+    with staging_dir(out) as draft:
         kept = _write_pairs(frames, labels, settings, draft, report, problems)
         _raise_all(source, problems)
         groups, alone = grouping.groups_of(

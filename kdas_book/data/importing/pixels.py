@@ -175,15 +175,15 @@ def _opened(
     try:
         image = Image.open(io.BytesIO(raw))
         form, orientation = image.format, int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        depth = (
-            image.tag_v2.get(258, (8,)) if form == "TIFF" else (raw[24] if form == "PNG" else 8,)
-        )  # type: ignore[attr-defined]
-        depth = depth if isinstance(depth, tuple) else (depth,)
+        depths = (raw[24] if form == "PNG" else 8,)
+        if form == "TIFF":
+            bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
+            depths = bits if isinstance(bits, tuple) else (bits,)
         if decode:
             image.load()
     except _BROKEN as error:
         raise UserError(f"{name} is truncated or not an image; copy or export it again.") from error
-    return image, form, orientation, max(depth) > 8
+    return image, form, orientation, max(depths) > 8
 
 
 def _pages(raw: bytes, name: Path | str) -> list[np.ndarray]:

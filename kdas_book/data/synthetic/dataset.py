@@ -14,7 +14,7 @@ from kdas_book.data.synthetic.styles import STYLES, VERSION
 from kdas_core import UserError
 from kdas_core.data.dataset import rng_for
 from kdas_core.data.layout import FULL_COUNTS, SYNTHETIC_NOTE, TEST_SETS
-from kdas_core.files import draft_beside, unwritten, write_whole
+from kdas_core.files import atomic_write, staging_dir, unwritten
 
 
 def make_dataset(
@@ -62,7 +62,7 @@ def make_dataset(
         for name in TEST_SETS
         for i in range(min(test, FULL_COUNTS[name]))
     ]
-    with draft_beside(out) as draft:
+    with staging_dir(out) as draft:
         try:
             for folder, style, i in plan:
                 _write_pair(draft / folder, i, _picture_seed(seed, folder, i), style, size, jpeg)
@@ -142,7 +142,7 @@ def write_sheet(out: str | Path, columns: int = 6, seed: int = 0, height: int = 
             )
         )
     options = [] if out.suffix.lower() == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
-    write_whole(out, _encoded(out, np.vstack(rows)[..., ::-1], options), "choose another file")
+    atomic_write(out, _encoded(out, np.vstack(rows)[..., ::-1], options), "choose another file")
     return out
 
 

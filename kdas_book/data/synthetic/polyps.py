@@ -26,7 +26,7 @@ class Polyp:
     waves: tuple[
         tuple[float, float], ...
     ]  # amplitude and phase of the outline's 2nd, 3rd, … harmonic
-    height: float  # how far it stands out, in radii: 0.1 flat, 1 a knob
+    height: float  # how far it stands out, in radii: 0.1 flat, 1 a hyperparameter
     lobes: float  # how knobbly the dome is
     tint: tuple[float, float, float]  # colour, as factors on the wall's
     softness: float  # width of the edge as it looks; the mask's edge is sharp
