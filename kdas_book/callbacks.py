@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdas_book.figures import curves
 from kdas_core import UserError
-from kdas_core.training.checkpoint import atomic_write
+from kdas_core.files import atomic_write
 
 if TYPE_CHECKING:
     from kdas_core.training import TrainingState

@@ -89,11 +89,11 @@ class Session:
 
         if what == "teacher":
             return fit(
-                self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", watch=look
+                self.recipe.for_teacher(), self.data, self.runs_dir, role="teacher", callback=look
             )
         recipe = replace(self.recipe, objective=what, **hyperparameters)
         teacher = None if what == "supervised" else self.teacher()
-        return fit(recipe, self.data, self.runs_dir, teacher=teacher, watch=look)
+        return fit(recipe, self.data, self.runs_dir, teacher=teacher, callback=look)
 
     def snapshots(self, what: str, **hyperparameters: Any) -> dict[int, Tensor]:
         """Logit maps of the first validation images in the course of a training: epoch → (2, 3, 1,

@@ -1,6 +1,4 @@
-"""Files and folders that are whole or not there: everything the project keeps is written beside its
-place and renamed.
-"""
+"""Files and folders that are whole or not there: written beside their place, then renamed."""
 
 from __future__ import annotations
 
@@ -18,20 +16,17 @@ from kdas_core import UserError
 def atomic_write(
     path: Path, data: bytes, hint: str = "make room, or choose another place", durable: bool = False
 ) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, never half of
-    one.
+    """Write beside the target and rename: a reader sees the old file or the new, never a half one.
 
     Args:
-        way_out: what the user can do if it fails, the end of the sentence.
-        durable: push the bytes to the disk before the name changes, so that a power cut leaves one
-            of the two as well.
+        hint: what the user can do if it fails, the end of the sentence.
+        durable: push the bytes to the disk first, so that a power cut leaves one of the two as well.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; the old file is as it was.
     """
-    part = path.with_name(
-        path.name + ".part"
-    )  # the same name each time: a killed writer leaves one at most
+    # The same name each time: a killed writer leaves one at most.
+    part = path.with_name(path.name + ".part")
     try:
         with open(part, "wb") as file:
             file.write(data)
@@ -55,8 +50,7 @@ def unwritten(path: Path, error: OSError, hint: str) -> UserError:
 
 @contextmanager
 def staging_dir(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, to be renamed to it, or emptied into it; gone at the end
-    whatever happens.
+    """A hidden folder beside ``out``, to be renamed or emptied to it; gone at the end in any case.
 
     Raises:
         UserError: nothing can be written there.

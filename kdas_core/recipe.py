@@ -1,10 +1,12 @@
-"""Every hyperparameter of a run in one frozen object: presets, YAML in and out, and a fingerprint."""
+"""Every hyperparameter of a run in one frozen object: presets, YAML in and out, a fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,16 @@ class Recipe:
     """What is trained, on what, and how. The defaults are the released recipe of KDAS.
 
     Sizes are in pixels, rates per optimiser step, fractions in [0, 1). ``None`` means "all".
+
+    Raises:
+        UserError: a value that makes no sense; the sentence says which would.
     """
 
     preset: str = "paper"
     # Networks: names of timm backbones; pretrained = start from ImageNet weights.
     teacher: str = "pvt_v2_b2"
     student: str = "pvt_v2_b0"
-    teacher_weights: str = ""  # a file; relative to the repository. Used if it is there, otherwise the teacher is trained.
+    teacher_weights: str = ""  # a file, relative to the repository; without it one is trained
     pretrained_teacher: bool = True
     pretrained_student: bool = True
     # Data
@@ -50,19 +55,13 @@ class Recipe:
     random_scale: bool = False  # one scale a batch, drawn, instead of a step at each
     gradient_clamp: float = 0.5  # every element of the gradient is clamped to ± this
     gradient_norm: float = 0.0  # above 0: the gradient is shortened to this length instead
-    accumulate: int = 1  # backward passes per step; the batch is divided among them
+    accumulate: int = 1  # micro-batches per step; the batch is divided among them
     precision: str = "float32"  # or "bf16", "fp16" (GPU); losses are float32 in any case
-    freeze_statistics: bool = (
-        False  # batch norm uses its running statistics and leaves them as they are
-    )
+    freeze_statistics: bool = False  # batch norm uses its running statistics, and keeps them
     ema: float = 0.0  # above 0: validate and keep an average of the weights with this decay
     patience: int = 0  # above 0: stop after so many epochs without a better one
-    select_on: str = "validation"
     # Speed alone: the numbers stay the same up to rounding.
     teacher_graph: bool = False  # let the teacher record a graph that nobody uses, as released
-    teacher_cache: bool = (
-        False  # keep the teacher's maps of unaugmented images on disk, in half precision
-    )
     channels_last: bool = False
     compile: bool = False
     # Distillation
@@ -78,74 +77,50 @@ class Recipe:
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
-        positive = (
-            "image_size",
-            "epochs",
-            "teacher_epochs",
-            "batch_size",
-            "learning_rate",
-            "temperature",
-        )
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be positive.")
-        if self.image_size % 32:
-            raise UserError(f"image_size is {self.image_size}; the networks need a multiple of 32.")
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(
-                f"validation_fraction is {self.validation_fraction}; it must lie between 0 and 1."
-            )
-        if not 0 <= self.alpha <= 1:
-            raise UserError(f"alpha is {self.alpha}; it weighs two parts and must lie in [0, 1].")
-        if not 0 <= self.distillation_warm_up <= 1:
-            raise UserError(
-                f"distillation_warm_up is {self.distillation_warm_up}; it is a share of the steps and must lie in [0, 1]."
-            )
-        for name, known in (
-            ("schedule", ("constant", "cosine")),
-            ("precision", ("float32", "bf16", "fp16")),
-        ):
-            if getattr(self, name) not in known:
-                raise UserError(f'{name} is "{getattr(self, name)}"; choose {" or ".join(known)}.')
-        if self.select_on != "validation":
-            raise UserError(
-                f'select_on is "{self.select_on}"; only validation is possible. The released program keeps the epoch that is '
-                "best on the test images, and a score on images that chose the network is no test (chapter 6)."
-            )
-        if not 0 <= self.ema < 1:
-            raise UserError(
-                f"ema is {self.ema}; it is a decay and must lie in [0, 1), such as 0.999."
-            )
-        if self.accumulate < 1 or self.accumulate > self.batch_size:
-            raise UserError(
-                f"accumulate is {self.accumulate}; it must lie between 1 and batch_size ({self.batch_size})."
-            )
-        if self.teacher_cache and (self.augment or self.random_scale):
-            raise UserError(
-                "teacher_cache needs images that stay the same; switch augment and random_scale off."
-            )
+        for name in _POSITIVE:
+            self._check(name, getattr(self, name) > 0, "it must be positive")
+        self._check("image_size", self.image_size % 32 == 0, "the networks need a multiple of 32")
+        share = 0 < self.validation_fraction < 1
+        self._check("validation_fraction", share, "it must lie between 0 and 1")
+        two_parts = "it weighs two parts and must lie in [0, 1]"
+        self._check("alpha", 0 <= self.alpha <= 1, two_parts)
+        rising = 0 <= self.distillation_warm_up <= 1
+        self._check("distillation_warm_up", rising, "it is a share of the steps and lies in [0, 1]")
+        self._check("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999")
+        most = f"it must lie between 1 and batch_size ({self.batch_size})"
+        self._check("accumulate", 1 <= self.accumulate <= self.batch_size, most)
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                found = getattr(self, name)
+                raise UserError(f'{name} is "{found}"; choose {" or ".join(choices)}.')
+
+    def _check(self, name: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise UserError(f"{name} is {getattr(self, name)}; {rule}.")
 
     def for_teacher(self) -> Recipe:
-        """The recipe under which the teacher of this recipe is trained: supervised, with the
-        teacher's epochs and rate.
+        """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate.
 
-        Hyperparameters that concern the student alone go back to their defaults, so that one teacher serves
-        all objectives.
+        What concerns the student alone goes back to its default, so that one teacher serves all
+        objectives.
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
         seed = self.seed if self.teacher_seed is None else self.teacher_seed
         return replace(self, objective="supervised", seed=seed, **plain)
 
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """The rate at a step of so many: constant, or a warm-up and half a cosine down to 0."""
+        if self.schedule == "constant":
+            return self.learning_rate
+        rising = max(1, int(steps * self.warm_up))
+        cosine = 0.5 + 0.5 * math.cos(math.pi * step / steps)
+        return self.learning_rate * min((step + 1) / rising, cosine)
+
     def fingerprint(self, *more: str) -> str:
-        """Eight hexadecimal digits that change with any hyperparameter (and with ``more``, such as the names
-        of the images).
-        """
+        """Eight hexadecimal digits that change with any hyperparameter, and with ``more``."""
         text = json.dumps([asdict(self), *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-    def to_yaml(self, path: str | Path) -> None:
-        Path(path).write_text(self.as_yaml())
 
     def as_yaml(self) -> str:
         """Every hyperparameter, one a line."""
@@ -153,12 +128,11 @@ class Recipe:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
-        """Raises UserError: no such file, no mapping, or a key that is not a hyperparameter."""
+        """Raises UserError: no such file, no mapping, or a key that is no hyperparameter."""
         path = Path(path)
         if not path.is_file():
-            raise UserError(
-                f"{path} does not exist; a recipe is a YAML file such as runs/<name>/recipe.yaml."
-            )
+            example = "runs/<name>/recipe.yaml"
+            raise UserError(f"{path} does not exist; a recipe is a YAML file such as {example}.")
         values = yaml.safe_load(path.read_text())
         if not isinstance(values, dict):
             raise UserError(f"{path} is no recipe: hyperparameters and their values are expected.")
@@ -167,22 +141,17 @@ class Recipe:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
-_OF_THE_STUDENT = (
-    *(
-        "student",
-        "pretrained_student",
-        "temperature",
-        "alpha",
-        "attention_weight",
-        "guiding_weight",
-    ),
-    *("distillation_warm_up", "teacher_graph", "teacher_cache", "teacher_seed"),
-)
+_POSITIVE = "image_size epochs teacher_epochs batch_size learning_rate temperature".split()
+_CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}
+_OF_THE_STUDENT = [
+    *("student", "pretrained_student", "temperature", "alpha", "attention_weight"),
+    *("guiding_weight", "distillation_warm_up", "teacher_graph", "teacher_seed"),
+]
 
-# What the released program does and, as far as one can tell, was not meant to do. A hyperparameter each: (the
-# released value, the value that mends it, what happens). The preset "paper" has the released values
-# with three exceptions: the objective is chosen for each run, a graph for the teacher changes no
-# number, and a look at the test images would spoil all of them.
+# What the released program does and, as far as one can tell, was not meant to do. A hyperparameter
+# each: (the released value, the value that mends it, what happens). The preset "paper" has the
+# released values but for two: the objective is chosen for each run, and the teacher records no
+# graph, which changes no number.
 RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
     "augment": (
@@ -190,47 +159,33 @@ RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
         True,
         "augmentation is never on: a flag that is True is compared with a text",
     ),
-    "schedule": (
-        "constant",
-        "cosine",
-        "the rate never falls: the first decay is due at epoch 200; training stops at 99",
-    ),
+    "schedule": ("constant", "cosine", "the rate never falls: it would at epoch 200 of 99"),
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
     "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),
-    "select_on": (
-        "test",
-        "validation",
-        "the epoch that is kept is the best one on the test images",
-    ),
 }
 
 # What differs from the released recipe, and only that.
+_SHORT = {"scales": (1.0,), "schedule": "cosine"}
+_RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}
 _PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"teacher_weights": "teacher_weights/PolypPVT.pth"},
-    "colab": {
-        "teacher_weights": "teacher_weights/PolypPVT.pth",
-        "epochs": 20,
-        "teacher_epochs": 15,
-        "scales": (1.0,),
-        "schedule": "cosine",
-        "augment": True,
-    },
-    "laptop": {
+    "paper": _RELEASED_TEACHER,
+    "colab": _RELEASED_TEACHER | _SHORT | {"augment": True, "epochs": 20, "teacher_epochs": 15},
+    "laptop": _SHORT
+    | {
         "teacher": "tf_efficientnet_lite2",
         "pretrained_student": False,
+        "augment": True,
         "image_size": 128,
         "epochs": 12,
         "teacher_epochs": 8,
         "learning_rate": 5e-4,
         "teacher_learning_rate": 5e-4,
-        "scales": (1.0,),
-        "schedule": "cosine",
-        "augment": True,
     },
     # A transformer learns next to nothing in half a minute from scratch; a small convolutional
     # teacher does, so that there is something to distil.
-    "smoke": {
+    "smoke": _SHORT
+    | {
         "teacher": "resnet18",
         "pretrained_teacher": False,
         "pretrained_student": False,
@@ -245,8 +200,6 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "teacher_epochs": 8,
         "learning_rate": 1e-3,
         "teacher_learning_rate": 1e-3,
-        "scales": (1.0,),
-        "schedule": "cosine",
     },
 }
 PRESETS = ("smoke", "laptop", "colab", "paper")
@@ -268,8 +221,7 @@ def preset(name: str, **overrides: Any) -> Recipe:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["alpha=0.5", "scales=[1.0]"]`` -> hyperparameters with values of their own types (YAML's rules for
-    numbers and lists).
+    """``["alpha=0.5", "scales=[1.0]"]`` as hyperparameters, read by YAML's rules.
 
     Raises:
         UserError: no ``=``, an unknown hyperparameter, or a value of another type.
@@ -284,8 +236,7 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as YAML reads them, with values of their own types: ``{"learning_rate": "1e-3"}`` ->
-    ``{"learning_rate": 0.001}``.
+    """Hyperparameters as YAML reads them, in their own types: ``"1e-3"`` becomes 0.001.
 
     Raises:
         UserError: an unknown hyperparameter, or a value of another type.
@@ -296,30 +247,26 @@ def typed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_type_of(key: str, value: Any) -> Any:
     default = _DEFAULTS[key]
-    if default is None:
-        fits = value is None or (isinstance(value, int) and not isinstance(value, bool))
-    elif isinstance(default, bool):
-        fits = isinstance(value, bool)
-    elif isinstance(default, float):
-        if isinstance(value, str):  # YAML reads 1e-3 as text
-            try:
-                value = float(value)
-            except ValueError:
-                pass
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool)
-        value = float(value) if fits else value
-    elif isinstance(default, tuple):
+    if default is None and value is None:
+        return None
+    kind = int if default is None else type(default)
+    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as text
+        with suppress(ValueError):
+            value = float(value)
+    if kind is tuple:
         fits = isinstance(value, list) and all(isinstance(v, (int, float)) for v in value)
     else:
-        fits = isinstance(value, type(default)) and not isinstance(value, bool)
+        accepted = (int, float) if kind is float else kind
+        fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
     if not fits:
         raise UserError(f"{key}={value!r} does not fit; {key} is like {default!r}.")
-    return value
+    return float(value) if kind is float else value
 
 
 def _refuse_unknown(values: Mapping[str, Any], where: str = "") -> None:
-    unknown = sorted(set(values) - set(_DEFAULTS))
+    unknown = ", ".join(sorted(set(values) - set(_DEFAULTS)))
     if unknown:
+        known = ", ".join(_DEFAULTS)
         raise UserError(
-            f"{where}there is no hyperparameter {', '.join(unknown)}; the hyperparameters are {', '.join(_DEFAULTS)}."
+            f"{where}there is no hyperparameter {unknown}; the hyperparameters are {known}."
         )

@@ -135,7 +135,6 @@ def test_processes_and_passes_divide_a_batch_without_losing_or_repeating_an_imag
     batch = next(batches(dataset, recipe, 1))
     pieces = list(micro_batches(batch, 2))
     assert [name for piece in pieces for name in piece["name"]] == batch["name"]
-    assert [index for piece in pieces for index in piece["index"]] == batch["index"]
     assert (
         sum(piece["weight"] for piece in pieces) == pytest.approx(1)
         and len(list(micro_batches(batch, 99))) == 3

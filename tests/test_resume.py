@@ -92,10 +92,10 @@ def die_at(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
 if moment == "step":            # between the optimiser's step and the checkpoint
-    record = training.Run.record
-    training.Run.record = lambda *a: (record(*a), die_at())
+    record = training.TrainingState.record
+    training.TrainingState.record = lambda *a: (record(*a), die_at())
 elif moment == "write":         # half of a checkpoint is written
-    whole = runs.write_whole
+    whole = runs.write
     def half(path, content):
         if path.name == "next.ckpt":
             global seen
@@ -104,7 +104,7 @@ elif moment == "write":         # half of a checkpoint is written
                 path.with_name(path.name + ".part").write_bytes(bytes(content)[: len(content) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
         whole(path, content)
-    runs.write_whole = half
+    runs.write = half
 elif moment == "rename":        # last.ckpt has become previous.ckpt, and there is no last.ckpt
     rename = os.replace
     def between(source, target):
@@ -113,7 +113,8 @@ elif moment == "rename":        # last.ckpt has become previous.ckpt, and there 
             die_at()
     runs.os.replace = between
 elif moment == "epoch":         # history.csv and best.safetensors are written, the checkpoint is not
-    training.write_history = lambda *a: (runs.write_history(*a), die_at())
+    written = runs.write_history
+    runs.write_history = lambda *a: (written(*a), die_at())
 
 torch.manual_seed(7)
 training.fit(recipe, load_data(root, validation_fraction=0.2), out, teacher=build("student"), checkpoint_minutes=0)
@@ -124,7 +125,7 @@ def start(
     tmp_path: Path, polyps: Path, recipe: Recipe, moment: str = "never", count: int = 0
 ) -> int:
     """Run the program above; returns its exit code."""
-    recipe.to_yaml(tmp_path / "asked.yaml")
+    (tmp_path / "asked.yaml").write_text(recipe.as_yaml())
     words = [tmp_path / "asked.yaml", polyps, tmp_path / "runs", moment, count]
     environment = {
         **os.environ,
@@ -167,7 +168,7 @@ def test_five_kills_at_awkward_moments_change_no_bit(tmp_path, polyps, data):
 def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
     """Not at moments that we chose: after so many milliseconds, whatever the program is doing then."""
     recipe = preset("smoke", **TINY | {"epochs": 6})
-    recipe.to_yaml(tmp_path / "asked.yaml")
+    (tmp_path / "asked.yaml").write_text(recipe.as_yaml())
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
@@ -302,7 +303,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path):
 
 def test_another_recipe_in_the_same_folder_is_refused(interrupted, data, tmp_path, monkeypatch):
     recipe, folder = interrupted
-    monkeypatch.setattr(training, "run_folder", lambda *a: folder)
+    monkeypatch.setattr(training, "run_dir", lambda *a: folder)
     with pytest.raises(UserError, match="holds the run of another recipe"):
         fit(replace(recipe, alpha=0.5), data, tmp_path / "runs")
     (folder / "recipe.yaml").unlink()
@@ -388,17 +389,17 @@ def test_a_request_to_stop_waits_for_a_checkpoint(
 
 def run_with_little_memory(recipe, data, folder, monkeypatch, room: int):
     """``fit`` on a device where a forward pass of more than ``room`` images runs out of memory."""
-    forward = training.TrainingState._forward_and_backward
+    forward = training.forward_backward
 
-    def limited(self, batch, *rest):
-        if -(-len(batch["name"]) // self.accumulation_steps) > room:
-            self.net(batch["image"])  # the running statistics have moved when the memory ends
+    def limited(state, batch, *rest):
+        if -(-len(batch["name"]) // state.accumulation_steps) > room:
+            state.net(batch["image"])  # the running statistics have moved when the memory ends
             raise torch.OutOfMemoryError("simulated")
-        return forward(self, batch, *rest)
+        return forward(state, batch, *rest)
 
-    monkeypatch.setattr(training.TrainingState, "_forward_and_backward", limited)
+    monkeypatch.setattr(training, "forward_backward", limited)
     result = fit(recipe, data, folder)
-    monkeypatch.setattr(training.TrainingState, "_forward_and_backward", forward)
+    monkeypatch.setattr(training, "forward_backward", forward)
     return result
 
 
@@ -412,7 +413,7 @@ def test_out_of_memory_takes_more_passes_and_leaves_the_losses(data, tmp_path, m
     enough = fit(recipe, data, tmp_path / "enough")
     assert json.loads((little / "metrics.json").read_text())["passes"] == 4
     np.testing.assert_allclose(steps_of(little)["total"], steps_of(enough)["total"], atol=1e-5)
-    assert read_checkpoint(little / "last.ckpt")["passes"] == 4, (
+    assert read_checkpoint(little / "last.ckpt")["accumulation_steps"] == 4, (
         "a resumed run does not try again what did not fit"
     )
 
@@ -443,7 +444,7 @@ def test_a_number_that_is_none_stops_with_step_term_images_and_a_file(data, tmp_
 
         return terms
 
-    monkeypatch.setattr(training, "objective", spoiled)
+    monkeypatch.setattr(training.networks, "objective", spoiled)
     with pytest.raises(
         UserError, match=r"epoch 1, step 3: structure_1, total is no finite number, on .*failure.pt"
     ):
@@ -473,7 +474,9 @@ def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(
             return gradient * float("inf")
 
     monkeypatch.setattr(
-        training, "objective", lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()}
+        training.networks,
+        "objective",
+        lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()},
     )
     with pytest.raises(UserError, match="epoch 1, step 1: the gradient is no finite number"):
         fit(preset("smoke", **TINY), data, tmp_path)

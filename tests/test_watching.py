@@ -48,7 +48,7 @@ class Shown:
 def test_the_plot_grows_in_one_place_and_stays(tmp_path, data, monkeypatch):
     shown = Shown()
     monkeypatch.setattr("IPython.display.display", shown.display)
-    fit(preset("smoke", **HYPERPARAMETERS), data, tmp_path, watch=LivePlot())
+    fit(preset("smoke", **HYPERPARAMETERS), data, tmp_path, callback=LivePlot())
     assert shown.figures == [[1, 1], [2, 2], [3, 3]], "two panels, one point more after each epoch"
 
 
@@ -70,15 +70,15 @@ def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruptio
         training.TrainingState.record,
     )
 
-    def power_cut(self, terms, steps):
-        record(self, terms, steps)
+    def power_cut(self, terms):
+        record(self, terms)
         if self.global_step == 7:
             raise ConnectionError
 
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
         patch.setattr(training.TrainingState, "record", power_cut)
-        fit(recipe, data, tmp_path, watch=TensorBoard())
-    folder = fit(recipe, data, tmp_path, watch=TensorBoard())
+        fit(recipe, data, tmp_path, callback=TensorBoard())
+    folder = fit(recipe, data, tmp_path, callback=TensorBoard())
     written, steps = scalars(folder), pd.read_csv(folder / "steps.csv")
     assert [step for step, _ in written["step/total"]] == list(range(1, 13)), (
         "12 steps: epochs × batches × scales"
@@ -96,16 +96,16 @@ def test_tensorboard_has_every_term_of_every_step_once_also_after_an_interruptio
 
 def test_the_bar_says_what_is_left_of_the_training(tmp_path, data, monkeypatch):
     """Every step takes ten seconds by this clock; four batches of one scale."""
-    said, clock, train_step = [], [0.0], training.TrainingState.train_step
+    said, clock, train_step = [], [0.0], training.train_step
 
-    def slowly(self, *batch):
+    def slowly(*batch):
         clock[0] += 10
-        return train_step(self, *batch)
+        return train_step(*batch)
 
-    monkeypatch.setattr(training.TrainingState, "train_step", slowly)
-    monkeypatch.setattr(training.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(training, "train_step", slowly)
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     monkeypatch.setattr(
-        "kdas_core.training.batching.tqdm.set_postfix",
+        "kdas_core.training.safety.tqdm.set_postfix",
         lambda bar, values, refresh: said.append(values),
     )
     fit(replace(preset("smoke", **HYPERPARAMETERS), epochs=2), data, tmp_path)
@@ -131,11 +131,11 @@ def test_glimpses_are_what_the_network_says_after_each_epoch_also_after_an_inter
         if self.epoch == 2:
             raise ConnectionError
 
-    whole = fit(recipe, data, tmp_path / "whole", watch=PredictionSnapshots(images))
+    whole = fit(recipe, data, tmp_path / "whole", callback=PredictionSnapshots(images))
     with monkeypatch.context() as patch, pytest.raises(ConnectionError):
         patch.setattr(training.TrainingState, "checkpoint", power_cut)
-        fit(recipe, data, tmp_path / "cut", watch=PredictionSnapshots(images))
-    cut = fit(recipe, data, tmp_path / "cut", watch=PredictionSnapshots(images))
+        fit(recipe, data, tmp_path / "cut", callback=PredictionSnapshots(images))
+    cut = fit(recipe, data, tmp_path / "cut", callback=PredictionSnapshots(images))
     kept, resumed = read_snapshots(whole), read_snapshots(cut)
     assert list(kept) == [1, 2, 3]
     assert list(resumed) == [1, 3], (
@@ -156,7 +156,7 @@ def test_of_a_long_training_a_few_glimpses_are_kept_and_the_last(tmp_path, data)
         replace(preset("smoke", **HYPERPARAMETERS), epochs=5),
         data,
         tmp_path,
-        watch=PredictionSnapshots(images, at_most=2),
+        callback=PredictionSnapshots(images, at_most=2),
     )
     assert list(read_snapshots(folder)) == [3, 5]
     assert read_snapshots(tmp_path) == {}

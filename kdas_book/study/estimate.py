@@ -21,8 +21,8 @@ from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.losses import objective
 from kdas_core.models import build, count_macs, count_parameters, freeze, teacher_logits
 from kdas_core.recipe import Recipe
+from kdas_core.training import objective_kwargs
 from kdas_core.training.batching import scaled_size
-from kdas_core.training.loop import objective_kwargs
 
 # float32 peaks from the makers' data sheets, in 10¹² floating-point operations a second.
 GPUS = {"T4": 8.1, "A100": 19.5}

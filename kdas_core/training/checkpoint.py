@@ -1,24 +1,22 @@
-"""A run's folder: what is in it, written so that nothing is ever half there, and verified when it
-is read back.
+"""A run's folder, written so that nothing in it is ever half there, and checked when read back.
 
 recipe.yaml        every hyperparameter
 history.csv        one row per epoch: terms of the objective, validation loss and Dice
 steps.csv          one row per optimiser step: terms of the objective
 best.safetensors   the weights of the epoch with the highest validation Dice
-last.ckpt          everything needed to go on, with a checksum; previous.ckpt is the one before
+last.ckpt          all that is needed to go on, with a checksum; previous.ckpt is the one before
 metrics.json       written at the end: a run that has it is finished
 """
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import pickle
 import random
-import signal
 import subprocess
 import warnings
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,15 +24,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 
 from kdas_core import UserError, files
+from kdas_core.data.splits import PolypData
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
+LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 _GO_ON = (
     "the last checkpoint is intact. Make room, start the same command again, and the run goes on"
 )
-LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
+# An atomic write, pushed to the disk, with the words of a run that is cut short.
+write = partial(files.atomic_write, hint=_GO_ON, durable=True)
+
+
+def run_dir(recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str) -> Path:
+    """Where a run lives: another recipe or other images give another folder."""
+    names = sorted(pair.name for split in (data.train, data.validation) for pair in split)
+    what = "teacher" if role == "teacher" else recipe.objective
+    digest = recipe.fingerprint(role, data.root.name, *names)
+    return Path(runs_dir) / f"{what}-seed{recipe.seed}-{digest}"
+
+
+def is_finished(folder: Path, accelerator: Accelerator) -> bool:
+    """Is ``metrics.json`` there? All processes look at once, before any of them writes."""
+    accelerator.wait_for_everyone()
+    finished = (folder / "metrics.json").exists()
+    accelerator.wait_for_everyone()
+    return finished
 
 
 def create_run_dir(folder: Path, recipe: Recipe) -> None:
@@ -43,30 +61,17 @@ def create_run_dir(folder: Path, recipe: Recipe) -> None:
     Raises:
         UserError: the folder cannot be written, or holds the run of another recipe.
     """
+    other = "choose another --runs-dir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".probe"
-        probe.touch()
-        probe.unlink()
+        (folder / ".probe").touch()
+        (folder / ".probe").unlink()
     except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror}); choose another --runs-dir."
-        ) from None
+        raise UserError(f"{folder} cannot be written ({error.strerror}); {other}.") from None
     file = folder / "recipe.yaml"
     if file.is_file() and Recipe.from_yaml(file) != recipe:
-        raise UserError(
-            f"{folder} holds the run of another recipe (see its recipe.yaml); choose another --runs-dir."
-        )
-    atomic_write(file, recipe.as_yaml().encode())
-
-
-def atomic_write(path: Path, data: bytes) -> None:
-    """`files.write_whole`, pushed to the disk, with the words of a training that is cut short.
-
-    Raises:
-        UserError: the disk is full, or the file cannot be written; the old file is as it was.
-    """
-    files.atomic_write(path, data, _GO_ON, durable=True)
+        raise UserError(f"{folder} holds the run of another recipe (its recipe.yaml); {other}.")
+    write(file, recipe.as_yaml().encode())
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -74,13 +79,12 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
-    atomic_write(folder / NEXT, MAGIC + sha256(data).digest() + data)
+    write(folder / NEXT, MAGIC + sha256(data).digest() + data)
     rotate_checkpoints(folder)
 
 
 def rotate_checkpoints(folder: Path) -> None:
-    """``next.ckpt`` becomes ``last.ckpt``, and that becomes ``previous.ckpt``; nothing where there
-    is no ``next.ckpt``.
+    """``next.ckpt`` becomes ``last.ckpt``, and that ``previous.ckpt``; nothing without a next one.
 
     Cut off between the two renames, ``next.ckpt`` and ``previous.ckpt`` are there, and this ends
     what was begun.
@@ -102,52 +106,46 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
-    head, data = content[: len(MAGIC) + 32], memoryview(content)[len(MAGIC) + 32 :]
+    start = len(MAGIC) + 32
+    head, data = content[:start], memoryview(content)[start:]
     if not head.startswith(MAGIC) or sha256(data).digest() != head[len(MAGIC) :]:
         raise UserError(f"{path} is cut short or damaged: its checksum does not fit.")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(
-            f"{path} is whole, but this PyTorch cannot read it ({str(error).splitlines()[0]})."
-        ) from None
+        why = str(error).splitlines()[0]
+        raise UserError(f"{path} is whole, but this PyTorch cannot read it ({why}).") from None
 
 
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is sound, or None where there is none; a damaged one is reported
-    and passed over.
-    """
-    damaged = []
-    for name in (NEXT, LAST, PREVIOUS):
-        if not (folder / name).exists():
+    """The newest sound checkpoint, or None; a damaged one is reported and passed over."""
+    damaged: list[str] = []
+    for path in (folder / name for name in (NEXT, LAST, PREVIOUS)):
+        if not path.exists():
             continue
         try:
-            state = read_checkpoint(folder / name)
+            state = read_checkpoint(path)
         except UserError as error:
             damaged.append(str(error))
             continue
         if damaged:
-            warnings.warn(f"{' '.join(damaged)} The run goes on from {name}.", stacklevel=2)
+            warnings.warn(f"{' '.join(damaged)} The run goes on from {path.name}.", stacklevel=2)
         return state
     if damaged:
-        warnings.warn(
-            f"{' '.join(damaged)} No other is left, so the run starts anew.", stacklevel=2
-        )
+        told = f"{' '.join(damaged)} No other is left, so the run starts anew."
+        warnings.warn(told, stacklevel=2)
     return None
 
 
 class StepLog:
-    """``steps.csv``: appended to step by step, and cut back to where a checkpoint was when a run
-    goes on from it.
+    """``steps.csv``, appended to step by step; ``folder`` is None where another process writes."""
 
-    Args:
-        folder: the run's; None in a process that leaves writing to another.
-        size: bytes to keep of a file that is there.
-    """
-
-    def __init__(self, folder: Path | None, size: int = 0):
+    def __init__(self, folder: Path | None):
         self.path = None if folder is None else folder / "steps.csv"
         self._lines: list[str] = []
+
+    def cut(self, size: int) -> None:
+        """Keep so many bytes of a file that is there: as many as there were at the checkpoint."""
         if self.path and self.path.exists():
             with open(self.path, "rb+") as file:
                 file.truncate(min(size, self.path.stat().st_size))
@@ -161,11 +159,7 @@ class StepLog:
         self._lines.append(",".join(f"{value:.7g}" for value in row.values()))
 
     def flush(self) -> int:
-        """Write what was added; returns the size of the file, for the checkpoint.
-
-        Raises:
-            UserError: the disk is full, or the file cannot be written.
-        """
+        """Write what was added, and return the file's size; UserError where that fails."""
         assert self.path is not None  # only the process that writes asks for it
         try:
             with open(self.path, "a", encoding="utf-8", newline="\n") as file:
@@ -178,7 +172,7 @@ class StepLog:
 
 def write_history(folder: Path, history: list[dict]) -> None:
     """``history.csv``, whole."""
-    atomic_write(folder / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+    write(folder / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
 
 
 def load_history(folder: str | Path) -> pd.DataFrame:
@@ -187,66 +181,16 @@ def load_history(folder: str | Path) -> pd.DataFrame:
 
 
 def revision() -> str:
-    """The commit of this package that is checked out, with a "+" where files differ from it; empty
-    without a repository.
-    """
+    """The commit of this checkout, with "+" where files differ from it; empty without one."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit, changes = (
-            subprocess.run(
-                [*git, *words], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            for words in (
-                ["rev-parse", "--short=10", "HEAD"],
-                ["status", "--porcelain", "--untracked-files=no"],
-            )
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit + ("+" if changes else "")
-
-
-# --- what must survive besides files ---------------------------------------------------------------------------------
-
-
-class Interruption:
-    """Inside ``with``: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C) wait until a
-    checkpoint is written.
-
-    A second Ctrl-C does not wait. Outside the main thread nothing can be caught, and nothing is.
-    """
-
-    def __init__(self) -> None:
-        self.wanted = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        with contextlib.suppress(ValueError):  # not the main thread
-            self._before = {
-                number: signal.signal(number, self._note)
-                for number in (signal.SIGTERM, signal.SIGINT)
-            }
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _frame: Any) -> None:
-        if number == signal.SIGINT and self.wanted == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.wanted = number
-
-    def stop(self, wanted: int, folder: Path) -> None:
-        """After a checkpoint: end the program (SIGTERM, exit code 0) or hand Ctrl-C on; 0: neither."""
-        if wanted == signal.SIGTERM:
-            print(
-                f"Stopped on request; {folder.name} has a checkpoint, and the same command goes on from there.",
-                flush=True,
-            )
-            raise SystemExit(0)
-        if wanted:
-            raise KeyboardInterrupt
+    found = []
+    for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "-uno"]):
+        try:
+            run = subprocess.run([*git, *words], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        found.append(run.stdout.strip())
+    return found[0] + ("+" if found[1] else "")
 
 
 def seed_everything(seed: int) -> None:
