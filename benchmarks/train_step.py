@@ -1,6 +1,7 @@
 """What a training costs: distillation per step, the loop around the steps, and checkpoints, as ratios measured in one run.
 
-    python benchmarks/train_step.py [--sizes 96 352] [--batch 8] [--rounds 9] [--hyperparameters] [--epoch laptop]
+    python benchmarks/train_step.py [--sizes 96 352] [--batch 8] [--rounds 9] [--layouts] [--epoch laptop]
+    python benchmarks/train_step.py --busy [--sizes 96] [--batch 8] [--rounds 9]
 
 Four kinds of step take turns, so that a machine that slows down slows all of them; medians are compared:
 
@@ -11,8 +12,11 @@ Four kinds of step take turns, so that a machine that slows down slows all of th
 
 C / (A + B) is 1 plus what the losses cost, D / C is what freezing saves. Peak memory is that of a fresh process that takes two
 such steps, above what the process held before the first one. The networks are the paper's pair, untrained; time does not
-depend on the weights. ``--hyperparameters`` adds the student's step in channels-last layout and compiled, ``--epoch`` a real epoch of a
+depend on the weights. ``--layouts`` adds the student's step in channels-last layout and compiled, ``--epoch`` a real epoch of a
 preset on drawn polyps: what the loop adds to its steps, and what a checkpoint costs.
+
+``--busy`` measures step A alone, beside a busy process and beside another training run, with OpenMP's usual spin-waiting and with
+the short one that ``kdas_core`` chooses; each situation several times in turn.
 """
 
 from __future__ import annotations
@@ -137,51 +141,42 @@ def peak_elsewhere(kind: str, size: int, batch: int) -> float:
 def epoch_of(preset: str) -> dict[str, float]:
     """Seconds of the second epoch of a preset's KDAS training: ``loop`` from its first step to its last, of which ``steps``."""
     from kdas_book.data.synthetic import make_dataset
-    from kdas_core import training
-    from kdas_core.data.splits import load_data
+    from kdas_core.data import load_data
     from kdas_core.recipe import preset as recipe_of
+    from kdas_core.training import TrainingState, fit, loop
 
     recipe = replace(recipe_of(preset, pretrained_student=False), objective="kdas", epochs=2)
     seconds: dict[str, list[float]] = {"loop": [0.0, 0.0], "steps": [0.0, 0.0], "checkpoint": []}
-    Run = training.Run
-    optimise, checkpoint, begin, validate = (
-        Run.optimise,
-        Run.checkpoint,
-        Run.begin_epoch,
-        training.validate,
-    )
+    train_step, validate = loop.train_step, loop.validate
+    checkpoint, train_mode = TrainingState.checkpoint, TrainingState.train_mode
 
-    def begun(run):
-        seconds["loop"][run.epoch] -= time.perf_counter()
-        begin(run)
+    def begun(state):
+        seconds["loop"][state.epoch] -= time.perf_counter()
+        train_mode(state)
 
-    def stepped(run, *batch):
+    def stepped(state, *batch):
         started = time.perf_counter()
-        terms = optimise(run, *batch)
-        seconds["steps"][run.epoch] += time.perf_counter() - started
+        terms = train_step(state, *batch)
+        seconds["steps"][state.epoch] += time.perf_counter() - started
         return terms
 
     def validated(*a):
-        epoch = next(i for i, loop in enumerate(seconds["loop"]) if loop < 0)
+        epoch = next(i for i, passed in enumerate(seconds["loop"]) if passed < 0)
         seconds["loop"][epoch] += time.perf_counter()
         return validate(*a)
 
-    def saved(run):
+    def saved(state):
         started = time.perf_counter()
-        checkpoint(run)
+        checkpoint(state)
         seconds["checkpoint"].append(time.perf_counter() - started)
 
-    Run.optimise, Run.checkpoint, Run.begin_epoch, training.validate = (
-        stepped,
-        saved,
-        begun,
-        validated,
-    )
+    loop.train_step, loop.validate = stepped, validated
+    TrainingState.checkpoint, TrainingState.train_mode = saved, begun
     with tempfile.TemporaryDirectory() as folder:
         data = load_data(
             make_dataset(Path(folder) / "data", train=1450, test=1), recipe.validation_fraction
         )
-        training.fit(recipe, data, folder, teacher=build("teacher", backbone=recipe.teacher))
+        fit(recipe, data, folder, teacher=build("teacher", backbone=recipe.teacher))
     return {
         "loop": seconds["loop"][1],
         "steps": seconds["steps"][1],
@@ -190,7 +185,7 @@ def epoch_of(preset: str) -> dict[str, float]:
 
 
 def report(size: int, options: argparse.Namespace) -> None:
-    kinds = "ABCDEF" if options.hyperparameters else "ABCD"
+    kinds = "ABCDEF" if options.layouts else "ABCD"
     t = measure(size, options.batch, options.rounds, kinds)
     peak = {kind: peak_elsewhere(kind, size, options.batch) for kind in "ACD"}
     print(
@@ -202,9 +197,45 @@ def report(size: int, options: argparse.Namespace) -> None:
     print(f"  C / (A + B)        {t['C'] / (t['A'] + t['B']):.3f}")
     print(f"  D / C              {t['D'] / t['C']:.2f}")
     print(f"  peak memory, C / D {peak['C'] / peak['D']:.2f}")
-    if options.hyperparameters:
+    if options.layouts:
         print(f"  E / A              {t['E'] / t['A']:.2f}")
         print(f"  F / A              {t['F'] / t['A']:.2f}")
+
+
+SPINS = {"usual spin": "300000", "short spin": "1000"}  # GOMP_SPINCOUNT: libgomp's own, ours
+
+
+def busy(size: int, batch: int, rounds: int) -> None:
+    """Milliseconds of step A in three situations, with and without long spin-waiting."""
+    command = [sys.executable, __file__, "--sizes", str(size), "--batch", str(batch)]
+    others = {
+        "alone": None,
+        "beside a busy process": [sys.executable, "-c", "while True: pass"],
+        "beside another training run": [*command, "--alone", "1000000"],
+    }
+    found: dict[tuple[str, str], list[float]] = {}
+    for _ in range(3):
+        for situation, other in others.items():
+            for spin, count in SPINS.items():
+                environment = {**os.environ, "GOMP_SPINCOUNT": count}
+                neighbour = other and subprocess.Popen(
+                    other, env=environment, stdout=subprocess.DEVNULL
+                )
+                time.sleep(15 if neighbour else 0)  # it has imported PyTorch and trains
+                words = [*command, "--alone", str(rounds)]
+                out = subprocess.run(
+                    words, env=environment, check=True, capture_output=True, text=True
+                ).stdout
+                found.setdefault((situation, spin), []).append(1000 * float(out))
+                if neighbour:
+                    neighbour.kill()
+                    neighbour.wait()
+    print(f"{size} px, batch {batch}, student step, {os.cpu_count()} cores; medians of three, ms")
+    idle = statistics.median(found["alone", "usual spin"])
+    for situation in others:
+        ms = {spin: statistics.median(found[situation, spin]) for spin in SPINS}
+        shown = ", ".join(f"{spin} {ms[spin]:7.0f} = {ms[spin] / idle:5.2f} x" for spin in SPINS)
+        print(f"  {situation:28s} {shown}")
 
 
 def main() -> None:
@@ -219,7 +250,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument(
-        "--hyperparameters", action="store_true", help="channels last and torch.compile as well"
+        "--layouts", action="store_true", help="channels last and torch.compile as well"
     )
     parser.add_argument(
         "--epoch",
@@ -227,8 +258,15 @@ def main() -> None:
         metavar="PRESET",
         help="an epoch of this preset, with 1450 drawn polyps",
     )
+    parser.add_argument("--busy", action="store_true", help="step A beside other programs")
     parser.add_argument("--peak", choices=list("ABCD"), help=argparse.SUPPRESS)
+    parser.add_argument("--alone", type=int, metavar="ROUNDS", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.busy:
+        return busy(options.sizes[0], options.batch, options.rounds)
+    if options.alone:
+        print(measure(options.sizes[0], options.batch, options.alone, "A")["A"])
+        return
     if options.peak:
         print(peak_of(options.peak, options.sizes[0], options.batch))
         return

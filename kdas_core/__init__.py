@@ -3,10 +3,15 @@
 The chapters in ``book/`` call these modules; nothing here imports the book.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# OpenMP's threads spin while they wait, and as soon as other programs want the cores, training
+# becomes up to nine times slower. A short spin costs little; it must be chosen before PyTorch loads.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 class UserError(ValueError):
-    """Something in the input is wrong; the message is one sentence with the file, the fact and the
-    way out.
-    """
+    """Something in the input is wrong; one sentence has the file, the fact and the way out."""

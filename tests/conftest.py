@@ -10,6 +10,9 @@ import signal
 import sys
 from pathlib import Path
 
+import kdas_core  # noqa: F401  before PyTorch: it chooses how OpenMP waits
+
+# isort: split
 import nbformat
 import numpy as np
 import pytest
