@@ -463,7 +463,7 @@ def study_report(
     """Tables, tests and figures of the trainings that have finished."""
     from tabulate import tabulate
 
-    from kdas_book.figures import use_style
+    from kdas_book.figures.basics import use_style
     from kdas_book.study import report
     from kdas_book.study import results as kept
 

@@ -7,12 +7,13 @@ makes them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -107,6 +108,13 @@ def error_overlay(
     for where, colour in colours:
         picture[where] = 0.45 * picture[where] + 0.55 * np.array(colour)
     return picture.astype(np.uint8)
+
+
+def bare(axes: Iterable[Axes]) -> None:
+    """Take ticks and frames off axes that hold pictures."""
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
 
 
 def grid(
