@@ -159,7 +159,11 @@ RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
         True,
         "augmentation is never on: a flag that is True is compared with a text",
     ),
-    "schedule": ("constant", "cosine", "the rate never falls: it would at epoch 200 of 99"),
+    "schedule": (
+        "constant",
+        "cosine",
+        "the rate never falls: its first decay is due at epoch 200, and training stops at 99",
+    ),
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
     "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -176,3 +178,60 @@ def attention_pair(
     figure.colorbar(drawn, ax=axes, shrink=0.8, label="× uniform")
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+ALT_AT_EPOCH = (
+    "Where the teacher's and the student's attended maps put their mass on one image, at the chosen "
+    "epoch and temperature; the polyp is outlined."
+)
+CAPTION_AT_EPOCH = (
+    "The student that is trained with kdas, epoch by epoch, beside its teacher, with the outline of "
+    "the polyp, on the watched image on which the teacher does best. At a high temperature the two "
+    "look alike from the start."
+)
+
+
+def column(
+    values: Mapping[str, float], name: str, form: str = "{:.1e}", index: str | None = None
+) -> pd.DataFrame:
+    """One column of numbers, written in one form."""
+    return pd.Series(values, name=name).map(form.format).rename_axis(index).to_frame()
+
+
+def of_each_map(networks: Mapping[str, Sequence], measure: Callable) -> pd.DataFrame:
+    """What ``measure`` says of P₁ and P₂ of each network, a row each."""
+    rows = {}
+    for name, maps in networks.items():
+        for k, own in zip("₁₂", maps):
+            rows[f"{name}, P{k}"] = measure(own)
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def by_way(networks: Mapping[str, Sequence], ways: Mapping, measure: Callable) -> pd.DataFrame:
+    """``measure`` of P₁ and P₂ of each network (a row), taken in several ways."""
+    table = pd.DataFrame(index=list(networks), dtype=float)
+    for k, number in enumerate("₁₂"):
+        for way, taken in ways.items():
+            found = [measure(taken(maps[k])) for maps in networks.values()]
+            table[f"{way}, P{number}"] = found
+    return table
+
+
+def first_and_last(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """First and last row of each table that has rows."""
+    return pd.concat({name: table.iloc[[0, -1]] for name, table in tables.items() if len(table)})
+
+
+def side_of_polyp(view: Tensor, mask: Tensor) -> str:
+    """On which side of the polyp the mass of a map lies, both (H, W): the direction in words."""
+    away = []
+    for along, across in ((0, 1), (1, 0)):
+        places = torch.arange(view.shape[along], device=view.device)
+        centres = [
+            float((m.sum(across) * places).sum() / m.sum().clamp(min=1e-9)) for m in (view, mask)
+        ]
+        away.append(centres[0] - centres[1])
+    axis = int(abs(away[1]) > abs(away[0]))
+    return (("above", "below"), ("left of", "right of"))[axis][away[axis] > 0]

@@ -25,11 +25,10 @@ from kdas_core.training.checkpoint import read_checkpoint
 
 
 def differences(one: Recipe, two: Recipe) -> pd.DataFrame:
-    """The hyperparameters in which two recipes differ, a column for each preset."""
-    table = pd.DataFrame({recipe.preset: asdict(recipe) for recipe in (one, two)}, dtype=object)
-    if one.preset == two.preset:
-        return table.iloc[:0].rename_axis("hyperparameter")
-    return table[table[one.preset] != table[two.preset]].rename_axis("hyperparameter").astype(str)
+    """The hyperparameters in which two recipes differ, a column for each."""
+    values = [{name: str(value) for name, value in asdict(r).items()} for r in (one, two)]
+    table = pd.DataFrame(values, index=[one.preset, two.preset]).T.rename_axis("hyperparameter")
+    return table[table.iloc[:, 0] != table.iloc[:, 1]]
 
 
 def work_of_presets(benchmark: int) -> pd.DataFrame:
