@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, PURPLE, RED, SKY, as_map, bare, grid
@@ -187,3 +188,47 @@ def _norm(margin: Axes, axis: Axes, row: int, term: str, value: float) -> None:
     if value > 0:
         beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         axis.annotate(f"{value:.3g}", (value, row), fontsize=9, **beside)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def styled(table: pd.DataFrame, form: str, **others: str) -> Styler:
+    """A table with its numbers in one form, but for the columns that have their own."""
+    style = table.style.format(form).format_index(lambda x: x if isinstance(x, str) else f"{x:g}")
+    for name, own in others.items():
+        style = style.format(own, subset=name)
+    return style
+
+
+def numbers_of(terms: Mapping[str, Tensor]) -> dict[str, float]:
+    """The terms of an objective as plain numbers."""
+    return {name: term.item() for name, term in terms.items()}
+
+
+def term_sizes(terms: Mapping[str, Mapping[str, Tensor]], alpha: float) -> pd.DataFrame:
+    """Value and part of the total of each term, for each student."""
+    columns = {}
+    for who, of_student in terms.items():
+        values = pd.Series(numbers_of(of_student))
+        total = values.pop("total")
+        supervised = values.index.str.startswith("structure")
+        columns[who, "value"] = values
+        columns[who, "part of the total"] = values * np.where(supervised, 1 - alpha, alpha) / total
+    return pd.DataFrame(columns)
+
+
+def nonzero_counts(experiment: Mapping[tuple[str, str], Sequence[Tensor]]) -> pd.DataFrame:
+    """(student, term) → (term, gradient on the maps, gradient on the weights), counted."""
+    rows = {}
+    for key, (term, on_maps, on_weights) in experiment.items():
+        rows[key] = {
+            "value": term.item(),
+            "nonzero on maps": int(on_maps.count_nonzero()),
+            "of": len(on_maps),
+            "nonzero on weights": int(on_weights.count_nonzero()),
+            "of all weights": len(on_weights),
+            "norm on weights": on_weights.norm().item(),
+        }
+    table = pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows))
+    return table.rename_axis(["student", "attention term"])
