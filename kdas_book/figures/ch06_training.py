@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,32 +47,6 @@ def work_of_presets(benchmark: int) -> pd.DataFrame:
             "10⁹ pixels seen": r.epochs * images * sum(side**2 for side in sides) / 1e9,
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def each_turned(recipe: Recipe) -> pd.DataFrame:
-    """Every hyperparameter turned a little, one at a time, and the fingerprint that results."""
-    special = {"accumulate": 2, "ema": 0.9, "gradient_norm": 1.0, "distillation_warm_up": 0.5}
-    special |= {"precision": "bf16", "schedule": "constant"}
-    if recipe.schedule == "constant":
-        special["schedule"] = "cosine"
-    rows = {}
-    for name, value in asdict(recipe).items():
-        other = special.get(name, _another(value))
-        rows[name] = [str(value), str(other), replace(recipe, **{name: other}).fingerprint()]
-    columns = ["here", "turned to", "another fingerprint"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
-
-def _another(value: Any) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int):
-        return value + 32
-    if isinstance(value, float):
-        return value * 0.9
-    if isinstance(value, tuple):
-        return (*value, 1.5)
-    return 7 if value is None else f"{value}x"
 
 
 def slips() -> pd.DataFrame:
@@ -181,16 +155,6 @@ def _numbers_in(thing: Any) -> np.ndarray:
         return np.empty(0)
     parts = thing.values() if isinstance(thing, dict) else thing
     return np.concatenate([np.empty(0), *map(_numbers_in, parts)])
-
-
-def loss_gaps(runs: Mapping[str, tuple[Path, Path]]) -> pd.DataFrame:
-    """Differences between the losses of two runs each: at the first step, and at most."""
-    rows = {}
-    for name, folders in runs.items():
-        one, two = (pd.read_csv(folder / "steps.csv")["total"] for folder in folders)
-        rows[name] = [abs(one[0] - two[0]), (one - two).abs().max(), one.mean()]
-    columns = ["first step", "all steps", "loss"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("batch norm")
 
 
 def scaling(step_of: Callable, links: Mapping[str, float]) -> pd.DataFrame:
