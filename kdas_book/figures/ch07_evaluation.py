@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -23,12 +24,11 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     """A map, uint8 (H, W), as five programs see it, and what each makes of it: a row of ``scores``
     a convention (or ``training log``), a column a bar.
     """
-    n = len(scores)
-    mosaic = [list(range(n)), ["bars"] * n]
+    mosaic = [list(scores.index), ["bars"] * len(scores)]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 4), height_ratios=(1, 1.25))
-    for i, name in enumerate(scores.index):
+    for name in scores.index:
         rules = CONVENTIONS.get(name, CONVENTIONS["pranet"])  # the log does not round, either
-        bare(axes[i], rules.values(grey)[grey], name, cmap="gray")
+        bare(axes[name], rules.values(grey)[grey], name, cmap="gray")
     bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE, GREEN], rot=0)
     for drawn in bars.containers:
         bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
@@ -42,8 +42,8 @@ def intervals(axis: plt.Axes, table: pd.DataFrame, up: float = 0, **line) -> Non
     filled dot has a Holm p below 0.05.
     """
     y = np.arange(len(table)) - up
-    colours = np.where(table["difference"] >= 0, BLUE, RED)
-    faces = np.where(table["p_holm"] < 0.05, colours, "white")
+    colours = [BLUE if difference >= 0 else RED for difference in table["difference"]]
+    faces = np.where(table["p_holm"] < 0.05, colours, "white").tolist()
     axis.axvline(0, color="#444444", lw=1)
     axis.hlines(y, table["low"], table["high"], colors=colours, **line)
     axis.scatter(table["difference"], y, s=34, color=faces, edgecolors=colours, zorder=3)
@@ -53,13 +53,12 @@ def intervals(axis: plt.Axes, table: pd.DataFrame, up: float = 0, **line) -> Non
 def forest(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Differences of Dice with their intervals, one panel a table of ``statistics.compare``."""
     size = (7, max(1.4, 0.9 + 0.34 * max(map(len, tables.values()))))
-    share = {"squeeze": False, "sharex": True, "sharey": True}
-    figure, axes = plt.subplots(1, len(tables), figsize=size, **share)
-    for axis, (name, table) in zip(axes[0], tables.items()):
+    figure, axes = plt.subplots(1, len(tables), figsize=size, sharex=True, sharey=True)
+    for axis, (name, table) in zip(np.atleast_1d(axes), tables.items()):
         intervals(axis, table, lw=2)
         axis.set(title=name, yticks=range(len(table)), yticklabels=table.index)
         axis.set_ylim(len(table) - 0.5, -0.5)
-    axes[0, len(tables) // 2].set_xlabel("difference of Dice")
+    figure.axes[len(tables) // 2].set_xlabel("difference of Dice")
     return figure
 
 
@@ -133,8 +132,8 @@ def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure
     """What a probability is worth: predicted against observed, and how many pixels stand behind
     each point; title of a panel → ``{network: EvaluationResult}``.
     """
-    share = {"squeeze": False, "sharex": True, "sharey": "row", "height_ratios": (2.2, 1)}
-    figure, axes = plt.subplots(2, len(results), figsize=(7, 4.4), **share)
+    share: dict[str, Any] = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1)}
+    figure, axes = plt.subplots(2, len(results), squeeze=False, figsize=(7, 4.4), **share)
     for (upper, lower), (title, networks) in zip(axes.T, results.items()):
         upper.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
         for network, result in networks.items():

@@ -73,8 +73,8 @@ def five_curves(grey: np.ndarray, mask: np.ndarray) -> Figure:
     figure, axis = plt.subplots(figsize=(7, 3.2))
     for name, curve in image_curves(grey, mask).items():
         label = f"{WORDS[name]}: mean {curve.mean():.3f}, max {curve.max():.3f}"
-        dot = {"marker": "o", "ms": 7, "markevery": [curve.argmax()], "clip_on": False}
-        axis.plot(THRESHOLDS, curve, color=COLOURS[name], lw=2, label=label, **dot)
+        (line,) = axis.plot(THRESHOLDS, curve, "o-", color=COLOURS[name], lw=2, ms=7, label=label)
+        line.set(markevery=[curve.argmax()], clip_on=False)
     axis.axvline(0.5, color="#999999", lw=1, ls=":", label="cut at 0.5")
     axis.set(xlabel="threshold", ylim=(-0.03, 1.04), xlim=(-0.02, 1.02))
     axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9)

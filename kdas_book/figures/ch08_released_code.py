@@ -50,8 +50,8 @@ def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]
         while any(abs(x - other) < near and abs(y - at) < apart for other, at in placed):
             y -= apart / 8
         placed.append((x, y))
-        look = {"color": colours[script], "fontsize": 8, "va": "center", "weight": "bold"}
-        axis.text(x + 0.6, y, f"{number}", path_effects=halo, **look)
+        text = axis.text(x + 0.6, y, f"{number}", path_effects=halo, fontsize=8, weight="bold")
+        text.set(color=colours[script], va="center")
 
 
 def one_logged_run(scores: pd.DataFrame, pooled: pd.Series) -> Figure:

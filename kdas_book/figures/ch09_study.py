@@ -27,19 +27,15 @@ def _labelled(axis: plt.Axes, x: str, y: str) -> None:
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str], metric: str = "dice") -> Figure:
-    """One panel a test set: every training run a dot, the mean of its label a bar, a thin line for
-    each seed; the teacher is dashed.
-
-    Args:
-        scores: columns ``objective``, ``seed``, ``dataset`` and the metric.
-        titles: data set → title of its panel.
+def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """One panel a test set, by its title: every training run a dot, the mean of its label a bar, a
+    thin line for each seed; the teacher is dashed. Columns ``objective, seed, dataset, dice``.
     """
     size = max(7.0, 1.75 * len(titles)), 3.2
     figure, axes = plt.subplots(1, len(titles), figsize=size, squeeze=False, sharey=True)
     for axis, (dataset, title) in zip(axes[0], titles.items()):
         rows = scores[scores["dataset"] == dataset]
-        by_seed = rows.pivot(index="objective", columns="seed", values=metric)
+        by_seed = rows.pivot(index="objective", columns="seed", values="dice")
         for value in by_seed.loc["teacher"].dropna() if "teacher" in by_seed.index else ():
             axis.axhline(value, color=COLOUR_OF["teacher"], ls="--", lw=1)
         labels = [label for label, _, _ in _students(scores)]
@@ -51,17 +47,17 @@ def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str], metric: str 
         axis.set_title(title, fontsize=9)
         axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
         axis.margins(x=0.12)
-    axes[0, 0].set_ylabel(f"{metric.capitalize()} (dashed: the teacher)")
+    axes[0, 0].set_ylabel("Dice (dashed: the teacher)")
     return figure
 
 
-def curves_by_objective(curves: pd.DataFrame, column: str = "val_dice") -> Figure:
-    """The mean over the seeds after each epoch, and the range of the seeds as a band; columns
-    ``objective``, ``seed``, ``epoch`` and the column.
+def curves_by_objective(curves: pd.DataFrame) -> Figure:
+    """Mean over the seeds after each epoch, and the range of the seeds as a band; columns
+    ``objective``, ``seed``, ``epoch``, ``val_dice``.
     """
     figure, axis = plt.subplots(figsize=(7, 3.4))
     for label, colour, rows in _students(curves):
-        by_epoch = rows.groupby("epoch")[column]
+        by_epoch = rows.groupby("epoch")["val_dice"]
         by_epoch.mean().plot(ax=axis, color=colour, label=label, marker="o", ms=3)
         low, high = by_epoch.min(), by_epoch.max()
         axis.fill_between(low.index, low, high, color=colour, alpha=0.15, lw=0)
@@ -110,8 +106,8 @@ def lines_by_group(table: pd.DataFrame, across: str, value: str) -> Figure:
 
 
 def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure:
-    """Each training run on each set against the one of ``base`` with its seed: how much more like
-    the teacher's its masks are, how much better they are.
+    """How much more like the teacher's masks, and how much better, each training run is on each set
+    than the one of ``base`` with its seed.
     """
     figure, axis = plt.subplots(figsize=(7, 3.6))
     axis.axhline(0, color="#999999", lw=1)
@@ -123,22 +119,20 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
     for label, colour, _ in _students(scores):
         gain = (table[label] - table[base]).dropna()
         if label != base:
-            look = {"ms": 5, "alpha": 0.8, "color": colour, "label": label}
-            axis.plot(gain["agreement"], gain["dice"], "o", **look)
+            points = axis.plot(gain["agreement"], gain["dice"], "o", color=colour, label=label)
+            plt.setp(points, markersize=5, alpha=0.8)
     _labelled(
         axis, f"more like the teacher's masks than {base} (Dice)", f"better than {base} (Dice)"
     )
     return figure
 
 
-def power_curve(found: Mapping[int, float], title: str, wanted: float = 0.8) -> Figure:
-    """How often a test finds a difference, against the number of seeds, and the power that one
-    wants; seeds → probability.
-    """
+def power_curve(found: Mapping[int, float], title: str) -> Figure:
+    """How often a test finds a difference: seeds → probability, and a line at the usual 0.8."""
     figure, axis = plt.subplots(figsize=(6, 2.8))
     axis.plot(list(found), list(found.values()), color=BLUE, marker="o", ms=3)
-    axis.axhline(wanted, color="#999999", lw=1)
-    enough = next((f"{n} seeds" for n, power in found.items() if power >= wanted), None)
+    axis.axhline(0.8, color="#999999", lw=1)
+    enough = next((f"{n} seeds" for n, power in found.items() if power >= 0.8), None)
     axis.set_title(f"{title}: {enough or f'more than {max(found)} seeds'}")
     axis.set(xlabel="seeds of each objective", xlim=(1, max(found) + 1))
     axis.set(ylabel="chance of finding it", ylim=(-0.03, 1.03))
