@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from kdas_book.figures.ch07_evaluation import shifted_scores
+from kdas_book.figures.ch07_metrics import shifted_scores
 from kdas_book.reports.tables import table
 from kdas_core.evaluation import (
     ALL_METRICS,

@@ -11,6 +11,7 @@ from conftest import ROOT
 from PIL import Image
 
 from kdas_book import figures as plots
+from kdas_book.figures import ch08_released_code
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +134,7 @@ def test_runs_are_parted_by_what_they_reach_and_the_rarest_script_is_drawn_last(
     log = logged(
         r0=("rare.py", 0.8), r1=("often.py", 0.81), r2=("often.py", 0.8), r3=("often.py", 0.2)
     )
-    upper, lower = plots.training_log(log).axes
+    upper, lower = ch08_released_code.training_log(log).axes
     assert [round(line.get_ydata()[-1], 2) for line in upper.lines] == [0.81, 0.8, 0.8]
     assert upper.lines[-1].get_color() != upper.lines[0].get_color() == lower.lines[0].get_color()
     assert [text.get_text() for text in lower.texts] == ["3"]
@@ -141,7 +142,7 @@ def test_runs_are_parted_by_what_they_reach_and_the_rarest_script_is_drawn_last(
 
 def test_numbers_of_runs_that_end_together_do_not_overlap():
     log = logged(r0=("a.py", 0.8), r1=("a.py", 0.8), r2=("a.py", 0.799))
-    figure = plots.training_log(log)
+    figure = ch08_released_code.training_log(log)
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 3

@@ -1,0 +1,36 @@
+"""What the annotators of chapter 11 leave on disk: pictures, Labelme's JSON, Pascal VOC's XML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def put(path: Path, content: str | np.ndarray) -> None:
+    """Write a text, an RGB image, uint8 (H, W, 3), or a bool mask (H, W), and the folders above."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif content.ndim == 3:
+        cv2.imwrite(str(path), content[..., ::-1])
+    else:
+        cv2.imwrite(str(path), content.astype(np.uint8) * 255)
+
+
+def labelme(image: str, polygons: Iterable[np.ndarray]) -> str:
+    """A file of Labelme with polygons, each (n, 2) in pixels, on an image."""
+    shape = {"label": "polyp", "shape_type": "polygon"}
+    shapes = [shape | {"points": points.tolist()} for points in polygons]
+    return json.dumps({"imagePath": image, "shapes": shapes})
+
+
+def voc(image: str, x0: int, y0: int, x1: int, y1: int) -> str:
+    """A file of Pascal VOC, which counts pixels from 1, with one box on an image."""
+    corners = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
+    box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
+    polyp = f"<object><name>polyp</name><bndbox>{box}</bndbox></object>"
+    return f"<annotation><filename>{image}</filename>{polyp}</annotation>"
