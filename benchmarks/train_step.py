@@ -138,7 +138,7 @@ def epoch_of(preset: str) -> dict[str, float]:
     """Seconds of the second epoch of a preset's KDAS training: ``loop`` from its first step to its last, of which ``steps``."""
     from kdas_book.data.synthetic import make_dataset
     from kdas_core import training
-    from kdas_core.data.splits import load_data
+    from kdas_core.data import load_data
     from kdas_core.recipe import preset as recipe_of
 
     recipe = replace(recipe_of(preset, pretrained_student=False), objective="kdas", epochs=2)

@@ -1,12 +1,11 @@
-"""Polyp images as a network takes them: sizes, normalisation, the Dataset, and the parts of a
-benchmark.
-"""
+"""Polyp images as a network takes them: sizes, normalisation and the Dataset."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 
 import cv2
@@ -19,145 +18,109 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdas_core import UserError
-from kdas_core.data.augmentation import augment_pair
-from kdas_core.data.cache import PairCache
+from kdas_core.data.augmentation import augment_pair, rng_for
 from kdas_core.data.images import THRESHOLD, read_grey, read_image, read_mask
 from kdas_core.data.layout import PairIndex
 
-# --- numbers for the network ------------------------------------------------------------------------------------------
+_MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+_STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def normalise(image: np.ndarray) -> Tensor:
-    """uint8 RGB (H, W, 3) → float32 tensor (3, H, W) with ImageNet's mean taken off and its
-    deviation divided out.
-    """
+    """uint8 RGB (H, W, 3) → float32 (3, H, W), less ImageNet's mean, divided by its deviation."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(
-            f"normalise wants uint8 of shape (H, W, 3), not {image.dtype} of shape {image.shape}"
-        )
+        given = f"{image.dtype} of shape {image.shape}"
+        raise ValueError(f"normalise wants uint8 of shape (H, W, 3), not {given}")
     return normalise_batch(torch.from_numpy(np.ascontiguousarray(image))[None])[0]
 
 
 def normalise_batch(images: Tensor) -> Tensor:
-    """`normalise` for a batch, on whatever device it is: uint8 (B, H, W, 3) → float32 (B, 3, H, W)."""
-    mean, std = (statistic.to(images.device) for statistic in _statistics())
+    """`normalise` for a batch, on its device: uint8 (B, H, W, 3) → float32 (B, 3, H, W)."""
+    mean, std = _MEAN.to(images.device), _STD.to(images.device)
     batch, height, width, _ = images.shape
     floats = torch.empty((batch, 3, height, width), device=images.device)
     return floats.copy_(images.permute(0, 3, 1, 2)).div_(255).sub_(mean).div_(std)
 
 
 def denormalise(image: Tensor) -> np.ndarray:
-    """The inverse of `normalise`: float tensor (3, H, W) → uint8 RGB (H, W, 3), exact for what
-    `normalise` returned.
-    """
-    mean, std = _statistics()
-    values = image.detach().cpu().float() * std + mean
+    """The exact inverse of `normalise`: float (3, H, W) → uint8 RGB (H, W, 3)."""
+    values = image.detach().cpu().float() * _STD + _MEAN
     return (values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
-
-
-def _statistics() -> tuple[Tensor, Tensor]:
-    return torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """An image, uint8 (H, W) or (H, W, C), at size × size; the aspect ratio is not kept, as in
     every paper of the field.
 
-    Bilinear, and with a wider filter when it shrinks, so that nothing is aliased: what Pillow and
-    torchvision do with pictures, and so the released programs. Compared with Pillow, one pixel in a
-    few hundred differs by one grey level.
+    Bilinear, with a wider filter when it shrinks, so that nothing is aliased: as Pillow, torchvision
+    and so the released programs do, but for one grey level in one pixel of a few hundred.
     """
     if image.shape[:2] == (size, size):
         return image
     # A batch of one, channels last: the order for which PyTorch has its fast way.
     pixels = torch.from_numpy(np.ascontiguousarray(image)).reshape(1, *image.shape[:2], -1)
-    resized = F.interpolate(
-        pixels.permute(0, 3, 1, 2), size=(size, size), mode="bilinear", antialias=True
-    )
+    pixels = pixels.permute(0, 3, 1, 2)
+    resized = F.interpolate(pixels, size=(size, size), mode="bilinear", antialias=True)
     return resized[0].permute(1, 2, 0).numpy().reshape(size, size, *image.shape[2:])
 
 
 def resize_pair(
     image: np.ndarray, mask: np.ndarray, size: int, soft: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bring an image and its mask to size × size.
+    """Bring an image, uint8 (H, W, 3), and its mask, bool or grey uint8 (H, W), to size × size.
 
     The image goes through `resize_image`. The mask is sampled at the nearest pixel and stays
-    binary, or with ``soft`` is resized as the image is, so that an edge pixel says how much of it
-    is polyp.
-
-    Args:
-        image: uint8 (H, W, 3). mask: bool (H, W), or for soft masks also grey levels, uint8 (H, W),
-            taken as they are.
+    binary, or with ``soft`` is resized as the image is: an edge pixel says how much of it is polyp.
 
     Returns:
-        image uint8 (size, size, 3); mask uint8 (size, size): 0 or 255, with ``soft`` anything
-        between.
+        image uint8 (size, size, 3); mask uint8 (size, size): 0 or 255, with ``soft`` also between.
     """
-    *planes, mask = resize_planes(image, mask, size, soft)
-    return cv2.merge(planes), mask
-
-
-def resize_planes(image: np.ndarray, mask: np.ndarray, size: int, soft: bool = False) -> np.ndarray:
-    """`resize_pair` as planes, uint8 (4, size, size): red, green, blue and the mask."""
     white = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
-    planes = np.empty((4, size, size), np.uint8)
     if soft:  # one pass for all four channels costs hardly more than for three
         both = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
         cv2.insertChannel(white, both, 3)
-        cv2.split(resize_image(both, size), list(planes))
-    else:
-        cv2.split(resize_image(image, size), list(planes[:3]))
-        # The exact variant samples at pixel centres; plain INTER_NEAREST would shift the mask by up
-        # to half a pixel.
-        cv2.resize(white, (size, size), dst=planes[3], interpolation=cv2.INTER_NEAREST_EXACT)
-    return planes
+        *planes, mask = cv2.split(resize_image(both, size))
+        return cv2.merge(planes), mask
+    # NEAREST_EXACT samples at pixel centres; NEAREST would shift the mask by up to half a pixel.
+    mask = cv2.resize(white, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
+    return resize_image(image, size), mask
 
 
+@dataclass(eq=False)
 class PolypDataset(Dataset):
     """Pairs as training sees them: resized to a square, augmented or not, normalised.
 
     Item ``i`` is ``{"image": float32 (3, size, size), "mask": float32 (1, size, size) in [0, 1],
-    "name": str}``. `batch` makes batches of them, several threads at once; a DataLoader serves as
-    well. Masks are 0 or 1; with ``soft_masks`` they keep the file's grey levels and edge pixels lie
-    between, as released.
+    "name": str}``; `batch` makes batches of them, as a DataLoader does.
 
-    Augmentation is a function of (seed, epoch, i) only: not of the order of access, the number of
-    workers, or what ran before. Call `set_epoch` before each epoch's loop. (With
-    ``persistent_workers=True`` the workers keep the epoch they were started with, so leave that off
-    when augmenting.)
+    Augmentation is a function of (seed, epoch, i) only. Call `set_epoch` before each epoch's loop.
+    (Workers with ``persistent_workers=True`` keep the epoch they were started with.)
 
     Args:
         index: the pairs.
         size: side of the square, pixels.
-        cached: keep what was decoded and resized on disk (`cache.PairCache`), for later epochs and
-            runs.
+        soft_masks: masks keep the file's grey levels and edge pixels lie between, as released;
+            otherwise they are 0 or 1.
+        cached: keep what was decoded and resized in memory, 4·size² bytes a pair (0.5 MB at 352),
+            so that each file is decoded once.
 
     Raises:
         UserError: on access, for a file that is unreadable or cut off, or a pair whose sizes
             differ.
     """
 
-    def __init__(
-        self,
-        index: PairIndex,
-        size: int,
-        augment: bool = False,
-        soft_masks: bool = False,
-        seed: int = 0,
-        cached: bool = False,
-    ):
-        self.index, self.size, self.augment, self.soft_masks, self.seed = (
-            index,
-            size,
-            augment,
-            soft_masks,
-            seed,
-        )
+    index: PairIndex
+    size: int
+    augment: bool = False
+    soft_masks: bool = False
+    seed: int = 0
+    cached: bool = False
+
+    def __post_init__(self) -> None:
         self.epoch = 0
-        self._planes = (
-            PairCache(index, size, soft_masks, self._decode).get if cached else self._decode
-        )
+        count = len(self.index) if self.cached else 0
+        self._cache = np.empty((count, 4, self.size, self.size), np.uint8)
+        self._is_cached = np.zeros(count, bool)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -167,19 +130,12 @@ class PolypDataset(Dataset):
         self.epoch = epoch
 
     def __getitem__(self, i: int) -> dict:
-        i = range(len(self))[
-            i
-        ]  # negative positions as lists have them; IndexError ends a plain for loop
-        image, mask = (
-            np.empty((3, self.size, self.size), np.float32),
-            np.empty((1, self.size, self.size), np.float32),
-        )
+        i = range(len(self))[i]  # negative positions as lists have them; an IndexError past the end
+        image = np.empty((3, self.size, self.size), np.float32)
+        mask = np.empty((1, self.size, self.size), np.float32)
         self._write(i, image, mask)
-        return {
-            "image": torch.from_numpy(image),
-            "mask": torch.from_numpy(mask),
-            "name": self.index[i].name,
-        }
+        name = self.index[i].name
+        return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask), "name": name}
 
     def batch(self, positions: Sequence[int]) -> dict:
         """The items at these positions as one batch: ``image`` (B, 3, S, S), ``mask`` (B, 1, S, S),
@@ -209,26 +165,32 @@ class PolypDataset(Dataset):
             cv2.LUT(plane, table, out)
         np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
 
-    def _decode(
-        self, i: int, image_bytes: bytes | None = None, mask_bytes: bytes | None = None
-    ) -> np.ndarray:
-        """Red, green, blue and mask of position ``i`` as planes, uint8 (4, S, S)."""
-        pair, read = self.index[i], read_grey if self.soft_masks else read_mask
-        image, mask = read_image(pair.image, image_bytes), read(pair.mask, mask_bytes)
+    def _planes(self, i: int) -> np.ndarray:
+        """Red, green, blue and mask of position ``i``, uint8 (4, S, S)."""
+        if not self.cached:
+            return self._decode(i)
+        if not self._is_cached[i]:  # two threads that meet here write the same bytes
+            self._cache[i] = self._decode(i)
+            self._is_cached[i] = True
+        return self._cache[i]
+
+    def _decode(self, i: int) -> np.ndarray:
+        pair = self.index[i]
+        image = read_image(pair.image)
+        mask = read_grey(pair.mask) if self.soft_masks else read_mask(pair.mask)
         if image.shape[:2] != mask.shape:
             (mh, mw), (ih, iw) = mask.shape, image.shape[:2]
             raise UserError(
-                f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}; masks must have their image's size "
-                '("kdas data check" lists all such pairs).'
+                f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}; masks must have their "
+                'image\'s size ("kdas data check" lists all such pairs).'
             )
-        return resize_planes(image, mask, self.size, self.soft_masks)
+        image, mask = resize_pair(image, mask, self.size, self.soft_masks)
+        return np.stack([*cv2.split(image), mask])
 
 
 @cache
 def _tables() -> np.ndarray:
-    """`normalise` of each grey level, float32 (3, 256): looking up is faster than computing, and
-    gives the same numbers.
-    """
+    """`normalise` of each grey level, float32 (3, 256): the same numbers, faster looked up."""
     levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
     return normalise(levels).numpy().reshape(3, 256)
 
@@ -236,11 +198,3 @@ def _tables() -> np.ndarray:
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="pairs")
-
-
-def rng_for(*words: int) -> np.random.Generator:
-    """A generator that depends on these integers and nothing else."""
-    return np.random.default_rng([int(word) % 2**32 for word in words])
-
-
-# --- a whole benchmark ------------------------------------------------------------------------------------------------

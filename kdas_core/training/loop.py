@@ -32,8 +32,8 @@ from tqdm.auto import tqdm
 
 import kdas_core
 from kdas_core import UserError
+from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.data.splits import PolypData
 from kdas_core.losses import hyperparameters_of, objective, structure_loss
 from kdas_core.models import build, count_parameters, save_weights
 from kdas_core.recipe import Recipe
