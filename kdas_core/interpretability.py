@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from kdas_core.models import PolypPVT
+from kdas_core.models import PolypPVT
 
 
 @torch.no_grad()
 def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
-    """The learned attention inside a pyramid vision transformer: ``softmax(Q Kᵀ/√d)`` of every
-    block, from shallow to deep.
+    """The learned attention of a PVT v2 backbone: ``softmax(Q Kᵀ/√d)`` of every block, from shallow
+    to deep, for normalised images (B, 3, H, W).
 
-    timm computes it in one fused operation that does not give the weights away, so queries and keys
-    are computed once more.
-
-    Args:
-        net: a network of ours on a PVT v2 backbone.
-        images: (B, 3, H, W), normalised.
+    timm's fused operation does not give it away, so queries and keys are computed once more.
 
     Returns:
         One tensor a block, (B, heads, N, K): N positions of the stage, row by row, and K = N/R²
@@ -47,15 +41,10 @@ def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
         )
         found.append(torch.softmax(query @ key.mT * block.scale, dim=-1))
 
-    blocks = [
-        m
-        for m in net.backbone.modules()
-        if all(hasattr(m, part) for part in ("q", "kv", "sr", "num_heads"))
-    ]
+    blocks = [m for m in net.backbone.modules() if hasattr(m, "kv") and hasattr(m, "sr")]
     if not blocks:
-        raise ValueError(
-            f"The backbone {net.backbone.name} has no attention with queries and keys of its own."
-        )
+        name = net.backbone.name
+        raise ValueError(f"The backbone {name} has no attention with queries and keys of its own.")
     hooks = [block.register_forward_pre_hook(look) for block in blocks]
     try:
         net.backbone(images)
@@ -70,29 +59,23 @@ def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
     all that moves it.
 
     Heads are averaged, the residual connection counts as half (``(A + I)/2``), and the blocks are
-    multiplied from deep to shallow. Rollout was made for networks in which every token sees every
-    token; here it needs two conventions more. A reduced key stands for a patch of R × R positions
-    and hands its share on to them evenly. A position of one stage stands for 2 × 2 of the stage
-    before, evenly too, although the patches of PVT v2 overlap.
-
-    Args:
-        net: a network of ours on a PVT v2 backbone.
-        images: (B, 3, H, W), normalised.
+    multiplied from deep to shallow. Rollout was made for tokens that all see each other; here a
+    reduced key hands its share on evenly to its R × R positions, and a position to 2 × 2 of the
+    stage before, although the patches of PVT v2 overlap.
 
     Returns:
         (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares over the image
         that sum to 1.
 
     Raises:
-        ValueError: the backbone has no such blocks.
+        ValueError: as `backbone_attention`.
 
     Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020 (arXiv
     2005.00928), section 3.
     """
     height, width = images.shape[-2] // 32, images.shape[-1] // 32
-    shares = torch.eye(height * width, device=images.device).expand(
-        len(images), -1, -1
-    )  # (B, deepest, positions here)
+    shares = torch.eye(height * width, device=images.device)
+    shares = shares.expand(len(images), -1, -1)  # (B, deepest, positions here)
 
     def spread(values: Tensor, height: int, width: int, factor: int) -> Tensor:
         """Shares of cells, handed on evenly to factor × factor positions each."""
@@ -104,23 +87,15 @@ def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
         while positions > height * width:  # a shallower stage
             shares = spread(shares, height, width, 2)
             height, width = 2 * height, 2 * width
-        reduction = math.isqrt(positions // keys)
-        looked_at = shares @ weights.mean(dim=1)
-        shares = (
-            shares + spread(looked_at, height // reduction, width // reduction, reduction)
-        ) / 2
+        factor = math.isqrt(positions // keys)
+        seen = spread(shares @ weights.mean(dim=1), height // factor, width // factor, factor)
+        shares = (shares + seen) / 2
     return shares.unflatten(2, (height, width))
 
 
 def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
     """Which deepest features argue for the polyp: Grad-CAM of the logits P1 + P2, summed over the
-    pixels called polyp.
-
-    Where a network finds no polyp, all pixels are summed. The work is done by Captum.
-
-    Args:
-        net: a network of ours, any backbone.
-        images: (B, 3, H, W), normalised.
+    pixels called polyp, or over all where there are none.
 
     Returns:
         (B, H/32, W/32), ≥ 0, in units of logits; only relations within an image mean something.
@@ -128,7 +103,7 @@ def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
     Source: Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391), equations 1 and 2; for
     segmentation Vinogradova et al., arXiv 2002.11434.
     """
-    from captum.attr import LayerGradCam  # only this chapter needs it
+    from captum.attr import LayerGradCam  # only chapter 4 needs it
 
     def evidence(images: Tensor) -> Tensor:
         logits = sum(net(images)).flatten(1)
@@ -136,8 +111,6 @@ def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
         found = torch.where(found.any(dim=1, keepdim=True), found, 1.0)
         return (logits * found).sum(dim=1)
 
-    explainer = LayerGradCam(evidence, net.reduce4)
-    map = explainer.attribute(
-        images.clone().requires_grad_(), attribute_to_layer_input=True, relu_attributions=True
-    )
-    return map.detach().squeeze(1)
+    explainer, given = LayerGradCam(evidence, net.reduce4), images.clone().requires_grad_()
+    cam = explainer.attribute(given, attribute_to_layer_input=True, relu_attributions=True)
+    return cam.detach().squeeze(1)

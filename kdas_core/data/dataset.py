@@ -52,8 +52,8 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     """An image, uint8 (H, W) or (H, W, C), at size × size; the aspect ratio is not kept, as in
     every paper of the field.
 
-    Bilinear, with a wider filter when it shrinks, so that nothing is aliased: as Pillow, torchvision
-    and so the released programs do, but for one grey level in one pixel of a few hundred.
+    Bilinear, with a wider filter when it shrinks, so that nothing is aliased: as Pillow and so the
+    released programs do, but for one grey level in one pixel of a few hundred.
     """
     if image.shape[:2] == (size, size):
         return image

@@ -13,10 +13,9 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
     """``τ² · KL( softmax_pixels(A(T)/τ) ‖ softmax_pixels(A(S)/τ) )``, summed over pixels, mean over
     the batch.
 
-    Both maps go through the same attention ``A(P) = softmax(P Pᵀ/√W) P``, as in the framework
-    figure. The softmax over pixels turns an attended map into a distribution of "where", so a
-    constant added to A(S) changes nothing; τ² keeps the gradient from vanishing at high
-    temperatures (Hinton et al., arXiv 1503.02531, section 2).
+    Both maps go through the same attention ``A(P) = softmax(P Pᵀ/√W) P``. The softmax over pixels
+    turns an attended map into a distribution of "where", so a constant added to A(S) changes
+    nothing; τ² keeps the gradient from vanishing at high τ (arXiv 1503.02531, section 2).
 
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
@@ -35,9 +34,8 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
     0.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
-        )
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
     log_s = attention_log_distribution(student, temperature)
     log_t = attention_log_distribution(teacher.detach(), temperature)
     return temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
@@ -46,15 +44,13 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
 def released_attention_term(
     student: Tensor, teacher: Tensor, temperature: float = 2.0, positive_targets_only: bool = True
 ) -> Tensor:
-    """The attention term as the released program computes it: its gradient on the student is
-    exactly zero.
+    """The attention term of the released program: its gradient on the student is exactly zero.
 
-    Two things differ from :func:`attention_supervision`. The student's side is not attended; it is
-    a softmax over the channel axis of a map with one channel, which is 1 for every pixel whatever
-    the student says, divided by τ. And the divergence gets these numbers where it expects
-    log-probabilities, and ``A(T)/τ`` where it expects probabilities, although half of its entries
-    are negative. With target t and "log-probability" 1/τ each pixel contributes ``t·(log t −
-    1/τ)``.
+    Two things differ from `attention_supervision`. The student's side is not attended; it is a
+    softmax over the one channel of its map, which is 1 whatever the student says, divided by τ. And
+    the divergence gets these numbers where it expects log-probabilities, and ``A(T)/τ`` where it
+    expects probabilities, although half of its entries are negative. With target t and
+    "log-probability" 1/τ each pixel contributes ``t·(log t − 1/τ)``.
 
     Args:
         student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
@@ -69,10 +65,9 @@ def released_attention_term(
     """
     constant = torch.softmax(student.float(), dim=1).squeeze(1) / temperature
     target = self_attention(teacher.detach()) / temperature
-    log_target = (
-        target.clamp(min=torch.finfo(target.dtype).tiny) if positive_targets_only else target
-    ).log()
-    pointwise = target * (log_target - constant)
     if positive_targets_only:
-        pointwise = torch.where(target > 0, pointwise, torch.zeros_like(pointwise))
+        log_target = target.clamp(min=torch.finfo(target.dtype).tiny).log()
+        pointwise = torch.where(target > 0, target * (log_target - constant), 0.0)
+    else:
+        pointwise = target * (target.log() - constant)
     return temperature**2 * pointwise.mean()

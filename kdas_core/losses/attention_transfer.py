@@ -10,10 +10,10 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """``‖ Q_S/‖Q_S‖ − Q_T/‖Q_T‖ ‖²`` with ``Q`` the squares of a map summed over channels, mean
     over the batch.
 
-    Here "attention" is strength: a place counts by the square of what stands there, so neither the
-    sign nor the size of the map enters. The method was made for hidden features, where a square
-    says "something happens here". On logits, ``−T`` has distance 0 from ``T`` although it calls
-    every polyp background (chapter 5): the structure loss has to tell the two apart.
+    "Attention" is strength here: neither the sign nor the size of the map enters. The method was
+    made for hidden features, where a square says "something happens here". On logits, ``−T`` has
+    distance 0 from ``T`` although it calls every polyp background (chapter 5): the structure loss
+    has to tell the two apart.
 
     Args:
         student, teacher: maps, shape (B, C, H, W); the numbers of channels may differ. No gradient
@@ -33,10 +33,9 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     >>> float(attention_transfer(-3 * p, p)) < 1e-6
     True
     """
-    if student.shape[0] != teacher.shape[0] or student.shape[2:] != teacher.shape[2:]:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one batch and size."
-        )
+    if student[:, 0].shape != teacher[:, 0].shape:
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one batch and size.")
     strengths = (P.float().square().sum(dim=1).flatten(1) for P in (student, teacher.detach()))
     of_student, of_teacher = (F.normalize(strength, dim=1) for strength in strengths)
     return (of_student - of_teacher).square().sum(dim=1).mean()

@@ -1,6 +1,4 @@
-"""Channel-wise distillation: each channel, read as a distribution over places, follows the
-teacher's.
-"""
+"""Channel-wise distillation: each channel, as a distribution of "where", follows the teacher's."""
 
 from __future__ import annotations
 
@@ -13,8 +11,8 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
     mean over channels and batch.
 
     It says where a channel should be strong, not how strong: a constant added to the student's
-    channel changes nothing. On a logit map it is :func:`~kdas_core.losses.attention_supervision`
-    without the attention, which makes it the rival that shows what attention adds.
+    channel changes nothing. On a logit map it is `attention_supervision` without the attention,
+    which makes it the rival that shows what attention adds.
 
     Args:
         student, teacher: logits, shape (B, C, H, W); C = 1 for the maps of this book. No gradient
@@ -36,11 +34,8 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
     True
     """
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
-        )
-    channels = (
-        P.float().flatten(2).flatten(0, 1) / temperature for P in (student, teacher.detach())
-    )  # (B·C, H·W)
-    log_s, log_t = (channel.log_softmax(dim=1) for channel in channels)
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
+    channels = (P.float().flatten(2).flatten(0, 1) for P in (student, teacher.detach()))
+    log_s, log_t = ((channel / temperature).log_softmax(dim=1) for channel in channels)
     return temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")

@@ -6,15 +6,13 @@ from torch import Tensor
 
 
 def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared distance between the symmetric parts of two maps.
+    """Mean squared distance between ``P + Pᵀ`` of student and of teacher.
 
-    KDAS compares ``P + Pᵀ`` of student and teacher, so only the part of the map that does not
-    change when height and width are swapped is supervised; the antisymmetric part is free (chapter
-    5 shows a pair of different maps at distance 0).
+    Only the part of the map that does not change when height and width are swapped is supervised;
+    the antisymmetric part is free (chapter 5 shows a pair of different maps at distance 0).
 
     Args:
-        student, teacher: logits, shape (B, 1, S, S). Square, since the map is added to its own
-            transpose. No gradient reaches the teacher.
+        student, teacher: logits, shape (B, 1, S, S). No gradient reaches the teacher.
 
     Returns:
         A scalar, ≥ 0; 0 when the symmetric parts agree.
@@ -31,15 +29,10 @@ def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
     0.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
-        )
-    if student.shape[-1] != student.shape[-2]:
-        height, width = student.shape[-2:]
-        raise ValueError(
-            f"Symmetrical guiding adds a map to its transpose; {height} × {width} is not square."
-        )
-    difference = (
-        student.float() - teacher.detach().float()
-    )  # P ↦ P + Pᵀ is linear: one transpose is enough
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
+    height, width = student.shape[-2:]
+    if height != width:
+        raise ValueError(f"A map is added to its transpose; {height} × {width} is not square.")
+    difference = student.float() - teacher.detach().float()  # P ↦ P + Pᵀ is linear: transpose once
     return (difference + difference.transpose(2, 3)).square().mean()

@@ -1,10 +1,10 @@
 """Polyp-PVT: three small decoder modules on top of a pyramid backbone.
 
 Source: Dong et al., Polyp-PVT: Polyp Segmentation with Pyramid Vision Transformers, arXiv
-2108.06932. Written from the paper's description; the sizes and the order of operations agree with
-the released weights, which ``tests/test_models.py`` proves.
+2108.06932. Written from the paper's description; sizes and order of operations agree with the
+released weights (``tests/test_models.py``).
 
-Shapes below are for an image of H × W pixels. The backbone gives four feature maps
+For an image of H × W pixels the backbone gives four feature maps
 
     f1 (B, C1, H/4, W/4)   f2 (B, C2, H/8, W/8)   f3 (B, C3, H/16, W/16)   f4 (B, C4, H/32, W/32)
 """
@@ -33,9 +33,7 @@ def upsample(x: Tensor, factor: int) -> Tensor:
 
 
 class ConvBN(nn.Sequential):
-    """Convolution without bias, then batch normalisation; no activation, as in the released
-    network.
-    """
+    """Convolution without bias, then batch normalisation; no activation, as released."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__()
@@ -46,9 +44,8 @@ class ConvBN(nn.Sequential):
 class Backbone(nn.Module):
     """A timm network that returns its features at strides 4, 8, 16 and 32.
 
-    Every network of the book is fed the same batch, normalised with ImageNet's mean and standard
-    deviation. A backbone that was trained under another normalisation (EfficientNet-Lite: mean =
-    std = 0.5) has its input converted here.
+    All networks are fed one batch, normalised with ImageNet's mean and standard deviation. Where a
+    backbone was trained under others (EfficientNet-Lite: 0.5 and 0.5), its input is converted here.
     """
 
     scale: Tensor
@@ -57,26 +54,19 @@ class Backbone(nn.Module):
     def __init__(self, name: str):
         super().__init__()
         try:
-            everything = timm.create_model(name, pretrained=False, features_only=True)
+            self.body = timm.create_model(name, pretrained=False, features_only=True)
         except RuntimeError as error:
             raise UserError(f'timm cannot build a feature pyramid from "{name}": {error}') from None
-        reductions = cast(FeatureInfo, everything.feature_info).reduction()
-        missing = [stride for stride in STRIDES if stride not in reductions]
-        if missing:
+        strides = cast(FeatureInfo, self.body.feature_info).reduction()
+        if not set(STRIDES) <= set(strides):
             raise UserError(
-                f'The backbone "{name}" has features at strides {reductions}; the decoder needs {STRIDES}. '
-                "Choose a pyramid network such as pvt_v2_b0."
+                f'The backbone "{name}" has features at strides {strides}; the decoder needs '
+                f"{STRIDES}. Choose a pyramid network such as pvt_v2_b0."
             )
-        if reductions == STRIDES:
-            self.body = everything
-        else:
-            # the deepest feature of each stride
-            wanted = tuple(
-                max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES
-            )
-            self.body = timm.create_model(
-                name, pretrained=False, features_only=True, out_indices=wanted
-            )
+        if strides != STRIDES:
+            deepest = {stride: i for i, stride in enumerate(strides)}  # the last one counts
+            wanted = tuple(deepest[stride] for stride in STRIDES)
+            self.body = timm.create_model(name, features_only=True, out_indices=wanted)
         self.name = name
         self.channels: list[int] = cast(FeatureInfo, self.body.feature_info).channels()
         config = timm.get_pretrained_cfg(name)
@@ -92,13 +82,10 @@ class Backbone(nn.Module):
 
 
 class CascadedFusion(nn.Module):
-    """Cascaded fusion module: gathers the polyp's semantics and position from the three deep
-    features.
+    """Cascaded fusion module: gathers the polyp's semantics and position from the deep features.
 
-    The deepest map f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then
-    joined from deep to shallow.
-
-    Inputs f2, f3, f4 with 32 channels each; output (B, 32, H/8, W/8).
+    f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then joined from deep to
+    shallow. Inputs f2, f3, f4 with 32 channels each; output (B, 32, H/8, W/8).
     """
 
     def __init__(self, width: int = WIDTH):
@@ -121,9 +108,7 @@ class CascadedFusion(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weight of each channel in (0, 1), from its mean and its maximum over the picture; shape (B,
-    C, 1, 1).
-    """
+    """Weight of each channel in (0, 1), from its mean and maximum over positions, (B, C, 1, 1)."""
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -137,9 +122,7 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weight of each position in (0, 1), from the mean and the maximum over channels; shape (B, 1,
-    H, W).
-    """
+    """Weight of each position in (0, 1), from mean and maximum over channels, (B, 1, H, W)."""
 
     def __init__(self, kernel: int = 7):
         super().__init__()
@@ -151,8 +134,8 @@ class SpatialAttention(nn.Module):
 
 
 class CamouflageIdentification(nn.Module):
-    """Camouflage identification module: channel, then spatial attention on the first stage, where
-    edges and texture live.
+    """Camouflage identification module: channel, then spatial attention on f1, where edges and
+    texture live.
     """
 
     def __init__(self, channels: int):
@@ -169,11 +152,11 @@ class SimilarityAggregation(nn.Module):
     """Similarity aggregation module: a graph convolution over anchors puts the fine detail into the
     deep feature.
 
-    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, picks where
+    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, says where
     anchors are taken. 2. Average pooling to a 6 × 6 grid, whose inner 4 × 4 cells are the 16
     anchors (graph nodes). 3. Every position is assigned to the anchors by a softmax over their
-    similarity. 4. The states of the anchors exchange information by one graph convolution and are
-    handed back to the positions.
+    similarity. 4. The anchors' states exchange information by one graph convolution and are handed
+    back to the positions.
 
     Inputs: deep (B, 32, H/8, W/8), detail (B, 32, h, w); output (B, 32, H/8, W/8).
     """
@@ -189,17 +172,13 @@ class SimilarityAggregation(nn.Module):
 
     def forward(self, deep: Tensor, detail: Tensor) -> Tensor:
         detail = F.interpolate(detail, size=deep.shape[-2:], mode="bilinear", align_corners=True)
-        where = torch.softmax(detail, dim=1)[
-            :, 1:2
-        ]  # the channel that the released network reads as "polyp edge"
+        edge = torch.softmax(detail, dim=1)[:, 1:2]  # the channel that the release reads as edge
         projected = self.project(deep)
-        anchors = F.adaptive_avg_pool2d(projected * where, self.grid + 2)[:, :, 1:-1, 1:-1].flatten(
-            2
-        )  # (B, S, N)
-        assignment = torch.softmax(
-            anchors.transpose(1, 2) @ projected.flatten(2), dim=1
-        )  # (B, N, pixels)
-        nodes = self.state(deep).flatten(2) @ assignment.transpose(1, 2)  # (B, S, N)
+        pooled = F.adaptive_avg_pool2d(projected * edge, self.grid + 2)
+        anchors = pooled[:, :, 1:-1, 1:-1].flatten(2)  # (B, states, nodes)
+        similarity = anchors.transpose(1, 2) @ projected.flatten(2)
+        assignment = torch.softmax(similarity, dim=1)  # (B, nodes, pixels)
+        nodes = self.state(deep).flatten(2) @ assignment.transpose(1, 2)  # (B, states, nodes)
         mixed = self.mix_nodes(nodes.transpose(1, 2)).transpose(1, 2) - nodes
         nodes = F.relu(self.mix_states(mixed))
         return deep + self.extend((nodes @ assignment).unflatten(2, deep.shape[-2:]))
@@ -241,13 +220,13 @@ class PolypPVT(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
+            size = f"{height} × {width}"
             raise UserError(
-                f"Images are {height} × {width}; the network needs a height and a width divisible by 32."
+                f"Images are {size}; the network needs a height and a width divisible by 32."
             )
         f1, f2, f3, f4 = self.backbone(images)
         deep = self.fusion(self.reduce2(f2), self.reduce3(f3), self.reduce4(f4))
-        detail = self.reduce1(self.camouflage(f1))
-        joined = self.similarity(deep, detail)
+        joined = self.similarity(deep, self.reduce1(self.camouflage(f1)))
         p1, p2 = (
             F.interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
             for logits in (self.head1(deep), self.head2(joined))

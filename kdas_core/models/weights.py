@@ -6,14 +6,12 @@ Only tensors are ever read: ``.safetensors`` cannot hold code, and ``.pth`` file
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -50,9 +48,7 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 
 def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a released Polyp-PVT or KDAS checkpoint; keys that are already ours stay
-    as they are.
-    """
+    """A released Polyp-PVT or KDAS checkpoint under our names; keys that are ours stay."""
     return {_our_name(key): value for key, value in state.items()}
 
 
@@ -67,47 +63,33 @@ def _our_name(key: str) -> str:
 def read_state(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from ``.safetensors`` or from a ``.pth`` that holds tensors only.
 
+    The usual ``{"state_dict": ...}`` and ``module.`` of training scripts are taken off.
+
     Raises:
         UserError: no such file, damaged or truncated, holds anything but tensors, or would need
             code to be run.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            f"{path} does not exist; teacher_weights/README.md says where released weights come from."
-        )
+        way_out = "teacher_weights/README.md says where released weights come from"
+        raise UserError(f"{path} does not exist; {way_out}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        # torch reports a refused global as pickle.UnpicklingError, everything below is a damaged
-        # file
-        raise UserError(
-            f"{path} is damaged or cut short ({_first_sentence(error)}); fetch or write it again."
-        ) from None
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
+    except Exception as error:  # damaged bytes make the readers raise nearly anything
+        if any(words in str(error).lower() for words in ("weights_only", "unsupported global")):
             raise UserError(
-                f"{path} holds Python objects besides tensors, and opening them could run foreign code; "
-                "save the plain state dict of the network instead."
+                f"{path} holds Python objects besides tensors, and opening them could run foreign "
+                "code; save the plain state dict of the network instead."
             ) from None
-        raise UserError(
-            f"{path} is damaged or not a checkpoint ({_first_sentence(error)})."
-        ) from None
-    return _tensors_of(state, path)
-
-
-def _tensors_of(state: object, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual ``{"state_dict": ...}`` and ``module.`` of training scripts."""
+        fact = f"{path} is damaged or not a checkpoint ({first_line(error)})"
+        raise UserError(f"{fact}; fetch or write it again.") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(v, Tensor) for v in state.values())
-    ):
+    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    if not state or not tensors:
         raise UserError(
             f"{path} is not a state dict: a dictionary of names and tensors is expected."
         )
@@ -124,39 +106,28 @@ def weights_digest(net: nn.Module) -> str:
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Fill a network from a file of ours or a released one; nothing is loaded unless every key
-    fits.
+    """Fill a network from a file of ours or a released one; unless every key fits, from nothing.
 
     Raises:
-        UserError: as :func:`read_state`, or the file is for another network; the sentence names the
-            keys that do not fit.
+        UserError: as `read_state`, or the file is for another network; the sentence names keys that
+            do not fit.
     """
-    found = translate_released(read_state(path))
-    wanted = net.state_dict()
-    missing = sorted(wanted.keys() - found.keys())
-    unexpected = sorted(found.keys() - wanted.keys())
-    other_shape = sorted(
-        k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape
-    )
-    if missing or unexpected or other_shape:
-        reasons = [
-            f"{len(keys)} {what} (first: {keys[0]})"
-            for keys, what in (
-                (missing, "missing"),
-                (unexpected, "unexpected"),
-                (other_shape, "of another shape"),
-            )
-            if keys
-        ]
-        raise UserError(
-            f"{path} is for another network: of {len(wanted)} keys, {', '.join(reasons)}."
-        )
+    found, wanted = translate_released(read_state(path)), net.state_dict()
+    both = wanted.keys() & found.keys()
+    misfits = {
+        "missing": wanted.keys() - both,
+        "unexpected": found.keys() - both,
+        "of another shape": {key for key in both if wanted[key].shape != found[key].shape},
+    }
+    facts = [f"{len(keys)} {what} (first: {min(keys)})" for what, keys in misfits.items() if keys]
+    if facts:
+        keys = f"of {len(wanted)} keys, {', '.join(facts)}"
+        raise UserError(f"{path} is for another network: {keys}.")
     net.load_state_dict(found)
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
-    """Write a network's weights as safetensors, beside the target and then renamed, so that no half
-    file is ever seen.
+    """Write a network's weights as safetensors; no half file is ever seen.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; an older file is as it was.
@@ -168,7 +139,7 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
     return path
 
 
-def _first_sentence(error: BaseException) -> str:
-    """The first line of an error, short enough to stand inside a sentence."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(". ")
+def first_line(error: BaseException) -> str:
+    """An error's first line, short enough to stand inside a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160].rstrip(". ")
