@@ -9,8 +9,6 @@ that have a large inner product with it,
 Source: Trinh et al., KDAS, ICME 2024 (framework figure); Vaswani et al., arXiv 1706.03762, eq. 1.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -18,21 +16,15 @@ from torch import Tensor
 
 
 def rows_as_tokens(logits: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, H, W) in float32: one token per row of the map.
-
-    Raises:
-        ValueError: the map has more than one channel or is no batch of maps.
-    """
+    """(B, 1, H, W) -> (B, H, W) in float32: one token per row; a ValueError for other shapes."""
     if logits.dim() != 4 or logits.shape[1] != 1:
         raise ValueError(f"A logit map has shape (B, 1, H, W), this one has {tuple(logits.shape)}.")
     return logits.squeeze(1).float()
 
 
 def attention_weights(logits: Tensor) -> Tensor:
-    """``softmax(P Pᵀ / √W)``: how much each row of a map (B, 1, H, W) looks at every row.
-
-    Returns:
-        (B, H, H); every row is non-negative and sums to 1.
+    """``softmax(P Pᵀ / √W)``, shape (B, H, H): how much each row of a map (B, 1, H, W) looks at
+    every row, non-negative and summing to 1.
 
     >>> w = attention_weights(torch.randn(1, 1, 6, 6))
     >>> bool(torch.allclose(w.sum(-1), torch.ones(1, 6)))

@@ -1,7 +1,5 @@
 """Where a network looks: its backbone's attention, attention rollout and Grad-CAM (chapter 4)."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -15,16 +13,12 @@ from kdas_core.models import PolypPVT
 @torch.no_grad()
 def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
     """The learned attention of a PVT v2 backbone: ``softmax(Q Kᵀ/√d)`` of every block, from shallow
-    to deep, for normalised images (B, 3, H, W).
-
-    timm's fused operation does not give it away, so queries and keys are computed once more.
+    to deep, for normalised images (B, 3, H, W). timm's fused operation does not give it away, so
+    queries and keys are computed once more. A ValueError where there are no such blocks.
 
     Returns:
         One tensor a block, (B, heads, N, K): N positions of the stage, row by row, and K = N/R²
             reduced ones that they look at.
-
-    Raises:
-        ValueError: the backbone has no such blocks.
 
     Source: Wang et al., PVT v2, arXiv 2106.13797; Vaswani et al., arXiv 1706.03762, equation 1.
     """
@@ -55,33 +49,20 @@ def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
 
 
 def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
-    """From where in the image each position of the deepest stage has its content, if attention were
-    all that moves it.
+    """From where each position of the deepest stage has its content, if attention alone moved it.
 
     Heads are averaged, the residual connection counts as half (``(A + I)/2``), and the blocks are
     multiplied from deep to shallow. Rollout was made for tokens that all see each other; here a
     reduced key hands its share on evenly to its R × R positions, and a position to 2 × 2 of the
     stage before, although the patches of PVT v2 overlap.
 
-    Returns:
-        (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares over the image
-        that sum to 1.
+    Returns (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares that sum to 1.
 
-    Raises:
-        ValueError: as `backbone_attention`.
-
-    Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020 (arXiv
-    2005.00928), section 3.
+    Source: Abnar and Zuidema, Quantifying Attention Flow, ACL 2020 (arXiv 2005.00928), section 3.
     """
     height, width = images.shape[-2] // 32, images.shape[-1] // 32
     shares = torch.eye(height * width, device=images.device)
     shares = shares.expand(len(images), -1, -1)  # (B, deepest, positions here)
-
-    def spread(values: Tensor, height: int, width: int, factor: int) -> Tensor:
-        """Shares of cells, handed on evenly to factor × factor positions each."""
-        finer = F.interpolate(values.unflatten(2, (height, width)), scale_factor=factor) / factor**2
-        return finer.flatten(2)
-
     for weights in reversed(backbone_attention(net, images)):
         positions, keys = weights.shape[-2:]
         while positions > height * width:  # a shallower stage
@@ -93,12 +74,16 @@ def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
     return shares.unflatten(2, (height, width))
 
 
+def spread(shares: Tensor, height: int, width: int, factor: int) -> Tensor:
+    """Shares of height × width cells, handed on evenly to factor × factor positions each."""
+    cells = shares.unflatten(2, (height, width))
+    return (F.interpolate(cells, scale_factor=factor) / factor**2).flatten(2)
+
+
 def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
     """Which deepest features argue for the polyp: Grad-CAM of the logits P1 + P2, summed over the
-    pixels called polyp, or over all where there are none.
-
-    Returns:
-        (B, H/32, W/32), ≥ 0, in units of logits; only relations within an image mean something.
+    pixels called polyp, or over all where there are none. (B, H/32, W/32), ≥ 0, in units of logits;
+    only relations within an image mean something.
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391), equations 1 and 2; for
     segmentation Vinogradova et al., arXiv 2002.11434.

@@ -21,13 +21,7 @@ from kdas_core import UserError
 from kdas_core.data import augmentation as augment
 from kdas_core.data import dataset as polyps_module
 from kdas_core.data import load_data, split_validation
-from kdas_core.data.dataset import (
-    PolypDataset,
-    denormalise,
-    normalise,
-    normalise_batch,
-    resize_pair,
-)
+from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
 from kdas_core.data.images import read_image, read_mask
 from kdas_core.data.layout import Pair, PairIndex, index_pairs
 from kdas_core.training.batching import prefetch
@@ -174,7 +168,7 @@ def test_all_problems_of_a_folder_come_in_one_sentence_with_counts(folder):
     assert "5 images without a mask (20.png, 21.png, 22.png, …)" in text
     assert (
         "1 mask without an image (10.png)" in text
-        and "1 unreadable or truncated file (images/1.png)" in text
+        and "1 file unreadable or truncated (images/1.png)" in text
     )
     assert len(check_data(folder).problems) == 7  # and here, each by itself
 
@@ -502,11 +496,11 @@ def test_lookup_tables_give_the_numbers_of_normalise():
     looked_up = np.stack(
         [
             table[0, plane]
-            for plane, table in zip(image.transpose(2, 0, 1), polyps_module._tables()[:, None])
+            for plane, table in zip(image.transpose(2, 0, 1), polyps_module._TABLES[:, None])
         ]
     )
     assert np.array_equal(looked_up, normalise(image).numpy())
-    assert torch.equal(normalise_batch(torch.from_numpy(image)[None])[0], normalise(image))
+    assert torch.equal(normalise(torch.from_numpy(image)[None])[0], normalise(image))
 
 
 def released_pipeline(pair) -> torch.Tensor:

@@ -1,7 +1,5 @@
 """Polyp images and masks (chapter 1): which pairs train, which validate, which are tested on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,19 +28,12 @@ class PolypData:
 
 
 def split_validation(index: PairIndex, fraction: float, seed: int) -> tuple[PairIndex, PairIndex]:
-    """Hold back a share of the training pairs, on which checkpoints are chosen: never on test
-    images.
+    """(train, validation), disjoint, in natural order; checkpoints are chosen on validation pairs.
 
-    The same names and seed give the same split, whatever the order of ``index``. The validation
-    part has ``round(fraction · n)`` pairs, at least one (none for fraction 0), and leaves at least
-    one for training. Frames of one video may fall on both sides, since the layout does not say
-    which video an image comes from; a validation score is to that extent too friendly.
-
-    Returns:
-        (train, validation), disjoint, each in natural order.
-
-    Raises:
-        UserError: fraction is not in [0, 1), or there are fewer than two pairs to split.
+    The names and the seed alone decide. The validation part has ``round(fraction · n)`` pairs, at
+    least one (none for fraction 0), and leaves at least one for training. Frames of one video may
+    fall on both sides, since the layout does not name it: a validation score is that much too high.
+    A UserError for a fraction not in [0, 1), or fewer than two pairs to split.
     """
     if not 0 <= fraction < 1:
         raise UserError(f"validation_fraction is {fraction}; it must be in [0, 1), such as 0.1.")
@@ -69,23 +60,18 @@ def load_data(
     order of `layout.TEST_SETS`, others after them by name.
 
     Args:
-        validation_fraction, seed: as in `split_validation`.
         train_images: use only so many training pairs, drawn after the split; validation shrinks in
-            proportion (at least one). A smaller number takes a subset of what a larger one takes
-            with the same seed.
+            proportion (at least one). With one seed, fewer are a subset of more.
         test_images: use only so many pairs of each test set, the same ones whatever the seed.
 
-    Raises:
-        UserError: TrainDataset is missing, a folder is faulty (see `index_pairs`), or a number is
-            below 1.
+    A UserError as `layout.index_pairs` and `split_validation`, or where a number is below 1.
     """
     for name, count in (("train_images", train_images), ("test_images", test_images)):
         if count is not None and count < 1:
             raise UserError(f"{name} is {count}; it must be at least 1, or left out to use all.")
     root = Path(data_root)
-    train, validation = split_validation(
-        index_pairs(root / "TrainDataset"), validation_fraction, seed
-    )
+    every = index_pairs(root / "TrainDataset")
+    train, validation = split_validation(every, validation_fraction, seed)
     if train_images is not None and train_images < len(train):
         share = max(1, round(len(validation) * train_images / len(train)))
         train, validation = _limit(train, train_images, seed), _limit(validation, share, seed)

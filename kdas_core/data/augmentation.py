@@ -4,8 +4,6 @@ Images are uint8 RGB (H, W, 3). Masks are (H, W): bool (stays binary, nearest pi
 bilinear). All chance comes from the NumPy generator, so a pair and a seed fix the result.
 """
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
@@ -20,10 +18,7 @@ def rng_for(*words: int) -> Generator:
 
 def augment_pair(image: np.ndarray, mask: np.ndarray, rng: Generator) -> ImagePair:
     """Flips, quarter turns, a small affine move, a colour jitter, in this order. Shapes and dtypes
-    are kept; the inputs are not changed.
-
-    Raises:
-        ValueError: image and mask differ in height or width.
+    are kept, inputs not changed; a ValueError where image and mask differ in height or width.
     """
     if image.shape[:2] != mask.shape[:2]:
         sizes = f"image {image.shape[:2]} and mask {mask.shape[:2]}"

@@ -1,12 +1,9 @@
 """Polyp images as a network takes them: sizes, normalisation and the Dataset."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
@@ -18,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdas_core import UserError
-from kdas_core.data.augmentation import augment_pair, rng_for
+from kdas_core.data.augmentation import ImagePair, augment_pair, rng_for
 from kdas_core.data.images import THRESHOLD, read_grey, read_image, read_mask
 from kdas_core.data.layout import PairIndex
 
@@ -26,20 +23,16 @@ _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
-def normalise(image: np.ndarray) -> Tensor:
-    """uint8 RGB (H, W, 3) → float32 (3, H, W), less ImageNet's mean, divided by its deviation."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        given = f"{image.dtype} of shape {image.shape}"
+def normalise(image: np.ndarray | Tensor) -> Tensor:
+    """uint8 RGB (H, W, 3), or a batch, → float32 (3, H, W) on its device, less ImageNet's mean
+    and divided by ImageNet's deviation; a ValueError for other pixels.
+    """
+    pixels = image if isinstance(image, Tensor) else torch.from_numpy(np.ascontiguousarray(image))
+    if pixels.dtype != torch.uint8 or pixels.shape[-1] != 3:
+        given = f"{image.dtype} of shape {tuple(image.shape)}"
         raise ValueError(f"normalise wants uint8 of shape (H, W, 3), not {given}")
-    return normalise_batch(torch.from_numpy(np.ascontiguousarray(image))[None])[0]
-
-
-def normalise_batch(images: Tensor) -> Tensor:
-    """`normalise` for a batch, on its device: uint8 (B, H, W, 3) → float32 (B, 3, H, W)."""
-    mean, std = _MEAN.to(images.device), _STD.to(images.device)
-    batch, height, width, _ = images.shape
-    floats = torch.empty((batch, 3, height, width), device=images.device)
-    return floats.copy_(images.permute(0, 3, 1, 2)).div_(255).sub_(mean).div_(std)
+    planes = pixels.movedim(-1, -3).contiguous().float().div_(255)
+    return planes.sub_(_MEAN.to(pixels.device)).div_(_STD.to(pixels.device))
 
 
 def denormalise(image: Tensor) -> np.ndarray:
@@ -49,11 +42,9 @@ def denormalise(image: Tensor) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """An image, uint8 (H, W) or (H, W, C), at size × size; the aspect ratio is not kept, as in
-    every paper of the field.
-
-    Bilinear, with a wider filter when it shrinks, so that nothing is aliased: as Pillow and so the
-    released programs do, but for one grey level in one pixel of a few hundred.
+    """An image, uint8 (H, W) or (H, W, C), at size × size, whatever its aspect ratio, as in every
+    paper of the field. Bilinear and without aliasing, as Pillow and so the released programs do it,
+    but for one grey level in one pixel of a few hundred.
     """
     if image.shape[:2] == (size, size):
         return image
@@ -64,16 +55,11 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     return resized[0].permute(1, 2, 0).numpy().reshape(size, size, *image.shape[2:])
 
 
-def resize_pair(
-    image: np.ndarray, mask: np.ndarray, size: int, soft: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def resize_pair(image: np.ndarray, mask: np.ndarray, size: int, soft=False) -> ImagePair:
     """Bring an image, uint8 (H, W, 3), and its mask, bool or grey uint8 (H, W), to size × size.
 
-    The image goes through `resize_image`. The mask is sampled at the nearest pixel and stays
-    binary, or with ``soft`` is resized as the image is: an edge pixel says how much of it is polyp.
-
-    Returns:
-        image uint8 (size, size, 3); mask uint8 (size, size): 0 or 255, with ``soft`` also between.
+    The mask becomes uint8: sampled at the nearest pixel, 0 or 255; with ``soft`` resized as the
+    image is, so that an edge pixel says how much of it is polyp.
     """
     white = mask.astype(np.uint8) * 255 if mask.dtype == bool else mask
     if soft:  # one pass for all four channels costs hardly more than for three
@@ -86,27 +72,25 @@ def resize_pair(
     return resize_image(image, size), mask
 
 
+# `normalise` of each grey level, (3, 256): looked up, the same numbers are there faster.
+_TABLES = normalise(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)).view(3, 256).numpy()
+_THREADS = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="pairs")
+
+
 @dataclass(eq=False)
 class PolypDataset(Dataset):
     """Pairs as training sees them: resized to a square, augmented or not, normalised.
 
     Item ``i`` is ``{"image": float32 (3, size, size), "mask": float32 (1, size, size) in [0, 1],
-    "name": str}``; `batch` makes batches of them, as a DataLoader does.
-
-    Augmentation is a function of (seed, epoch, i) only. Call `set_epoch` before each epoch's loop.
-    (Workers with ``persistent_workers=True`` keep the epoch they were started with.)
+    "name": str}``; `batch` makes batches of them, as a DataLoader does. Augmentation is a function
+    of (seed, epoch, i) only. (Workers with ``persistent_workers=True`` keep their first epoch.)
 
     Args:
-        index: the pairs.
-        size: side of the square, pixels.
-        soft_masks: masks keep the file's grey levels and edge pixels lie between, as released;
-            otherwise they are 0 or 1.
-        cached: keep what was decoded and resized in memory, 4·size² bytes a pair (0.5 MB at 352),
-            so that each file is decoded once.
+        soft_masks: keep the file's grey levels and what lies between at edges, as released;
+            otherwise masks are 0 or 1.
+        cached: decode each file once, and keep 4·size² bytes a pair in memory (0.5 MB at 352).
 
-    Raises:
-        UserError: on access, for a file that is unreadable or cut off, or a pair whose sizes
-            differ.
+    Access raises a UserError where a file is unreadable or cut off, or the sizes of a pair differ.
     """
 
     index: PairIndex
@@ -131,27 +115,19 @@ class PolypDataset(Dataset):
 
     def __getitem__(self, i: int) -> dict:
         i = range(len(self))[i]  # negative positions as lists have them; an IndexError past the end
-        image = np.empty((3, self.size, self.size), np.float32)
-        mask = np.empty((1, self.size, self.size), np.float32)
-        self._write(i, image, mask)
-        name = self.index[i].name
-        return {"image": torch.from_numpy(image), "mask": torch.from_numpy(mask), "name": name}
+        image = torch.empty(3, self.size, self.size)
+        mask = torch.empty(1, self.size, self.size)
+        self._write(i, image.numpy(), mask.numpy())
+        return {"image": image, "mask": mask, "name": self.index[i].name}
 
     def batch(self, positions: Sequence[int]) -> dict:
-        """The items at these positions as one batch: ``image`` (B, 3, S, S), ``mask`` (B, 1, S, S),
-        ``name`` (a list).
-
-        Threads share the work, and none of it is PyTorch's, so that it may go on beside a training
-        step.
-
-        Raises:
-            UserError: as for a single item.
+        """The items at these positions: ``image`` (B, 3, S, S), ``mask`` (B, 1, S, S), ``name``, a
+        list. Threads share the work, which may go on beside a training step.
         """
-        images = np.empty((len(positions), 3, self.size, self.size), np.float32)
-        masks = np.empty((len(positions), 1, self.size, self.size), np.float32)
-        list(_threads().map(self._write, positions, images, masks))
-        names = [self.index[i].name for i in positions]
-        return {"image": torch.from_numpy(images), "mask": torch.from_numpy(masks), "name": names}
+        image = torch.empty(len(positions), 3, self.size, self.size)
+        mask = torch.empty(len(positions), 1, self.size, self.size)
+        list(_THREADS.map(self._write, positions, image.numpy(), mask.numpy()))
+        return {"image": image, "mask": mask, "name": [self.index[i].name for i in positions]}
 
     def _write(self, i: int, image_out: np.ndarray, mask_out: np.ndarray) -> None:
         """Item ``i`` into these arrays, (3, S, S) and (1, S, S)."""
@@ -161,7 +137,7 @@ class PolypDataset(Dataset):
             planes = list(cv2.split(image))
             if not self.soft_masks:  # moving the mask was bilinear
                 mask = (mask >= THRESHOLD).astype(np.uint8) * 255
-        for plane, table, out in zip(planes, _tables(), image_out):
+        for plane, table, out in zip(planes, _TABLES, image_out):
             cv2.LUT(plane, table, out)
         np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
 
@@ -180,21 +156,8 @@ class PolypDataset(Dataset):
         mask = read_grey(pair.mask) if self.soft_masks else read_mask(pair.mask)
         if image.shape[:2] != mask.shape:
             (mh, mw), (ih, iw) = mask.shape, image.shape[:2]
-            raise UserError(
-                f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}; masks must have their "
-                'image\'s size ("kdas data check" lists all such pairs).'
-            )
+            fact = f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}"
+            way_out = 'masks must have their image\'s size ("kdas data check" lists such pairs)'
+            raise UserError(f"{fact}; {way_out}.")
         image, mask = resize_pair(image, mask, self.size, self.soft_masks)
         return np.stack([*cv2.split(image), mask])
-
-
-@cache
-def _tables() -> np.ndarray:
-    """`normalise` of each grey level, float32 (3, 256): the same numbers, faster looked up."""
-    levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1).repeat(3, axis=2)
-    return normalise(levels).numpy().reshape(3, 256)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="pairs")

@@ -10,13 +10,11 @@ An image and its mask are a pair because they share a stem (``images/42.jpg`` an
 never by their place in a listing: one missing file would shift every later pair without a word.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -24,14 +22,8 @@ from pathlib import Path
 from kdas_core import UserError
 from kdas_core.data.images import SUFFIXES, header_size
 
-FULL_COUNTS = {
-    "CVC-300": 60,
-    "CVC-ClinicDB": 62,
-    "Kvasir": 100,
-    "CVC-ColonDB": 380,
-    "ETIS-LaribPolypDB": 196,
-}
-TEST_SETS = tuple(FULL_COUNTS)
+TEST_SETS = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB")
+FULL_COUNTS = dict(zip(TEST_SETS, (60, 62, 100, 380, 196)))
 SYNTHETIC_NOTE = "dataset.json"  # written by kdas_book.data.synthetic.make_dataset alone
 _GET_DATA = (
     'write synthetic polyps with "kdas data synthetic --out DIR" and use that DIR, '
@@ -49,8 +41,8 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class PairIndex:
-    """The pairs of a folder in natural order of their names (2 before 10), on every file system."""
+class PairIndex(Sequence[Pair]):
+    """The pairs of a folder in natural order of their names (2 before 10)."""
 
     folder: Path
     pairs: tuple[Pair, ...]
@@ -58,13 +50,10 @@ class PairIndex:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __iter__(self) -> Iterator[Pair]:
-        return iter(self.pairs)
-
-    def __getitem__(self, position: int) -> Pair:
+    def __getitem__(self, position):
         return self.pairs[position]
 
-    def take(self, positions: Iterable[int]) -> PairIndex:
+    def take(self, positions: Iterable[int]) -> "PairIndex":
         """The pairs at these positions, in the order given."""
         return PairIndex(self.folder, tuple(self.pairs[int(i)] for i in positions))
 
@@ -75,36 +64,24 @@ class PairIndex:
 
 @dataclass(frozen=True)
 class Problem:
-    kind: tuple[str, str]  # what to call one of them, and several
+    kind: str  # what to call one of them; of several, the first word gets an s
     name: str  # the file, short, for a list
     text: str  # the file and the fact, for a sentence of its own
 
 
-_NO_MASK = ("image without a mask", "images without a mask")
-_NO_IMAGE = ("mask without an image", "masks without an image")
-_TWICE = ("stem that occurs twice", "stems that occur twice")
-_SIZES = ("pair of unequal sizes", "pairs of unequal sizes")
-_UNREADABLE = ("unreadable or truncated file", "unreadable or truncated files")
-
-
 def index_pairs(folder: str | Path) -> PairIndex:
     """Pair ``folder/images`` with ``folder/masks`` by stem, and check all that names, file headers
-    and file ends tell, so that a training run does not stop hours later.
-
-    Hidden files and files that are no images (``Thumbs.db``) are passed over. Suffixes in any case:
-    jpg, jpeg, png, tif, tiff, bmp.
+    and file ends tell, so that a training run does not stop hours later. Hidden files, and those
+    whose suffix is not in `images.SUFFIXES` in any case, are passed over.
 
     Raises:
-        UserError: the folder is missing or holds no images; an image has no mask or the reverse; a
-            stem occurs twice (``a.jpg`` and ``a.png``); an image and its mask differ in size; a
-            file is unreadable or cut off. All problems come in one sentence; `kdas data check`
-            lists every one.
+        UserError: no folder, no images, an image without a mask or the reverse, one stem twice
+            (``a.jpg`` and ``a.png``), unequal sizes of a pair, a file unreadable or cut off.
     """
-    folder = Path(folder)
-    pairs, problems = scan(folder)
+    pairs, problems = scan(Path(folder))
     if problems:
-        raise UserError(_sentence(folder, problems))
-    return PairIndex(folder, tuple(pairs))
+        raise _error(Path(folder), problems)
+    return PairIndex(Path(folder), tuple(pairs))
 
 
 def scan(folder: Path) -> tuple[list[Pair], list[Problem]]:
@@ -117,32 +94,33 @@ def scan(folder: Path) -> tuple[list[Pair], list[Problem]]:
         raise UserError(f"{folder} holds no images ({suffixes}); {_GET_DATA}.")
     pairs = []
     for stem in sorted(images.keys() | masks.keys(), key=natural):
-        if stem in images and stem in masks:
-            if len(images[stem]) == len(masks[stem]) == 1:
-                pair = Pair(stem, images[stem][0], masks[stem][0])
-                found = _header_problems(pair)
-                problems += found
-                pairs += [] if found else [pair]
-            continue
-        kind, other = (_NO_MASK, "mask") if stem in images else (_NO_IMAGE, "image")
-        path = (images.get(stem) or masks[stem])[0]
-        text = f"{path} has no {other} of the same stem in {folder / other}s"
-        problems.append(Problem(kind, path.name, text))
+        if stem not in masks:
+            problems.append(_alone("image without a mask", images[stem][0], folder / "masks"))
+        elif stem not in images:
+            problems.append(_alone("mask without an image", masks[stem][0], folder / "images"))
+        elif len(images[stem]) == len(masks[stem]) == 1:
+            pair = Pair(stem, images[stem][0], masks[stem][0])
+            found = _header_problems(pair)
+            problems += found
+            pairs += [] if found else [pair]
     return pairs, problems
+
+
+def _alone(kind: str, path: Path, others: Path) -> Problem:
+    text = f"{path} has no {others.name[:-1]} of the same stem in {others}"
+    return Problem(kind, path.name, text)
 
 
 def _part(folder: Path, part: str) -> Path:
     """``folder/images`` or ``folder/masks``, which must be there."""
-    path = folder / part
+    path, singular = folder / part, folder / part[:-1]
     if path.is_dir():
         return path
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist; {_GET_DATA}.")
-    singular = folder / part[:-1]
     if singular.is_dir():
         raise UserError(f"{path} does not exist but {singular} does; rename it to {part}.")
-    layout = "a set has its pictures in images/ and masks/, paired by stem"
-    raise UserError(f"{path} does not exist; {layout}.")
+    raise UserError(f"{path} does not exist; a set has its pictures in images/ and masks/.")
 
 
 def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
@@ -151,13 +129,14 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
     try:
         names = [e.name for e in sorted(os.scandir(folder), key=attrgetter("name")) if _is_image(e)]
     except OSError as error:
-        way_out = "see to its permissions, or the disk"
-        raise UserError(f"{folder} cannot be listed ({error.strerror}); {way_out}.") from error
+        fact = f"{folder} cannot be listed ({error.strerror})"
+        raise UserError(f"{fact}; see to its permissions, or the disk.") from error
     for name in names:
         stem = unicodedata.normalize("NFC", os.path.splitext(name)[0])
         stems.setdefault(stem, []).append(folder / name)
     twice = [" and ".join(p.name for p in paths) for paths in stems.values() if len(paths) > 1]
-    return stems, [Problem(_TWICE, n, f"{folder} has one stem twice: {n}") for n in twice]
+    text = f"{folder} has one stem twice"
+    return stems, [Problem("stem seen twice", n, f"{text}: {n}") for n in twice]
 
 
 def _is_image(entry: os.DirEntry) -> bool:
@@ -168,18 +147,14 @@ def _is_image(entry: os.DirEntry) -> bool:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images of a folder in natural order of their stems.
-
-    Raises:
-        UserError: there is no such folder, or two files share a stem.
+    """The images of a folder in natural order of their stems; a UserError where there is no such
+    folder, or two files share a stem.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        wanted = "a folder of .jpg, .png, .tif or .bmp images is expected"
-        raise UserError(f"{folder} is not a folder; {wanted}.")
-    stems, twice = _by_stem(folder)
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is not a folder; one of .jpg, .png, .tif or .bmp is expected.")
+    stems, twice = _by_stem(Path(folder))
     if twice:
-        raise UserError(_sentence(folder, twice))
+        raise _error(Path(folder), twice)
     return [stems[stem][0] for stem in sorted(stems, key=natural)]
 
 
@@ -189,24 +164,28 @@ def _header_problems(pair: Pair) -> list[Problem]:
         try:
             sizes.append("{}×{}".format(*header_size(path)))
         except UserError as error:
-            name = f"{path.parent.name}/{path.name}"
-            problems.append(Problem(_UNREADABLE, name, str(error).rstrip(".")))
+            name, text = f"{path.parent.name}/{path.name}", str(error).rstrip(".")
+            problems.append(Problem("file unreadable or truncated", name, text))
     if not problems and sizes[0] != sizes[1]:
         image, mask = sizes
         text = f"{pair.mask} is {mask} but its image is {image}; masks must have their image's size"
-        problems.append(Problem(_SIZES, f"{pair.mask.name} {mask}, image {image}", text))
+        name = f"{pair.mask.name} {mask}, image {image}"
+        problems.append(Problem("pair of unequal sizes", name, text))
     return problems
 
 
-def _sentence(folder: Path, problems: list[Problem]) -> str:
+def _error(folder: Path, problems: list[Problem]) -> UserError:
+    """All problems of a folder in one sentence."""
     if len(problems) == 1:
-        return f'{problems[0].text}; mend or remove it ("kdas data check" lists such files).'
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for problem in problems:
-        kinds.setdefault(problem.kind, []).append(problem.name)
-    counts = [f"{len(n)} {kind[len(n) > 1]} ({first_few(n)})" for kind, n in kinds.items()]
+        way_out = 'mend or remove it ("kdas data check" lists such files)'
+        return UserError(f"{problems[0].text}; {way_out}.")
+    counts = []
+    for kind in dict.fromkeys(problem.kind for problem in problems):
+        names = [problem.name for problem in problems if problem.kind == kind]
+        several = kind.replace(" ", "s ", 1) if len(names) > 1 else kind
+        counts.append(f"{len(names)} {several} ({first_few(names)})")
     way_out = 'mend or remove these files ("kdas data check" lists every one)'
-    return f"{folder} has {', '.join(counts)}; {way_out}."
+    return UserError(f"{folder} has {', '.join(counts)}; {way_out}.")
 
 
 def first_few(names: list[str], limit: int = 3) -> str:
@@ -215,9 +194,8 @@ def first_few(names: list[str], limit: int = 3) -> str:
 
 def natural(name: str) -> tuple:
     """Sort key: ``2`` before ``10``. Names that differ stay different (``1`` and ``01``)."""
-    parts = re.split(r"([0-9]+)", name)
-    key = tuple((1, int(part), "") if i % 2 else (0, 0, part) for i, part in enumerate(parts))
-    return key, name
+    parts = enumerate(re.split(r"([0-9]+)", name))
+    return tuple(int(part) if i % 2 else part for i, part in parts), name
 
 
 def is_synthetic(root: str | Path) -> bool:

@@ -1,29 +1,20 @@
 """Attention transfer: where the student's map is strong follows where the teacher's is."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """``‖ Q_S/‖Q_S‖ − Q_T/‖Q_T‖ ‖²`` with ``Q`` the squares of a map summed over channels, mean
-    over the batch.
+    over the batch: a scalar in [0, 2]; 0 when the two agree up to sign and size.
 
-    "Attention" is strength here: neither the sign nor the size of the map enters. The method was
-    made for hidden features, where a square says "something happens here". On logits, ``−T`` has
-    distance 0 from ``T`` although it calls every polyp background (chapter 5): the structure loss
-    has to tell the two apart.
+    The method was made for hidden features, where a square says "something happens here". On
+    logits, ``−T`` has distance 0 from ``T`` although it calls every polyp background (chapter 5):
+    the structure loss has to tell the two apart.
 
     Args:
-        student, teacher: maps, shape (B, C, H, W); the numbers of channels may differ. No gradient
-            reaches the teacher.
-
-    Returns:
-        A scalar in [0, 2]; 0 when the two agree up to sign and size.
-
-    Raises:
-        ValueError: the batches or the places differ.
+        student, teacher: maps, (B, C, H, W), else a ValueError; only the numbers of channels may
+            differ. No gradient reaches the teacher.
 
     Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017 (arXiv
     1612.03928), equation 2 with p = 2, squared so that it has a gradient at 0.

@@ -1,24 +1,16 @@
 """Logit distillation, which KDAS has to beat: each pixel's probability follows the teacher's."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )``, mean over pixels and batch: Hinton's
-    distillation for a decision with two classes, polyp or not, taken once per pixel.
+    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )``, mean over pixels and batch: a scalar
+    ≥ 0; 0 when the maps agree. Hinton's distillation for two classes, polyp or not, at each pixel.
 
     Args:
-        student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
+        student, teacher: logits, both (B, 1, H, W), else a ValueError; the teacher has no gradient.
         temperature: τ > 0.
-
-    Returns:
-        A scalar ≥ 0; 0 when the maps agree.
-
-    Raises:
-        ValueError: the shapes differ.
 
     Source: Hinton et al., arXiv 1503.02531, section 2, with two classes.
 

@@ -1,29 +1,19 @@
 """Channel-wise distillation: each channel, as a distribution of "where", follows the teacher's."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """``τ² · KL( softmax_pixels(T/τ) ‖ softmax_pixels(S/τ) )`` of each channel, summed over pixels,
-    mean over channels and batch.
+    mean over channels and batch: a scalar ≥ 0; 0 when the channels agree up to a constant each.
 
-    It says where a channel should be strong, not how strong: a constant added to the student's
-    channel changes nothing. On a logit map it is `attention_supervision` without the attention,
-    which makes it the rival that shows what attention adds.
+    It says where a channel should be strong, not how strong. On a logit map it is
+    `attention_supervision` without the attention, the rival that shows what attention adds.
 
     Args:
-        student, teacher: logits, shape (B, C, H, W); C = 1 for the maps of this book. No gradient
-            reaches the teacher.
+        student, teacher: logits, both (B, C, H, W), else a ValueError; the teacher has no gradient.
         temperature: τ > 0. The paper takes 4.
-
-    Returns:
-        A scalar ≥ 0; 0 when the channels agree up to a constant each.
-
-    Raises:
-        ValueError: the shapes differ.
 
     Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021 (arXiv
     2011.13256), equations 4 and 5.

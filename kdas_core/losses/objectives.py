@@ -1,12 +1,12 @@
 """The objectives: named sums of the losses. Each gives its terms by name, and ``total``.
 
     S_k, T_k   the student's and the teacher's k-th logit map, k = 1, 2
-    St(·)      structure loss against the mask
+    St         structure loss of S₁ and S₂ against the mask, added
     AS(·,·)    attention supervision, with its τ² inside
     SG(·,·)    symmetrical guiding
     KD, CW, AT the rivals: logit distillation, channel-wise distillation, attention transfer
 
-    supervised         St(S₁) + St(S₂) =: St
+    supervised         St
     attention_only     (1−α)·St + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
     symmetric_only     (1−α)·St + α·g·SG(S₂,T₂)
     kdas               (1−α)·St + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}  (the paper's figure)
@@ -18,8 +18,6 @@
 R_k is the released attention term, whose gradient is zero. All rivals see what KDAS sees: the two
 logit maps, and nothing of the networks' insides.
 """
-
-from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
@@ -43,74 +41,52 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """What an objective compares."""
+    """What an objective adds up: the structure losses of both student maps, and the maps."""
 
+    structure: Terms
     student: Maps
     teacher: Maps
-    mask: Tensor
-
-    def structure(self, weighted_bce: bool) -> Terms:
-        losses = (structure_loss(s, self.mask, weighted_bce) for s in self.student)
-        return {f"structure_{k}": loss for k, loss in enumerate(losses, start=1)}
 
     def pairs(self, term: str, loss: Callable[..., Tensor], *hyperparameters) -> Terms:
         """A loss on the first pair of maps and on the second, by name."""
         pairs = enumerate(zip(self.student, self.teacher), start=1)
         return {term.format(k): loss(s, t, *hyperparameters) for k, (s, t) in pairs}
 
+    def total(self, distilled: Terms, alpha: float, weight: float = 1.0) -> Terms:
+        """All terms, and ``total = (1−α)·structure + α·weight·distilled``."""
+        supervision, distillation = sum(self.structure.values()), sum(distilled.values())
+        total = (1 - alpha) * supervision + alpha * weight * distillation
+        return self.structure | distilled | {"total": torch.as_tensor(total)}
 
-def _sum(structure: Terms, distilled: Terms, alpha: float, weight: float = 1.0) -> Terms:
-    """All terms, and ``total = (1−α)·structure + α·weight·distilled``."""
-    total = (1 - alpha) * sum(structure.values()) + alpha * weight * sum(distilled.values())
-    return structure | distilled | {"total": torch.as_tensor(total)}
 
-
-def supervised(batch: Batch, *, weighted_bce=False) -> Terms:
+def supervised(batch: Batch) -> Terms:
     """No teacher: the structure loss on both maps."""
-    terms = batch.structure(weighted_bce)
-    return terms | {"total": terms["structure_1"] + terms["structure_2"]}
+    return batch.total({}, alpha=0.0)
 
 
-def logit_kd(batch: Batch, *, temperature=2.0, alpha=0.3, weighted_bce=False) -> Terms:
+def logit_kd(batch: Batch, *, temperature=2.0, alpha=0.3) -> Terms:
     """Hinton's distillation per pixel, on both maps."""
-    structure = batch.structure(weighted_bce)
-    distilled = batch.pairs("logit_{}", bernoulli_distillation, temperature)
-    return _sum(structure, distilled, alpha)
+    return batch.total(batch.pairs("logit_{}", bernoulli_distillation, temperature), alpha)
 
 
-def channel_wise_kd(
-    batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0, weighted_bce=False
-) -> Terms:
+def channel_wise_kd(batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0) -> Terms:
     """Channel-wise distillation on both maps: attention supervision without the attention."""
-    structure = batch.structure(weighted_bce)
     distilled = batch.pairs("channel_{}", channel_wise_distillation, temperature)
-    return _sum(structure, distilled, alpha, attention_weight)
+    return batch.total(distilled, alpha, attention_weight)
 
 
-def attention_transfer(
-    batch: Batch, *, alpha=0.3, attention_weight=1.0, weighted_bce=False
-) -> Terms:
+def attention_transfer(batch: Batch, *, alpha=0.3, attention_weight=1.0) -> Terms:
     """Attention transfer on both maps. A term is at most 2, so the weight may have to be large."""
-    structure = batch.structure(weighted_bce)
-    distilled = batch.pairs("transfer_{}", transfer)
-    return _sum(structure, distilled, alpha, attention_weight)
+    return batch.total(batch.pairs("transfer_{}", transfer), alpha, attention_weight)
 
 
 def kdas(
-    batch: Batch,
-    *,
-    temperature=2.0,
-    alpha=0.3,
-    attention_weight=1.0,
-    guiding_weight=1.0,
-    weighted_bce=False,
+    batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0, guiding_weight=1.0
 ) -> Terms:
     """The paper's framework figure: attention on both sides and both maps, symmetrical guiding on
     the second map. A term of weight 0 is left out.
     """
-    terms = batch.structure(weighted_bce)
-    supervision = terms["structure_1"] + terms["structure_2"]
-    distillation = torch.zeros((), device=batch.mask.device)
+    terms, distillation = dict(batch.structure), torch.zeros(())
     if attention_weight:
         terms |= batch.pairs("attention_{}", attention_supervision, temperature)
         attention = terms["attention_1"] + terms["attention_2"]
@@ -118,23 +94,21 @@ def kdas(
     if guiding_weight:
         terms["symmetric"] = symmetric_guiding(batch.student[1], batch.teacher[1])
         distillation = distillation + guiding_weight * terms["symmetric"]
+    supervision = terms["structure_1"] + terms["structure_2"]
     return terms | {"total": (1 - alpha) * supervision + alpha * distillation}
 
 
-def released(
-    batch: Batch, *, temperature=2.0, alpha=0.3, weighted_bce=False, positive_targets_only=True
-) -> Terms:
+def released(batch: Batch, *, temperature=2.0, alpha=0.3, positive_targets_only=True) -> Terms:
     """The released program: its attention terms, ``attention_1_inert`` and ``_2_``, teach nothing.
 
     In effect it minimises ``(1−α)·St + α·SG(S₁, T₁)``. With ``positive_targets_only=False`` the
     inert terms and the total are NaN, as the released program prints on current PyTorch; the
     gradients do not change.
     """
-    structure = batch.structure(weighted_bce)
     inert = (released_attention_term, temperature, positive_targets_only)
     distilled = batch.pairs("attention_{}_inert", *inert)
     distilled["symmetric"] = symmetric_guiding(batch.student[0], batch.teacher[0])
-    return _sum(structure, distilled, alpha)
+    return batch.total(distilled, alpha)
 
 
 OBJECTIVES: dict[str, Callable[..., Terms]] = {
@@ -150,45 +124,37 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
 
 
 def hyperparameters_of(name: str) -> dict[str, float | bool]:
-    """The keywords that an objective takes, with their defaults.
-
-    Raises:
-        UserError: there is no objective of that name.
-    """
+    """The keywords that an objective takes, with their defaults; a UserError for other names."""
     if name not in OBJECTIVES:
         raise UserError(f'There is no objective "{name}"; choose one of {", ".join(OBJECTIVES)}.')
     fixed = getattr(OBJECTIVES[name], "keywords", {})
     parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
     free = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
-    return {p.name: p.default for p in free}
+    return {p.name: p.default for p in free} | {"weighted_bce": False}
 
 
 def objective(name: str, **hyperparameters: float | bool) -> Callable[..., Terms]:
-    """The objective of that name, ready to be called with ``(student, teacher, mask)``.
-
-    Args:
-        name: one of `OBJECTIVES`.
-        hyperparameters: its keywords, e.g. ``temperature=2.0, alpha=0.3``.
+    """The objective of that name with the keywords of `hyperparameters_of`, else a UserError.
 
     Returns:
         A function of student maps (P1, P2), teacher maps (P1, P2) and mask (B, 1, H, W) in [0, 1],
         which gives a dictionary of scalars: the terms by name, and ``total``. Computed in float32
         even under autocast. A hyperparameter given with the call holds for that call.
-
-    Raises:
-        UserError: unknown objective or hyperparameter.
     """
     known = hyperparameters_of(name)
     if unknown := ", ".join(sorted(hyperparameters.keys() - known.keys())):
         takes = ", ".join(known)
         raise UserError(f'Objective "{name}" has no hyperparameter {unknown}; it takes {takes}.')
-    loss_fn = partial(OBJECTIVES[name], **hyperparameters)
 
     def call(student: Maps, teacher: Maps | None, mask: Tensor, **now: float | bool) -> Terms:
         if teacher is None and name != "supervised":
             raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
+        chosen = known | hyperparameters | now
+        weighted = bool(chosen.pop("weighted_bce"))
         with torch.autocast(device_type=mask.device.type, enabled=False):
+            first, second = (structure_loss(s, mask, weighted) for s in student)
+            structure = {"structure_1": first, "structure_2": second}
             # The supervised objective never looks at its teacher.
-            return loss_fn(Batch(student, teacher or student, mask), **now)
+            return OBJECTIVES[name](Batch(structure, student, teacher or student), **chosen)
 
     return call

@@ -1,7 +1,5 @@
 """Structure loss: binary cross-entropy plus an overlap term that looks harder at edges."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,13 +7,7 @@ from torch import Tensor
 
 def edge_weights(mask: Tensor) -> Tensor:
     """``1 + 5·|mean of the mask in a 31 × 31 window − mask|``: 1 inside flat regions, up to 6 at
-    an edge.
-
-    Args:
-        mask: (B, 1, H, W) in [0, 1].
-
-    Returns:
-        (B, 1, H, W) in [1, 6].
+    an edge, for a mask (B, 1, H, W) in [0, 1].
 
     Source: Wei et al., F3Net, arXiv 1911.11445, equation 4 (window 31, factor 5 as in PraNet and
     Polyp-PVT).
@@ -24,20 +16,14 @@ def edge_weights(mask: Tensor) -> Tensor:
 
 
 def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> Tensor:
-    """Cross-entropy plus an IoU loss weighted by `edge_weights`, averaged over the batch.
+    """Cross-entropy plus an IoU loss weighted by `edge_weights`, mean over the batch: a scalar ≥ 0.
 
     The papers weight the cross-entropy as well; the released programs average it to one number
     before the weights are applied, so the weights cancel. That is the default here.
 
     Args:
-        logits, mask: (B, 1, H, W); the mask in [0, 1], hard or soft.
+        logits, mask: of one shape, (B, 1, H, W), else a ValueError; mask in [0, 1], hard or soft.
         weighted_bce: weight the cross-entropy too, the formula of the papers.
-
-    Returns:
-        A scalar ≥ 0.
-
-    Raises:
-        ValueError: the shapes differ.
 
     Source: F3Net, arXiv 1911.11445, equations 3-6; as used by PraNet (arXiv 2006.11392), Polyp-PVT
     and KDAS.

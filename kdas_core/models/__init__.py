@@ -1,7 +1,5 @@
 """Networks: the Polyp-PVT decoder on any timm pyramid, and their weight files (chapters 2, 3)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch
@@ -34,18 +32,13 @@ def build(
     """Build the teacher or the student.
 
     Args:
-        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters with its decoder) or ``"student"``
-            (PVTv2-B0, 3,650,740).
+        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters) or ``"student"`` (B0, 3,650,740).
         weights: a ``.safetensors`` file of ours or a released ``.pth``; pickled code is refused.
         pretrained: start the backbone from ImageNet weights; ignored where ``weights`` is given.
         backbone: another timm network, with features at strides 4, 8, 16 and 32.
 
-    Returns:
-        A network in training mode: ``net(images) -> (P1, P2)``, logits of shape (B, 1, H, W).
-
-    Raises:
-        UserError: unknown role or backbone; a file that is not there, is damaged, holds code, or is
-            for another network.
+    Returns a network in training mode: ``net(images) -> (P1, P2)``, logits (B, 1, H, W). A
+    UserError for an unknown role or backbone, and for weights as `load_weights`.
     """
     if role not in BACKBONE_OF_ROLE:
         known = ", ".join(BACKBONE_OF_ROLE)
@@ -79,11 +72,10 @@ def freeze(net: nn.Module) -> nn.Module:
 
 
 def teacher_logits(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The teacher's logit maps (P1, P2), each (B, 1, H, W), for normalised images (B, 3, H, W).
-
-    Inference mode saves the memory and the bookkeeping of the graph. The maps are cloned outside
-    it, because a tensor born in inference mode may not take part in the student's backward pass.
+    """The teacher's logit maps (P1, P2), each (B, 1, H, W), for normalised images (B, 3, H, W),
+    without the memory and the bookkeeping of a graph.
     """
     with torch.inference_mode():
         p1, p2 = teacher(images)
+    # A tensor born in inference mode may not take part in the student's backward pass; a clone may.
     return p1.clone(), p2.clone()

