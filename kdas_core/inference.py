@@ -78,9 +78,10 @@ def predict_files(
     Returns how many of the images have their mask now: all. A UserError where an image cannot be
     read, or ``out`` cannot be written; masks written before that stay.
     """
-    out, mark = Path(out), fingerprint(net, size)
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+    out = Path(out)
+    mark = fingerprint(net, size)
     masks = {file: out / f"{file.stem}.png" for file in files}
     todo = [file for file in files if afresh or not _finished(masks[file], file, mark)]
     try:

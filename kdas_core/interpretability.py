@@ -96,6 +96,7 @@ def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
         found = torch.where(found.any(dim=1, keepdim=True), found, 1.0)
         return (logits * found).sum(dim=1)
 
-    explainer, given = LayerGradCam(evidence, net.reduce4), images.clone().requires_grad_()
-    cam = explainer.attribute(given, attribute_to_layer_input=True, relu_attributions=True)
+    images = images.clone().requires_grad_()
+    explainer = LayerGradCam(evidence, net.reduce4)
+    cam = explainer.attribute(images, attribute_to_layer_input=True, relu_attributions=True)
     return cam.detach().squeeze(1)

@@ -26,7 +26,8 @@ MAX_PIXELS = 89_478_485  # where Pillow begins to warn: a quarter of a gigabyte 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
 Image.preinit()  # else the first file whose suffix lies makes Pillow load all its forty formats
 # A whole file has this mark among its last bytes; some programs append a few of their own.
-_END, _TAIL = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}, 64
+_END = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
+_TAIL = 64
 # Pillow checks the size of whatever it opens, and as it advises, its warning is an error here.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 

@@ -86,7 +86,8 @@ def kdas(
     """The paper's framework figure: attention on both sides and both maps, symmetrical guiding on
     the second map. A term of weight 0 is left out.
     """
-    terms, distillation = dict(batch.structure), torch.zeros(())
+    terms = dict(batch.structure)
+    distillation = torch.zeros(())
     if attention_weight:
         terms |= batch.pairs("attention_{}", attention_supervision, temperature)
         attention = terms["attention_1"] + terms["attention_2"]

@@ -57,7 +57,8 @@ def hub_file(name: str) -> str:
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    page, file = _hub_page(name), "model.safetensors"
+    page = _hub_page(name)
+    file = "model.safetensors"
     try:
         return hf_hub_download(page, file, local_files_only=True)
     except LocalEntryNotFoundError:

@@ -45,8 +45,6 @@ class Backbone(nn.Module):
     backbone was trained under others (EfficientNet-Lite: 0.5 and 0.5), its input is converted here.
     """
 
-    affine: Tensor
-
     def __init__(self, name: str):
         super().__init__()
         try:
@@ -72,7 +70,7 @@ class Backbone(nn.Module):
         self.converts = tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        scale, shift = self.affine
+        scale, shift = cast(Tensor, self.affine)
         return self.body(images * scale + shift if self.converts else images)
 
 
