@@ -120,7 +120,9 @@ def draw(picture: nx.DiGraph) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--picture", type=Path, help="write the picture of imports to this SVG file")
+    parser.add_argument(
+        "--picture", type=Path, help="write the picture of imports to this SVG file"
+    )
     options = parser.parse_args()
     if options.picture:
         options.picture.write_text(draw(rooms()), encoding="utf-8")

@@ -24,8 +24,8 @@ from kdas_book.data.open_data import open_data
 from kdas_book.figures.basics import use_style
 from kdas_book.paths import find_root
 from kdas_core import UserError
+from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.data.splits import PolypData
 from kdas_core.models import build, freeze
 from kdas_core.recipe import PRESETS, Recipe
 from kdas_core.recipe import preset as recipe_of

@@ -1,47 +1,30 @@
-"""The attention of KDAS as plain functions, and the other things that are called attention (chapter
-4).
+"""The attention of KDAS as plain functions (chapter 4).
 
 A logit map P of H rows and W columns is read as a sentence: each row is a token, its W logits are
-the token's features. Scaled dot-product attention of the map with itself then mixes each row with
-those that have a large inner product with it,
+the token's features. Scaled dot-product attention of the map with itself mixes each row with those
+that have a large inner product with it,
 
     A(P) = softmax(P Pᵀ / √W) P.
 
-Source: Trinh et al., KDAS, ICME 2024 (framework figure); Vaswani et al., arXiv 1706.03762, equation
-1.
+Source: Trinh et al., KDAS, ICME 2024 (framework figure); Vaswani et al., arXiv 1706.03762, eq. 1.
 """
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
 
 def rows_as_tokens(logits: Tensor) -> Tensor:
-    """(B, 1, H, W) -> (B, H, W) in float32: one token per row of the map.
-
-    Raises:
-        ValueError: the map has more than one channel or is no batch of maps.
-    """
+    """(B, 1, H, W) -> (B, H, W) in float32: one token per row; a ValueError for other shapes."""
     if logits.dim() != 4 or logits.shape[1] != 1:
         raise ValueError(f"A logit map has shape (B, 1, H, W), this one has {tuple(logits.shape)}.")
     return logits.squeeze(1).float()
 
 
 def attention_weights(logits: Tensor) -> Tensor:
-    """How much each row looks at every row: ``softmax(P Pᵀ / √W)``.
-
-    Args:
-        logits: P, shape (B, 1, H, W).
-
-    Returns:
-        (B, H, H); every row is non-negative and sums to 1.
+    """``softmax(P Pᵀ / √W)``, shape (B, H, H): how much each row of a map (B, 1, H, W) looks at
+    every row, non-negative and summing to 1.
 
     >>> w = attention_weights(torch.randn(1, 1, 6, 6))
     >>> bool(torch.allclose(w.sum(-1), torch.ones(1, 6)))
@@ -52,33 +35,21 @@ def attention_weights(logits: Tensor) -> Tensor:
 
 
 def self_attention(logits: Tensor) -> Tensor:
-    """``A(P) = softmax(P Pᵀ / √W) P``: each row becomes a weighted mean of all rows, weighted by
-    their inner products with it.
+    """``A(P) = softmax(P Pᵀ / √W) P``: (B, 1, H, W) -> (B, H, W), in logits.
 
-    A convex combination of rows can leave neither the largest nor the smallest logit of its column,
-    so ``A(P)`` is bounded by P.
-
-    Args:
-        logits: P, shape (B, 1, H, W).
-
-    Returns:
-        (B, H, W), in logits.
+    Each row becomes a weighted mean of all rows, and so leaves neither the largest nor the smallest
+    logit of a column: A(P) is bounded by P.
     """
     return attention_weights(logits) @ rows_as_tokens(logits)
 
 
 def attention_log_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """Logarithm of ``softmax over all pixels of A(P)/τ``, shape (B, H·W): where the map says that
-    the polyp is.
-    """
+    """Logarithm of `attention_distribution`, flat: shape (B, H·W)."""
     return torch.log_softmax(self_attention(logits).flatten(1) / temperature, dim=1)
 
 
 def attention_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """``softmax over all pixels of A(P)/τ``, shape (B, H, W): non-negative, sums to 1 over each
-    map.
+    """``softmax over all pixels of A(P)/τ``, shape (B, H, W): where the map says that the polyp is;
+    non-negative, sums to 1 over each map.
     """
     return attention_log_distribution(logits, temperature).exp().unflatten(1, logits.shape[-2:])
-
-
-# --- what else is called attention ------------------------------------------------------------------------------------

@@ -1,36 +1,24 @@
 """Where a network looks: its backbone's attention, attention rollout and Grad-CAM (chapter 4)."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from kdas_core.models import PolypPVT
+from kdas_core.models import PolypPVT
 
 
 @torch.no_grad()
 def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
-    """The learned attention inside a pyramid vision transformer: ``softmax(Q Kᵀ/√d)`` of every
-    block, from shallow to deep.
-
-    timm computes it in one fused operation that does not give the weights away, so queries and keys
-    are computed once more.
-
-    Args:
-        net: a network of ours on a PVT v2 backbone.
-        images: (B, 3, H, W), normalised.
+    """The learned attention of a PVT v2 backbone: ``softmax(Q Kᵀ/√d)`` of every block, from shallow
+    to deep, for normalised images (B, 3, H, W). timm's fused operation does not give it away, so
+    queries and keys are computed once more. A ValueError where there are no such blocks.
 
     Returns:
         One tensor a block, (B, heads, N, K): N positions of the stage, row by row, and K = N/R²
             reduced ones that they look at.
-
-    Raises:
-        ValueError: the backbone has no such blocks.
 
     Source: Wang et al., PVT v2, arXiv 2106.13797; Vaswani et al., arXiv 1706.03762, equation 1.
     """
@@ -47,15 +35,10 @@ def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
         )
         found.append(torch.softmax(query @ key.mT * block.scale, dim=-1))
 
-    blocks = [
-        m
-        for m in net.backbone.modules()
-        if all(hasattr(m, part) for part in ("q", "kv", "sr", "num_heads"))
-    ]
+    blocks = [m for m in net.backbone.modules() if hasattr(m, "kv") and hasattr(m, "sr")]
     if not blocks:
-        raise ValueError(
-            f"The backbone {net.backbone.name} has no attention with queries and keys of its own."
-        )
+        name = net.backbone.name
+        raise ValueError(f"The backbone {name} has no attention with queries and keys of its own.")
     hooks = [block.register_forward_pre_hook(look) for block in blocks]
     try:
         net.backbone(images)
@@ -66,69 +49,46 @@ def backbone_attention(net: PolypPVT, images: Tensor) -> list[Tensor]:
 
 
 def attention_rollout(net: PolypPVT, images: Tensor) -> Tensor:
-    """From where in the image each position of the deepest stage has its content, if attention were
-    all that moves it.
+    """From where each position of the deepest stage has its content, if attention alone moved it.
 
     Heads are averaged, the residual connection counts as half (``(A + I)/2``), and the blocks are
-    multiplied from deep to shallow. Rollout was made for networks in which every token sees every
-    token; here it needs two conventions more. A reduced key stands for a patch of R × R positions
-    and hands its share on to them evenly. A position of one stage stands for 2 × 2 of the stage
-    before, evenly too, although the patches of PVT v2 overlap.
+    multiplied from deep to shallow. Rollout was made for tokens that all see each other; here a
+    reduced key hands its share on evenly to its R × R positions, and a position to 2 × 2 of the
+    stage before, although the patches of PVT v2 overlap.
 
-    Args:
-        net: a network of ours on a PVT v2 backbone.
-        images: (B, 3, H, W), normalised.
+    Returns (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares that sum to 1.
 
-    Returns:
-        (B, H/32 · W/32, H/4, W/4): for each deepest position, row by row, shares over the image
-        that sum to 1.
-
-    Raises:
-        ValueError: the backbone has no such blocks.
-
-    Source: Abnar and Zuidema, Quantifying Attention Flow in Transformers, ACL 2020 (arXiv
-    2005.00928), section 3.
+    Source: Abnar and Zuidema, Quantifying Attention Flow, ACL 2020 (arXiv 2005.00928), section 3.
     """
     height, width = images.shape[-2] // 32, images.shape[-1] // 32
-    shares = torch.eye(height * width, device=images.device).expand(
-        len(images), -1, -1
-    )  # (B, deepest, positions here)
-
-    def spread(values: Tensor, height: int, width: int, factor: int) -> Tensor:
-        """Shares of cells, handed on evenly to factor × factor positions each."""
-        finer = F.interpolate(values.unflatten(2, (height, width)), scale_factor=factor) / factor**2
-        return finer.flatten(2)
-
+    shares = torch.eye(height * width, device=images.device)
+    shares = shares.expand(len(images), -1, -1)  # (B, deepest, positions here)
     for weights in reversed(backbone_attention(net, images)):
         positions, keys = weights.shape[-2:]
         while positions > height * width:  # a shallower stage
             shares = spread(shares, height, width, 2)
             height, width = 2 * height, 2 * width
-        reduction = math.isqrt(positions // keys)
-        looked_at = shares @ weights.mean(dim=1)
-        shares = (
-            shares + spread(looked_at, height // reduction, width // reduction, reduction)
-        ) / 2
+        factor = math.isqrt(positions // keys)
+        seen = spread(shares @ weights.mean(dim=1), height // factor, width // factor, factor)
+        shares = (shares + seen) / 2
     return shares.unflatten(2, (height, width))
+
+
+def spread(shares: Tensor, height: int, width: int, factor: int) -> Tensor:
+    """Shares of height × width cells, handed on evenly to factor × factor positions each."""
+    cells = shares.unflatten(2, (height, width))
+    return (F.interpolate(cells, scale_factor=factor) / factor**2).flatten(2)
 
 
 def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
     """Which deepest features argue for the polyp: Grad-CAM of the logits P1 + P2, summed over the
-    pixels called polyp.
-
-    Where a network finds no polyp, all pixels are summed. The work is done by Captum.
-
-    Args:
-        net: a network of ours, any backbone.
-        images: (B, 3, H, W), normalised.
-
-    Returns:
-        (B, H/32, W/32), ≥ 0, in units of logits; only relations within an image mean something.
+    pixels called polyp, or over all where there are none. (B, H/32, W/32), ≥ 0, in units of logits;
+    only relations within an image mean something.
 
     Source: Selvaraju et al., Grad-CAM, ICCV 2017 (arXiv 1610.02391), equations 1 and 2; for
     segmentation Vinogradova et al., arXiv 2002.11434.
     """
-    from captum.attr import LayerGradCam  # only this chapter needs it
+    from captum.attr import LayerGradCam  # only chapter 4 needs it
 
     def evidence(images: Tensor) -> Tensor:
         logits = sum(net(images)).flatten(1)
@@ -136,8 +96,7 @@ def grad_cam(net: nn.Module, images: Tensor) -> Tensor:
         found = torch.where(found.any(dim=1, keepdim=True), found, 1.0)
         return (logits * found).sum(dim=1)
 
+    images = images.clone().requires_grad_()
     explainer = LayerGradCam(evidence, net.reduce4)
-    map = explainer.attribute(
-        images.clone().requires_grad_(), attribute_to_layer_input=True, relu_attributions=True
-    )
-    return map.detach().squeeze(1)
+    cam = explainer.attribute(images, attribute_to_layer_input=True, relu_attributions=True)
+    return cam.detach().squeeze(1)

@@ -31,13 +31,6 @@ torch.set_num_threads(2)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def decoded_pictures(tmp_path_factory) -> Path:
-    """Decoded pictures are kept here, also by the programs that tests start, and not in the home of whoever runs the tests."""
-    os.environ["KDAS_CACHE"] = str(tmp_path_factory.mktemp("decoded"))
-    return Path(os.environ["KDAS_CACHE"])
-
-
 def kdas(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run the command line in this process; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["kdas", *map(str, arguments)])

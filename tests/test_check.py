@@ -545,7 +545,7 @@ def test_a_file_that_vanishes_while_a_folder_is_read_is_named(root, monkeypatch)
 def test_two_spellings_of_one_accented_stem_in_one_folder_are_refused(root):
     for form in ("NFC", "NFD"):
         put(root / "TrainDataset", unicodedata.normalize(form, "ruột già 7"), 60)
-    with pytest.raises(UserError, match="2 stems that occur twice"):
+    with pytest.raises(UserError, match="2 stems seen twice"):
         index_pairs(root / "TrainDataset")
     with pytest.raises(UserError, match="one stem twice"):
         list_images(root / "TrainDataset" / "images")

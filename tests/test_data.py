@@ -1,8 +1,10 @@
-"""Folders, pairs, splits, augmentation: relations that hold, and what bad input gets to hear."""
+"""Folders, pairs, splits, augmentation, batches: relations that hold, and what bad input gets to hear."""
 
 from __future__ import annotations
 
 import io
+import shutil
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -11,15 +13,18 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision import transforms
 
 from kdas_book.data import synthetic
 from kdas_book.data.check import check_data
 from kdas_core import UserError
 from kdas_core.data import augmentation as augment
+from kdas_core.data import dataset as polyps_module
+from kdas_core.data import load_data, split_validation
 from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
 from kdas_core.data.images import read_image, read_mask
 from kdas_core.data.layout import Pair, PairIndex, index_pairs
-from kdas_core.data.splits import load_data, split_validation
+from kdas_core.training.batching import prefetch
 
 
 def picture(seed: int = 0, height: int = 48, width: int = 64) -> np.ndarray:
@@ -163,7 +168,7 @@ def test_all_problems_of_a_folder_come_in_one_sentence_with_counts(folder):
     assert "5 images without a mask (20.png, 21.png, 22.png, …)" in text
     assert (
         "1 mask without an image (10.png)" in text
-        and "1 unreadable or truncated file (images/1.png)" in text
+        and "1 file unreadable or truncated (images/1.png)" in text
     )
     assert len(check_data(folder).problems) == 7  # and here, each by itself
 
@@ -428,3 +433,137 @@ def test_colour_jitter_of_strength_zero_is_the_identity_and_black_stays_dark():
 def test_a_mask_of_another_size_is_refused():
     with pytest.raises(ValueError, match="same height and width"):
         augment.augment_pair(picture(), disc(10, 10), np.random.default_rng(0))
+
+
+# --- decoded once, and one batch ahead --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(polyps, tmp_path) -> Path:
+    """Ten pairs of our own."""
+    return Path(shutil.copytree(polyps / "TrainDataset", tmp_path / "train"))
+
+
+def dataset(folder: Path, **options) -> PolypDataset:
+    return PolypDataset(index_pairs(folder), 48, **options)
+
+
+def everything(data: PolypDataset) -> torch.Tensor:
+    batch = data.batch(range(len(data)))
+    return torch.cat([batch["image"], batch["mask"]], dim=1)
+
+
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """Names of the images that were decoded since, in this process."""
+    names, read = [], polyps_module.read_image
+    monkeypatch.setattr(
+        polyps_module, "read_image", lambda path: names.append(path.stem) or read(path)
+    )
+    return names
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"soft_masks": True}, {"augment": True}, {"augment": True, "soft_masks": True}]
+)
+def test_a_cached_batch_is_the_items_bit_for_bit_and_a_file_is_decoded_once(
+    train, decoded, options
+):
+    plain, kept = dataset(train, **options), dataset(train, **options, cached=True)
+    items = torch.stack([torch.cat([item["image"], item["mask"]]) for item in plain])
+    decoded.clear()
+    for epoch_of_the_same_numbers in range(3):
+        assert torch.equal(everything(kept), items), epoch_of_the_same_numbers
+    assert sorted(decoded) == sorted(plain.index.names)
+
+
+def test_an_item_belongs_to_its_reader(train):
+    kept = dataset(train, cached=True)
+    first = kept[0]["image"].clone()
+    kept[0]["image"].zero_()
+    assert torch.equal(kept[0]["image"], first)
+
+
+def test_threads_that_meet_at_one_pair_find_the_same_numbers(train):
+    first = dataset(train)[3]
+    batch = dataset(train, cached=True).batch([3] * 64)
+    assert all(torch.equal(image, first["image"]) for image in batch["image"])
+    assert all(torch.equal(mask, first["mask"]) for mask in batch["mask"])
+
+
+def test_lookup_tables_give_the_numbers_of_normalise():
+    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    looked_up = np.stack(
+        [
+            table[0, plane]
+            for plane, table in zip(image.transpose(2, 0, 1), polyps_module._TABLES[:, None])
+        ]
+    )
+    assert np.array_equal(looked_up, normalise(image).numpy())
+    assert torch.equal(normalise(torch.from_numpy(image)[None])[0], normalise(image))
+
+
+def released_pipeline(pair) -> torch.Tensor:
+    """Pillow and torchvision, as the released programs feed their networks: image, and mask with its grey levels."""
+    square, tensor = transforms.Resize((48, 48)), transforms.ToTensor()
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    image = transforms.Compose([square, tensor, transforms.Normalize(mean, std)])(
+        Image.open(pair.image).convert("RGB")
+    )
+    return torch.cat(
+        [image, transforms.Compose([square, tensor])(Image.open(pair.mask).convert("L"))]
+    )
+
+
+def test_pixels_are_those_of_the_released_input_pipeline(train):
+    data = dataset(train, soft_masks=True)
+    ours = everything(data)
+    theirs = torch.stack([released_pipeline(pair) for pair in data.index])
+    one_level = torch.tensor([1 / 0.229, 1 / 0.224, 1 / 0.225, 1]).view(4, 1, 1) / 255
+    apart = (ours - theirs).abs() / one_level
+    assert apart.max() < 1.001, "never more than one grey level"
+    assert (apart > 0.5).double().mean() < 0.01, "and that seldom"
+
+
+def test_an_image_that_vanishes_is_named_and_those_already_decoded_are_not_missed(train):
+    kept = dataset(train, cached=True)
+    kept[0]
+    for name in (kept.index[0].image, kept.index[1].image):
+        name.unlink()
+    kept[0]
+    with pytest.raises(UserError, match="does not exist"):
+        kept.batch([0, 1, 2])
+
+
+def test_an_empty_index_can_be_cached(train):
+    data = PolypDataset(index_pairs(train).take([]), 48, cached=True)
+    assert len(data) == 0 and data.batch([])["image"].shape == (0, 3, 48, 48)
+
+
+def test_the_next_batch_is_made_while_the_present_one_is_used(train):
+    data, made = dataset(train), []
+    batch, second_is_made = data.batch, threading.Event()
+
+    def noting(positions):
+        made.append(list(positions))
+        if len(made) == 2:
+            second_is_made.set()
+        return batch(positions)
+
+    data.batch = noting
+    stream = prefetch(data, [[0, 1], [2], [3, 4]])
+    first = next(stream)
+    assert second_is_made.wait(10), "before it was asked for"
+    assert first["name"] == list(data.index.names[:2])
+    assert [b["name"] for b in stream] == [list(data.index.names[2:3]), list(data.index.names[3:5])]
+    assert made == [[0, 1], [2], [3, 4]]
+    assert list(prefetch(data, [])) == []
+
+
+def test_an_error_in_the_batch_ahead_reaches_the_one_who_asks(train):
+    data = dataset(train)
+    data.index[2].image.write_bytes(b"no image")
+    stream = prefetch(data, [[0, 1], [2]])
+    next(stream)
+    with pytest.raises(UserError, match="not an image"):
+        next(stream)

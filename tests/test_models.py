@@ -96,8 +96,11 @@ def test_every_key_of_the_imagenet_file_finds_its_place():
 
     net = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
     (file,) = Path(package.__file__).parent.glob("models/*.pth")
-    state = translate_lite(read_state(file), [len(stage) for stage in net.blocks])
+    given = read_state(file)
+    state = translate_lite(given, net)
     assert len(state) == 386
+    assert [k.split(".")[-1] for k in state] == [k.split(".")[-1] for k in given]
+    assert all(a is b for a, b in zip(state.values(), given.values(), strict=True))
     net.load_state_dict(state, strict=True)
 
 

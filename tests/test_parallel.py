@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
+from kdas_core.data import load_data
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.data.splits import load_data
 from kdas_core.recipe import preset
 from kdas_core.training.batching import batches, micro_batches
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from kdas_core.data import load_data
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.data.images import read_image, read_mask
 from kdas_core.data.layout import index_pairs
-from kdas_core.data.splits import load_data
 from kdas_core.evaluation import baselines, evaluate
 from kdas_core.inference import predict_folder
 from kdas_core.models import build, freeze

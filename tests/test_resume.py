@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdas_core import UserError, files
-from kdas_core.data.splits import load_data
+from kdas_core.data import load_data
 from kdas_core.models import build
 from kdas_core.recipe import Recipe, preset
 from kdas_core.training import checkpoint as runs
@@ -77,7 +77,7 @@ from pathlib import Path
 import torch
 from kdas_core.training import checkpoint as runs
 from kdas_core.training import loop as training
-from kdas_core.data.splits import load_data
+from kdas_core.data import load_data
 from kdas_core.models import build
 from kdas_core.recipe import Recipe
 

@@ -37,8 +37,8 @@ from kdas_book.study import run_study as running
 from kdas_book.study.run_study import run
 from kdas_book.study.spec import open_folder, read_study
 from kdas_core import UserError
+from kdas_core.data import load_data
 from kdas_core.data.images import read_mask
-from kdas_core.data.splits import load_data
 from kdas_core.models import build
 from kdas_core.models.weights import weights_digest
 from kdas_core.recipe import preset

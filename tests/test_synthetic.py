@@ -20,9 +20,9 @@ from kdas_book.data.check import check_data
 from kdas_book.data.synthetic import camera, dataset, debris, polyps, scene
 from kdas_book.data.synthetic.fields import View
 from kdas_core import UserError
+from kdas_core.data import load_data
 from kdas_core.data.images import read_image, read_mask
 from kdas_core.data.layout import TEST_SETS, index_pairs
-from kdas_core.data.splits import load_data
 
 ROOT = Path(__file__).resolve().parents[1]
 

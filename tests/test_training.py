@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from kdas_book.cli import main
 from kdas_book.session import begin
 from kdas_core import UserError
-from kdas_core.data.splits import load_data
+from kdas_core.data import load_data
 from kdas_core.models import build, freeze
 from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, preset
 from kdas_core.training import dice_at_half, fit, load_history

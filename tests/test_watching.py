@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kdas_book.callbacks import LivePlot, PredictionSnapshots, TensorBoard, read_snapshots
+from kdas_core.data import load_data
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.data.splits import load_data
 from kdas_core.models import build
 from kdas_core.recipe import preset
 from kdas_core.training import fit

@@ -14,7 +14,7 @@ from kdas_core import UserError
 from kdas_core.recipe import Recipe
 
 if TYPE_CHECKING:
-    from kdas_core.data.splits import PolypData
+    from kdas_core.data import PolypData
 
 SPLIT_SEED = 0  # one split for every run: runs with different seeds are compared on the same images
 
@@ -33,9 +33,7 @@ def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) 
             some.
     """
     from kdas_book.data.synthetic import VERSION, make_dataset
-    from kdas_core.data.splits import (
-        load_data,
-    )  # here, so that what only reads folders does not wait for PyTorch
+    from kdas_core.data import load_data
 
     root = Path(data_root).expanduser() if data_root else default
     if not data_root and not (default / "TrainDataset").is_dir():

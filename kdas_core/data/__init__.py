@@ -1,1 +1,89 @@
-"""Polyp images and masks: where files lie, how they are read, and what a network sees (chapter 1)."""
+"""Polyp images and masks (chapter 1): which pairs train, which validate, which are tested on."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdas_core import UserError
+from kdas_core.data import layout
+from kdas_core.data.augmentation import rng_for
+from kdas_core.data.layout import PairIndex, index_pairs, natural
+
+
+@dataclass(frozen=True)
+class PolypData:
+    """The pairs below one root. ``synthetic``: written by our own generator."""
+
+    root: Path
+    train: PairIndex
+    validation: PairIndex
+    tests: dict[str, PairIndex]
+    synthetic: bool
+
+    def label(self, name: str) -> str:
+        """A test set's name and what a reader must know: ``ETIS-LaribPolypDB (20 of 196)``."""
+        count, full = len(self.tests[name]), layout.FULL_COUNTS.get(name)
+        if self.synthetic:
+            return f"{name} (synthetic, {count})"
+        return name if full in (None, count) else f"{name} ({count} of {full})"
+
+
+def split_validation(index: PairIndex, fraction: float, seed: int) -> tuple[PairIndex, PairIndex]:
+    """(train, validation), disjoint, in natural order; checkpoints are chosen on validation pairs.
+
+    The names and the seed alone decide. The validation part has ``round(fraction · n)`` pairs, at
+    least one (none for fraction 0), and leaves at least one for training. Frames of one video may
+    fall on both sides, since the layout does not name it: a validation score is that much too high.
+    A UserError for a fraction not in [0, 1), or fewer than two pairs to split.
+    """
+    if not 0 <= fraction < 1:
+        raise UserError(f"validation_fraction is {fraction}; it must be in [0, 1), such as 0.1.")
+    order = sorted(range(len(index)), key=lambda i: natural(index[i].name))
+    if fraction == 0:
+        return index.take(order), index.take(())
+    if len(index) < 2:
+        fact = f"{index.folder} has {len(index)} pair(s), too few to hold back a validation part"
+        raise UserError(f"{fact}; add images.")
+    count = min(max(1, round(fraction * len(index))), len(index) - 1)
+    chosen = {order[i] for i in rng_for(seed, 1).permutation(len(order))[:count]}
+    train = index.take(i for i in order if i not in chosen)
+    return train, index.take(i for i in order if i in chosen)
+
+
+def load_data(
+    data_root: str | Path,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    train_images: int | None = None,
+    test_images: int | None = None,
+) -> PolypData:
+    """Index a whole benchmark: ``TrainDataset`` and whichever sets lie in ``TestDataset``, in the
+    order of `layout.TEST_SETS`, others after them by name.
+
+    Args:
+        train_images: use only so many training pairs, drawn after the split; validation shrinks in
+            proportion (at least one). With one seed, fewer are a subset of more.
+        test_images: use only so many pairs of each test set, the same ones whatever the seed.
+
+    A UserError as `layout.index_pairs` and `split_validation`, or where a number is below 1.
+    """
+    for name, count in (("train_images", train_images), ("test_images", test_images)):
+        if count is not None and count < 1:
+            raise UserError(f"{name} is {count}; it must be at least 1, or left out to use all.")
+    root = Path(data_root)
+    every = index_pairs(root / "TrainDataset")
+    train, validation = split_validation(every, validation_fraction, seed)
+    if train_images is not None and train_images < len(train):
+        share = max(1, round(len(validation) * train_images / len(train)))
+        train, validation = _limit(train, train_images, seed), _limit(validation, share, seed)
+    folders = {p.name: p for p in (root / "TestDataset").glob("[!.]*") if p.is_dir()}
+    known = [name for name in layout.TEST_SETS if name in folders]
+    others = sorted(folders.keys() - set(known), key=natural)
+    tests = {n: _limit(index_pairs(folders[n]), test_images, 0) for n in known + others}
+    return PolypData(root, train, validation, tests, layout.is_synthetic(root))
+
+
+def _limit(index: PairIndex, count: int | None, seed: int) -> PairIndex:
+    """At most ``count`` pairs: the first of a seeded shuffle, put back into natural order."""
+    if count is None or count >= len(index):
+        return index
+    return index.take(sorted(rng_for(seed, 2).permutation(len(index))[:count]))

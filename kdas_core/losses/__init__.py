@@ -1,6 +1,4 @@
-"""Losses: one short file each, pure functions of logit maps; :mod:`~kdas_core.losses.objectives`
-adds them up (chapter 5).
-"""
+"""Losses, pure functions of logit maps in one short file each, and their sums (chapter 5)."""
 
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
 from kdas_core.losses.attention_transfer import attention_transfer

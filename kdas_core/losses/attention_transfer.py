@@ -1,29 +1,20 @@
 """Attention transfer: where the student's map is strong follows where the teacher's is."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """``‖ Q_S/‖Q_S‖ − Q_T/‖Q_T‖ ‖²`` with ``Q`` the squares of a map summed over channels, mean
-    over the batch.
+    over the batch: a scalar in [0, 2]; 0 when the two agree up to sign and size.
 
-    Here "attention" is strength: a place counts by the square of what stands there, so neither the
-    sign nor the size of the map enters. The method was made for hidden features, where a square
-    says "something happens here". On logits, ``−T`` has distance 0 from ``T`` although it calls
-    every polyp background (chapter 5): the structure loss has to tell the two apart.
+    The method was made for hidden features, where a square says "something happens here". On
+    logits, ``−T`` has distance 0 from ``T`` although it calls every polyp background (chapter 5):
+    the structure loss has to tell the two apart.
 
     Args:
-        student, teacher: maps, shape (B, C, H, W); the numbers of channels may differ. No gradient
-            reaches the teacher.
-
-    Returns:
-        A scalar in [0, 2]; 0 when the two agree up to sign and size.
-
-    Raises:
-        ValueError: the batches or the places differ.
+        student, teacher: maps, (B, C, H, W), else a ValueError; only the numbers of channels may
+            differ. No gradient reaches the teacher.
 
     Source: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017 (arXiv
     1612.03928), equation 2 with p = 2, squared so that it has a gradient at 0.
@@ -33,10 +24,9 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     >>> float(attention_transfer(-3 * p, p)) < 1e-6
     True
     """
-    if student.shape[0] != teacher.shape[0] or student.shape[2:] != teacher.shape[2:]:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one batch and size."
-        )
+    if student[:, 0].shape != teacher[:, 0].shape:
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one batch and size.")
     strengths = (P.float().square().sum(dim=1).flatten(1) for P in (student, teacher.detach()))
     of_student, of_teacher = (F.normalize(strength, dim=1) for strength in strengths)
     return (of_student - of_teacher).square().sum(dim=1).mean()

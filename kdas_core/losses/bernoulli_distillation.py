@@ -1,29 +1,16 @@
-"""Logit distillation: the student's coin at each pixel follows the teacher's. What KDAS has to
-beat.
-"""
-
-from __future__ import annotations
+"""Logit distillation, which KDAS has to beat: each pixel's probability follows the teacher's."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
-    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )`` at each pixel, mean over pixels and
-    batch.
-
-    Hinton's knowledge distillation for a decision with two classes, polyp or not, taken once per
-    pixel.
+    """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )``, mean over pixels and batch: a scalar
+    ≥ 0; 0 when the maps agree. Hinton's distillation for two classes, polyp or not, at each pixel.
 
     Args:
-        student, teacher: logits, shape (B, 1, H, W). No gradient reaches the teacher.
+        student, teacher: logits, both (B, 1, H, W), else a ValueError; the teacher has no gradient.
         temperature: τ > 0.
-
-    Returns:
-        A scalar ≥ 0; 0 when the maps agree.
-
-    Raises:
-        ValueError: the shapes differ.
 
     Source: Hinton et al., arXiv 1503.02531, section 2, with two classes.
 
@@ -32,12 +19,10 @@ def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float 
     0.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
-        )
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
     s, t = student.float() / temperature, teacher.detach().float() / temperature
-    # q·(log q − log p) + (1−q)·(log(1−q) − log(1−p)) with q = σ(t), p = σ(s); logsigmoid never
-    # overflows
+    # q·(log q − log p) + (1−q)·(log(1−q) − log(1−p)), q = σ(t), p = σ(s); logsigmoid: no overflow
     q = t.sigmoid()
     kl = q * (F.logsigmoid(t) - F.logsigmoid(s)) + (1 - q) * (F.logsigmoid(-t) - F.logsigmoid(-s))
     return temperature**2 * kl.mean()

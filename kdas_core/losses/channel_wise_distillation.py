@@ -1,8 +1,4 @@
-"""Channel-wise distillation: each channel, read as a distribution over places, follows the
-teacher's.
-"""
-
-from __future__ import annotations
+"""Channel-wise distillation: each channel, as a distribution of "where", follows the teacher's."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,22 +6,14 @@ from torch import Tensor
 
 def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """``τ² · KL( softmax_pixels(T/τ) ‖ softmax_pixels(S/τ) )`` of each channel, summed over pixels,
-    mean over channels and batch.
+    mean over channels and batch: a scalar ≥ 0; 0 when the channels agree up to a constant each.
 
-    It says where a channel should be strong, not how strong: a constant added to the student's
-    channel changes nothing. On a logit map it is :func:`~kdas_core.losses.attention_supervision`
-    without the attention, which makes it the rival that shows what attention adds.
+    It says where a channel should be strong, not how strong. On a logit map it is
+    `attention_supervision` without the attention, the rival that shows what attention adds.
 
     Args:
-        student, teacher: logits, shape (B, C, H, W); C = 1 for the maps of this book. No gradient
-            reaches the teacher.
+        student, teacher: logits, both (B, C, H, W), else a ValueError; the teacher has no gradient.
         temperature: τ > 0. The paper takes 4.
-
-    Returns:
-        A scalar ≥ 0; 0 when the channels agree up to a constant each.
-
-    Raises:
-        ValueError: the shapes differ.
 
     Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021 (arXiv
     2011.13256), equations 4 and 5.
@@ -36,11 +24,8 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
     True
     """
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
-        )
-    channels = (
-        P.float().flatten(2).flatten(0, 1) / temperature for P in (student, teacher.detach())
-    )  # (B·C, H·W)
-    log_s, log_t = (channel.log_softmax(dim=1) for channel in channels)
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
+    channels = (P.float().flatten(2).flatten(0, 1) for P in (student, teacher.detach()))
+    log_s, log_t = ((channel / temperature).log_softmax(dim=1) for channel in channels)
     return temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")

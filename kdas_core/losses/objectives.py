@@ -1,29 +1,27 @@
-"""The objectives: named sums of the losses. Each returns its terms by name, and ``total`` is what
-is minimised.
+"""The objectives: named sums of the losses. Each gives its terms by name, and ``total``.
 
     S_k, T_k   the student's and the teacher's k-th logit map, k = 1, 2
-    St(·)      structure loss against the mask
+    St         structure loss of S₁ and S₂ against the mask, added
     AS(·,·)    attention supervision, with its τ² inside
     SG(·,·)    symmetrical guiding
-    KD, CW, AT the rivals: logit distillation per pixel, channel-wise distillation, attention
-    transfer
+    KD, CW, AT the rivals: logit distillation, channel-wise distillation, attention transfer
 
-    supervised         St(S₁) + St(S₂)
-    attention_only     (1−α)·[St(S₁) + St(S₂)] + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
-    symmetric_only     (1−α)·[St(S₁) + St(S₂)] + α·g·SG(S₂,T₂)
-    kdas               (1−α)·[St(S₁) + St(S₂)] + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}      (the paper's figure)
-    released           (1−α)·[St(S₁) + St(S₂)] + α·{R₁ + R₂ + SG(S₁,T₁)}                          (the released program)
-    logit_kd           (1−α)·[St(S₁) + St(S₂)] + α·[KD(S₁,T₁) + KD(S₂,T₂)]
-    channel_wise_kd    (1−α)·[St(S₁) + St(S₂)] + α·a·[CW(S₁,T₁) + CW(S₂,T₂)]
-    attention_transfer (1−α)·[St(S₁) + St(S₂)] + α·a·[AT(S₁,T₁) + AT(S₂,T₂)]
+    supervised         St
+    attention_only     (1−α)·St + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
+    symmetric_only     (1−α)·St + α·g·SG(S₂,T₂)
+    kdas               (1−α)·St + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}  (the paper's figure)
+    released           (1−α)·St + α·{R₁ + R₂ + SG(S₁,T₁)}                   (the released program)
+    logit_kd           (1−α)·St + α·[KD(S₁,T₁) + KD(S₂,T₂)]
+    channel_wise_kd    (1−α)·St + α·a·[CW(S₁,T₁) + CW(S₂,T₂)]
+    attention_transfer (1−α)·St + α·a·[AT(S₁,T₁) + AT(S₂,T₂)]
 
-R_k is the released attention term, whose gradient is zero. All rivals see what KDAS sees, the two
+R_k is the released attention term, whose gradient is zero. All rivals see what KDAS sees: the two
 logit maps, and nothing of the networks' insides.
 """
 
-from __future__ import annotations
-
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -41,147 +39,77 @@ Maps = tuple[Tensor, Tensor]
 Terms = dict[str, Tensor]
 
 
-def _structure(student: Maps, mask: Tensor, weighted_bce: bool) -> Terms:
-    return {
-        f"structure_{k}": structure_loss(s, mask, weighted_bce)
-        for k, s in enumerate(student, start=1)
-    }
+@dataclass(frozen=True)
+class Batch:
+    """What an objective adds up: the structure losses of both student maps, and the maps."""
+
+    structure: Terms
+    student: Maps
+    teacher: Maps
+
+    def pairs(self, term: str, loss: Callable[..., Tensor], *hyperparameters) -> Terms:
+        """A loss on the first pair of maps and on the second, by name."""
+        pairs = enumerate(zip(self.student, self.teacher), start=1)
+        return {term.format(k): loss(s, t, *hyperparameters) for k, (s, t) in pairs}
+
+    def total(self, distilled: Terms, alpha: float, weight: float = 1.0) -> Terms:
+        """All terms, and ``total = (1−α)·structure + α·weight·distilled``."""
+        supervision, distillation = sum(self.structure.values()), sum(distilled.values())
+        total = (1 - alpha) * supervision + alpha * weight * distillation
+        return self.structure | distilled | {"total": torch.as_tensor(total)}
 
 
-def _pairs(
-    kind: str,
-    loss: Callable[..., Tensor],
-    student: Maps,
-    teacher: Maps,
-    *hyperparameters: float | bool,
-) -> Terms:
-    """A loss on the first pair of maps and on the second, by name."""
-    return {
-        f"{kind}_{k}": loss(s, t, *hyperparameters)
-        for k, (s, t) in enumerate(zip(student, teacher), start=1)
-    }
-
-
-def _rival(structure: Terms, distilled: Terms, alpha: float, weight: float = 1.0) -> Terms:
-    """A sum of one kind of distillation: all terms, and ``total = (1−α)·structure +
-    α·weight·distilled``.
-    """
-    total = (1 - alpha) * sum(structure.values()) + alpha * weight * sum(distilled.values())
-    assert isinstance(total, Tensor)  # a sum of no terms would be the number 0
-    return structure | distilled | {"total": total}
-
-
-def supervised(
-    student: Maps, teacher: Maps | None, mask: Tensor, *, weighted_bce: bool = False
-) -> Terms:
+def supervised(batch: Batch) -> Terms:
     """No teacher: the structure loss on both maps."""
-    terms = _structure(student, mask, weighted_bce)
-    return terms | {"total": terms["structure_1"] + terms["structure_2"]}
+    return batch.total({}, alpha=0.0)
 
 
-def logit_kd(
-    student: Maps,
-    teacher: Maps,
-    mask: Tensor,
-    *,
-    temperature=2.0,
-    alpha=0.3,
-    weighted_bce: bool = False,
-) -> Terms:
+def logit_kd(batch: Batch, *, temperature=2.0, alpha=0.3) -> Terms:
     """Hinton's distillation per pixel, on both maps."""
-    structure = _structure(student, mask, weighted_bce)
-    distilled = _pairs("logit", bernoulli_distillation, student, teacher, temperature)
-    return _rival(structure, distilled, alpha)
+    return batch.total(batch.pairs("logit_{}", bernoulli_distillation, temperature), alpha)
 
 
-def channel_wise_kd(
-    student: Maps,
-    teacher: Maps,
-    mask: Tensor,
-    *,
-    temperature=2.0,
-    alpha=0.3,
-    attention_weight=1.0,
-    weighted_bce: bool = False,
-) -> Terms:
+def channel_wise_kd(batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0) -> Terms:
     """Channel-wise distillation on both maps: attention supervision without the attention."""
-    structure = _structure(student, mask, weighted_bce)
-    distilled = _pairs("channel", channel_wise_distillation, student, teacher, temperature)
-    return _rival(structure, distilled, alpha, attention_weight)
+    distilled = batch.pairs("channel_{}", channel_wise_distillation, temperature)
+    return batch.total(distilled, alpha, attention_weight)
 
 
-def attention_transfer(
-    student: Maps,
-    teacher: Maps,
-    mask: Tensor,
-    *,
-    alpha=0.3,
-    attention_weight=1.0,
-    weighted_bce: bool = False,
-) -> Terms:
-    """Attention transfer on both maps. Its terms are at most 2 each, so ``attention_weight`` may
-    have to be large.
-    """
-    structure = _structure(student, mask, weighted_bce)
-    distilled = _pairs("transfer", transfer, student, teacher)
-    return _rival(structure, distilled, alpha, attention_weight)
+def attention_transfer(batch: Batch, *, alpha=0.3, attention_weight=1.0) -> Terms:
+    """Attention transfer on both maps. A term is at most 2, so the weight may have to be large."""
+    return batch.total(batch.pairs("transfer_{}", transfer), alpha, attention_weight)
 
 
 def kdas(
-    student: Maps,
-    teacher: Maps,
-    mask: Tensor,
-    *,
-    temperature=2.0,
-    alpha=0.3,
-    attention_weight=1.0,
-    guiding_weight=1.0,
-    weighted_bce: bool = False,
+    batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0, guiding_weight=1.0
 ) -> Terms:
     """The paper's framework figure: attention on both sides and both maps, symmetrical guiding on
-    the second map.
-
-    A term of weight 0 is left out, so ``attention_only`` and ``symmetric_only`` are this function
-    with one weight at 0.
+    the second map. A term of weight 0 is left out.
     """
-    terms = _structure(student, mask, weighted_bce)
-    supervision = terms["structure_1"] + terms["structure_2"]
-    distillation = torch.zeros((), device=mask.device)
+    terms = dict(batch.structure)
+    distillation = torch.zeros(())
     if attention_weight:
-        terms |= _pairs("attention", attention_supervision, student, teacher, temperature)
-        distillation = distillation + attention_weight * (
-            terms["attention_1"] + terms["attention_2"]
-        )
+        terms |= batch.pairs("attention_{}", attention_supervision, temperature)
+        attention = terms["attention_1"] + terms["attention_2"]
+        distillation = distillation + attention_weight * attention
     if guiding_weight:
-        terms["symmetric"] = symmetric_guiding(student[1], teacher[1])
+        terms["symmetric"] = symmetric_guiding(batch.student[1], batch.teacher[1])
         distillation = distillation + guiding_weight * terms["symmetric"]
+    supervision = terms["structure_1"] + terms["structure_2"]
     return terms | {"total": (1 - alpha) * supervision + alpha * distillation}
 
 
-def released(
-    student: Maps,
-    teacher: Maps,
-    mask: Tensor,
-    *,
-    temperature=2.0,
-    alpha=0.3,
-    weighted_bce: bool = False,
-    positive_targets_only: bool = True,
-) -> Terms:
-    """The released program: its attention terms are reported as ``attention_1_inert`` and teach the
-    student nothing.
+def released(batch: Batch, *, temperature=2.0, alpha=0.3, positive_targets_only=True) -> Terms:
+    """The released program: its attention terms, ``attention_1_inert`` and ``_2_``, teach nothing.
 
-    In effect it minimises ``(1−α)·[St(S₁) + St(S₂)] + α·SG(S₁, T₁)``: 0.7 and 0.3 at the released
-    α. With ``positive_targets_only=False`` the inert terms and the total are NaN, as the released
-    program prints on current PyTorch; the gradients do not change.
+    In effect it minimises ``(1−α)·St + α·SG(S₁, T₁)``. With ``positive_targets_only=False`` the
+    inert terms and the total are NaN, as the released program prints on current PyTorch; the
+    gradients do not change.
     """
-    structure = _structure(student, mask, weighted_bce)
-    distilled = _pairs(
-        "attention", released_attention_term, student, teacher, temperature, positive_targets_only
-    )
-    distilled = {f"{name}_inert": value for name, value in distilled.items()}
-    distilled["symmetric"] = symmetric_guiding(student[0], teacher[0])
-    return _rival(structure, distilled, alpha)
+    inert = (released_attention_term, temperature, positive_targets_only)
+    distilled = batch.pairs("attention_{}_inert", *inert)
+    distilled["symmetric"] = symmetric_guiding(batch.student[0], batch.teacher[0])
+    return batch.total(distilled, alpha)
 
 
 OBJECTIVES: dict[str, Callable[..., Terms]] = {
@@ -197,55 +125,37 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
 
 
 def hyperparameters_of(name: str) -> dict[str, float | bool]:
-    """The keywords that an objective takes, with their defaults.
-
-    Raises:
-        UserError: there is no objective of that name.
-    """
+    """The keywords that an objective takes, with their defaults; a UserError for other names."""
     if name not in OBJECTIVES:
         raise UserError(f'There is no objective "{name}"; choose one of {", ".join(OBJECTIVES)}.')
-    chosen = OBJECTIVES[name]
-    fixed = chosen.keywords if isinstance(chosen, partial) else {}
-    function = chosen.func if isinstance(chosen, partial) else chosen
-    return {
-        hyperparameter: value
-        for hyperparameter, value in (function.__kwdefaults__ or {}).items()
-        if hyperparameter not in fixed
-    }
+    fixed = getattr(OBJECTIVES[name], "keywords", {})
+    parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
+    free = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in fixed]
+    return {p.name: p.default for p in free} | {"weighted_bce": False}
 
 
-def objective(
-    name: str, **hyperparameters: float | bool
-) -> Callable[[Maps, Maps | None, Tensor], Terms]:
-    """The objective of that name, ready to be called with ``(student, teacher, mask)``.
-
-    Args:
-        name: one of :data:`OBJECTIVES`.
-        hyperparameters: its keywords, e.g. ``temperature=2.0, alpha=0.3``; see the table at the top of this
-            file.
+def objective(name: str, **hyperparameters: float | bool) -> Callable[..., Terms]:
+    """The objective of that name with the keywords of `hyperparameters_of`, else a UserError.
 
     Returns:
         A function of student maps (P1, P2), teacher maps (P1, P2) and mask (B, 1, H, W) in [0, 1],
-        which gives a dictionary of
-        scalars: the terms by name, and ``total``. Computed in float32 even under autocast. A hyperparameter
-            given with the call holds for
-        that call.
-
-    Raises:
-        UserError: unknown objective or hyperparameter.
+        which gives a dictionary of scalars: the terms by name, and ``total``. Computed in float32
+        even under autocast. A hyperparameter given with the call holds for that call.
     """
     known = hyperparameters_of(name)
-    unknown = sorted(hyperparameters.keys() - known.keys())
-    if unknown:
-        raise UserError(
-            f'Objective "{name}" has no hyperparameter {", ".join(unknown)}; it takes {", ".join(known)}.'
-        )
-    loss_fn = partial(OBJECTIVES[name], **hyperparameters)
+    if unknown := ", ".join(sorted(hyperparameters.keys() - known.keys())):
+        takes = ", ".join(known)
+        raise UserError(f'Objective "{name}" has no hyperparameter {unknown}; it takes {takes}.')
 
     def call(student: Maps, teacher: Maps | None, mask: Tensor, **now: float | bool) -> Terms:
         if teacher is None and name != "supervised":
             raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
+        chosen = known | hyperparameters | now
+        weighted = bool(chosen.pop("weighted_bce"))
         with torch.autocast(device_type=mask.device.type, enabled=False):
-            return loss_fn(student, teacher, mask, **now)
+            first, second = (structure_loss(s, mask, weighted) for s in student)
+            structure = {"structure_1": first, "structure_2": second}
+            # The supervised objective never looks at its teacher.
+            return OBJECTIVES[name](Batch(structure, student, teacher or student), **chosen)
 
     return call

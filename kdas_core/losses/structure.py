@@ -1,21 +1,13 @@
 """Structure loss: binary cross-entropy plus an overlap term that looks harder at edges."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def edge_weights(mask: Tensor) -> Tensor:
-    """``1 + 5·|mean of the mask in a 31 × 31 window − mask|``: near 1 inside flat regions, up to 6
-    across an edge.
-
-    Args:
-        mask: (B, 1, H, W) in [0, 1].
-
-    Returns:
-        (B, 1, H, W) in [1, 6].
+    """``1 + 5·|mean of the mask in a 31 × 31 window − mask|``: 1 inside flat regions, up to 6 at
+    an edge, for a mask (B, 1, H, W) in [0, 1].
 
     Source: Wei et al., F3Net, arXiv 1911.11445, equation 4 (window 31, factor 5 as in PraNet and
     Polyp-PVT).
@@ -24,23 +16,14 @@ def edge_weights(mask: Tensor) -> Tensor:
 
 
 def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> Tensor:
-    """Cross-entropy plus weighted IoU loss, averaged over the batch.
+    """Cross-entropy plus an IoU loss weighted by `edge_weights`, mean over the batch: a scalar ≥ 0.
 
-    The overlap term weights every pixel by :func:`edge_weights`. The papers weight the
-    cross-entropy as well; the released programs average it to one number before the weights are
-    applied, so the weights cancel. That is the default here; ``weighted_bce=True`` is the formula
-    of the papers.
+    The papers weight the cross-entropy as well; the released programs average it to one number
+    before the weights are applied, so the weights cancel. That is the default here.
 
     Args:
-        logits: (B, 1, H, W).
-        mask: (B, 1, H, W) in [0, 1], hard or soft.
-        weighted_bce: weight the cross-entropy too.
-
-    Returns:
-        A scalar ≥ 0.
-
-    Raises:
-        ValueError: the shapes differ.
+        logits, mask: of one shape, (B, 1, H, W), else a ValueError; mask in [0, 1], hard or soft.
+        weighted_bce: weight the cross-entropy too, the formula of the papers.
 
     Source: F3Net, arXiv 1911.11445, equations 3-6; as used by PraNet (arXiv 2006.11392), Polyp-PVT
     and KDAS.
@@ -50,18 +33,15 @@ def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> 
     True
     """
     if logits.shape != mask.shape:
-        raise ValueError(
-            f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)} must have one shape."
-        )
+        shapes = f"logits {tuple(logits.shape)} and mask {tuple(mask.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
     logits, mask = logits.float(), mask.float()
     weights = edge_weights(mask)
     bce = F.binary_cross_entropy_with_logits(logits, mask, reduction="none")
     if weighted_bce:
-        bce = ((weights * bce).sum(dim=(2, 3)) / weights.sum(dim=(2, 3))).mean()
-    else:
-        bce = bce.mean()
+        bce = (weights * bce).sum(dim=(2, 3)) / weights.sum(dim=(2, 3))
     probability = torch.sigmoid(logits)
     intersection = (probability * mask * weights).sum(dim=(2, 3))
     total = ((probability + mask) * weights).sum(dim=(2, 3))
     iou = 1 - (intersection + 1) / (total - intersection + 1)
-    return bce + iou.mean()
+    return bce.mean() + iou.mean()

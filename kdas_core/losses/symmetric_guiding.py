@@ -1,29 +1,17 @@
 """Symmetrical guiding: the symmetric part of the student's map follows the teacher's."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 
 def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared distance between the symmetric parts of two maps.
-
-    KDAS compares ``P + Pᵀ`` of student and teacher, so only the part of the map that does not
-    change when height and width are swapped is supervised; the antisymmetric part is free (chapter
-    5 shows a pair of different maps at distance 0).
+    """Mean squared distance between ``P + Pᵀ`` of student and of teacher: a scalar ≥ 0; 0 when the
+    symmetric parts agree. The antisymmetric part, which changes sign when height and width are
+    swapped, is free (chapter 5 shows a pair of different maps at distance 0).
 
     Args:
-        student, teacher: logits, shape (B, 1, S, S). Square, since the map is added to its own
-            transpose. No gradient reaches the teacher.
+        student, teacher: logits, both (B, 1, S, S), else a ValueError; the teacher has no gradient.
 
-    Returns:
-        A scalar, ≥ 0; 0 when the symmetric parts agree.
-
-    Raises:
-        ValueError: the maps are not square, or their shapes differ.
-
-    Source: Trinh et al., KDAS, ICME 2024, symmetrical guiding module (framework figure, second pair
-    of maps).
+    Source: Trinh et al., KDAS, ICME 2024, symmetrical guiding module (framework figure).
 
     >>> import torch
     >>> p = torch.randn(2, 1, 8, 8)
@@ -31,15 +19,10 @@ def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
     0.0
     """
     if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} must have one shape."
-        )
-    if student.shape[-1] != student.shape[-2]:
-        height, width = student.shape[-2:]
-        raise ValueError(
-            f"Symmetrical guiding adds a map to its transpose; {height} × {width} is not square."
-        )
-    difference = (
-        student.float() - teacher.detach().float()
-    )  # P ↦ P + Pᵀ is linear: one transpose is enough
+        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
+        raise ValueError(f"{shapes} must have one shape.")
+    height, width = student.shape[-2:]
+    if height != width:
+        raise ValueError(f"A map is added to its transpose; {height} × {width} is not square.")
+    difference = student.float() - teacher.detach().float()  # P ↦ P + Pᵀ is linear: transpose once
     return (difference + difference.transpose(2, 3)).square().mean()

@@ -1,8 +1,4 @@
-"""Networks: the Polyp-PVT decoder on any pyramid backbone of timm, and the files that hold their
-weights (chapters 2 and 3).
-"""
-
-from __future__ import annotations
+"""Networks: the Polyp-PVT decoder on any timm pyramid, and their weight files (chapters 2, 3)."""
 
 from pathlib import Path
 
@@ -31,34 +27,22 @@ BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}
 
 
 def build(
-    role: str,
-    weights: str | Path | None = None,
-    pretrained: bool = False,
-    backbone: str | None = None,
+    role: str, weights: str | Path | None = None, pretrained=False, backbone: str | None = None
 ) -> PolypPVT:
     """Build the teacher or the student.
 
     Args:
-        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters with its decoder) or ``"student"``
-            (PVTv2-B0, 3,650,740).
-        weights: a ``.safetensors`` file of ours or a released ``.pth`` (a plain state dict; pickled
-            code is refused).
+        role: ``"teacher"`` (PVTv2-B2, 25,107,604 parameters) or ``"student"`` (B0, 3,650,740).
+        weights: a ``.safetensors`` file of ours or a released ``.pth``; pickled code is refused.
         pretrained: start the backbone from ImageNet weights; ignored where ``weights`` is given.
-        backbone: any timm network whose features come at strides 4, 8, 16 and 32, instead of the
-            role's own.
+        backbone: another timm network, with features at strides 4, 8, 16 and 32.
 
-    Returns:
-        A network in training mode. ``net(images) -> (P1, P2)``, two logit maps of shape (B, 1, H,
-        W).
-
-    Raises:
-        UserError: unknown role or backbone; a file that is not there, is damaged, holds code, or is
-            for another network.
+    Returns a network in training mode: ``net(images) -> (P1, P2)``, logits (B, 1, H, W). A
+    UserError for an unknown role or backbone, and for weights as `load_weights`.
     """
     if role not in BACKBONE_OF_ROLE:
-        raise UserError(
-            f'There is no network called "{role}"; choose one of {", ".join(BACKBONE_OF_ROLE)}.'
-        )
+        known = ", ".join(BACKBONE_OF_ROLE)
+        raise UserError(f'There is no network called "{role}"; choose one of {known}.')
     net = PolypPVT(backbone or BACKBONE_OF_ROLE[role])
     if weights:
         load_weights(net, weights)
@@ -73,39 +57,25 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(net: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one image of size × size pixels. PyTorch's counter misses fused
-    attention on a CPU, so it is taken apart.
-    """
+    """Multiply-accumulates of one image of size × size pixels."""
     image = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
-    with (
-        torch.inference_mode(),
-        sdpa_kernel(SDPBackend.MATH),
-        FlopCounterMode(display=False) as counter,
-    ):
+    counter = FlopCounterMode(display=False)
+    # The counter misses fused attention on a CPU, so it is taken apart.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         net(image)
     return counter.get_total_flops() // 2
 
 
 def freeze(net: nn.Module) -> nn.Module:
-    """Make a network a teacher: evaluation mode, no parameter asks for a gradient. The only place
-    where this happens.
-    """
+    """Make a network a teacher: evaluation mode, and no parameter asks for a gradient."""
     return net.eval().requires_grad_(False)
 
 
 def teacher_logits(teacher: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The teacher's two logit maps, computed without recording anything for a backward pass.
-
-    Inference mode saves the memory and the bookkeeping of the graph; the maps are cloned outside
-    it, because a tensor born in inference mode may not take part in the student's backward pass.
-
-    Args:
-        teacher: a frozen network.
-        images: (B, 3, H, W), normalised.
-
-    Returns:
-        (P1, P2), each (B, 1, H, W), without a graph.
+    """The teacher's logit maps (P1, P2), each (B, 1, H, W), for normalised images (B, 3, H, W),
+    without the memory and the bookkeeping of a graph.
     """
     with torch.inference_mode():
         p1, p2 = teacher(images)
+    # A tensor born in inference mode may not take part in the student's backward pass; a clone may.
     return p1.clone(), p2.clone()

@@ -1,15 +1,12 @@
 """Polyp-PVT: three small decoder modules on top of a pyramid backbone.
 
-Source: Dong et al., Polyp-PVT: Polyp Segmentation with Pyramid Vision Transformers, arXiv
-2108.06932. Written from the paper's description; the sizes and the order of operations agree with
-the released weights, which ``tests/test_models.py`` proves.
+Source: Dong et al., Polyp-PVT, arXiv 2108.06932. Written from the paper's description; sizes and
+order of operations agree with the released weights (``tests/test_models.py``).
 
-Shapes below are for an image of H × W pixels. The backbone gives four feature maps
+For an image of H × W pixels the backbone gives four feature maps
 
     f1 (B, C1, H/4, W/4)   f2 (B, C2, H/8, W/8)   f3 (B, C3, H/16, W/16)   f4 (B, C4, H/32, W/32)
 """
-
-from __future__ import annotations
 
 from typing import cast
 
@@ -27,15 +24,13 @@ STRIDES = [4, 8, 16, 32]
 WIDTH = 32  # channels of every map inside the decoder
 
 
-def upsample(x: Tensor, factor: int) -> Tensor:
-    """Bilinear upsampling in which the corner pixels of input and output coincide."""
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=True)
+def upsample(x: Tensor, factor: int, align_corners=True) -> Tensor:
+    """Bilinear upsampling; by default the corner pixels of input and output coincide."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=align_corners)
 
 
 class ConvBN(nn.Sequential):
-    """Convolution without bias, then batch normalisation; no activation, as in the released
-    network.
-    """
+    """Convolution without bias, then batch normalisation; no activation, as released."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int):
         super().__init__()
@@ -46,59 +41,44 @@ class ConvBN(nn.Sequential):
 class Backbone(nn.Module):
     """A timm network that returns its features at strides 4, 8, 16 and 32.
 
-    Every network of the book is fed the same batch, normalised with ImageNet's mean and standard
-    deviation. A backbone that was trained under another normalisation (EfficientNet-Lite: mean =
-    std = 0.5) has its input converted here.
+    All networks are fed one batch, normalised with ImageNet's mean and standard deviation. Where a
+    backbone was trained under others (EfficientNet-Lite: 0.5 and 0.5), its input is converted here.
     """
-
-    scale: Tensor
-    shift: Tensor
 
     def __init__(self, name: str):
         super().__init__()
         try:
-            everything = timm.create_model(name, pretrained=False, features_only=True)
+            self.body = timm.create_model(name, pretrained=False, features_only=True)
         except RuntimeError as error:
             raise UserError(f'timm cannot build a feature pyramid from "{name}": {error}') from None
-        reductions = cast(FeatureInfo, everything.feature_info).reduction()
-        missing = [stride for stride in STRIDES if stride not in reductions]
-        if missing:
-            raise UserError(
-                f'The backbone "{name}" has features at strides {reductions}; the decoder needs {STRIDES}. '
-                "Choose a pyramid network such as pvt_v2_b0."
-            )
-        if reductions == STRIDES:
-            self.body = everything
-        else:
-            # the deepest feature of each stride
-            wanted = tuple(
-                max(i for i, r in enumerate(reductions) if r == stride) for stride in STRIDES
-            )
-            self.body = timm.create_model(
-                name, pretrained=False, features_only=True, out_indices=wanted
-            )
+        strides = cast(FeatureInfo, self.body.feature_info).reduction()
+        if not set(STRIDES) <= set(strides):
+            need = f"the decoder needs {STRIDES}. Choose a pyramid network such as pvt_v2_b0."
+            raise UserError(f'The backbone "{name}" has features at strides {strides}; {need}')
+        if strides != STRIDES:
+            deepest = {stride: i for i, stride in enumerate(strides)}  # the last one counts
+            wanted = tuple(deepest[stride] for stride in STRIDES)
+            self.body = timm.create_model(name, features_only=True, out_indices=wanted)
         self.name = name
         self.channels: list[int] = cast(FeatureInfo, self.body.feature_info).channels()
         config = timm.get_pretrained_cfg(name)
         mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
         scale = [ours / theirs for ours, theirs in zip(IMAGENET_STD, std)]
         shift = [(ours - theirs) / s for ours, theirs, s in zip(IMAGENET_MEAN, mean, std)]
-        self.register_buffer("scale", torch.tensor(scale).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("shift", torch.tensor(shift).view(1, 3, 1, 1), persistent=False)
+        affine = torch.tensor([scale, shift]).view(2, 1, 3, 1, 1)
+        self.register_buffer("affine", affine, persistent=False)
         self.converts = tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return self.body(images * self.scale + self.shift if self.converts else images)
+        scale, shift = cast(Tensor, self.affine)
+        return self.body(images * scale + shift if self.converts else images)
 
 
 class CascadedFusion(nn.Module):
-    """Cascaded fusion module: gathers the polyp's semantics and position from the three deep
-    features.
+    """Cascaded fusion module: gathers the polyp's semantics and position from the deep features.
 
-    The deepest map f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then
-    joined from deep to shallow.
-
-    Inputs f2, f3, f4 with 32 channels each; output (B, 32, H/8, W/8).
+    f4 gates f3 and f2 by multiplication, f3 gates f2; the gated maps are then joined from deep to
+    shallow. Inputs f2, f3, f4 with 32 channels each; output (B, 32, H/8, W/8).
     """
 
     def __init__(self, width: int = WIDTH):
@@ -121,13 +101,11 @@ class CascadedFusion(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weight of each channel in (0, 1), from its mean and its maximum over the picture; shape (B,
-    C, 1, 1).
-    """
+    """Weight of each channel in (0, 1), from its mean and maximum over positions, (B, C, 1, 1)."""
 
-    def __init__(self, channels: int, reduction: int = 16):
+    def __init__(self, channels: int):
         super().__init__()
-        hidden = max(channels // reduction, 1)
+        hidden = max(channels // 16, 1)
         self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)
         self.expand = nn.Conv2d(hidden, channels, 1, bias=False)
 
@@ -137,13 +115,11 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Weight of each position in (0, 1), from the mean and the maximum over channels; shape (B, 1,
-    H, W).
-    """
+    """Weight of each position in (0, 1), from mean and maximum over channels, (B, 1, H, W)."""
 
-    def __init__(self, kernel: int = 7):
+    def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         summary = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
@@ -151,9 +127,7 @@ class SpatialAttention(nn.Module):
 
 
 class CamouflageIdentification(nn.Module):
-    """Camouflage identification module: channel, then spatial attention on the first stage, where
-    edges and texture live.
-    """
+    """Camouflage identification module: channel, then spatial attention on f1, the finest map."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -166,14 +140,12 @@ class CamouflageIdentification(nn.Module):
 
 
 class SimilarityAggregation(nn.Module):
-    """Similarity aggregation module: a graph convolution over anchors puts the fine detail into the
-    deep feature.
+    """Similarity aggregation module: a graph convolution puts fine detail into the deep feature.
 
-    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, picks where
-    anchors are taken. 2. Average pooling to a 6 × 6 grid, whose inner 4 × 4 cells are the 16
-    anchors (graph nodes). 3. Every position is assigned to the anchors by a softmax over their
-    similarity. 4. The states of the anchors exchange information by one graph convolution and are
-    handed back to the positions.
+    1. ``project`` maps the deep feature to 16 channels; the detail map, as a soft mask, says where
+    anchors are taken: 2. the inner 4 × 4 cells of a pooled 6 × 6 grid. 3. Every position is
+    assigned to these graph nodes by a softmax over similarity. 4. Their states exchange information
+    by one graph convolution and are handed back to the positions.
 
     Inputs: deep (B, 32, H/8, W/8), detail (B, 32, h, w); output (B, 32, H/8, W/8).
     """
@@ -189,17 +161,13 @@ class SimilarityAggregation(nn.Module):
 
     def forward(self, deep: Tensor, detail: Tensor) -> Tensor:
         detail = F.interpolate(detail, size=deep.shape[-2:], mode="bilinear", align_corners=True)
-        where = torch.softmax(detail, dim=1)[
-            :, 1:2
-        ]  # the channel that the released network reads as "polyp edge"
+        edge = torch.softmax(detail, dim=1)[:, 1:2]  # the channel that the release reads as edge
         projected = self.project(deep)
-        anchors = F.adaptive_avg_pool2d(projected * where, self.grid + 2)[:, :, 1:-1, 1:-1].flatten(
-            2
-        )  # (B, S, N)
-        assignment = torch.softmax(
-            anchors.transpose(1, 2) @ projected.flatten(2), dim=1
-        )  # (B, N, pixels)
-        nodes = self.state(deep).flatten(2) @ assignment.transpose(1, 2)  # (B, S, N)
+        pooled = F.adaptive_avg_pool2d(projected * edge, self.grid + 2)
+        anchors = pooled[:, :, 1:-1, 1:-1].flatten(2)  # (B, states, nodes)
+        similarity = anchors.transpose(1, 2) @ projected.flatten(2)
+        assignment = torch.softmax(similarity, dim=1)  # (B, nodes, pixels)
+        nodes = self.state(deep).flatten(2) @ assignment.transpose(1, 2)  # (B, states, nodes)
         mixed = self.mix_nodes(nodes.transpose(1, 2)).transpose(1, 2) - nodes
         nodes = F.relu(self.mix_states(mixed))
         return deep + self.extend((nodes @ assignment).unflatten(2, deep.shape[-2:]))
@@ -209,14 +177,8 @@ class PolypPVT(nn.Module):
     """Backbone and decoder. ``net(images) -> (P1, P2)``, two logit maps at the images' size.
 
     P1 comes from the cascaded fusion, P2 from the similarity aggregation after it. The prediction
-    is ``sigmoid(P1 + P2)``.
-
-    Args:
-        backbone: name of a timm network with features at strides 4, 8, 16, 32.
-
-    Raises:
-        UserError: the backbone does not exist or has other strides; height or width is not a
-            multiple of 32.
+    is ``sigmoid(P1 + P2)``. A UserError where the backbone is no network of timm with features at
+    strides 4, 8, 16 and 32, or height or width is not a multiple of 32.
 
     >>> net = PolypPVT("pvt_v2_b0").eval()
     >>> p1, p2 = net(torch.zeros(1, 3, 64, 64))
@@ -241,15 +203,9 @@ class PolypPVT(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
-            raise UserError(
-                f"Images are {height} × {width}; the network needs a height and a width divisible by 32."
-            )
+            need = "the network needs a height and a width divisible by 32"
+            raise UserError(f"Images are {height} × {width}; {need}.")
         f1, f2, f3, f4 = self.backbone(images)
         deep = self.fusion(self.reduce2(f2), self.reduce3(f3), self.reduce4(f4))
-        detail = self.reduce1(self.camouflage(f1))
-        joined = self.similarity(deep, detail)
-        p1, p2 = (
-            F.interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)
-            for logits in (self.head1(deep), self.head2(joined))
-        )
-        return p1, p2
+        joined = self.similarity(deep, self.reduce1(self.camouflage(f1)))
+        return upsample(self.head1(deep), 8, False), upsample(self.head2(joined), 8, False)

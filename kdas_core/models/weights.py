@@ -1,19 +1,14 @@
 """Weights in and out of files, and the names under which other programs know our parameters.
 
-Only tensors are ever read: ``.safetensors`` cannot hold code, and ``.pth`` files are opened with
-``weights_only=True``, which refuses to run any.
+Only tensors are read: ``.safetensors`` cannot hold code, and ``weights_only=True`` refuses any.
 """
 
-from __future__ import annotations
-
-import pickle
 import re
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -50,67 +45,40 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 
 def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a released Polyp-PVT or KDAS checkpoint; keys that are already ours stay
-    as they are.
-    """
-    return {_our_name(key): value for key, value in state.items()}
-
-
-def _our_name(key: str) -> str:
-    for pattern, ours in RELEASED_NAMES:
-        renamed, hits = re.subn(f"^{pattern}", ours, key)
-        if hits:
-            return renamed.replace(".mlp.dwconv.dwconv.", ".mlp.dwconv.")
-    return key
+    """A released Polyp-PVT or KDAS checkpoint under our names; keys that are ours stay."""
+    renamed = {}
+    for key, value in state.items():
+        rules = (re.subn(f"^{pattern}", ours, key) for pattern, ours in RELEASED_NAMES)
+        ours = next((name for name, hits in rules if hits), key)
+        renamed[ours.replace(".mlp.dwconv.dwconv.", ".mlp.dwconv.")] = value
+    return renamed
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """Read a state dict from ``.safetensors`` or from a ``.pth`` that holds tensors only.
-
-    Raises:
-        UserError: no such file, damaged or truncated, holds anything but tensors, or would need
-            code to be run.
+    """A state dict from ``.safetensors`` or a ``.pth`` of tensors only; the ``{"state_dict": ...}``
+    and ``module.`` of training scripts are taken off. A UserError for a file that is missing, is
+    damaged, holds anything but tensors, or would need code to be run.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
-            f"{path} does not exist; teacher_weights/README.md says where released weights come from."
-        )
+        way_out = "teacher_weights/README.md says where released weights come from"
+        raise UserError(f"{path} does not exist; {way_out}.")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        # torch reports a refused global as pickle.UnpicklingError, everything below is a damaged
-        # file
-        raise UserError(
-            f"{path} is damaged or cut short ({_first_sentence(error)}); fetch or write it again."
-        ) from None
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
-            raise UserError(
-                f"{path} holds Python objects besides tensors, and opening them could run foreign code; "
-                "save the plain state dict of the network instead."
-            ) from None
-        raise UserError(
-            f"{path} is damaged or not a checkpoint ({_first_sentence(error)})."
-        ) from None
-    return _tensors_of(state, path)
-
-
-def _tensors_of(state: object, path: Path) -> dict[str, Tensor]:
-    """Unwrap the usual ``{"state_dict": ...}`` and ``module.`` of training scripts."""
+    except Exception as error:  # damaged bytes make the readers raise nearly anything
+        if any(words in str(error).lower() for words in ("weights_only", "unsupported global")):
+            fact = f"{path} holds Python objects besides tensors, which could run foreign code"
+            raise UserError(f"{fact}; save the plain state dict of the network.") from None
+        fact = f"{path} is damaged or not a checkpoint ({first_line(error)})"
+        raise UserError(f"{fact}; fetch or write it again.") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if (
-        not isinstance(state, dict)
-        or not state
-        or not all(isinstance(v, Tensor) for v in state.values())
-    ):
-        raise UserError(
-            f"{path} is not a state dict: a dictionary of names and tensors is expected."
-        )
+    values = list(state.values()) if isinstance(state, dict) else []
+    if not values or not all(isinstance(value, Tensor) for value in values):
+        raise UserError(f"{path} is not a state dict; names and their tensors are expected.")
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
@@ -124,42 +92,26 @@ def weights_digest(net: nn.Module) -> str:
 
 
 def load_weights(net: nn.Module, path: str | Path) -> None:
-    """Fill a network from a file of ours or a released one; nothing is loaded unless every key
-    fits.
-
-    Raises:
-        UserError: as :func:`read_state`, or the file is for another network; the sentence names the
-            keys that do not fit.
+    """Fill a network from a file of ours or a released one. A UserError as `read_state`, or where
+    a key does not fit, which the sentence names; then nothing is loaded.
     """
-    found = translate_released(read_state(path))
-    wanted = net.state_dict()
-    missing = sorted(wanted.keys() - found.keys())
-    unexpected = sorted(found.keys() - wanted.keys())
-    other_shape = sorted(
-        k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape
-    )
-    if missing or unexpected or other_shape:
-        reasons = [
-            f"{len(keys)} {what} (first: {keys[0]})"
-            for keys, what in (
-                (missing, "missing"),
-                (unexpected, "unexpected"),
-                (other_shape, "of another shape"),
-            )
-            if keys
-        ]
-        raise UserError(
-            f"{path} is for another network: of {len(wanted)} keys, {', '.join(reasons)}."
-        )
+    found, wanted = translate_released(read_state(path)), net.state_dict()
+    both = wanted.keys() & found.keys()
+    misfits = {
+        "missing": wanted.keys() - both,
+        "unexpected": found.keys() - both,
+        "of another shape": {key for key in both if wanted[key].shape != found[key].shape},
+    }
+    facts = [f"{len(keys)} {what} (first: {min(keys)})" for what, keys in misfits.items() if keys]
+    if facts:
+        given = f"{path} is for another network"
+        raise UserError(f"{given}: of {len(wanted)} keys, {', '.join(facts)}.")
     net.load_state_dict(found)
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
-    """Write a network's weights as safetensors, beside the target and then renamed, so that no half
-    file is ever seen.
-
-    Raises:
-        UserError: the disk is full, or the file cannot be written; an older file is as it was.
+    """Write a network's weights as safetensors; a UserError where that fails. No half file is ever
+    seen, and an older one is as it was.
     """
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
@@ -168,7 +120,7 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
     return path
 
 
-def _first_sentence(error: BaseException) -> str:
-    """The first line of an error, short enough to stand inside a sentence."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:160].rstrip(". ")
+def first_line(error: BaseException) -> str:
+    """An error's first line, short enough to stand inside a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:160].rstrip(". ")

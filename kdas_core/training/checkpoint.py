@@ -27,7 +27,7 @@ import torch
 from accelerate import Accelerator
 
 from kdas_core import UserError, files
-from kdas_core.data.splits import PolypData
+from kdas_core.data import PolypData
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote

@@ -17,8 +17,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.data.splits import PolypData
 from kdas_core.losses import structure_loss
 from kdas_core.recipe import Recipe
 from kdas_core.training import networks, safety

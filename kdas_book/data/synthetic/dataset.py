@@ -12,7 +12,7 @@ import numpy as np
 from kdas_book.data.synthetic.scene import render
 from kdas_book.data.synthetic.styles import STYLES, VERSION
 from kdas_core import UserError
-from kdas_core.data.dataset import rng_for
+from kdas_core.data.augmentation import rng_for
 from kdas_core.data.layout import FULL_COUNTS, SYNTHETIC_NOTE, TEST_SETS
 from kdas_core.files import atomic_write, staging_dir, unwritten
 

@@ -17,7 +17,7 @@ from kdas_book.data.synthetic.polyps import Polyp, draw_polyp, place_polyps
 from kdas_book.data.synthetic.styles import STYLES
 from kdas_book.data.synthetic.wall import build_wall, highlights, place_lumen
 from kdas_core import UserError
-from kdas_core.data.dataset import rng_for
+from kdas_core.data.augmentation import rng_for
 
 _STAGES = (
     "count",
