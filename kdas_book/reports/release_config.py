@@ -9,9 +9,8 @@ import yaml
 
 from kdas_book.reports.tables import metric_problems, table, write_texts
 from kdas_core import UserError
-from kdas_core.evaluation import SURFACE_METRICS, EvaluationResult, evaluate_sets
+from kdas_core.evaluation import SURFACE_METRICS, EvaluationResult, evaluate_sets, find_problems
 from kdas_core.evaluation.conventions import convention as named
-from kdas_core.evaluation.evaluator import find_problems
 from kdas_core.evaluation.files import sentence
 
 CONFIG_KEYS = ("gt_root", "pred_root", "result_path", "datasets", "metrics")

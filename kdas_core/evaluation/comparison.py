@@ -1,22 +1,18 @@
-"""Two sets of predictions compared image by image, with a statement of how sure one may be.
-
-:func:`paired` compares two rows of numbers, :func:`compare` the tables of several data sets;
-:func:`holm` adjusts p-values for their number, :func:`seed_table` sums up repeated trainings,
-:func:`read_groups` reads which frames belong to one video.
-"""
+"""Two sets of predictions compared image by image, with a statement of how sure one may be."""
 
 from __future__ import annotations
 
 import csv
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from kdas_core import UserError
 from kdas_core.evaluation.files import listed, sentence
@@ -56,86 +52,67 @@ class Paired:
 def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Paired:
     """Compare one metric of two methods on the same images.
 
-    The interval is the bias-corrected and accelerated (BCa) bootstrap interval of the mean
-    difference; the test asks whether the differences lie symmetrically around 0. Differences of 0
-    are dropped before the ranking, which is Wilcoxon's own rule (``zero_method="wilcox"``); keeping
-    them would cost small samples their exact p. So p and effect size speak of the units that
-    differ: read them beside ``ties``. Equal sizes share their mean rank. SciPy's p is exact up to
-    50 units (up to 13 if there are equal sizes), and of the normal approximation beyond.
+    The interval of the mean difference is the bias-corrected and accelerated (BCa) bootstrap; the
+    Wilcoxon test asks whether the differences lie symmetrically around 0. Units without a
+    difference (to 12 digits of the largest number) are dropped before the ranking, so read p and
+    effect size beside ``ties``. SciPy's p is exact up to 50 units (13 if sizes repeat).
 
-    Frames of one video resemble each other. With ``groups`` whole groups are drawn, the statistic
-    is (sum of the differences) / (number of images), and test and effect size act on the mean
-    difference of each group.
-
-    Two numbers are equal if they agree to 12 digits of the largest of all, so that 0.3 − 0.2 ties
-    with 0.2 − 0.1.
+    Frames of one video resemble each other: with ``groups`` whole groups are resampled, and test
+    and effect size act on the mean difference of each group.
 
     Args:
-        a, b: shape (n,), finite; any metric. Larger is not always better: a wins on ``mae`` where
-            it is worse.
+        a, b: shape (n,), finite. a wins on ``mae`` where it is worse.
         groups: n labels, e.g. the video of each frame; each image for itself if left out.
         level: of the interval, between 0 and 1.
-        resamples: bootstrap samples, at least 1; thousands, for an interval that hardly depends on
-            ``seed``.
-        seed: the same seed gives the same interval.
+        resamples: bootstrap samples, at least 1; take thousands.
 
     Returns:
-        A :class:`Paired`. One unit: interval and p are NaN. No unit differs: interval (0, 0), p 1,
-        effect size 0. All
-        units differ by the same d: interval (d, d). BCa undefined otherwise: the percentile
-            interval, and ``note`` says
-        so. Nothing warns.
+        A :class:`Paired`. One unit: interval and p are NaN. All units differ by the same d:
+        interval (d, d). BCa undefined otherwise: the percentile interval, and ``note`` says so.
 
     Raises:
         UserError: no images, different lengths, NaN or infinity, an image without a group, level or
             resamples out of range.
 
-    Sources: Efron, Better bootstrap confidence intervals, JASA 1987 (BCa); Wilcoxon, Individual
-    comparisons by ranking methods, Biometrics Bulletin 1945; Kerby, The simple difference formula,
-    Comprehensive Psychology 2014 (effect size: share of the ranks for a minus share of the ranks
-    against it).
+    Sources: Efron, JASA 1987 (BCa); Wilcoxon, Biometrics Bulletin 1945; Kerby, Comprehensive
+    Psychology 2014 (effect size: share of the ranks for a minus share of the ranks against it).
 
     Ten copies of each image tell no more than the images:
 
-    >>> a, b = np.array([0.9, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9]), np.array([0.8, 0.8, 0.4, 0.7, 0.7, 0.6, 0.5])
-    >>> once = paired(a, b)
+    >>> a = np.array([0.9, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9])
+    >>> b = np.array([0.8, 0.8, 0.4, 0.7, 0.7, 0.6, 0.5])
     >>> copies = paired(np.repeat(a, 10), np.repeat(b, 10), groups=np.repeat(np.arange(7), 10))
-    >>> bool(np.isclose(once.low, copies.low)), once.p == copies.p, copies.n, copies.groups
-    (True, True, 70, 7)
+    >>> bool(np.isclose(paired(a, b).low, copies.low)), copies.n, copies.groups
+    (True, 70, 7)
     """
     a, b = _numbers(a, "a"), _numbers(b, "b")
-    labels = range(len(a)) if groups is None else groups
+    labels = range(a.size) if groups is None else groups
     units = pd.factorize(pd.Series(list(labels), dtype=object))[0]  # -1 where there is no label
     if problems := _problems(a, b, units):
         raise UserError(sentence(problems, "compared"))
     if not 0 < level < 1 or resamples < 1:
-        raise UserError(
-            f"level is {level}, resamples {resamples}; level must lie between 0 and 1, resamples be ≥ 1."
-        )
+        asked = f"level is {level}, resamples {resamples}"
+        raise UserError(f"{asked}; level must lie between 0 and 1, resamples be ≥ 1.")
     sums, sizes = np.bincount(units, weights=a - b), np.bincount(units)
     scale = max(np.abs(a).max(), np.abs(b).max()) or 1.0
     by_image, by_unit = np.round((a - b) / scale, 12), np.round(sums / sizes / scale, 12)
     difference = float(np.mean(a - b))
+    notes = _notes(by_image, by_unit)
     if np.ptp(by_unit) == 0:  # nothing to resample; BCa would be NaN
-        same = np.nan if by_unit.size == 1 else difference if by_unit.any() else 0.0
-        interval = (same, same, "")
+        low = high = np.nan if by_unit.size == 1 else difference if by_unit.any() else 0.0
     else:
-        interval = _bootstrap(sums, sizes, scale, level, resamples, seed)
+        low, high = _bootstrap(sums, sizes, scale, notes, level, resamples, seed)
     p, effect_size = _signed_rank(by_unit)
     wins, ties, losses = (int(np.sum(np.sign(by_image) == sign)) for sign in (1, 0, -1))
     means = float(a.mean()), float(b.mean()), difference
-    note = "; ".join(filter(None, [*_notes(by_image, by_unit), interval[2]]))
     return Paired(
-        a.size, sizes.size, *means, *interval[:2], p, effect_size, wins, ties, losses, note
+        *(a.size, sizes.size, *means, low, high, p, effect_size, wins, ties, losses),
+        note="; ".join(notes),
     )
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted for their number, so that the chance of any false alarm among them stays
-    below the level.
-
-    The smallest of m is multiplied by m, the next by m − 1, and so on; none may fall below the one
-    before it.
+    """p-values adjusted for their number m: the smallest times m, the next times m − 1, and so on.
 
     Args:
         p_values: shape (m,), in [0, 1]. NaN is no test: it does not count, and stays NaN.
@@ -146,20 +123,16 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     Raises:
         UserError: a value outside [0, 1].
 
-    Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of
-    Statistics 1979.
+    Source: Holm, Scandinavian Journal of Statistics 1979, by statsmodels.
 
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = _numbers(p_values, "p_values")
-    if (wrong := p[(p < 0) | (p > 1)]).size:
-        raise UserError(
-            f"{wrong[0]:g} is no p-value; give numbers from 0 to 1, or NaN where there is no test."
-        )
-    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(order.size, 0, -1)))
+    adjusted = _numbers(p_values, "p_values").copy()
+    if (wrong := adjusted[(adjusted < 0) | (adjusted > 1)]).size:
+        raise UserError(f"{wrong[0]:g} is no p-value; give numbers from 0 to 1, NaN for no test.")
+    if (made := ~np.isnan(adjusted)).any():
+        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
     return adjusted
 
 
@@ -175,18 +148,16 @@ def compare(
     """Compare two methods on each data set; images are matched by name, never by row.
 
     Args:
-        a, b: ``{data set: table}``; a table has a row an image, the column ``name`` and a column
-            for each metric, or is an ``EvaluationResult``.
+        a, b: ``{data set: EvaluationResult or its per_image}``.
         metric: the column to compare.
-        groups: ``{data set: {image name: group}}``, as :func:`read_groups` gives it; it may hold
-            more than is compared. A set that it does not mention is resampled by image, and the
-            column ``units`` shows it.
+        groups: ``{data set: {image name: group}}`` as of :func:`read_groups`; may hold more than is
+            compared. A set that it does not mention is resampled by image.
         level, resamples, seed: see :func:`paired`.
 
     Returns:
         Index ``dataset``, in the order of ``a``; columns as in :class:`Paired`, with ``units``
-        (``"60 images"``, ``"8 groups"``) in place of ``groups``, and ``p_holm`` (:func:`holm` over
-        the data sets) after ``p``.
+        (``"60 images"``, ``"8 groups"``) for ``groups``, and ``p_holm`` (:func:`holm` over the data
+        sets) after ``p``.
 
     Raises:
         UserError: with everything that is wrong with any of the sets, before anything is computed.
@@ -194,28 +165,24 @@ def compare(
     groups, problems = groups or {}, []
     for side, mine, theirs in (("a", a, b), ("b", b, a)):
         if absent := [name for name in theirs if name not in mine]:
-            problems.append(
-                f"{side} lacks the data set {listed(absent)}; give the same sets for both methods."
-            )
+            lacking = f"{side} lacks the data set {listed(absent)}"
+            problems.append(f"{lacking}; give the same sets for both methods.")
     if not a and not b:
         problems.append("There is no data set to compare; give at least one.")
     if groups and not set(groups) & set(a):
-        problems.append(
-            f"groups knows {listed(groups)}, but none of the data sets compared; use the names of those."
-        )
-    pairs = {
-        name: _matched(name, a[name], b[name], metric, groups.get(name), problems)
-        for name in a
-        if name in b
-    }
+        known = f"groups knows {listed(groups)}, but none of the data sets compared"
+        problems.append(f"{known}; use the names of those.")
+    pairs = {}
+    for name in (name for name in a if name in b):
+        pairs[name], found = _matched(a[name], b[name], metric, groups.get(name))
+        problems += [f"{name}: {problem}" for problem in found]
     if problems:
         raise UserError(sentence(problems, "compared"))
     rows = []
-    for values in pairs.values():
-        assert values is not None  # else there was a problem
-        row = asdict(paired(*values, level, resamples, seed))
-        units, word = row.pop("groups"), "image" if values[2] is None else "group"
-        rows.append(row | {"units": f"{units} {word}" if units == 1 else f"{units} {word}s"})
+    for x, y, labels in pairs.values():
+        row = asdict(paired(x, y, labels, level, resamples, seed))
+        word = "image" if labels is None else "group"
+        rows.append(row | {"units": f"{row['groups']} {word}{'s' * (row['groups'] > 1)}"})
     table = pd.DataFrame(rows, index=pd.Index(list(pairs), name="dataset", dtype=object))
     table["p_holm"] = holm(table["p"])
     order = "n units mean_a mean_b difference low high p p_holm effect_size wins ties losses note"
@@ -223,68 +190,49 @@ def compare(
 
 
 def seed_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over repeated trainings, for each method and each column of
-    numbers.
-
-    The sd is about training luck: how far another seed would move a number on these same images.
-    The interval of :func:`paired` is about images: how far other images would move it for these
-    same two trained networks.
+    """Mean and standard deviation over repeated training runs: how far another seed would move a
+    number on the same images (the interval of :func:`paired`: how far other images would).
 
     Args:
-        values: one row a run: ``method``, ``seed``, and further columns of numbers, e.g. the mean
-            Dice of each data set. NaN stands for a number that a run does not have; ``n`` does not
-            count it.
+        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
 
     Returns:
-        One row for each pair of the index (``method``, ``column``), in the order given; columns
-        ``mean``, ``sd`` (ddof 1; NaN for a single seed), ``n`` (runs) and ``mean ± sd``, a text
-        with three decimals. The table of a paper is ``result["mean ± sd"].unstack()``.
+        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
+        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
 
     Raises:
         UserError: ``method``, ``seed``, numbers or rows are missing, or a (method, seed) occurs
             twice.
 
-    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "Kvasir": [0.90, 0.91, 0.92]})
+    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
     >>> seed_table(runs)["mean ± sd"].tolist()
-    ['0.910 ± 0.010']
+    ['0.710 ± 0.010']
     """
-    columns = [column for column in values.columns if column not in ("method", "seed")]
+    keys = ["method", "seed"]
+    columns = [column for column in values.columns if column not in keys]
     if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
-        raise UserError(
-            "The table lacks rows, method, seed or a column of numbers; a run is a row with all of these."
-        )
-    problems, keys = [], ["method", "seed"]
+        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
+    problems = []
     if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
-        problems.append(
-            f"There is more than numbers in {listed(texts)}; leave such columns out, or convert them."
-        )
+        problems.append(f"There is more than numbers in {listed(texts)}; convert or drop them.")
     if unnamed := int(values[keys].isna().any(axis=1).sum()):
         problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
     if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
-        runs = listed(
-            f"{method} with seed {seed}" for method, seed in twice.itertuples(index=False)
-        )
-        problems.append(
-            f"A run occurs more than once ({runs}); keep one row for each method and seed."
-        )
+        runs = listed(f"{row.method} with seed {row.seed}" for row in twice.itertuples())
+        problems.append(f"A run occurs more than once ({runs}); keep one row for each.")
     if problems:
         raise UserError(sentence(problems, "compared"))
-    rows = {}
-    for method, runs in values.groupby("method", sort=False):
-        for column in columns:
-            mean, sd, n = (float(value) for value in runs[column].agg(["mean", "std", "count"]))
-            text = (
-                f"{mean:.3f} ± {sd:.3f}" if n > 1 else f"{mean:.3f} (one seed)" if n else "no run"
-            )
-            rows[method, column] = {"mean": mean, "sd": sd, "n": int(n), "mean ± sd": text}
-    return pd.DataFrame(
-        list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["method", "column"])
-    )
+    runs = values.groupby("method", sort=False)[columns]
+    parts = {"mean": runs.mean(), "sd": runs.std(), "n": runs.count()}
+    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
+    few = {0: "no run", 1: "{:.3f} (one seed)"}
+    rows = table.itertuples(index=False)
+    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
+    return table.rename_axis(["method", "column"])
 
 
 def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
-    """Which images belong together, e.g. the frames of one video: ``{data set: {image name:
-    group}}``.
+    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
 
     Args:
         path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
@@ -303,25 +251,24 @@ def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
         raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
     header = ",".join(rows[0][1]) if rows else ""
     if header != "dataset,name,group" or len(rows) < 2:
-        wanted = "the header dataset,name,group and then a line for each image"
         raise UserError(
-            f'{path} begins with "{header}", {len(rows)} lines in all; it must have {wanted}.'
+            f'{path} begins with "{header}", {len(rows)} lines in all; it must have the header '
+            "dataset,name,group and then a line for each image."
         )
     problems: list[str] = []
     groups: dict[str, dict[str, str]] = {}
     for line, cells in rows[1:]:
+        where = f"{path}, line {line},"
         if len(cells) != 3 or not all(cells):
-            problems.append(
-                f"{path}, line {line}, lacks one of three cells, or has more; write dataset,name,group."
-            )
+            fact = "lacks one of three cells, or has more"
+            problems.append(f"{where} {fact}; write dataset,name,group.")
             continue
         # The evaluation gives names in this form, whichever way an accent was typed.
         dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
         first = groups.setdefault(dataset, {}).setdefault(name, group)
         if first != group:
-            problems.append(
-                f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}; choose one."
-            )
+            fact = f"puts {name} of {dataset} in {group}, not in {first}"
+            problems.append(f"{where} {fact}; choose one.")
     if problems:
         raise UserError(sentence(problems, "compared"))
     return groups
@@ -331,16 +278,20 @@ def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
 
 
 def _bootstrap(
-    sums, sizes, scale: float, level: float, resamples: int, seed: int
-) -> tuple[float, float, str]:
-    """(low, high, note) of sums / sizes over the units, which differ."""
-    # Turned so that the first difference is positive: swapping a and b then mirrors the interval to
-    # the last digit.
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    scale: float,
+    notes: list[str],
+    level: float,
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Interval of Σ sums / Σ sizes over the units, which differ."""
+    # With the first difference positive, swapping a and b mirrors the interval to the last digit.
     turn = scale * np.sign(sums[np.flatnonzero(sums)[0]])
 
     def statistic(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
-        # BCa counts the resamples below and at what was measured, which the last digits of a sum
-        # must not decide.
+        # BCa counts the resamples below what was measured: no matter for the last digits of a sum.
         return np.round(np.sum(sums, axis) / np.sum(sizes, axis), 12)
 
     with warnings.catch_warnings():
@@ -352,122 +303,101 @@ def _bootstrap(
             vectorized=True,
             confidence_level=level,
             n_resamples=resamples,
-            batch=max(
-                1, 2_000_000 // sums.size
-            ),  # tens of megabytes at a time, however many images
-            method="BCa",
-            random_state=np.random.default_rng(
-                seed
-            ),  # "rng" from SciPy 1.15 on, which understands both
+            batch=max(1, 2_000_000 // sums.size),  # tens of megabytes at a time
+            random_state=np.random.default_rng(seed),  # "rng" from SciPy 1.15 on
         )
-    bounds, note = turn * np.array(result.confidence_interval), ""
+    bounds = np.array(result.confidence_interval)
     if np.isnan(bounds).any():
-        tail = (1 - level) / 2
-        bounds = turn * np.quantile(result.bootstrap_distribution, [tail, 1 - tail])
-        note = "percentile interval, since BCa is not defined here"
-    return float(bounds.min()), float(bounds.max()), note
+        bounds = np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
+        notes.append("percentile interval, since BCa is not defined here")
+    low, high = sorted((turn * bounds).tolist())
+    return low, high
 
 
 def _signed_rank(by_unit: np.ndarray) -> tuple[float, float]:
     """(p, effect size), both from the ranks of the units that differ."""
     differing = by_unit[by_unit != 0]
+    if not differing.size:
+        return (np.nan if by_unit.size == 1 else 1.0), 0.0
     ranks = stats.rankdata(np.abs(differing))
-    effect_size = (
-        float(np.sum(np.sign(differing) * ranks) / np.sum(ranks)) if differing.size else 0.0
-    )
+    effect_size = float(np.sum(np.sign(differing) * ranks) / np.sum(ranks))
     if by_unit.size == 1:
         return np.nan, effect_size
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # older SciPy warns of small samples, of which the note speaks
-        return float(stats.wilcoxon(differing).pvalue) if differing.size else 1.0, effect_size
+        warnings.simplefilter("ignore")  # older SciPy warns of small samples, as the note does
+        return float(stats.wilcoxon(differing).pvalue), effect_size
 
 
-def _notes(by_image: np.ndarray, by_unit: np.ndarray) -> Iterator[str]:
+def _notes(by_image: np.ndarray, by_unit: np.ndarray) -> list[str]:
     few = by_unit.size < _FEW
-    if few:
-        yield f"fewer than {_FEW} units: no interval and no test can be trusted"
+    notes = [f"fewer than {_FEW} units: no interval and no test can be trusted"] if few else []
     if not by_image.any():
-        yield "no image differs"
+        notes.append("no image differs")
     elif not by_unit.any():
-        yield "no group differs in its mean"
+        notes.append("no group differs in its mean")
     elif by_unit.size > 1 and np.ptp(by_unit) == 0:
-        yield "all units differ by the same amount"
+        notes.append("all units differ by the same amount")
     elif not few and np.count_nonzero(by_unit) < _FEW:
-        yield f"fewer than {_FEW} units differ: p cannot fall below 0.05"
+        notes.append(f"fewer than {_FEW} units differ: p cannot fall below 0.05")
+    return notes
 
 
 # --- what can be wrong ------------------------------------------------------------------------------------------------
 
 
-def _matched(
-    dataset: str,
-    a: object,
-    b: object,
-    metric: str,
-    groups: Mapping[str, object] | None,
-    problems: list[str],
-) -> tuple[np.ndarray, np.ndarray, list | None] | None:
-    """(values of a, values of b, labels) of one data set by name, or None with the reasons added to
-    the problems.
-    """
-    sides, found = {}, []
-    for side, table in (("a", getattr(a, "per_image", a)), ("b", getattr(b, "per_image", b))):
-        if not isinstance(table, pd.DataFrame) or "name" not in table:
-            found.append(
-                f"{side} is no table with a column name; give an EvaluationResult or its per_image."
-            )
-            continue
-        if metric not in (metrics := table.columns.drop("name")):
-            found.append(f"{side} has no metric {metric}; choose from {listed(metrics)}.")
-            continue
-        names = table["name"].astype(str)
-        if twice := sorted(set(names[names.duplicated()])):
-            found.append(f"{side} has more than one row for {listed(twice)}; keep one.")
-        try:
-            sides[side] = pd.Series(
-                _numbers(table[metric], f"{metric} of {side}"), index=names
-            ).sort_index()
-        except UserError as error:
-            found.append(str(error))
-    for side, other in (("a", "b"), ("b", "a")):
-        if len(sides) == 2 and (absent := sorted(set(sides[other].index) - set(sides[side].index))):
-            count = f"{len(absent)} of {len(sides[other])} images"
-            found.append(
-                f"{side} lacks {count} of {other} ({listed(absent)}); score both on the same images."
-            )
-    if not found:
-        found += _problems(sides["a"].to_numpy(), sides["b"].to_numpy())
-        names = list(sides["a"].index)
-        if groups is not None and (absent := [name for name in names if groups.get(name) is None]):
-            found.append(
-                f"groups lacks {len(absent)} of {len(names)} images ({listed(absent)}); give each a group."
-            )
-    problems += [f"{dataset}: {problem}" for problem in found]
+def _matched(a: object, b: object, metric: str, groups: Mapping[str, object] | None):
+    """((values of a, values of b, labels) of one data set by name, what is wrong with them)."""
+    found: list[str] = []
+    sides = [_column(a, "a", metric, found), _column(b, "b", metric, found)]
+    if any(side is None for side in sides):
+        return (), found
+    x, y = sides
+    for mine, side, theirs, other in ((x, "a", y, "b"), (y, "b", x, "a")):
+        if absent := sorted(set(theirs.index) - set(mine.index)):
+            lacking = f"{side} lacks {len(absent)} of {len(theirs)} images of {other}"
+            found.append(f"{lacking} ({listed(absent)}); score both on the same images.")
     if found:
+        return (), found
+    found = _problems(x.to_numpy(), y.to_numpy())
+    if groups is None:
+        return (x.to_numpy(), y.to_numpy(), None), found
+    if absent := [name for name in x.index if groups.get(name) is None]:
+        lacking = f"groups lacks {len(absent)} of {x.size} images ({listed(absent)})"
+        found.append(f"{lacking}; give each a group.")
+    return (x.to_numpy(), y.to_numpy(), [groups.get(name) for name in x.index]), found
+
+
+def _column(table: object, side: str, metric: str, found: list[str]) -> pd.Series | None:
+    """The metric by image name, or None; what is wrong is added to ``found``."""
+    table = getattr(table, "per_image", table)
+    if not isinstance(table, pd.DataFrame) or "name" not in table:
+        found.append(f"{side} is no table with a column name; give an EvaluationResult.")
         return None
-    labels = None if groups is None else [groups[name] for name in names]
-    return sides["a"].to_numpy(), sides["b"].to_numpy(), labels
+    if metric not in (metrics := table.columns.drop("name")):
+        found.append(f"{side} has no metric {metric}; choose from {listed(metrics)}.")
+        return None
+    names = table["name"].astype(str)
+    if twice := sorted(set(names[names.duplicated()])):
+        found.append(f"{side} has more than one row for {listed(twice)}; keep one.")
+    try:
+        return pd.Series(_numbers(table[metric], f"{metric} of {side}"), index=names).sort_index()
+    except UserError as error:
+        found.append(str(error))
+        return None
 
 
 def _problems(a: np.ndarray, b: np.ndarray, units: np.ndarray | None = None) -> list[str]:
     """What is wrong with the input of :func:`paired`."""
     if a.size != b.size:
-        return [
-            f"a has {a.size} numbers and b has {b.size}; give both for the same images, in the same order."
-        ]
+        return [f"a has {a.size} numbers and b has {b.size}; give both for the same images."]
     if units is not None and units.size != a.size:
-        return [
-            f"There are {a.size} images and {units.size} group labels; give one label for each image."
-        ]
+        return [f"There are {a.size} images and {units.size} group labels; give one to each image."]
     if a.size == 0:
         return ["There is no image to compare; give at least one."]
     problems = []
-    if bad := np.count_nonzero(~np.isfinite(a) | ~np.isfinite(b)):
-        problems.append(
-            f"{bad} of {a.size} images have NaN or infinity in a or b; score them without strict."
-        )
+    if bad := np.count_nonzero(~(np.isfinite(a) & np.isfinite(b))):
+        fact = f"{bad} of {a.size} images have NaN or infinity in a or b"
+        problems.append(f"{fact}; score them without strict.")
     if units is not None and (bare := np.count_nonzero(units < 0)):
         problems.append(f"{bare} of {a.size} images have no group; give each a label.")
     return problems
@@ -477,11 +407,7 @@ def _numbers(values: object, what: str) -> np.ndarray:
     try:
         numbers = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{what} holds something else than numbers; give one number an image."
-        ) from error
+        raise UserError(f"{what} holds something else than numbers; give numbers.") from error
     if numbers.ndim != 1:
-        raise UserError(
-            f"{what} has the shape {numbers.shape}; give one number an image, in one row."
-        )
+        raise UserError(f"{what} has the shape {numbers.shape}; give one number an image.")
     return numbers
