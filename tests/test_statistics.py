@@ -458,7 +458,7 @@ def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
         "Kvasir: a has more than one row for 003",
         "Kvasir: b lacks 2 of 31 images of a (007, 009)",
         "ETIS: 2 of 18 images have NaN",
-        "ETIS: groups lacks 17 of 18 images (001, 002",
+        "ETIS: 17 of 18 images have no group (001, 002",
     ]
     assert len(lines) == len(expected) and all(
         part in line for part, line in zip(expected, lines)

@@ -6,7 +6,7 @@ import csv
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,43 +22,30 @@ _FEW = 6  # of 5 units, the smallest p that the signed-rank test can give is 2 /
 
 @dataclass(frozen=True)
 class Paired:
-    """What :func:`paired` found. A unit is an image, or a group of images where groups were given.
+    """What :func:`paired` found. A unit is an image, or a group of images where groups were given."""
 
-    Attributes:
-        n, groups: numbers of images and of units.
-        mean_a, mean_b, difference: means over the images of a, b and a − b.
-        low, high: interval of the difference.
-        p: two-sided, of the Wilcoxon signed-rank test.
-        effect_size: matched-pairs rank-biserial correlation in [-1, 1]; > 0 when a is larger.
-        wins, ties, losses: numbers of images on which a is larger, equal, smaller.
-        note: what is out of the ordinary; empty if nothing is.
-    """
-
-    n: int
-    groups: int
+    n: int  # images
+    groups: int  # units
     mean_a: float
     mean_b: float
-    difference: float
-    low: float
+    difference: float  # mean of a − b over the images
+    low: float  # interval of the difference
     high: float
-    p: float
-    effect_size: float
-    wins: int
+    p: float  # two-sided, of the Wilcoxon signed-rank test
+    effect_size: float  # matched-pairs rank-biserial correlation in [-1, 1]; > 0 when a is larger
+    wins: int  # images on which a is larger
     ties: int
     losses: int
-    note: str = ""
+    note: str = ""  # what is out of the ordinary
 
 
 def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: int = 0) -> Paired:
     """Compare one metric of two methods on the same images.
 
-    The interval of the mean difference is the bias-corrected and accelerated (BCa) bootstrap; the
-    Wilcoxon test asks whether the differences lie symmetrically around 0. Units without a
-    difference (to 12 digits of the largest number) are dropped before the ranking, so read p and
-    effect size beside ``ties``. SciPy's p is exact up to 50 units (13 if sizes repeat).
-
-    Frames of one video resemble each other: with ``groups`` whole groups are resampled, and test
-    and effect size act on the mean difference of each group.
+    The interval is the bias-corrected and accelerated (BCa) bootstrap of the mean difference; the
+    test asks whether the differences lie symmetrically around 0. Units without a difference (to 12
+    digits of the largest number) are left out of test and effect size. With ``groups``, whole
+    groups are resampled, and the test acts on the mean difference of each.
 
     Args:
         a, b: shape (n,), finite. a wins on ``mae`` where it is worse.
@@ -77,13 +64,10 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
     Sources: Efron, JASA 1987 (BCa); Wilcoxon, Biometrics Bulletin 1945; Kerby, Comprehensive
     Psychology 2014 (effect size: share of the ranks for a minus share of the ranks against it).
 
-    Ten copies of each image tell no more than the images:
-
-    >>> a = np.array([0.9, 0.8, 0.7, 0.9, 0.6, 0.8, 0.9])
-    >>> b = np.array([0.8, 0.8, 0.4, 0.7, 0.7, 0.6, 0.5])
-    >>> copies = paired(np.repeat(a, 10), np.repeat(b, 10), groups=np.repeat(np.arange(7), 10))
+    >>> a, b = np.array([0.9, 0.8, 0.7, 0.9, 0.6]), np.array([0.8, 0.8, 0.4, 0.7, 0.7])
+    >>> copies = paired(np.repeat(a, 10), np.repeat(b, 10), groups=np.repeat(np.arange(5), 10))
     >>> bool(np.isclose(paired(a, b).low, copies.low)), copies.n, copies.groups
-    (True, 70, 7)
+    (True, 50, 5)
     """
     a, b = _numbers(a, "a"), _numbers(b, "b")
     labels = range(a.size) if groups is None else groups
@@ -93,239 +77,58 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
     if not 0 < level < 1 or resamples < 1:
         asked = f"level is {level}, resamples {resamples}"
         raise UserError(f"{asked}; level must lie between 0 and 1, resamples be ≥ 1.")
+    means = float(a.mean()), float(b.mean()), float(np.mean(a - b))
     sums, sizes = np.bincount(units, weights=a - b), np.bincount(units)
     scale = max(np.abs(a).max(), np.abs(b).max()) or 1.0
     by_image, by_unit = np.round((a - b) / scale, 12), np.round(sums / sizes / scale, 12)
-    difference = float(np.mean(a - b))
     notes = _notes(by_image, by_unit)
-    if np.ptp(by_unit) == 0:  # nothing to resample; BCa would be NaN
-        low = high = np.nan if by_unit.size == 1 else difference if by_unit.any() else 0.0
-    else:
-        low, high = _bootstrap(sums, sizes, scale, notes, level, resamples, seed)
-    p, effect_size = _signed_rank(by_unit)
-    wins, ties, losses = (int(np.sum(np.sign(by_image) == sign)) for sign in (1, 0, -1))
-    means = float(a.mean()), float(b.mean()), difference
-    return Paired(
-        *(a.size, sizes.size, *means, low, high, p, effect_size, wins, ties, losses),
-        note="; ".join(notes),
-    )
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values adjusted for their number m: the smallest times m, the next times m − 1, and so on.
-
-    Args:
-        p_values: shape (m,), in [0, 1]. NaN is no test: it does not count, and stays NaN.
-
-    Returns:
-        Shape (m,), in the order given, in [0, 1].
-
-    Raises:
-        UserError: a value outside [0, 1].
-
-    Source: Holm, Scandinavian Journal of Statistics 1979, by statsmodels.
-
-    >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
-    [0.03, 0.06, 0.06]
-    """
-    adjusted = _numbers(p_values, "p_values").copy()
-    if (wrong := adjusted[(adjusted < 0) | (adjusted > 1)]).size:
-        raise UserError(f"{wrong[0]:g} is no p-value; give numbers from 0 to 1, NaN for no test.")
-    if (made := ~np.isnan(adjusted)).any():
-        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
-    return adjusted
-
-
-def compare(
-    a: Mapping[str, object],
-    b: Mapping[str, object],
-    metric: str = "dice",
-    groups: Mapping[str, Mapping[str, object]] | None = None,
-    level: float = 0.95,
-    resamples: int = 9999,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Compare two methods on each data set; images are matched by name, never by row.
-
-    Args:
-        a, b: ``{data set: EvaluationResult or its per_image}``.
-        metric: the column to compare.
-        groups: ``{data set: {image name: group}}`` as of :func:`read_groups`; may hold more than is
-            compared. A set that it does not mention is resampled by image.
-        level, resamples, seed: see :func:`paired`.
-
-    Returns:
-        Index ``dataset``, in the order of ``a``; columns as in :class:`Paired`, with ``units``
-        (``"60 images"``, ``"8 groups"``) for ``groups``, and ``p_holm`` (:func:`holm` over the data
-        sets) after ``p``.
-
-    Raises:
-        UserError: with everything that is wrong with any of the sets, before anything is computed.
-    """
-    groups, problems = groups or {}, []
-    for side, mine, theirs in (("a", a, b), ("b", b, a)):
-        if absent := [name for name in theirs if name not in mine]:
-            lacking = f"{side} lacks the data set {listed(absent)}"
-            problems.append(f"{lacking}; give the same sets for both methods.")
-    if not a and not b:
-        problems.append("There is no data set to compare; give at least one.")
-    if groups and not set(groups) & set(a):
-        known = f"groups knows {listed(groups)}, but none of the data sets compared"
-        problems.append(f"{known}; use the names of those.")
-    pairs = {}
-    for name in (name for name in a if name in b):
-        pairs[name], found = _matched(a[name], b[name], metric, groups.get(name))
-        problems += [f"{name}: {problem}" for problem in found]
-    if problems:
-        raise UserError(sentence(problems, "compared"))
-    rows = []
-    for x, y, labels in pairs.values():
-        row = asdict(paired(x, y, labels, level, resamples, seed))
-        word = "image" if labels is None else "group"
-        rows.append(row | {"units": f"{row['groups']} {word}{'s' * (row['groups'] > 1)}"})
-    table = pd.DataFrame(rows, index=pd.Index(list(pairs), name="dataset", dtype=object))
-    table["p_holm"] = holm(table["p"])
-    order = "n units mean_a mean_b difference low high p p_holm effect_size wins ties losses note"
-    return table[order.split()]
-
-
-def seed_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over repeated training runs: how far another seed would move a
-    number on the same images (the interval of :func:`paired`: how far other images would).
-
-    Args:
-        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
-
-    Returns:
-        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
-        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
-
-    Raises:
-        UserError: ``method``, ``seed``, numbers or rows are missing, or a (method, seed) occurs
-            twice.
-
-    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
-    >>> seed_table(runs)["mean ± sd"].tolist()
-    ['0.710 ± 0.010']
-    """
-    keys = ["method", "seed"]
-    columns = [column for column in values.columns if column not in keys]
-    if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
-        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
-    problems = []
-    if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
-        problems.append(f"There is more than numbers in {listed(texts)}; convert or drop them.")
-    if unnamed := int(values[keys].isna().any(axis=1).sum()):
-        problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
-    if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
-        runs = listed(f"{row.method} with seed {row.seed}" for row in twice.itertuples())
-        problems.append(f"A run occurs more than once ({runs}); keep one row for each.")
-    if problems:
-        raise UserError(sentence(problems, "compared"))
-    runs = values.groupby("method", sort=False)[columns]
-    parts = {"mean": runs.mean(), "sd": runs.std(), "n": runs.count()}
-    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
-    few = {0: "no run", 1: "{:.3f} (one seed)"}
-    rows = table.itertuples(index=False)
-    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
-    return table.rename_axis(["method", "column"])
-
-
-def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
-    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
-
-    Args:
-        path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
-            cells are text (001 stays 001); blanks around them do not count.
-
-    Raises:
-        UserError: the file cannot be read, has another header or no rows, has lines without three
-            filled cells, or puts an image in two groups; all such lines at once.
-    """
-    try:
-        # Excel begins a UTF-8 file with a mark; this codec takes it away where there is one.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    header = ",".join(rows[0][1]) if rows else ""
-    if header != "dataset,name,group" or len(rows) < 2:
-        raise UserError(
-            f'{path} begins with "{header}", {len(rows)} lines in all; it must have the header '
-            "dataset,name,group and then a line for each image."
-        )
-    problems: list[str] = []
-    groups: dict[str, dict[str, str]] = {}
-    for line, cells in rows[1:]:
-        where = f"{path}, line {line},"
-        if len(cells) != 3 or not all(cells):
-            fact = "lacks one of three cells, or has more"
-            problems.append(f"{where} {fact}; write dataset,name,group.")
-            continue
-        # The evaluation gives names in this form, whichever way an accent was typed.
-        dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
-        first = groups.setdefault(dataset, {}).setdefault(name, group)
-        if first != group:
-            fact = f"puts {name} of {dataset} in {group}, not in {first}"
-            problems.append(f"{where} {fact}; choose one.")
-    if problems:
-        raise UserError(sentence(problems, "compared"))
-    return groups
-
-
-# --- one comparison ---------------------------------------------------------------------------------------------------
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is degenerate is said in the note
+        p, effect_size = _signed_rank(by_unit)
+        if np.ptp(by_unit) == 0:  # nothing to resample; BCa would be NaN
+            low = high = np.nan if by_unit.size == 1 else means[2] if by_unit.any() else 0.0
+        else:
+            low, high = _bootstrap(sums / scale, sizes, level, resamples, seed, notes) * scale
+    signs = [int(np.sum(np.sign(by_image) == sign)) for sign in (1, 0, -1)]
+    found = (a.size, sizes.size, *means, float(low), float(high), p, effect_size, *signs)
+    return Paired(*found, "; ".join(notes))
 
 
 def _bootstrap(
-    sums: np.ndarray,
-    sizes: np.ndarray,
-    scale: float,
-    notes: list[str],
-    level: float,
-    resamples: int,
-    seed: int,
-) -> tuple[float, float]:
+    sums, sizes, level: float, resamples: int, seed: int, notes: list[str]
+) -> np.ndarray:
     """Interval of Σ sums / Σ sizes over the units, which differ."""
     # With the first difference positive, swapping a and b mirrors the interval to the last digit.
-    turn = scale * np.sign(sums[np.flatnonzero(sums)[0]])
+    turn = np.sign(sums[np.flatnonzero(sums)[0]])
 
     def statistic(sums: np.ndarray, sizes: np.ndarray, axis: int) -> np.ndarray:
-        # BCa counts the resamples below what was measured: no matter for the last digits of a sum.
+        # BCa counts the resamples below what was measured: the last digits must not decide.
         return np.round(np.sum(sums, axis) / np.sum(sizes, axis), 12)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what is degenerate is said in the note
-        result = stats.bootstrap(
-            (sums / turn, sizes),
-            statistic,
-            paired=True,
-            vectorized=True,
-            confidence_level=level,
-            n_resamples=resamples,
-            batch=max(1, 2_000_000 // sums.size),  # tens of megabytes at a time
-            random_state=np.random.default_rng(seed),  # "rng" from SciPy 1.15 on
-        )
+    result = stats.bootstrap(
+        (turn * sums, sizes),
+        statistic,
+        paired=True,
+        confidence_level=level,
+        n_resamples=resamples,
+        batch=max(1, 2_000_000 // sums.size),  # tens of megabytes at a time
+        random_state=np.random.default_rng(seed),  # "rng" from SciPy 1.15 on
+    )
     bounds = np.array(result.confidence_interval)
     if np.isnan(bounds).any():
         bounds = np.quantile(result.bootstrap_distribution, [(1 - level) / 2, (1 + level) / 2])
         notes.append("percentile interval, since BCa is not defined here")
-    low, high = sorted((turn * bounds).tolist())
-    return low, high
+    return np.sort(turn * bounds)
 
 
 def _signed_rank(by_unit: np.ndarray) -> tuple[float, float]:
     """(p, effect size), both from the ranks of the units that differ."""
     differing = by_unit[by_unit != 0]
-    if not differing.size:
-        return (np.nan if by_unit.size == 1 else 1.0), 0.0
-    ranks = stats.rankdata(np.abs(differing))
-    effect_size = float(np.sum(np.sign(differing) * ranks) / np.sum(ranks))
+    ranks = np.sign(differing) * stats.rankdata(np.abs(differing))
+    effect_size = float(ranks.sum() / max(np.abs(ranks).sum(), 1))
     if by_unit.size == 1:
         return np.nan, effect_size
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # older SciPy warns of small samples, as the note does
-        return float(stats.wilcoxon(differing).pvalue), effect_size
+    return float(stats.wilcoxon(differing).pvalue) if differing.size else 1.0, effect_size
 
 
 def _notes(by_image: np.ndarray, by_unit: np.ndarray) -> list[str]:
@@ -342,29 +145,109 @@ def _notes(by_image: np.ndarray, by_unit: np.ndarray) -> list[str]:
     return notes
 
 
-# --- what can be wrong ------------------------------------------------------------------------------------------------
+def _problems(a: np.ndarray, b: np.ndarray, units: np.ndarray, names: object = ()) -> list[str]:
+    """What is wrong with the input of :func:`paired`; ``units`` are -1 where there is no group."""
+    n = a.size
+    if n != b.size:
+        return [f"a has {n} numbers and b has {b.size}; give both for the same images."]
+    if n != units.size:
+        return [f"There are {n} images and {units.size} group labels; give one label for each."]
+    if n == 0:
+        return ["There is no image to compare; give at least one."]
+    problems = []
+    if bad := np.count_nonzero(~np.isfinite(a) | ~np.isfinite(b)):
+        problems.append(f"{bad} of {n} images have NaN or infinity; score them without strict.")
+    if bare := np.flatnonzero(units < 0).tolist():
+        where = f" ({listed(names[i] for i in bare)})" if len(names) else ""
+        problems.append(f"{len(bare)} of {n} images have no group{where}; give each a label.")
+    return problems
 
 
-def _matched(a: object, b: object, metric: str, groups: Mapping[str, object] | None):
+def _numbers(values: object, what: str) -> np.ndarray:
+    try:
+        numbers = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} holds something else than numbers; convert it.") from error
+    if numbers.ndim != 1:
+        raise UserError(f"{what} has the shape {numbers.shape}; give one number an image.")
+    return numbers
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """p-values, shape (m,), adjusted for their number (Holm 1979, by statsmodels), in [0, 1].
+
+    NaN is no test: it does not count, and stays NaN. UserError for a value outside [0, 1].
+
+    >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    adjusted = _numbers(p_values, "p_values").copy()
+    if (wrong := adjusted[(adjusted < 0) | (adjusted > 1)]).size:
+        raise UserError(f"{wrong[0]:g} is no p-value; give numbers from 0 to 1, NaN for no test.")
+    if (made := ~np.isnan(adjusted)).any():
+        adjusted[made] = multipletests(adjusted[made], method="holm")[1]
+    return adjusted
+
+
+def compare(
+    a: Mapping, b: Mapping, metric: str = "dice", groups: Mapping | None = None, **options
+) -> pd.DataFrame:
+    """Compare two methods on each data set; images are matched by name, never by row.
+
+    Args:
+        a, b: ``{data set: EvaluationResult or its per_image}``.
+        metric: the column to compare.
+        groups: ``{data set: {image name: group}}`` as of :func:`read_groups`; may hold more than is
+            compared. A set that it does not mention is resampled by image.
+        options: ``level``, ``resamples``, ``seed`` of :func:`paired`.
+
+    Returns:
+        Index ``dataset``, in the order of ``a``; columns as in :class:`Paired`, with ``units``
+        (``"60 images"``, ``"8 groups"``) for ``groups``, and ``p_holm`` (:func:`holm` over the data
+        sets) after ``p``.
+
+    Raises:
+        UserError: with everything that is wrong with any of the sets, before anything is computed.
+    """
+    groups, problems = groups or {}, []
+    for side, mine, theirs in (("a", a, b), ("b", b, a)):
+        if absent := [name for name in theirs if name not in mine]:
+            problems.append(f"{side} lacks the data set {listed(absent)}; give both the same sets.")
+    if not a and not b:
+        problems.append("There is no data set to compare; give at least one.")
+    if groups and not set(groups) & set(a):
+        known = f"groups knows {listed(groups)}, but none of the data sets compared"
+        problems.append(f"{known}; use the names of those.")
+    pairs = {}
+    for name in (name for name in a if name in b):
+        pairs[name], found = _matched(a[name], b[name], metric, groups.get(name))
+        problems += [f"{name}: {problem}" for problem in found]
+    if problems:
+        raise UserError(sentence(problems, "compared"))
+    index = pd.Index(list(pairs), name="dataset", dtype=object)
+    table = pd.DataFrame([paired(*pair, **options) for pair in pairs.values()], index=index)
+    table["p_holm"] = holm(table["p"])
+    words = ["image" if labels is None else "group" for _, _, labels in pairs.values()]
+    units = zip(table["groups"], words)
+    table["units"] = [f"{count} {word}{'s' * (count > 1)}" for count, word in units]
+    order = "n units mean_a mean_b difference low high p p_holm effect_size wins ties losses note"
+    return table[order.split()]
+
+
+def _matched(a: object, b: object, metric: str, groups: Mapping | None):
     """((values of a, values of b, labels) of one data set by name, what is wrong with them)."""
     found: list[str] = []
-    sides = [_column(a, "a", metric, found), _column(b, "b", metric, found)]
-    if any(side is None for side in sides):
+    x, y = _column(a, "a", metric, found), _column(b, "b", metric, found)
+    if x is None or y is None:
         return (), found
-    x, y = sides
-    for mine, side, theirs, other in ((x, "a", y, "b"), (y, "b", x, "a")):
+    for side, mine, other, theirs in (("a", x, "b", y), ("b", y, "a", x)):
         if absent := sorted(set(theirs.index) - set(mine.index)):
             lacking = f"{side} lacks {len(absent)} of {len(theirs)} images of {other}"
             found.append(f"{lacking} ({listed(absent)}); score both on the same images.")
-    if found:
-        return (), found
-    found = _problems(x.to_numpy(), y.to_numpy())
-    if groups is None:
-        return (x.to_numpy(), y.to_numpy(), None), found
-    if absent := [name for name in x.index if groups.get(name) is None]:
-        lacking = f"groups lacks {len(absent)} of {x.size} images ({listed(absent)})"
-        found.append(f"{lacking}; give each a group.")
-    return (x.to_numpy(), y.to_numpy(), [groups.get(name) for name in x.index]), found
+    labels = None if groups is None else [groups.get(name) for name in x.index]
+    units = pd.factorize(pd.Series(labels or range(x.size), dtype=object))[0]
+    pair = x.to_numpy(), y.to_numpy()
+    return (*pair, labels), found or _problems(*pair, units, x.index)
 
 
 def _column(table: object, side: str, metric: str, found: list[str]) -> pd.Series | None:
@@ -386,28 +269,82 @@ def _column(table: object, side: str, metric: str, found: list[str]) -> pd.Serie
         return None
 
 
-def _problems(a: np.ndarray, b: np.ndarray, units: np.ndarray | None = None) -> list[str]:
-    """What is wrong with the input of :func:`paired`."""
-    if a.size != b.size:
-        return [f"a has {a.size} numbers and b has {b.size}; give both for the same images."]
-    if units is not None and units.size != a.size:
-        return [f"There are {a.size} images and {units.size} group labels; give one to each image."]
-    if a.size == 0:
-        return ["There is no image to compare; give at least one."]
+def seed_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over repeated training runs: how far another seed moves a number
+    on the same images (the interval of :func:`paired`: how far other images do).
+
+    Args:
+        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
+
+    Returns:
+        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
+        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
+
+    Raises:
+        UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
+
+    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
+    >>> seed_table(runs)["mean ± sd"].tolist()
+    ['0.710 ± 0.010']
+    """
+    keys = ["method", "seed"]
+    columns = [column for column in values.columns if column not in keys]
+    if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
+        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
     problems = []
-    if bad := np.count_nonzero(~(np.isfinite(a) & np.isfinite(b))):
-        fact = f"{bad} of {a.size} images have NaN or infinity in a or b"
-        problems.append(f"{fact}; score them without strict.")
-    if units is not None and (bare := np.count_nonzero(units < 0)):
-        problems.append(f"{bare} of {a.size} images have no group; give each a label.")
-    return problems
+    if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
+        problems.append(f"There is more than numbers in {listed(texts)}; convert or drop them.")
+    if unnamed := int(values[keys].isna().any(axis=1).sum()):
+        problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
+    if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
+        runs = listed(f"{row.method} with seed {row.seed}" for row in twice.itertuples())
+        problems.append(f"A run occurs more than once ({runs}); keep one row for each.")
+    if problems:
+        raise UserError(sentence(problems, "compared"))
+    methods = values.groupby("method", sort=False)[columns]
+    parts = {"mean": methods.mean(), "sd": methods.std(), "n": methods.count()}
+    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
+    few = {0: "no run", 1: "{:.3f} (one seed)"}
+    rows = table.itertuples(index=False)
+    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
+    return table.rename_axis(["method", "column"])
 
 
-def _numbers(values: object, what: str) -> np.ndarray:
+def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
+    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
+
+    Args:
+        path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
+            cells are text (001 stays 001); blanks around them do not count.
+
+    Raises:
+        UserError: the file cannot be read, has another header or no rows, or has lines without
+            three filled cells or that put an image in a second group; all such lines at once.
+    """
     try:
-        numbers = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{what} holds something else than numbers; give numbers.") from error
-    if numbers.ndim != 1:
-        raise UserError(f"{what} has the shape {numbers.shape}; give one number an image.")
-    return numbers
+        # Excel begins a UTF-8 file with a mark; this codec takes it away where there is one.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
+    header = ",".join(rows[0][1]) if rows else ""
+    if header != "dataset,name,group" or len(rows) < 2:
+        wanted = "must have the header dataset,name,group and then a line for each image"
+        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
+    problems: list[str] = []
+    groups: dict[str, dict[str, str]] = {}
+    for line, cells in rows[1:]:
+        if len(cells) != 3 or not all(cells):
+            fact = f"{path}, line {line}, lacks one of three cells, or has more"
+            problems.append(f"{fact}; write dataset,name,group.")
+            continue
+        # The evaluation gives names in this form, whichever way an accent was typed.
+        dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
+        first = groups.setdefault(dataset, {}).setdefault(name, group)
+        if first != group:
+            fact = f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}"
+            problems.append(f"{fact}; choose one.")
+    if problems:
+        raise UserError(sentence(problems, "compared"))
+    return groups
