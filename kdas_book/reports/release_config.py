@@ -10,8 +10,8 @@ import yaml
 from kdas_book.reports.tables import metric_problems, table, write_texts
 from kdas_core import UserError
 from kdas_core.evaluation import SURFACE_METRICS, evaluate_sets, find_problems
-from kdas_core.evaluation.files import sentence
-from kdas_core.evaluation.scores import Settings
+from kdas_core.evaluation.files import benchmark, sentence
+from kdas_core.evaluation.scores import DEFAULT
 
 PATHS = ("gt_root", "pred_root", "result_path")
 NAMES = ("datasets", "metrics")
@@ -97,9 +97,8 @@ def read_config(path: str | Path) -> dict:
 def _image_problems(section: dict) -> list[str]:
     if not all(_is_sound(section, key) for key in ("pred_root", "gt_root", "datasets")):
         return []
-    preds, masks = Path(section["pred_root"]), Path(section["gt_root"])
-    plan = {name: (preds / name, masks / name / "masks") for name in section["datasets"]}
-    return find_problems(plan, (preds, masks), Settings())[2]
+    sets = benchmark(section["pred_root"], section["gt_root"], section["datasets"])
+    return find_problems(sets, DEFAULT)[2]
 
 
 def _is_sound(section: dict, key: str) -> bool:

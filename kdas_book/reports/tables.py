@@ -67,9 +67,7 @@ def notes(results: Results) -> list[str]:
 
 
 def verbose_table(results: Results, metrics: Sequence[str] = METRICS) -> str:
-    """The table that the released program prints, three decimals; below it the number of images,
-    the convention, and :func:`notes`.
-    """
+    """The table that the released program prints; below it images, convention and :func:`notes`."""
     frame = table(results, metrics)
     counts = "; ".join(f"{name} {label}" for name, label in frame["images"].items())
     conventions = ", ".join(dict.fromkeys(frame["convention"]))
@@ -116,27 +114,28 @@ def claims_table(
         raise UserError(f"{published} cannot be read as a table ({error}).") from error
     if absent := ", ".join(column for column in needed if column not in reported):
         raise UserError(f"{published} lacks the column {absent}; it needs {', '.join(needed)}.")
-    if model is not None and model not in set(reported["model"]):
+    if model is not None:
         known = ", ".join(reported["model"].unique())
-        raise UserError(f"{published} has no row of the model {model}; it has {known}.")
+        reported = reported[reported["model"] == model]
+        if reported.empty:
+            raise UserError(f"{published} has no row of the model {model}; it has {known}.")
     frame = reported[needed].rename(columns=REPORTED)
     frame = frame.melt(about, var_name="metric", value_name="reported").dropna(subset="reported")
-    wanted = frame["dataset"].isin(results) & ((model is None) | (frame["model"] == model))
+    frame = frame[frame["dataset"].isin(results)].assign(run=run)
     order = {name: place for place, name in enumerate(results)}
-    frame = frame[wanted].sort_values("dataset", key=lambda names: names.map(order), kind="stable")
-    frame = frame.reset_index(drop=True).assign(run=run)
-    of = [results[name] for name in frame["dataset"]]
-    frame["measured"] = [result.summary[m] for result, m in zip(of, frame["metric"])]
+    frame = frame.sort_values("dataset", key=lambda names: names.map(order), kind="stable")
+    of = [(name, results[name]) for name in frame["dataset"]]
+    frame["measured"] = [result.summary[m] for (_, result), m in zip(of, frame["metric"])]
     frame["difference"] = frame["measured"] - frame["reported"]
-    frame["images"] = [images_label(*pair) for pair in zip(frame["dataset"], of)]
-    frame["convention"] = [result.convention for result in of]
-    reasons = [[*_not_comparable(*pair), *reservations] for pair in zip(frame["dataset"], of)]
-    frame["not_comparable"] = [", ".join(each) for each in reasons]
-    first = "dataset metric model reported measured difference images convention run not_comparable"
-    return frame[[*first.split(), "source", "confidence"]]
+    frame["images"] = [images_label(*pair) for pair in of]
+    frame["convention"] = [result.convention for _, result in of]
+    frame["not_comparable"] = [", ".join([*_reservations(*pair), *reservations]) for pair in of]
+    columns = "dataset metric model reported measured difference images convention run "
+    columns += "not_comparable source confidence"
+    return frame[columns.split()].reset_index(drop=True)
 
 
-def _not_comparable(dataset: str, result: EvaluationResult) -> list[str]:
+def _reservations(dataset: str, result: EvaluationResult) -> list[str]:
     reasons = []
     if result.synthetic:
         reasons.append("synthetic images")
@@ -192,11 +191,10 @@ def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
         return tables
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror}); give a metrics.json."
-        ) from error
+        why = error.strerror
+        raise UserError(f"{path} cannot be read ({why}); give a metrics.json.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        way_out = "give the metrics.json that kdas evaluate wrote"
+        way_out = "give the metrics.json of kdas evaluate"
         raise UserError(f"{path} is not a file of results; {way_out}.") from error
 
 

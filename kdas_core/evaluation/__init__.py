@@ -20,33 +20,16 @@ from tqdm.auto import tqdm
 
 from kdas_core import UserError
 from kdas_core.data.layout import is_synthetic, list_images
+from kdas_core.evaluation import files, scores
 from kdas_core.evaluation.boundary import SURFACE_METRICS
 from kdas_core.evaluation.conventions import CONVENTIONS, minmax_grey
-from kdas_core.evaluation.files import (
-    Match,
-    file_problems,
-    match,
-    read_ground_truth,
-    read_prediction,
-    repeats,
-    sentence,
-)
+from kdas_core.evaluation.files import read_ground_truth, read_prediction, repeats
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, METRICS, THRESHOLDS, image_curves
-from kdas_core.evaluation.scores import (
-    ImageScore,
-    Settings,
-    calibration_error,
-    image_metrics,
-    score_image,
-    set_scores,
-)
+from kdas_core.evaluation.scores import Settings, image_metrics, score_image
 
 __all__ = ["EvaluationResult", "baselines", "evaluate", "evaluate_sets", "image_curves"]
 __all__ += ["image_metrics", "minmax_grey", "read_prediction", "repeats", "CONVENTIONS"]
 __all__ += ["ALL_METRICS", "CURVES", "METRICS", "SURFACE_METRICS", "THRESHOLDS"]
-
-Folders = tuple[Path, Path]
-"""Of predictions, and of their masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +67,7 @@ class EvaluationResult:
     @property
     def calibration_error(self) -> float:
         """Expected calibration error, in [0, 1]; less is better."""
-        return calibration_error(self.calibration)
+        return scores.calibration_error(self.calibration)
 
     def worst(self, count: int, metric: str = "dice") -> pd.DataFrame:
         """The rows of ``per_image`` with the worst values, worst first."""
@@ -117,9 +100,9 @@ def evaluate(
     Raises:
         UserError: with everything that is wrong with the two folders, before anything is computed.
     """
-    plan = {"": (Path(pred_dir), Path(gt_dir))}
-    settings = Settings(convention, strict, surface, drop_repeats, workers)
-    return _run(plan, plan[""], settings, None if names is None else {"": names})[""]
+    folders = Path(pred_dir), Path(gt_dir)
+    sets = {"": files.SetFolders(*folders, roots=folders, names=names)}
+    return _run(sets, Settings(convention, strict, surface, drop_repeats, workers))[""]
 
 
 def evaluate_sets(
@@ -143,10 +126,8 @@ def evaluate_sets(
     """
     if isinstance(datasets, str) or not datasets:
         raise UserError(f"datasets is {datasets!r}; give a list of at least one data set's name.")
-    preds, masks = Path(pred_root), Path(gt_root)
-    plan = {name: (preds / name, masks / name / "masks") for name in datasets}
-    settings = Settings(convention, strict, surface, drop_repeats, workers)
-    return _run(plan, (preds, masks), settings, names)
+    sets = files.benchmark(pred_root, gt_root, datasets, names)
+    return _run(sets, Settings(convention, strict, surface, drop_repeats, workers))
 
 
 def baselines(
@@ -170,67 +151,57 @@ def baselines(
         named = ((path.stem, read_ground_truth(path, rules)) for path in list_images(masks))
     else:
         named = ((str(i), mask) for i, mask in enumerate(masks))
-    scores: dict[str, list] = {"all foreground": [], "all background": []}
+    found: dict[str, list] = {"all foreground": [], "all background": []}
     for name, mask in named:
-        for level, scored in zip((255, 0), scores.values()):
+        for level, scored in zip((255, 0), found.values()):
             constant = np.full(mask.shape, level, np.uint8)
             scored.append((name, score_image(constant, mask, settings)))
-    if not scores["all foreground"]:
+    if not found["all foreground"]:
         where = masks if isinstance(masks, str | Path) else "The iterable of masks"
         raise UserError(f"{where} holds no masks; a baseline needs at least one.")
-    about = {"convention": convention, "strict": strict, "synthetic": synthetic}
-    return {kind: EvaluationResult(*set_scores(each), **about) for kind, each in scores.items()}
+    results = {}
+    for kind, scored in found.items():
+        total = scores.set_scores(scored)
+        results[kind] = EvaluationResult(*total, convention, strict, synthetic=synthetic)
+    return results
 
 
-def find_problems(
-    plan: Mapping[str, Folders],
-    roots: Folders,
-    settings: Settings,
-    names: Mapping[str, Collection[str]] | None = None,
-) -> tuple[dict[str, list[Match]], dict[str, tuple[str, ...]], list[str]]:
-    """The pairs of each set, predictions of no mask, and all that is wrong; decodes every file."""
+def find_problems(sets: Mapping[str, files.SetFolders], settings: Settings):
+    """The pairs of each set, the names of predictions of no mask, and all that is wrong (every file
+    is decoded): ``({data set: [Match]}, {data set: names}, problems)``.
+    """
     problems: list[str] = []
-    pairs, ignored = {}, {}
-    for name, folders in plan.items():
-        chosen = (names or {}).get(name)
-        pairs[name], ignored[name] = match(folders, roots, chosen, problems)
+    found = {key: files.match(folders, problems) for key, folders in sets.items()}
+    pairs = {key: matched for key, (matched, _) in found.items()}
     every = [pair for part in pairs.values() for pair in part]
     with ThreadPoolExecutor(settings.workers or os.cpu_count()) as pool:
-        for found in pool.map(file_problems, every, repeat(settings.rules)):
-            problems += found
-    return pairs, ignored, problems
+        for wrong in pool.map(files.file_problems, every, repeat(settings.rules)):
+            problems += wrong
+    return pairs, {key: ignored for key, (_, ignored) in found.items()}, problems
 
 
-def _run(
-    plan: Mapping[str, Folders],
-    roots: Folders,
-    settings: Settings,
-    names: Mapping[str, Collection[str]] | None,
-) -> dict[str, EvaluationResult]:
-    pairs, ignored, problems = find_problems(plan, roots, settings, names)
+def _run(sets: Mapping[str, files.SetFolders], settings: Settings) -> dict[str, EvaluationResult]:
+    pairs, ignored, problems = find_problems(sets, settings)
     if problems:
-        raise UserError(sentence(problems))
-    dropped: dict[str, tuple[str, ...]] = dict.fromkeys(plan, ())
+        raise UserError(files.sentence(problems))
+    dropped: dict[str, tuple[str, ...]] = dict.fromkeys(sets, ())
     if settings.drop_repeats:
-        dropped = {key: repeats(plan[key][1], [pair.name for pair in pairs[key]]) for key in plan}
+        dropped = {key: repeats(sets[key].masks, [p.name for p in pairs[key]]) for key in sets}
 
-    def score(pair: Match) -> tuple[str, ImageScore]:
+    def score(pair: files.Match) -> tuple[str, scores.ImageScore]:
         mask = read_ground_truth(pair.mask, settings.rules)
         return pair.name, score_image(read_prediction(pair.pred), mask, settings)
 
     results = {}
-    hidden = "TQDM_DISABLE" in os.environ
     for key, part in pairs.items():
         kept = [pair for pair in part if pair.name not in dropped[key]]
+        shown = {"desc": key or "images", "disable": "TQDM_DISABLE" in os.environ, "leave": False}
         # Threads are enough: decoding, distance transforms and filters run outside Python's lock.
         with ThreadPoolExecutor(settings.workers or os.cpu_count()) as pool:
-            scores = pool.map(score, kept)
-            bar = tqdm(scores, key or "images", len(kept), leave=False, disable=hidden)
-            results[key] = EvaluationResult(
-                *set_scores(bar),
-                *(settings.convention, settings.strict, ignored[key], dropped[key]),
-                synthetic=_of_synthetic_set(plan[key][1]),
-            )
+            found = scores.set_scores(tqdm(pool.map(score, kept), total=len(kept), **shown))
+        about = settings.convention, settings.strict, ignored[key], dropped[key]
+        synthetic = _of_synthetic_set(sets[key].masks)
+        results[key] = EvaluationResult(*found, *about, synthetic)
     return results
 
 

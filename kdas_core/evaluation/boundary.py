@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import warnings
 
-import cv2
 import numpy as np
+from scipy import ndimage
 
 from kdas_core.evaluation.conventions import RELEASED, Convention
 from kdas_core.evaluation.metrics import check_pair
@@ -60,13 +60,7 @@ def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
     (1.0, 0.33)
     """
     width = max(1, round(0.02 * float(np.hypot(*gt.shape))))
-    kernel = np.ones((3, 3), np.uint8)
-    rims = []
-    for mask in (cut, gt):
-        grey = mask.astype(np.uint8)
-        inner = cv2.erode(
-            grey, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0
-        )
-        rims.append(mask & (inner == 0))
+    inner = [ndimage.binary_erosion(mask, np.ones((3, 3)), width) for mask in (cut, gt)]
+    rims = cut & ~inner[0], gt & ~inner[1]
     union = int((rims[0] | rims[1]).sum())
     return int((rims[0] & rims[1]).sum()) / union if union else 1.0

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import unicodedata
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,14 +12,17 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from kdas_core import UserError
-from kdas_core.evaluation.files import listed, sentence
+from kdas_core.evaluation.files import listed, read_groups, sentence
+from kdas_core.evaluation.scores import seed_table
+
+__all__ = ["Paired", "compare", "holm", "paired", "read_groups", "seed_table"]
 
 _FEW = 6  # of 5 units, the smallest p that the signed-rank test can give is 2 / 2⁵ = 0.0625
 
 
 @dataclass(frozen=True)
 class Paired:
-    """What :func:`paired` found. A unit is an image, or a group of images where groups were given."""
+    """What :func:`paired` found; a unit is an image, or a group of images if there are groups."""
 
     n: int  # images
     groups: int  # units
@@ -49,13 +49,12 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
 
     Args:
         a, b: shape (n,), finite. a wins on ``mae`` where it is worse.
-        groups: n labels, e.g. the video of each frame; each image for itself if left out.
-        level: of the interval, between 0 and 1.
-        resamples: bootstrap samples, at least 1; take thousands.
+        groups: n labels, e.g. the video of each frame.
+        level, resamples: of the interval, between 0 and 1; bootstrap samples, at least 1.
 
     Returns:
-        A :class:`Paired`. One unit: interval and p are NaN. All units differ by the same d:
-        interval (d, d). BCa undefined otherwise: the percentile interval, and ``note`` says so.
+        One unit: interval and p are NaN. All units differ by the same d: interval (d, d). BCa
+        undefined otherwise: the percentile interval, and ``note`` says so.
 
     Raises:
         UserError: no images, different lengths, NaN or infinity, an image without a group, level or
@@ -70,18 +69,18 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
     (True, 50, 5)
     """
     a, b = _numbers(a, "a"), _numbers(b, "b")
-    labels = range(a.size) if groups is None else groups
-    units = pd.factorize(pd.Series(list(labels), dtype=object))[0]  # -1 where there is no label
-    if problems := _problems(a, b, units):
+    labels = pd.Series(list(range(a.size) if groups is None else groups), dtype=object)
+    if problems := _problems(a, b, labels):
         raise UserError(sentence(problems, "compared"))
     if not 0 < level < 1 or resamples < 1:
         asked = f"level is {level}, resamples {resamples}"
         raise UserError(f"{asked}; level must lie between 0 and 1, resamples be ≥ 1.")
+    units = pd.factorize(labels)[0]
     means = float(a.mean()), float(b.mean()), float(np.mean(a - b))
     sums, sizes = np.bincount(units, weights=a - b), np.bincount(units)
     scale = max(np.abs(a).max(), np.abs(b).max()) or 1.0
     by_image, by_unit = np.round((a - b) / scale, 12), np.round(sums / sizes / scale, 12)
-    notes = _notes(by_image, by_unit)
+    notes = list(_notes(by_image, by_unit))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is degenerate is said in the note
         p, effect_size = _signed_rank(by_unit)
@@ -89,15 +88,13 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
             low = high = np.nan if by_unit.size == 1 else means[2] if by_unit.any() else 0.0
         else:
             low, high = _bootstrap(sums / scale, sizes, level, resamples, seed, notes) * scale
-    signs = [int(np.sum(np.sign(by_image) == sign)) for sign in (1, 0, -1)]
-    found = (a.size, sizes.size, *means, float(low), float(high), p, effect_size, *signs)
-    return Paired(*found, "; ".join(notes))
+    wins, ties, losses = (int(np.sum(np.sign(by_image) == sign)) for sign in (1, 0, -1))
+    found = *means, float(low), float(high), p, effect_size, wins, ties, losses
+    return Paired(a.size, sizes.size, *found, "; ".join(notes))
 
 
-def _bootstrap(
-    sums, sizes, level: float, resamples: int, seed: int, notes: list[str]
-) -> np.ndarray:
-    """Interval of Σ sums / Σ sizes over the units, which differ."""
+def _bootstrap(sums, sizes, level: float, resamples: int, seed: int, notes: list[str]):
+    """Interval of Σ sums / Σ sizes over the units, which differ: two numbers."""
     # With the first difference positive, swapping a and b mirrors the interval to the last digit.
     turn = np.sign(sums[np.flatnonzero(sums)[0]])
 
@@ -131,35 +128,34 @@ def _signed_rank(by_unit: np.ndarray) -> tuple[float, float]:
     return float(stats.wilcoxon(differing).pvalue) if differing.size else 1.0, effect_size
 
 
-def _notes(by_image: np.ndarray, by_unit: np.ndarray) -> list[str]:
+def _notes(by_image: np.ndarray, by_unit: np.ndarray) -> Iterator[str]:
     few = by_unit.size < _FEW
-    notes = [f"fewer than {_FEW} units: no interval and no test can be trusted"] if few else []
+    if few:
+        yield f"fewer than {_FEW} units: no interval and no test can be trusted"
     if not by_image.any():
-        notes.append("no image differs")
+        yield "no image differs"
     elif not by_unit.any():
-        notes.append("no group differs in its mean")
+        yield "no group differs in its mean"
     elif by_unit.size > 1 and np.ptp(by_unit) == 0:
-        notes.append("all units differ by the same amount")
+        yield "all units differ by the same amount"
     elif not few and np.count_nonzero(by_unit) < _FEW:
-        notes.append(f"fewer than {_FEW} units differ: p cannot fall below 0.05")
-    return notes
+        yield f"fewer than {_FEW} units differ: p cannot fall below 0.05"
 
 
-def _problems(a: np.ndarray, b: np.ndarray, units: np.ndarray, names: object = ()) -> list[str]:
-    """What is wrong with the input of :func:`paired`; ``units`` are -1 where there is no group."""
+def _problems(a: np.ndarray, b: np.ndarray, labels: pd.Series) -> list[str]:
+    """What is wrong with the input of :func:`paired`."""
     n = a.size
     if n != b.size:
         return [f"a has {n} numbers and b has {b.size}; give both for the same images."]
-    if n != units.size:
-        return [f"There are {n} images and {units.size} group labels; give one label for each."]
+    if n != labels.size:
+        return [f"There are {n} images and {labels.size} group labels; give one label for each."]
     if n == 0:
         return ["There is no image to compare; give at least one."]
     problems = []
     if bad := np.count_nonzero(~np.isfinite(a) | ~np.isfinite(b)):
         problems.append(f"{bad} of {n} images have NaN or infinity; score them without strict.")
-    if bare := np.flatnonzero(units < 0).tolist():
-        where = f" ({listed(names[i] for i in bare)})" if len(names) else ""
-        problems.append(f"{len(bare)} of {n} images have no group{where}; give each a label.")
+    if bare := labels.index[labels.isna()].tolist():
+        problems.append(f"{len(bare)} of {n} images have no group ({listed(bare)}); label each.")
     return problems
 
 
@@ -196,15 +192,13 @@ def compare(
 
     Args:
         a, b: ``{data set: EvaluationResult or its per_image}``.
-        metric: the column to compare.
-        groups: ``{data set: {image name: group}}`` as of :func:`read_groups`; may hold more than is
+        groups: ``{data set: {image name: group}}`` of :func:`read_groups`; may hold more than is
             compared. A set that it does not mention is resampled by image.
         options: ``level``, ``resamples``, ``seed`` of :func:`paired`.
 
     Returns:
         Index ``dataset``, in the order of ``a``; columns as in :class:`Paired`, with ``units``
-        (``"60 images"``, ``"8 groups"``) for ``groups``, and ``p_holm`` (:func:`holm` over the data
-        sets) after ``p``.
+        (``"8 groups"``) for ``groups``, and ``p_holm`` (:func:`holm` over the sets) after ``p``.
 
     Raises:
         UserError: with everything that is wrong with any of the sets, before anything is computed.
@@ -216,8 +210,7 @@ def compare(
     if not a and not b:
         problems.append("There is no data set to compare; give at least one.")
     if groups and not set(groups) & set(a):
-        known = f"groups knows {listed(groups)}, but none of the data sets compared"
-        problems.append(f"{known}; use the names of those.")
+        problems.append(f"groups knows {listed(groups)}, but none of the data sets compared.")
     pairs = {}
     for name in (name for name in a if name in b):
         pairs[name], found = _matched(a[name], b[name], metric, groups.get(name))
@@ -234,117 +227,31 @@ def compare(
     return table[order.split()]
 
 
-def _matched(a: object, b: object, metric: str, groups: Mapping | None):
+def _matched(a: object, b: object, metric: str, groups: Mapping | None) -> tuple[tuple, list[str]]:
     """((values of a, values of b, labels) of one data set by name, what is wrong with them)."""
-    found: list[str] = []
-    x, y = _column(a, "a", metric, found), _column(b, "b", metric, found)
-    if x is None or y is None:
+    columns, found = [], []
+    for side, table in (("a", a), ("b", b)):
+        table = getattr(table, "per_image", table)
+        if not isinstance(table, pd.DataFrame) or "name" not in table:
+            found.append(f"{side} is no table with a column name; give an EvaluationResult.")
+        elif metric not in (metrics := table.columns.drop("name")):
+            found.append(f"{side} has no metric {metric}; choose from {listed(metrics)}.")
+        else:
+            columns.append(table.set_index(table["name"].astype(str))[metric].sort_index())
+            names = columns[-1].index
+            if twice := names[names.duplicated()].unique().tolist():
+                found.append(f"{side} has more than one row for {listed(twice)}; keep one.")
+    if len(columns) < 2:
         return (), found
+    x, y = columns
     for side, mine, other, theirs in (("a", x, "b", y), ("b", y, "a", x)):
-        if absent := sorted(set(theirs.index) - set(mine.index)):
+        if absent := theirs.index.difference(mine.index).tolist():
             lacking = f"{side} lacks {len(absent)} of {len(theirs)} images of {other}"
             found.append(f"{lacking} ({listed(absent)}); score both on the same images.")
-    labels = None if groups is None else [groups.get(name) for name in x.index]
-    units = pd.factorize(pd.Series(labels or range(x.size), dtype=object))[0]
-    pair = x.to_numpy(), y.to_numpy()
-    return (*pair, labels), found or _problems(*pair, units, x.index)
-
-
-def _column(table: object, side: str, metric: str, found: list[str]) -> pd.Series | None:
-    """The metric by image name, or None; what is wrong is added to ``found``."""
-    table = getattr(table, "per_image", table)
-    if not isinstance(table, pd.DataFrame) or "name" not in table:
-        found.append(f"{side} is no table with a column name; give an EvaluationResult.")
-        return None
-    if metric not in (metrics := table.columns.drop("name")):
-        found.append(f"{side} has no metric {metric}; choose from {listed(metrics)}.")
-        return None
-    names = table["name"].astype(str)
-    if twice := sorted(set(names[names.duplicated()])):
-        found.append(f"{side} has more than one row for {listed(twice)}; keep one.")
     try:
-        return pd.Series(_numbers(table[metric], f"{metric} of {side}"), index=names).sort_index()
+        pair = _numbers(x, f"{metric} of a"), _numbers(y, f"{metric} of b")
     except UserError as error:
-        found.append(str(error))
-        return None
-
-
-def seed_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over repeated training runs: how far another seed moves a number
-    on the same images (the interval of :func:`paired`: how far other images do).
-
-    Args:
-        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
-
-    Returns:
-        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
-        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
-
-    Raises:
-        UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
-
-    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
-    >>> seed_table(runs)["mean ± sd"].tolist()
-    ['0.710 ± 0.010']
-    """
-    keys = ["method", "seed"]
-    columns = [column for column in values.columns if column not in keys]
-    if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
-        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
-    problems = []
-    if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
-        problems.append(f"There is more than numbers in {listed(texts)}; convert or drop them.")
-    if unnamed := int(values[keys].isna().any(axis=1).sum()):
-        problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
-    if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
-        runs = listed(f"{row.method} with seed {row.seed}" for row in twice.itertuples())
-        problems.append(f"A run occurs more than once ({runs}); keep one row for each.")
-    if problems:
-        raise UserError(sentence(problems, "compared"))
-    methods = values.groupby("method", sort=False)[columns]
-    parts = {"mean": methods.mean(), "sd": methods.std(), "n": methods.count()}
-    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
-    few = {0: "no run", 1: "{:.3f} (one seed)"}
-    rows = table.itertuples(index=False)
-    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
-    return table.rename_axis(["method", "column"])
-
-
-def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
-    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
-
-    Args:
-        path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
-            cells are text (001 stays 001); blanks around them do not count.
-
-    Raises:
-        UserError: the file cannot be read, has another header or no rows, or has lines without
-            three filled cells or that put an image in a second group; all such lines at once.
-    """
-    try:
-        # Excel begins a UTF-8 file with a mark; this codec takes it away where there is one.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    header = ",".join(rows[0][1]) if rows else ""
-    if header != "dataset,name,group" or len(rows) < 2:
-        wanted = "must have the header dataset,name,group and then a line for each image"
-        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
-    problems: list[str] = []
-    groups: dict[str, dict[str, str]] = {}
-    for line, cells in rows[1:]:
-        if len(cells) != 3 or not all(cells):
-            fact = f"{path}, line {line}, lacks one of three cells, or has more"
-            problems.append(f"{fact}; write dataset,name,group.")
-            continue
-        # The evaluation gives names in this form, whichever way an accent was typed.
-        dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
-        first = groups.setdefault(dataset, {}).setdefault(name, group)
-        if first != group:
-            fact = f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}"
-            problems.append(f"{fact}; choose one.")
-    if problems:
-        raise UserError(sentence(problems, "compared"))
-    return groups
+        return (), [*found, str(error)]
+    labels = None if groups is None else [groups.get(name) for name in x.index]
+    named = pd.Series(x.index if labels is None else labels, x.index, dtype=object)
+    return (*pair, labels), found or _problems(*pair, named)

@@ -36,14 +36,10 @@ class Convention:
     matlab: bool = False
 
     def values(self, pred: np.ndarray) -> np.ndarray:
-        """What each grey level of a map counts as; ``values(pred)[pred]`` is what is measured.
+        """What each grey level of a map, uint8 (H, W), counts as: float64 (256,), in [0, 1].
 
-        Args:
-            pred: uint8, (H, W). A constant map cannot be stretched: rounded it becomes black, as in
-                PraNet's saving script; unrounded it stays, as in MATLAB's ``mapminmax``.
-
-        Returns:
-            float64 (256,), in [0, 1].
+        ``values(pred)[pred]`` is measured. Stretched and rounded a constant map becomes black, as
+        in PraNet's saving script; unrounded it stays, as in MATLAB's ``mapminmax``.
         """
         if self.levels == "saved":
             return _GREY

@@ -5,8 +5,9 @@ Nothing is computed here. All problems of all sets are collected, so that one ru
 
 from __future__ import annotations
 
+import csv
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +25,16 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombEr
 
 
 @dataclass(frozen=True)
+class SetFolders:
+    """Where the predictions and the masks of a data set are, and what of them is scored."""
+
+    preds: Path
+    masks: Path
+    roots: tuple[Path, Path]  # of both, out of which no link may lead
+    names: Collection[str] | None = None  # all masks if None
+
+
+@dataclass(frozen=True)
 class Match:
     """One prediction and its mask."""
 
@@ -32,41 +43,47 @@ class Match:
     mask: Path
 
 
-def match(
-    folders: tuple[Path, Path],
-    roots: tuple[Path, Path],
-    chosen: Collection[str] | None,
-    problems: list[str],
-) -> tuple[list[Match], tuple[str, ...]]:
-    """Pair by stem, never by place in a listing.
+def benchmark(
+    pred_root: str | Path,
+    gt_root: str | Path,
+    datasets: Iterable[str],
+    names: Mapping | None = None,
+) -> dict[str, SetFolders]:
+    """``{data set: its folders}`` in PraNet's layout; ``names`` limits the sets it mentions."""
+    preds, masks = roots = Path(pred_root), Path(gt_root)
+    limits = names or {}
+    return {
+        name: SetFolders(preds / name, masks / name / "masks", roots, limits.get(name))
+        for name in datasets
+    }
 
-    Args:
-        folders: of predictions and of masks. roots: the folders out of which no link may lead.
-        chosen: only these names; all masks if None.
-        problems: what is wrong is added here.
+
+def match(folders: SetFolders, problems: list[str]) -> tuple[list[Match], tuple[str, ...]]:
+    """Pair by stem, never by place in a listing; what is wrong is added to ``problems``.
 
     Returns:
         One :class:`Match` a mask, sorted by file name, and the names of predictions of no mask.
     """
-    pred_dir, gt_dir = folders
-    masks = _by_stem(gt_dir, roots[1], "mask", problems)
-    preds = _by_stem(pred_dir, roots[0], "prediction", problems)
+    masks = _by_stem(folders.masks, folders.roots[1], "mask", problems)
+    preds = _by_stem(folders.preds, folders.roots[0], "prediction", problems)
     if not masks or not preds:
         return [], ()
     wanted = list(masks)
-    if chosen is not None:
-        stems = {unicodedata.normalize("NFC", name) for name in chosen}
+    if folders.names is not None:
+        stems = {unicodedata.normalize("NFC", name) for name in folders.names}
         wanted = [name for name in masks if name in stems]
         if not stems:
-            problems.append(f"No image of {gt_dir} was chosen; name some, or leave names out.")
-        if absent := sorted(stems - masks.keys()):
+            problems.append(
+                f"No image of {folders.masks} was chosen; name some, or leave names out."
+            )
+        if absent := listed(sorted(stems - masks.keys())):
             way_out = "take these names out, or add the masks"
-            problems.append(f"{gt_dir} holds no mask for {listed(absent)}; {way_out}.")
+            problems.append(f"{folders.masks} holds no mask for {absent}; {way_out}.")
     if missing := [name for name in wanted if name not in preds]:
         folded = {name.casefold(): path.name for name, path in preds.items()}
         near = [folded[name.casefold()] for name in missing if name.casefold() in folded]
         problems.append(
-            f"{pred_dir} lacks the prediction of {len(missing)} of {len(wanted)} masks "
+            f"{folders.preds} lacks the prediction of {len(missing)} of {len(wanted)} masks "
             f"({listed(f'{name}.png' for name in missing)})"
             + (f" but holds {listed(near)}, whose case differs" if near else "")
             + '; write them with "kdas predict".'
@@ -77,18 +94,14 @@ def match(
 
 def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Names whose image, in ``images`` beside the folder of masks, has the same bytes as that of an
-    earlier name, in natural order. (Masks that were drawn twice may differ.)
-
-    Raises:
-        UserError: there is no such folder, or it lacks the image of a name.
+    earlier name, in natural order. UserError: such an image is missing.
     """
     folder = gt_dir.parent / "images"
     problems: list[str] = []
     images = _by_stem(folder, gt_dir.parent, "image", problems)
     names = sorted(names, key=natural)
-    if lacking := [name for name in names if name not in images]:
-        fact = f"{folder} lacks the image of {listed(lacking)}"
-        problems.append(f"{fact}; without it no repeat can be found.")
+    if lacking := listed(name for name in names if name not in images):
+        problems.append(f"{folder} lacks the image of {lacking}; add it, to find repeats.")
     if problems:
         raise UserError(sentence(problems))
     first: dict[bytes, str] = {}
@@ -118,11 +131,8 @@ def file_problems(pair: Match, rules: Convention) -> list[str]:
 def read_prediction(path: str | Path) -> np.ndarray:
     """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp.
 
-    Black-and-white files count as 0 and 255, colour files of equal channels as grey; an alpha
-    channel is not looked at.
-
-    Raises:
-        UserError: the file is missing, broken, in colour, or has more than 8 bits.
+    Colour files of equal channels count as grey; an alpha channel is not looked at. UserError: the
+    file is missing, broken, in colour, or has more than 8 bits.
     """
     return _grey(Path(path), "prediction", "predict it again")
 
@@ -130,10 +140,8 @@ def read_prediction(path: str | Path) -> np.ndarray:
 def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
     """A mask as bool, shape (H, W), by the rules of a convention.
 
-    Raises:
-        UserError: the file is missing, broken, in colour, has more than 8 bits, is mostly between
-            black and white (the grey edges of a JPEG pass), or is not black and has no polyp by the
-            rules (0 and 1 instead of 0 and 255).
+    UserError: as of :func:`read_prediction`; or too many pixels are between black and white (the
+    edges of a JPEG pass), or no pixel is polyp and not all are 0 (0 and 1 instead of 0 and 255).
     """
     grey = _grey(Path(path), "mask", "restore it")
     middle = ((grey >= HALF // 4) & (grey < 256 - HALF // 4)).mean()
@@ -145,6 +153,45 @@ def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
         fact = f"has {top} as its largest value, and polyp begins at {rules.polyp_from}"
         raise UserError(f"{path} {fact}; masks are 0 and 255.")
     return grey >= rules.polyp_from
+
+
+def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
+    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
+
+    Args:
+        path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
+            cells are text (001 stays 001); blanks around them do not count.
+
+    Raises:
+        UserError: with all lines that lack a cell or put an image in a second group, or because the
+            file cannot be read, has another header, or no rows.
+    """
+    try:
+        # Excel begins a UTF-8 file with a mark; this codec takes it away where there is one.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
+    header = ",".join(rows[0][1]) if rows else ""
+    if header != "dataset,name,group" or len(rows) < 2:
+        wanted = "must have the header dataset,name,group and then a line for each image"
+        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
+    problems: list[str] = []
+    groups: dict[str, dict[str, str]] = {}
+    for line, cells in rows[1:]:
+        if len(cells) != 3 or not all(cells):
+            problems.append(f"{path}, line {line}, lacks one of three cells, or has more.")
+            continue
+        # The evaluation gives names in this form, whichever way an accent was typed.
+        dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
+        first = groups.setdefault(dataset, {}).setdefault(name, group)
+        if first != group:
+            fact = f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}"
+            problems.append(f"{fact}; choose one.")
+    if problems:
+        raise UserError(sentence(problems, "compared"))
+    return groups
 
 
 def sentence(problems: list[str], not_done: str = "scored") -> str:

@@ -18,7 +18,7 @@ Four rules of the released program shape its numbers, and are kept:
 
 Where the released program divides 0 by 0, this module says what the number is (``strict=True``
 keeps the NaN): ``wFm`` of an empty mask is 1 for a black map and 0 for any other; the specificity
-of a full mask is 1 where there is overlap; a quadrant of ``Sm`` without pixels adds nothing.
+of a full mask is 1 where there is overlap; a quadrant without pixels adds nothing to ``Sm``.
 """
 
 from __future__ import annotations
@@ -80,9 +80,6 @@ def image_curves(
 ) -> dict[str, np.ndarray]:
     """The five measures at each of the 256 thresholds.
 
-    Args:
-        strict: leave the specificity of a full mask NaN, as released, instead of 1.
-
     Returns:
         ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, each float64 (256,), in the order of ``THRESHOLDS``.
 
@@ -135,10 +132,7 @@ def s_measure(
     pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
 ) -> float:
     """Structure measure, in [0, 1]: half likeness of object and background, half of the four
-    quadrants about the centroid. An empty mask scores ``1 − mean(pred)``, a full one ``mean(pred)``.
-
-    Args:
-        strict: NaN where the centroid leaves a quadrant empty, as the mean of no pixels is.
+    quadrants about the centroid. An empty mask scores 1 − mean(pred), a full one mean(pred).
 
     Source: Fan et al., ICCV 2017; standard deviations divide by N (convention ``pranet``: N − 1).
     """
@@ -195,9 +189,6 @@ def weighted_f_measure(
     An error inside the polyp is eased by the errors around it (7×7 Gaussian, σ = 5); an error
     outside weighs 1 at the rim and up to 2 far away, halving the difference every 5 pixels.
 
-    Args:
-        strict: NaN for an empty mask, as released, instead of 1 for a black map and 0 for others.
-
     Source: Margolin et al., CVPR 2014; beyond the border the Gaussian sees the border's own pixels
     repeated (convention ``pranet``: black).
     """
@@ -224,13 +215,8 @@ def weighted_f_measure(
 
 def check_pair(pred: np.ndarray, gt: np.ndarray) -> None:
     """ValueError unless these are a uint8 map and a bool mask of one shape (H, W), ≥ 2 pixels."""
-    if pred.dtype != np.uint8 or gt.dtype != bool:
-        found = f"{pred.dtype} and {gt.dtype}"
-        raise ValueError(f"A prediction is uint8 and a mask is bool, these are {found}.")
-    if pred.ndim != 2 or pred.shape != gt.shape:
-        found = f"{pred.shape} and {gt.shape}"
-        raise ValueError(f"Prediction and mask have one shape (H, W), these have {found}.")
-    if pred.size < 2:
-        raise ValueError(
-            "The E-measure divides by the pixels less one: an image needs two or more."
-        )
+    kinds = pred.dtype == np.uint8 and gt.dtype == bool
+    if not kinds or pred.ndim != 2 or pred.shape != gt.shape or pred.size < 2:
+        found = f"{pred.dtype} {pred.shape} and {gt.dtype} {gt.shape}"
+        wanted = "A uint8 map and a bool mask of one shape (H, W), two pixels or more, are measured"
+        raise ValueError(f"{wanted}; these are {found}.")

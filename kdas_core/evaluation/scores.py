@@ -1,4 +1,4 @@
-"""From the measures of one image to the numbers of a set."""
+"""From the measures of one image to the numbers of a set, and of repeated training runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kdas_core import UserError
 from kdas_core.evaluation import metrics as measures
 from kdas_core.evaluation.boundary import SURFACE_METRICS, surface_metrics
 from kdas_core.evaluation.conventions import Convention, convention
+from kdas_core.evaluation.files import listed, sentence
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, THRESHOLDS
 
 BINS = 20
@@ -76,16 +77,13 @@ def image_metrics(
     """The 13 released metrics of one image, then ``dice``, ``iou`` and ``soft_dice``.
 
     Args:
-        pred: grey map, uint8, (H, W). gt: mask, bool, (H, W).
+        pred: grey map, uint8, (H, W). gt: mask, bool, (H, W); ValueError for any other pair.
         strict: undefined values are NaN, as released; ``metrics`` says what they are otherwise.
         rules: a name from ``CONVENTIONS``.
         surface: ``hd95`` and ``boundary_iou`` as well (they take longer than all the others).
 
     Returns:
         ``{metric: value}`` in the order of ``ALL_METRICS``.
-
-    Raises:
-        ValueError: not such a map and mask of one shape. UserError: no such convention.
 
     >>> mask = np.zeros((60, 80), bool); mask[20:40, 20:50] = True
     >>> scores = image_metrics(np.where(mask, 255, 0).astype(np.uint8), mask)
@@ -130,6 +128,47 @@ def calibration_error(calibration: pd.DataFrame) -> float:
     """
     away = (calibration["predicted"] - calibration["observed"]).abs()
     return float((calibration["weight"] * away).sum())
+
+
+def seed_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over repeated training runs: how far another seed moves a number
+    on the same images (the interval of a comparison: how far other images do).
+
+    Args:
+        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
+
+    Returns:
+        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
+        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
+
+    Raises:
+        UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
+
+    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
+    >>> seed_table(runs)["mean ± sd"].tolist()
+    ['0.710 ± 0.010']
+    """
+    keys = ["method", "seed"]
+    columns = [column for column in values.columns if column not in keys]
+    if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
+        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
+    problems = []
+    if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
+        problems.append(f"There is more than numbers in {listed(texts)}; convert or drop them.")
+    if unnamed := int(values[keys].isna().any(axis=1).sum()):
+        problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
+    if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
+        runs = listed(f"{row.method} with seed {row.seed}" for row in twice.itertuples())
+        problems.append(f"A run occurs more than once ({runs}); keep one row for each.")
+    if problems:
+        raise UserError(sentence(problems, "compared"))
+    methods = values.groupby("method", sort=False)[columns]
+    parts = {"mean": methods.mean(), "sd": methods.std(), "n": methods.count()}
+    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
+    few = {0: "no run", 1: "{:.3f} (one seed)"}
+    rows = table.itertuples(index=False)
+    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
+    return table.rename_axis(["method", "column"])
 
 
 def _summary(numbers: Mapping[str, float], curves: Mapping[str, np.ndarray]) -> dict[str, float]:
