@@ -14,8 +14,7 @@ from kdas_core.evaluation.files import benchmark, sentence
 from kdas_core.evaluation.scores import DEFAULT
 
 PATHS = ("gt_root", "pred_root", "result_path")
-NAMES = ("datasets", "metrics")
-CONFIG_KEYS = (*PATHS, *NAMES)
+CONFIG_KEYS = (*PATHS, "datasets", "metrics")
 
 
 def from_config(path: str | Path, *, surface: bool = False, **options):
@@ -83,8 +82,7 @@ def read_config(path: str | Path) -> dict:
         problems.append(f"{path} has the unknown key {', '.join(unknown)}; Eval knows {known}.")
     if missing := [f"Eval.{key}" for key in CONFIG_KEYS if key not in section]:
         problems.append(f"{path} lacks {', '.join(missing)}; all of {known} are required.")
-    wrong = [key for key in CONFIG_KEYS if key in section and not _is_sound(section, key)]
-    for key in wrong:
+    for key in (key for key in CONFIG_KEYS if key in section and not _is_sound(section, key)):
         wanted = "the path of a folder" if key in PATHS else "a list of names"
         problems.append(f"{path} has {section[key]!r} as Eval.{key}; it must be {wanted}.")
     if _is_sound(section, "metrics"):

@@ -26,8 +26,7 @@ CAVEATS = {
 }
 """What a reader of a number on these sets must know; said next to the numbers."""
 
-Results = Mapping[str, EvaluationResult]
-"""``{data set: EvaluationResult}``."""
+Results = Mapping[str, EvaluationResult]  # by the name of the data set
 
 
 def images_label(dataset: str, result: EvaluationResult) -> str:

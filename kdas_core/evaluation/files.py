@@ -44,18 +44,15 @@ class Match:
 
 
 def benchmark(
-    pred_root: str | Path,
-    gt_root: str | Path,
-    datasets: Iterable[str],
-    names: Mapping | None = None,
+    preds: str | Path, masks: str | Path, datasets: Iterable[str], names: Mapping | None = None
 ) -> dict[str, SetFolders]:
-    """``{data set: its folders}`` in PraNet's layout; ``names`` limits the sets it mentions."""
-    preds, masks = roots = Path(pred_root), Path(gt_root)
-    limits = names or {}
-    return {
-        name: SetFolders(preds / name, masks / name / "masks", roots, limits.get(name))
-        for name in datasets
-    }
+    """``{data set: its folders}`` below two roots; ``names`` limits the sets it mentions."""
+    pred_root, gt_root = roots = Path(preds), Path(masks)
+    sets = {}
+    for key in datasets:
+        chosen = (names or {}).get(key)
+        sets[key] = SetFolders(pred_root / key, gt_root / key / "masks", roots, chosen)
+    return sets
 
 
 def match(folders: SetFolders, problems: list[str]) -> tuple[list[Match], tuple[str, ...]]:
@@ -64,8 +61,9 @@ def match(folders: SetFolders, problems: list[str]) -> tuple[list[Match], tuple[
     Returns:
         One :class:`Match` a mask, sorted by file name, and the names of predictions of no mask.
     """
-    masks = _by_stem(folders.masks, folders.roots[1], "mask", problems)
-    preds = _by_stem(folders.preds, folders.roots[0], "prediction", problems)
+    pred_dir, gt_dir = folders.preds, folders.masks
+    masks = _by_stem(gt_dir, folders.roots[1], "mask", problems)
+    preds = _by_stem(pred_dir, folders.roots[0], "prediction", problems)
     if not masks or not preds:
         return [], ()
     wanted = list(masks)
@@ -73,17 +71,15 @@ def match(folders: SetFolders, problems: list[str]) -> tuple[list[Match], tuple[
         stems = {unicodedata.normalize("NFC", name) for name in folders.names}
         wanted = [name for name in masks if name in stems]
         if not stems:
-            problems.append(
-                f"No image of {folders.masks} was chosen; name some, or leave names out."
-            )
+            problems.append(f"No image of {gt_dir} was chosen; name some, or leave names out.")
         if absent := listed(sorted(stems - masks.keys())):
             way_out = "take these names out, or add the masks"
-            problems.append(f"{folders.masks} holds no mask for {absent}; {way_out}.")
+            problems.append(f"{gt_dir} holds no mask for {absent}; {way_out}.")
     if missing := [name for name in wanted if name not in preds]:
         folded = {name.casefold(): path.name for name, path in preds.items()}
         near = [folded[name.casefold()] for name in missing if name.casefold() in folded]
         problems.append(
-            f"{folders.preds} lacks the prediction of {len(missing)} of {len(wanted)} masks "
+            f"{pred_dir} lacks the prediction of {len(missing)} of {len(wanted)} masks "
             f"({listed(f'{name}.png' for name in missing)})"
             + (f" but holds {listed(near)}, whose case differs" if near else "")
             + '; write them with "kdas predict".'

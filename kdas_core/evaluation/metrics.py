@@ -1,10 +1,10 @@
 """The 13 numbers of the released evaluation, written from their mathematics, and three of ours.
 
-Every function takes a grey map ``pred``, uint8 (H, W), and a mask ``gt``, bool (H, W), and raises
-ValueError for any other pair. Dice, IoU, sensitivity, specificity and E-measure are curves over
-256 thresholds; papers print their mean and maximum. A grey map has only 256 levels, so all five
-curves follow from one joint histogram of grey level and mask. For a data set the curves are
-averaged over the images first, and mean and maximum are taken of the average curve.
+Every function takes a grey map ``pred``, uint8 (H, W), and a mask ``gt``, bool (H, W); for another
+pair, curves, S-measure and weighted F-measure raise ValueError. Dice, IoU, sensitivity, specificity
+and E-measure are curves over 256 thresholds; papers print their mean and maximum. A map has only
+256 grey levels, so all five follow from one joint histogram of level and mask. For a data set the
+curves are averaged over the images first; mean and maximum are taken of the average curve.
 
 Four rules of the released program shape its numbers, and are kept:
 
