@@ -210,7 +210,9 @@ def compare(
     if not a and not b:
         problems.append("There is no data set to compare; give at least one.")
     if groups and not set(groups) & set(a):
-        problems.append(f"groups knows {listed(groups)}, but none of the data sets compared.")
+        problems.append(
+            f"groups knows {listed(groups)}, but none of the data sets; use their names."
+        )
     pairs = {}
     for name in (name for name in a if name in b):
         pairs[name], found = _matched(a[name], b[name], metric, groups.get(name))

@@ -177,7 +177,7 @@ def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {}
     for line, cells in rows[1:]:
         if len(cells) != 3 or not all(cells):
-            problems.append(f"{path}, line {line}, lacks one of three cells, or has more.")
+            problems.append(f"{path}, line {line}, lacks one of three cells, or has more; mend it.")
             continue
         # The evaluation gives names in this form, whichever way an accent was typed.
         dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
