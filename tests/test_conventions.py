@@ -20,7 +20,7 @@ from kdas_core.evaluation import CONVENTIONS, THRESHOLDS, image_curves, image_me
 from kdas_core.evaluation.boundary import boundary_iou, hausdorff_95
 from kdas_core.evaluation.conventions import convention
 from kdas_core.evaluation.metrics import soft_dice
-from kdas_core.evaluation.scores import BINS, SetScore, calibration_error, score_image
+from kdas_core.evaluation.scores import BINS, calibration_error, score_image, set_scores
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -264,11 +264,7 @@ def test_surface_metrics_come_when_asked_for_and_by_the_convention():
 
 
 def of_set(*pairs: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
-    return (
-        SetScore()
-        .extend((str(i), score_image(*pair)) for i, pair in enumerate(pairs))
-        .calibration()
-    )
+    return set_scores((str(i), score_image(*pair)) for i, pair in enumerate(pairs))[3]
 
 
 def test_a_map_that_says_what_comes_true_is_calibrated():

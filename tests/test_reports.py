@@ -91,8 +91,7 @@ def test_all_problems_of_all_sets_come_together_before_anything_is_computed(fold
     (pred_dir / "10.png").write_bytes((pred_dir / "10.png").read_bytes()[:200])
     save(gt_dir / "2.bmp", white(disc()))
     monkeypatch.setattr(
-        "kdas_core.evaluation.evaluator.score_image",
-        lambda *_: pytest.fail("scored in spite of problems"),
+        "kdas_core.evaluation.score_image", lambda *_: pytest.fail("scored in spite of problems")
     )
     with pytest.raises(UserError) as caught:
         evaluate_sets(pred_dir.parent, gt_dir.parent.parent, ["A", "B"])

@@ -82,6 +82,21 @@ def test_the_seed_decides_the_interval_and_nothing_else():
     assert replace(once, low=other.low, high=other.high) == other
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (1, (-0.12655572, 0.03858745, 0.25224936, -0.27333333)),
+        (3, (-0.09676506, 0.01618534, 0.1484375, -0.61111111)),
+    ],
+)
+def test_interval_p_and_effect_size_keep_their_stored_values(size, expected):
+    a, b = np.random.default_rng(7).beta(5, 2, (2, 24)).round(3)
+    found = paired(a, b, np.arange(24) // size, resamples=999)
+    assert (found.mean_a, found.mean_b) == pytest.approx((0.71779167, 0.764125), abs=1e-6)
+    assert (found.low, found.high, found.p, found.effect_size) == pytest.approx(expected, abs=1e-6)
+    assert (found.wins, found.ties, found.losses) == (10, 0, 14)
+
+
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
@@ -443,7 +458,7 @@ def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
         "Kvasir: a has more than one row for 003",
         "Kvasir: b lacks 2 of 31 images of a (007, 009)",
         "ETIS: 2 of 18 images have NaN",
-        "ETIS: groups lacks 17 of 18 images (001, 002",
+        "ETIS: 17 of 18 images have no group (001, 002",
     ]
     assert len(lines) == len(expected) and all(
         part in line for part, line in zip(expected, lines)

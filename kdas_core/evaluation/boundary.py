@@ -1,16 +1,14 @@
 """How far apart two outlines are, in pixels of the original image: what overlap cannot say.
 
-Dice of a large polyp hardly notices a ragged rim, and Dice of a small one collapses with it. The
-two measures here look at the rim alone. Both act on the map cut at one half, at the image's own
-size.
+Both measures act on the map cut at one half, cut and gt: bool, (H, W).
 """
 
 from __future__ import annotations
 
 import warnings
 
-import cv2
 import numpy as np
+from scipy import ndimage
 
 from kdas_core.evaluation.conventions import RELEASED, Convention
 from kdas_core.evaluation.metrics import check_pair
@@ -22,35 +20,18 @@ SURFACE_METRICS = ("hd95", "boundary_iou")
 def surface_metrics(
     pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
 ) -> dict[str, float]:
-    """``{"hd95": …, "boundary_iou": …}`` of one image.
-
-    Args:
-        pred: grey map, uint8, (H, W).
-        gt: mask, bool, (H, W).
-        strict: NaN where exactly one of the two is empty and no distance exists; the defined value
-            otherwise.
-
-    Raises:
-        ValueError: not a uint8 map and a bool mask of the same two-dimensional shape.
-    """
+    """``{"hd95": …, "boundary_iou": …}`` of one grey map (uint8) and its mask (bool), (H, W)."""
     check_pair(pred, gt)
-    cut = (convention.values(pred) >= 0.5)[pred]
+    cut = convention.cut(pred)
     return {"hd95": hausdorff_95(cut, gt, strict), "boundary_iou": boundary_iou(cut, gt)}
 
 
 def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float:
     """95 % of the points of each outline lie at most this far from the other outline; the larger of
-    the two, in pixels.
+    the two, in pixels, ≥ 0 (Euclidean, by MONAI). Less is better.
 
-    Less is better. Two empty masks agree: 0. Where one of them is empty no distance exists; the
-    image's diagonal, more than any distance within it, stands for it, so that missing a polyp costs
-    and does not drop out of the mean.
-
-    Args:
-        cut, gt: bool, (H, W). strict: NaN instead of the diagonal.
-
-    Returns:
-        Pixels, ≥ 0. Computed by MONAI (edges of the masks, Euclidean distances).
+    Two empty masks agree: 0. Where one is empty no distance exists; the image's diagonal stands for
+    it, so that missing a polyp costs (``strict``: NaN).
     """
     if not cut.any() and not gt.any():
         return 0.0
@@ -67,17 +48,8 @@ def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float
 
 
 def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
-    """IoU of the two rims: of each mask only the pixels within 2 % of the image's diagonal of its
-    own outline.
-
-    Inside the rim's width it is the ordinary IoU, so a small polyp, all rim, gets its IoU. Two
-    empty masks agree: 1.
-
-    Args:
-        cut, gt: bool, (H, W).
-
-    Returns:
-        In [0, 1].
+    """IoU, in [0, 1], of the two rims: of each mask the pixels within 2 % of the image's diagonal
+    of its outline. A small polyp is all rim. Two empty masks agree: 1.
 
     Source: Cheng et al., Boundary IoU, CVPR 2021; distances are counted in steps of 3×3
     neighbourhoods, and what lies beyond the image counts as background.
@@ -88,14 +60,7 @@ def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
     (1.0, 0.33)
     """
     width = max(1, round(0.02 * float(np.hypot(*gt.shape))))
-    rims = [mask & ~_eroded(mask, width) for mask in (cut, gt)]
+    inner = [ndimage.binary_erosion(mask, np.ones((3, 3)), width) for mask in (cut, gt)]
+    rims = cut & ~inner[0], gt & ~inner[1]
     union = int((rims[0] | rims[1]).sum())
     return int((rims[0] & rims[1]).sum()) / union if union else 1.0
-
-
-def _eroded(mask: np.ndarray, width: int) -> np.ndarray:
-    kernel = np.ones((3, 3), np.uint8)
-    grey = mask.astype(np.uint8)
-    return cv2.erode(
-        grey, kernel, iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0
-    ).astype(bool)

@@ -1,14 +1,12 @@
 """How a saved map and a mask are read before anything is measured.
 
-Programs that print the same names of metrics read the same files by different rules, and one map
-gets as many scores. A :class:`Convention` is the set of rules of one program, under one name; rules
-of two programs are never mixed, and every table and file says which were used.
+Programs that print the same metrics read the same files by different rules, and one map gets as
+many scores. A :class:`Convention` is the rules of one program; every table says which was used.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -17,41 +15,31 @@ from kdas_core import UserError
 HALF = 128
 """The lowest 8-bit grey level above one half."""
 
+_GREY = np.arange(256) / 255
+
 
 @dataclass(frozen=True)
 class Convention:
     """The rules of one program.
 
     Attributes:
-        name: by which it is asked for and printed.
-        says: the rules in one sentence.
-        levels: what happens to a map before it is measured: ``"saved"`` nothing; ``"stretched"``
-            its darkest pixel becomes 0, its lightest 255, rounded to 8 bits again; ``"stretched,
-            unrounded"`` the same without rounding; ``"cut"`` 0 below grey 128 and 255 from there.
-        polyp_from: the lowest grey level of a mask that is polyp. A map of another size than its
-            mask is refused under every convention; PraNet's programs resize it and overwrite the
-            file.
-        matlab: measure as PraNet's MATLAB programs do: standard deviations in the S-measure divide
-            by N − 1, the centroid's own row and column belong to the upper left quadrant, and the
-            Gaussian of the weighted F-measure sees black beyond the border.
+        levels: of a map, before it is measured: ``saved``, as they are; ``stretched``, the darkest
+            to 0 and the lightest to 255, rounded; ``stretched, unrounded``; ``cut``, at grey 128.
+        polyp_from: the lowest grey level of a mask that is polyp.
+        matlab: in the S-measure, deviations divide by N − 1 and the centroid's row and column are
+            above the cut; the Gaussian of the weighted F-measure sees black beyond the border.
     """
 
     name: str
-    says: str
-    levels: Literal["saved", "stretched", "stretched, unrounded", "cut"] = "saved"
+    levels: str = "saved"
     polyp_from: int = HALF
     matlab: bool = False
 
     def values(self, pred: np.ndarray) -> np.ndarray:
-        """What each of the 256 grey levels of this map counts as: float64 (256,), in [0, 1].
+        """What each grey level of a map, uint8 (H, W), counts as: float64 (256,), in [0, 1].
 
-        All that a convention does to a map it does level by level, so this table is enough, and
-        ``values(pred)[pred]`` is the map as it is measured.
-
-        Args:
-            pred: uint8, (H, W). A constant map cannot be stretched: rounded it becomes black, as in
-                the saving scripts of PraNet and Polyp-PVT; unrounded it stays as it is, as in
-                MATLAB's ``mapminmax``.
+        ``values(pred)[pred]`` is measured. Stretched and rounded a constant map becomes black, as
+        in PraNet's saving script; unrounded it stays, as in MATLAB's ``mapminmax``.
         """
         if self.levels == "saved":
             return _GREY
@@ -64,47 +52,22 @@ class Convention:
         stretched = np.clip((np.arange(256) - low) / (high - low), 0, 1)
         return np.rint(255 * stretched) / 255 if rounded else stretched
 
+    def cut(self, pred: np.ndarray) -> np.ndarray:
+        """The map cut at one half: bool, (H, W)."""
+        return (self.values(pred) >= 0.5)[pred]
 
-_GREY = np.arange(256) / 255
 
-CONVENTIONS = {
-    convention.name: convention
-    for convention in (
-        Convention(
-            "released", "Maps as saved, masks from grey 128: the evaluation of UACANet and KDAS."
-        ),
-        Convention(
-            "min-max",
-            "Each map is first stretched from its darkest to its lightest pixel, as the saving scripts of PraNet and "
-            "Polyp-PVT do before they write it, then as released.",
-            levels="stretched",
-        ),
-        Convention(
-            "binary",
-            "Each map is first cut at one half, as UACANet's own test script does before it writes it, then as released.",
-            levels="cut",
-        ),
-        Convention(
-            "pranet",
-            "PraNet's MATLAB programs: maps stretched, masks above grey 128, and their own S-measure and weighted "
-            "F-measure.",
-            levels="stretched, unrounded",
-            polyp_from=HALF + 1,
-            matlab=True,
-        ),
-    )
-}
+RELEASED = Convention("released")  # the evaluation of UACANet and KDAS
+_MIN_MAX = Convention("min-max", "stretched")  # as PraNet and Polyp-PVT save their maps
+_BINARY = Convention("binary", "cut")  # as UACANet's own test script saves them
+_PRANET = Convention("pranet", "stretched, unrounded", HALF + 1, matlab=True)  # MATLAB programs
+
+CONVENTIONS = {rules.name: rules for rules in (RELEASED, _MIN_MAX, _BINARY, _PRANET)}
 """By name; the first is the default everywhere."""
-
-RELEASED = CONVENTIONS["released"]
 
 
 def convention(name: str) -> Convention:
-    """The convention of this name.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The convention of this name, or a UserError with those there are."""
     if name not in CONVENTIONS:
         raise UserError(f"There is no convention {name!r}; known are {', '.join(CONVENTIONS)}.")
     return CONVENTIONS[name]
@@ -112,4 +75,4 @@ def convention(name: str) -> Convention:
 
 def minmax_grey(pred: np.ndarray) -> np.ndarray:
     """The map, uint8 (H, W), as convention ``min-max`` stretches it: uint8 of the same shape."""
-    return np.rint(255 * CONVENTIONS["min-max"].values(pred)).astype(np.uint8)[pred]
+    return np.rint(255 * _MIN_MAX.values(pred)).astype(np.uint8)[pred]

@@ -1,13 +1,13 @@
 """Which prediction belongs to which mask, and everything that can be wrong with the two folders.
 
-Nothing is computed here. All problems of all sets are collected, so that one run shows them all and
-a second succeeds.
+Nothing is computed here. All problems of all sets are collected, so that one run shows them all.
 """
 
 from __future__ import annotations
 
+import csv
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,8 +20,18 @@ from kdas_core.data.layout import SUFFIXES, natural
 from kdas_core.evaluation.conventions import HALF, Convention
 
 SHOWN = 40  # problems and names in one message; the rest are counted
-MOST_GREY = 0.01  # share of pixels of a mask that may be neither dark nor light; JPEG masks of the benchmark have 0.0005
+MOST_GREY = 0.01  # share of a mask neither dark nor light; JPEG masks of the benchmark have 0.0005
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class SetFolders:
+    """Where the predictions and the masks of a data set are, and what of them is scored."""
+
+    preds: Path
+    masks: Path
+    roots: tuple[Path, Path]  # of both, out of which no link may lead
+    names: Collection[str] | None = None  # all masks if None
 
 
 @dataclass(frozen=True)
@@ -33,114 +43,92 @@ class Match:
     mask: Path
 
 
-def match(
-    pred_dir: Path,
-    gt_dir: Path,
-    roots: tuple[Path, Path],
-    chosen: Collection[str] | None,
-    problems: list[str],
-) -> tuple[list[Match], tuple[str, ...]]:
-    """Pair by stem, never by place in a listing.
+def benchmark(
+    preds: str | Path, masks: str | Path, datasets: Iterable[str], names: Mapping | None = None
+) -> dict[str, SetFolders]:
+    """``{data set: its folders}`` below two roots; ``names`` limits the sets it mentions."""
+    pred_root, gt_root = roots = Path(preds), Path(masks)
+    sets = {}
+    for key in datasets:
+        chosen = (names or {}).get(key)
+        sets[key] = SetFolders(pred_root / key, gt_root / key / "masks", roots, chosen)
+    return sets
 
-    Args:
-        roots: the folders out of which no link may lead, of predictions and of masks.
-        chosen: only these names; all masks if None.
-        problems: what is wrong is added here.
+
+def match(folders: SetFolders, problems: list[str]) -> tuple[list[Match], tuple[str, ...]]:
+    """Pair by stem, never by place in a listing; what is wrong is added to ``problems``.
 
     Returns:
-        One :class:`Match` a mask, sorted by file name, and the names of predictions that belong to
-        none.
+        One :class:`Match` a mask, sorted by file name, and the names of predictions of no mask.
     """
-    masks = _by_stem(gt_dir, roots[1], SUFFIXES, "mask", problems)
-    preds = _by_stem(pred_dir, roots[0], (".png",), "prediction", problems)
-    if masks is None or preds is None:
+    pred_dir, gt_dir = folders.preds, folders.masks
+    masks = _by_stem(gt_dir, folders.roots[1], "mask", problems)
+    preds = _by_stem(pred_dir, folders.roots[0], "prediction", problems)
+    if not masks or not preds:
         return [], ()
     wanted = list(masks)
-    if chosen is not None:
-        stems = {unicodedata.normalize("NFC", name) for name in chosen}
+    if folders.names is not None:
+        stems = {unicodedata.normalize("NFC", name) for name in folders.names}
         wanted = [name for name in masks if name in stems]
         if not stems:
-            problems.append(
-                f"No image of {gt_dir} was chosen; name at least one, or leave names out to score all."
-            )
-        if absent := sorted(stems - masks.keys()):
-            problems.append(
-                f"{gt_dir} holds no mask for {listed(absent)}; take these names out, or add the masks."
-            )
+            problems.append(f"No image of {gt_dir} was chosen; name some, or leave names out.")
+        if absent := listed(sorted(stems - masks.keys())):
+            way_out = "take these names out, or add the masks"
+            problems.append(f"{gt_dir} holds no mask for {absent}; {way_out}.")
     if missing := [name for name in wanted if name not in preds]:
+        folded = {name.casefold(): path.name for name, path in preds.items()}
+        near = [folded[name.casefold()] for name in missing if name.casefold() in folded]
         problems.append(
             f"{pred_dir} lacks the prediction of {len(missing)} of {len(wanted)} masks "
-            f"({listed([f'{name}.png' for name in missing])}){_other_case(missing, preds)}; "
-            'write them with "kdas predict".'
+            f"({listed(f'{name}.png' for name in missing)})"
+            + (f" but holds {listed(near)}, whose case differs" if near else "")
+            + '; write them with "kdas predict".'
         )
     pairs = [Match(name, preds[name], masks[name]) for name in wanted if name in preds]
     return pairs, tuple(sorted(preds.keys() - set(wanted)))
 
 
 def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """Names whose image has the same bytes as that of an earlier name, in natural order.
-
-    Images are looked for in ``images`` beside the folder of masks, as in PraNet's layout.
-    CVC-ColonDB holds such repeats; masks that were drawn twice may differ, so the images are
-    compared and not the masks.
-
-    Raises:
-        UserError: there is no such folder, or it lacks the image of a name.
+    """Names whose image, in ``images`` beside the folder of masks, has the same bytes as that of an
+    earlier name, in natural order. UserError: such an image is missing.
     """
     folder = gt_dir.parent / "images"
     problems: list[str] = []
-    images = _by_stem(folder, gt_dir.parent, SUFFIXES, "image", problems) or {}
+    images = _by_stem(folder, gt_dir.parent, "image", problems)
     names = sorted(names, key=natural)
-    if lacking := [name for name in names if name not in images]:
-        problems.append(
-            f"{folder} lacks the image of {listed(lacking)}; without it no repeat can be found."
-        )
+    if lacking := listed(name for name in names if name not in images):
+        problems.append(f"{folder} lacks the image of {lacking}; add it, to find repeats.")
     if problems:
         raise UserError(sentence(problems))
-    seen: set[bytes] = set()
-    found = []
-    for name in names:
-        digest = sha256(images[name].read_bytes()).digest()
-        found += [name] if digest in seen else []
-        seen.add(digest)
-    return tuple(found)
+    first: dict[bytes, str] = {}
+    hashes = {name: sha256(images[name].read_bytes()).digest() for name in names}
+    return tuple(name for name in names if first.setdefault(hashes[name], name) != name)
 
 
 def file_problems(pair: Match, rules: Convention) -> list[str]:
-    """What is wrong with the two files of one pair; both are decoded in full, so that half a file
-    is found here.
-    """
+    """What is wrong with the two files of one pair; both are decoded in full."""
     arrays, problems = [], []
-    for read, path in (
-        (read_prediction, pair.pred),
-        (lambda p: read_ground_truth(p, rules), pair.mask),
-    ):
+    for read, given in ((read_prediction, (pair.pred,)), (read_ground_truth, (pair.mask, rules))):
         try:
-            arrays.append(read(path))
+            arrays.append(read(*given))
         except UserError as error:
             problems.append(str(error))
-    if not problems and arrays[0].shape != arrays[1].shape:
-        (height, width), (mask_height, mask_width) = (array.shape for array in arrays)
-        problems.append(
-            f"{pair.pred} is {width}×{height} but its mask {pair.mask} is {mask_width}×{mask_height}; "
-            'a prediction has its image\'s size, as "kdas predict" writes it.'
-        )
-    elif not problems and arrays[0].size < 2:
-        problems.append(
-            f"{pair.mask} has a single pixel, on which the E-measure is not defined; remove it."
-        )
-    return problems
+    if problems:
+        return problems
+    pred, mask = ("×".join(map(str, array.shape[::-1])) for array in arrays)
+    if pred != mask:
+        fact = f"{pair.pred} is {pred} but its mask {pair.mask} is {mask}"
+        return [f'{fact}; a prediction has its image\'s size, as "kdas predict" writes it.']
+    if arrays[0].size < 2:
+        return [f"{pair.mask} has one pixel, on which no E-measure is defined; remove it."]
+    return []
 
 
 def read_prediction(path: str | Path) -> np.ndarray:
     """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp.
 
-    Black-and-white files count as 0 and 255; of a colour or palette file whose three channels agree
-    one is taken, an alpha channel is not looked at.
-
-    Raises:
-        UserError: the file is missing or broken, is really in colour (an overlay?), or has more
-            than 8 bits.
+    Colour files of equal channels count as grey; an alpha channel is not looked at. UserError: the
+    file is missing, broken, in colour, or has more than 8 bits.
     """
     return _grey(Path(path), "prediction", "predict it again")
 
@@ -148,95 +136,108 @@ def read_prediction(path: str | Path) -> np.ndarray:
 def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
     """A mask as bool, shape (H, W), by the rules of a convention.
 
-    Masks kept as JPEG have some grey at their edges and pass; a file that is mostly between black
-    and white, or that is not black and yet has no polyp by the rules (0 and 1 instead of 0 and
-    255), is no mask, and saying nothing would give wrong numbers.
-
-    Raises:
-        UserError: the file is missing, broken, in colour, has more than 8 bits, or is no mask as
-            above.
+    UserError: as of :func:`read_prediction`; or too many pixels are between black and white (the
+    edges of a JPEG pass), or no pixel is polyp and not all are 0 (0 and 1 instead of 0 and 255).
     """
     grey = _grey(Path(path), "mask", "restore it")
     middle = ((grey >= HALF // 4) & (grey < 256 - HALF // 4)).mean()
     if middle > MOST_GREY:
-        raise UserError(
-            f"{path} is not a mask of two values, {100 * middle:.0f} % of its pixels are neither dark nor light; "
-            "masks are 0 and 255."
-        )
+        fact = f"{100 * middle:.0f} % of its pixels are neither dark nor light"
+        raise UserError(f"{path} is not a mask of two values, {fact}; masks are 0 and 255.")
     top = int(grey.max())
     if 0 < top < rules.polyp_from:
-        raise UserError(
-            f"{path} has {top} as its largest value, and polyp begins at {rules.polyp_from}; masks are 0 and 255."
-        )
+        fact = f"has {top} as its largest value, and polyp begins at {rules.polyp_from}"
+        raise UserError(f"{path} {fact}; masks are 0 and 255.")
     return grey >= rules.polyp_from
+
+
+def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
+    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
+
+    Args:
+        path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
+            cells are text (001 stays 001); blanks around them do not count.
+
+    Raises:
+        UserError: with all lines that lack a cell or put an image in a second group, or because the
+            file cannot be read, has another header, or no rows.
+    """
+    try:
+        # Excel begins a UTF-8 file with a mark; this codec takes it away where there is one.
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
+    header = ",".join(rows[0][1]) if rows else ""
+    if header != "dataset,name,group" or len(rows) < 2:
+        wanted = "must have the header dataset,name,group and then a line for each image"
+        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
+    problems: list[str] = []
+    groups: dict[str, dict[str, str]] = {}
+    for line, cells in rows[1:]:
+        if len(cells) != 3 or not all(cells):
+            problems.append(f"{path}, line {line}, lacks one of three cells, or has more; mend it.")
+            continue
+        # The evaluation gives names in this form, whichever way an accent was typed.
+        dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
+        first = groups.setdefault(dataset, {}).setdefault(name, group)
+        if first != group:
+            fact = f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}"
+            problems.append(f"{fact}; choose one.")
+    if problems:
+        raise UserError(sentence(problems, "compared"))
+    return groups
 
 
 def sentence(problems: list[str], not_done: str = "scored") -> str:
     """One problem as it is; several as a list of lines below what was not done."""
     if len(problems) == 1:
         return problems[0]
-    rest = len(problems) - SHOWN
-    lines = [f"- {problem}" for problem in problems[:SHOWN]] + (
-        [f"- and {rest} more"] if rest > 0 else []
-    )
-    return "\n".join([f"Nothing was {not_done}, since {len(problems)} things are wrong:", *lines])
+    lines = [f"Nothing was {not_done}, since {len(problems)} things are wrong:"]
+    lines += [f"- {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"- and {len(problems) - SHOWN} more")
+    return "\n".join(lines)
 
 
 def listed(names: Iterable[object]) -> str:
     """The first names of a list, and how many more there are."""
     texts = [str(name) for name in names]
-    return ", ".join(texts[:SHOWN]) + (
-        f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    )
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
-def _by_stem(
-    folder: Path, root: Path, suffixes: tuple[str, ...], what: str, problems: list[str]
-) -> dict[str, Path] | None:
-    """The files of a folder by stem, or None where there is nothing to match."""
+def _by_stem(folder: Path, root: Path, what: str, problems: list[str]) -> dict[str, Path]:
+    """The files of a folder by stem; none, and a problem, where there is nothing to match."""
+    suffixes = (".png",) if what == "prediction" else SUFFIXES
+    inside = root.resolve()
+    leads_out = f"is a link that leads out of {root}; copy what it points to there."
     if not folder.is_dir():
         problems.append(f"{folder} is not a folder; a folder of {what}s is expected there.")
-        return None
-    inside, leads_out = (
-        root.resolve(),
-        f"is a link that leads out of {root}; copy what it points to there",
-    )
+        return {}
     if not folder.resolve().is_relative_to(inside):
-        problems.append(f"{folder} {leads_out}.")
-        return None
+        problems.append(f"{folder} {leads_out}")
+        return {}
     stems: dict[str, Path] = {}
     folded: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         if not path.resolve().is_relative_to(inside):
-            problems.append(f"{path} {leads_out}.")
-            continue
-        if not path.is_file():
-            continue
-        stem = unicodedata.normalize("NFC", path.stem)
-        stems.setdefault(stem, path)
-        first = folded.setdefault(stem.casefold(), path)
-        if first is not path:
-            differ = (
-                "two names that differ only in case"
-                if first.stem != path.stem
-                else f"two {what}s of one name"
-            )
-            problems.append(
-                f"{folder} holds {first.name} and {path.name}, {differ}; remove or rename one of them."
-            )
+            problems.append(f"{path} {leads_out}")
+        elif path.is_file():
+            stem = unicodedata.normalize("NFC", path.stem)
+            stems.setdefault(stem, path)
+            first = folded.setdefault(stem.casefold(), path)
+            if first is not path:
+                alike = f"two {what}s of one name"
+                differ = alike if first.stem == path.stem else "two names that differ only in case"
+                fact = f"{folder} holds {first.name} and {path.name}, {differ}"
+                problems.append(f"{fact}; remove or rename one of them.")
     if not stems:
         problems.append(f"{folder} holds no {what} ({', '.join(suffixes)}); check the path.")
-        return None
     return stems
-
-
-def _other_case(missing: list[str], preds: dict[str, Path]) -> str:
-    """A hint where a missing prediction is there under a name that differs in case."""
-    folded = {name.casefold(): path.name for name, path in preds.items()}
-    near = [folded[name.casefold()] for name in missing if name.casefold() in folded]
-    return f" but holds {listed(near)}, whose case differs" if near else ""
 
 
 def _grey(path: Path, what: str, remedy: str) -> np.ndarray:
@@ -244,18 +245,14 @@ def _grey(path: Path, what: str, remedy: str) -> np.ndarray:
         with Image.open(path) as image:
             image.load()
     except _BROKEN as error:
-        raise UserError(
-            f"{path} cannot be read as an image, it is missing, cut off or of another kind; {remedy}."
-        ) from error
+        fact = "cannot be read as an image, it is missing, cut off or of another kind"
+        raise UserError(f"{path} {fact}; {remedy}.") from error
     if image.mode in ("1", "L", "LA"):
         return np.array(image.convert("L"))
     if image.mode not in ("P", "PA", "RGB", "RGBA"):
-        raise UserError(
-            f"{path} does not have 8 bits a pixel (Pillow's mode {image.mode}); save a {what} as 8-bit grey, 0 to 255."
-        )
-    red, green, blue = np.moveaxis(np.array(image.convert("RGB")), -1, 0)
-    if not (np.array_equal(red, green) and np.array_equal(red, blue)):
-        raise UserError(
-            f"{path} is in colour; a {what} is a grey picture, so save that itself and no overlay."
-        )
-    return red.copy()
+        fact = f"does not have 8 bits a pixel (Pillow's mode {image.mode})"
+        raise UserError(f"{path} {fact}; save a {what} as 8-bit grey, 0 to 255.")
+    colours = np.array(image.convert("RGB"))
+    if (colours != colours[..., :1]).any():
+        raise UserError(f"{path} is in colour; save the {what} itself as grey, and no overlay.")
+    return colours[..., 0].copy()
