@@ -65,7 +65,7 @@ class Backbone(nn.Module):
         mean, std = (config.mean, config.std) if config else (IMAGENET_MEAN, IMAGENET_STD)
         scale = [ours / theirs for ours, theirs in zip(IMAGENET_STD, std)]
         shift = [(ours - theirs) / s for ours, theirs, s in zip(IMAGENET_MEAN, mean, std)]
-        affine = torch.tensor([scale, shift]).view(2, 1, 3, 1, 1)
+        affine = torch.tensor([scale, shift]).view(2, 3, 1, 1)
         self.register_buffer("affine", affine, persistent=False)
         self.converts = tuple(mean) != IMAGENET_MEAN or tuple(std) != IMAGENET_STD
 
