@@ -1,13 +1,11 @@
 """Files and folders that are whole or not there: written beside their place, then renamed."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from kdas_core import UserError
@@ -19,8 +17,8 @@ def atomic_write(
     """Write beside the target and rename: a reader sees the old file or the new, never a half one.
 
     Args:
-        hint: what the user can do if it fails, the end of the sentence.
-        durable: push the bytes to the disk first, so that a power cut leaves one of the two as well.
+        hint: the end of the sentence if it fails: what the user can do.
+        durable: push the bytes to the disk first, so that this holds after a power cut as well.
 
     Raises:
         UserError: the disk is full, or the file cannot be written; the old file is as it was.
@@ -32,10 +30,8 @@ def atomic_write(
             file.write(data)
             if durable:
                 file.flush()
-                try:
+                with suppress(OSError):  # some mounted folders, such as a Drive, cannot
                     os.fsync(file.fileno())
-                except OSError:  # some mounted folders, such as a Drive, cannot
-                    pass
         os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
@@ -51,9 +47,7 @@ def unwritten(path: Path, error: OSError, hint: str) -> UserError:
 @contextmanager
 def staging_dir(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out``, to be renamed or emptied to it; gone at the end in any case.
-
-    Raises:
-        UserError: nothing can be written there.
+    UserError where nothing can be written there.
     """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,10 +20,8 @@ from kdas_core import UserError
 class Recipe:
     """What is trained, on what, and how. The defaults are the released recipe of KDAS.
 
-    Sizes are in pixels, rates per optimiser step, fractions in [0, 1). ``None`` means "all".
-
-    Raises:
-        UserError: a value that makes no sense; the sentence says which would.
+    Sizes are in pixels, rates per optimiser step, fractions in [0, 1). ``None`` means "all". A value
+    that makes no sense is a UserError, whose sentence says which would.
     """
 
     preset: str = "paper"
@@ -77,32 +75,28 @@ class Recipe:
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))
-        for name in _POSITIVE:
-            self._check(name, getattr(self, name) > 0, "it must be positive")
-        self._check("image_size", self.image_size % 32 == 0, "the networks need a multiple of 32")
-        share = 0 < self.validation_fraction < 1
-        self._check("validation_fraction", share, "it must lie between 0 and 1")
-        two_parts = "it weighs two parts and must lie in [0, 1]"
-        self._check("alpha", 0 <= self.alpha <= 1, two_parts)
-        rising = 0 <= self.distillation_warm_up <= 1
-        self._check("distillation_warm_up", rising, "it is a share of the steps and lies in [0, 1]")
-        self._check("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999")
+        rules = [(name, getattr(self, name) > 0, "it must be positive") for name in _POSITIVE]
+        split = 0 < self.validation_fraction < 1
+        share = "it is a share of the steps and lies in [0, 1]"
         most = f"it must lie between 1 and batch_size ({self.batch_size})"
-        self._check("accumulate", 1 <= self.accumulate <= self.batch_size, most)
+        rules += [
+            ("image_size", self.image_size % 32 == 0, "the networks need a multiple of 32"),
+            ("validation_fraction", split, "it must lie between 0 and 1"),
+            ("alpha", 0 <= self.alpha <= 1, "it weighs two parts and must lie in [0, 1]"),
+            ("distillation_warm_up", 0 <= self.distillation_warm_up <= 1, share),
+            ("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999"),
+            ("accumulate", 1 <= self.accumulate <= self.batch_size, most),
+        ]
         for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                found = getattr(self, name)
-                raise UserError(f'{name} is "{found}"; choose {" or ".join(choices)}.')
-
-    def _check(self, name: str, holds: bool, rule: str) -> None:
-        if not holds:
-            raise UserError(f"{name} is {getattr(self, name)}; {rule}.")
+            rules.append((name, getattr(self, name) in choices, f"choose {' or '.join(choices)}"))
+        for name, holds, rule in rules:
+            if not holds:
+                raise UserError(f"{name} is {getattr(self, name)!r}; {rule}.")
 
     def for_teacher(self) -> Recipe:
         """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate.
 
-        What concerns the student alone goes back to its default, so that one teacher serves all
-        objectives.
+        What concerns the student alone gets its default, so that one teacher serves all objectives.
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
@@ -129,11 +123,10 @@ class Recipe:
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
         """Raises UserError: no such file, no mapping, or a key that is no hyperparameter."""
-        path = Path(path)
-        if not path.is_file():
+        if not Path(path).is_file():
             example = "runs/<name>/recipe.yaml"
             raise UserError(f"{path} does not exist; a recipe is a YAML file such as {example}.")
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(Path(path).read_text())
         if not isinstance(values, dict):
             raise UserError(f"{path} is no recipe: hyperparameters and their values are expected.")
         _refuse_unknown(values, f"{path}: ")
@@ -148,21 +141,16 @@ _OF_THE_STUDENT = [
     *("guiding_weight", "distillation_warm_up", "teacher_graph", "teacher_seed"),
 ]
 
-# What the released program does and, as far as one can tell, was not meant to do. A hyperparameter
-# each: (the released value, the value that mends it, what happens). The preset "paper" has the
-# released values but for two: the objective is chosen for each run, and the teacher records no
-# graph, which changes no number.
+# What the released program does and hardly meant to do, a hyperparameter each: (the released value,
+# the value that mends it, what happens). The preset "paper" has the released values but for two: the
+# objective is chosen for each run, and the teacher records no graph, which changes no number.
 RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
-    "augment": (
-        False,
-        True,
-        "augmentation is never on: a flag that is True is compared with a text",
-    ),
+    "augment": (False, True, "augmentation is never on: its flag, True, is compared with a text"),
     "schedule": (
         "constant",
         "cosine",
-        "the rate never falls: its first decay is due at epoch 200, and training stops at 99",
+        "the rate never falls: its first drop is at epoch 200 of 99",
     ),
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
@@ -170,50 +158,29 @@ RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
 }
 
 # What differs from the released recipe, and only that.
-_SHORT = {"scales": (1.0,), "schedule": "cosine"}
 _RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}
+_SHORT = {"scales": (1.0,), "schedule": "cosine"}
 _PRESETS: dict[str, dict[str, Any]] = {
-    "paper": _RELEASED_TEACHER,
-    "colab": _RELEASED_TEACHER | _SHORT | {"augment": True, "epochs": 20, "teacher_epochs": 15},
-    "laptop": _SHORT
-    | {
-        "teacher": "tf_efficientnet_lite2",
-        "pretrained_student": False,
-        "augment": True,
-        "image_size": 128,
-        "epochs": 12,
-        "teacher_epochs": 8,
-        "learning_rate": 5e-4,
-        "teacher_learning_rate": 5e-4,
-    },
     # A transformer learns next to nothing in half a minute from scratch; a small convolutional
     # teacher does, so that there is something to distil.
     "smoke": _SHORT
-    | {
-        "teacher": "resnet18",
-        "pretrained_teacher": False,
-        "pretrained_student": False,
-        "image_size": 96,
-        "train_images": 160,
-        "test_images": 8,
-        "synthetic_images": 192,
-        "synthetic_test_images": 8,
-        "validation_fraction": 1 / 6,
-        "batch_size": 8,
-        "epochs": 8,
-        "teacher_epochs": 8,
-        "learning_rate": 1e-3,
-        "teacher_learning_rate": 1e-3,
-    },
+    | {"teacher": "resnet18", "pretrained_teacher": False, "pretrained_student": False}
+    | {"image_size": 96, "train_images": 160, "test_images": 8, "validation_fraction": 1 / 6}
+    | {"synthetic_images": 192, "synthetic_test_images": 8, "batch_size": 8}
+    | {"epochs": 8, "teacher_epochs": 8, "learning_rate": 1e-3, "teacher_learning_rate": 1e-3},
+    "laptop": _SHORT
+    | {"teacher": "tf_efficientnet_lite2", "pretrained_student": False}
+    | {"image_size": 128, "augment": True, "epochs": 12, "teacher_epochs": 8}
+    | {"learning_rate": 5e-4, "teacher_learning_rate": 5e-4},
+    "colab": _RELEASED_TEACHER | _SHORT | {"augment": True, "epochs": 20, "teacher_epochs": 15},
+    "paper": _RELEASED_TEACHER,
 }
-PRESETS = ("smoke", "laptop", "colab", "paper")
+PRESETS = tuple(_PRESETS)
 
 
 def preset(name: str, **overrides: Any) -> Recipe:
-    """The recipe of that name, with some hyperparameters set otherwise.
-
-    Raises:
-        UserError: unknown preset or hyperparameter, or a value that the recipe refuses.
+    """The recipe of that name, with some hyperparameters set otherwise; UserError for an unknown
+    preset or hyperparameter, or a value that the recipe refuses.
 
     >>> preset("smoke", seed=3).seed
     3
@@ -225,10 +192,8 @@ def preset(name: str, **overrides: Any) -> Recipe:
 
 
 def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["alpha=0.5", "scales=[1.0]"]`` as hyperparameters, read by YAML's rules.
-
-    Raises:
-        UserError: no ``=``, an unknown hyperparameter, or a value of another type.
+    """``["alpha=0.5", "scales=[1.0]"]`` as hyperparameters, read by YAML's rules; UserError as for
+    :func:`typed`, and without ``=``.
     """
     values: dict[str, Any] = {}
     for setting in settings:
@@ -240,10 +205,8 @@ def parse_settings(settings: list[str]) -> dict[str, Any]:
 
 
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as YAML reads them, in their own types: ``"1e-3"`` becomes 0.001.
-
-    Raises:
-        UserError: an unknown hyperparameter, or a value of another type.
+    """Hyperparameters as YAML reads them, in their own types: ``"1e-3"`` becomes 0.001; UserError
+    for an unknown hyperparameter or a value of another type.
     """
     _refuse_unknown(values)
     return {key: _as_type_of(key, value) for key, value in values.items()}
@@ -251,26 +214,20 @@ def typed(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _as_type_of(key: str, value: Any) -> Any:
     default = _DEFAULTS[key]
-    if default is None and value is None:
-        return None
     kind = int if default is None else type(default)
-    if kind is float and isinstance(value, str):  # YAML reads 1e-3 as text
+    if kind is float and type(value) in (int, str):  # YAML reads 1e-3 as text
         with suppress(ValueError):
             value = float(value)
+    fits = type(value) is kind or (default is None and value is None)
     if kind is tuple:
         fits = isinstance(value, list) and all(isinstance(v, (int, float)) for v in value)
-    else:
-        accepted = (int, float) if kind is float else kind
-        fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
     if not fits:
         raise UserError(f"{key}={value!r} does not fit; {key} is like {default!r}.")
-    return float(value) if kind is float else value
+    return value
 
 
 def _refuse_unknown(values: Mapping[str, Any], where: str = "") -> None:
     unknown = ", ".join(sorted(set(values) - set(_DEFAULTS)))
     if unknown:
-        known = ", ".join(_DEFAULTS)
-        raise UserError(
-            f"{where}there is no hyperparameter {unknown}; the hyperparameters are {known}."
-        )
+        known = f"the hyperparameters are {', '.join(_DEFAULTS)}"
+        raise UserError(f"{where}there is no hyperparameter {unknown}; {known}.")

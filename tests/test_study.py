@@ -467,7 +467,7 @@ def one_thread():
 def beginning(recipe, data, folder, monkeypatch):
     """(the untrained student's weights, names and scale of each step) of a training."""
     weights, steps = {}, []
-    start, train_step = training.networks.start_network, training.train_step
+    start, train_step = training.start_network, training.train_step
 
     def kept(*words):
         net = start(*words)
@@ -479,7 +479,7 @@ def beginning(recipe, data, folder, monkeypatch):
         return train_step(self, batch, scale, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.networks, "start_network", kept)
+        patch.setattr(training, "start_network", kept)
         patch.setattr(training, "train_step", noting)
         training.fit(recipe, data, folder, teacher=build("student"))
     return weights, steps

@@ -232,7 +232,7 @@ def test_the_teacher_is_frozen_and_does_not_move(tmp_path, data, teacher):
 def test_a_finished_run_is_not_trained_again(tmp_path, data, monkeypatch):
     recipe = preset("smoke", **TINY | {"objective": "supervised"})
     folder = fit(recipe, data, tmp_path)
-    monkeypatch.setattr(training.networks, "start_network", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr(training, "start_network", lambda *a: pytest.fail("trained again"))
     assert fit(recipe, data, tmp_path) == folder
     with pytest.raises(pytest.fail.Exception):
         fit(replace(recipe, seed=1), data, tmp_path)
@@ -248,9 +248,9 @@ def test_of_equally_good_epochs_the_first_is_kept_and_named(tmp_path, data, monk
 
 def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective():
     torch.manual_seed(0)
-    a = training.networks.start_network(preset("smoke"), "student")
+    a = training.start_network(preset("smoke"), "student")
     torch.manual_seed(0)
-    b = training.networks.start_network(preset("smoke", objective="released"), "student")
+    b = training.start_network(preset("smoke", objective="released"), "student")
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values()))
 
 
@@ -452,7 +452,7 @@ def test_the_average_of_the_weights_is_what_is_validated_and_saved(tmp_path, dat
     folder = fit(recipe, data, tmp_path)
     state = latest_checkpoint(folder)
     torch.manual_seed(recipe.seed)
-    start = training.networks.start_network(recipe, "student").state_dict()
+    start = training.start_network(recipe, "student").state_dict()
     kept = load_file(folder / "best.safetensors")
     name = "head1.weight"  # one step: the average takes the network as it is after the first update
     assert torch.equal(kept[name], state["ema"][f"module.{name}"]) and not torch.equal(
@@ -596,7 +596,7 @@ def test_the_paper_presets_slips_are_the_released_ones_and_each_has_a_switch():
 
 
 def test_bfloat16_trains_and_its_losses_are_float32(tmp_path, data, teacher, monkeypatch):
-    kinds, make = set(), training.networks.objective
+    kinds, make = set(), training.objective
 
     def noting(*a, **k):
         loss_fn = make(*a, **k)
@@ -608,7 +608,7 @@ def test_bfloat16_trains_and_its_losses_are_float32(tmp_path, data, teacher, mon
 
         return call
 
-    monkeypatch.setattr(training.networks, "objective", noting)
+    monkeypatch.setattr(training, "objective", noting)
     folder = fit(preset("smoke", **TINY | {"precision": "bf16"}), data, tmp_path, teacher=teacher)
     plain = fit(preset("smoke", **TINY), data, tmp_path, teacher=teacher)
     assert kinds == {torch.float32}

@@ -2,8 +2,7 @@
 
 from kdas_core.training.checkpoint import load_history
 from kdas_core.training.loop import dice_at_half, fit, forward_backward, train_step, validate
-from kdas_core.training.networks import objective_kwargs, start_network
-from kdas_core.training.state import TrainingState
+from kdas_core.training.state import TrainingState, objective_kwargs, start_network
 
 __all__ = [
     "TrainingState",

@@ -1,8 +1,6 @@
-"""How the images of an epoch are divided: into batches, among processes, into micro-batches; and
-the scales at which they are seen.
+"""How an epoch's images are divided (into batches, among processes, into micro-batches), and the
+scales at which they are seen.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,13 +24,12 @@ def batches(
 ) -> Iterator[dict]:
     """The batches of an epoch from number ``first`` on; their order depends on seed and epoch alone.
 
-    With several processes each gets its part of every batch. ``weight`` is the part's share times
-    the number of processes, so that the average of the processes' gradients is the gradient of the
-    whole batch, also where it does not divide evenly.
+    Of several processes each gets its part of every batch. ``weight`` is the part's share times the
+    number of processes: the average of their gradients is the gradient of the whole batch, also
+    where it does not divide evenly.
     """
-    rank, world = 0, 1
-    if accelerator:
-        rank, world = accelerator.process_index, accelerator.num_processes
+    rank = accelerator.process_index if accelerator else 0
+    world = accelerator.num_processes if accelerator else 1
     # A generator of its own: what others draw from the global stream does not change the order.
     own = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = torch.randperm(len(dataset), generator=own).tolist()
@@ -47,45 +44,42 @@ def batches(
 def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
     """The batches of these positions, each being made while the one before it is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as worker:
-        upcoming = [worker.submit(dataset.batch, positions) for positions in batches[:1]]
-        for following in range(1, len(batches) + 1):
-            batch = upcoming.pop().result()
-            for positions in batches[following : following + 1]:
-                upcoming.append(worker.submit(dataset.batch, positions))
-            yield batch
+        current = None
+        for positions in batches:
+            following = worker.submit(dataset.batch, positions)
+            if current:
+                yield current.result()
+            current = following
+        if current:
+            yield current.result()
 
 
 def micro_batches(batch: dict, count: int) -> Iterator[dict]:
-    """A batch in so many nearly equal parts (one image at least), each with its share of the weight.
-
-    ``last`` is true of the last one.
+    """A batch in so many nearly equal parts, or one an image where there are fewer, each with its
+    share of the weight; ``last`` is true of the last one.
     """
     images = len(batch["name"])
     parts = np.array_split(np.arange(images), min(count, images))
-    for number, part in enumerate(parts, start=1):
+    for part in parts:
         of_part = slice(part[0], part[-1] + 1)
         micro = {key: batch[key][of_part] for key in ("image", "mask", "name")}
-        weight = batch["weight"] * len(part) / images
-        yield micro | {"weight": weight, "last": number == len(parts)}
+        yield micro | {"weight": batch["weight"] * len(part) / images, "last": part is parts[-1]}
 
 
 def scales_of(recipe: Recipe, epoch: int, step: int) -> tuple[float, ...]:
     """The scales of one batch: all, or one that depends on seed, epoch and step alone."""
     if not recipe.random_scale:
         return recipe.scales
-    drawn = np.random.default_rng([recipe.seed, epoch, step]).integers(len(recipe.scales))
-    return (recipe.scales[int(drawn)],)
+    return (float(np.random.default_rng([recipe.seed, epoch, step]).choice(recipe.scales)),)
 
 
 def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and masks at ``round(size·scale/32)·32`` pixels, bilinear, corners aligned, as released."""
+    """Images and masks at :func:`scaled_size` pixels, bilinear, corners aligned, as released."""
     images, mask = batch["image"].to(device), batch["mask"].to(device)
     side = scaled_size(scale, size)
-    if side == size:
-        return images, mask
-    images, mask = (
-        F.interpolate(x, (side, side), mode="bilinear", align_corners=True) for x in (images, mask)
-    )
+    if side != size:
+        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=True)
+        mask = F.interpolate(mask, (side, side), mode="bilinear", align_corners=True)
     return images, mask
 
 

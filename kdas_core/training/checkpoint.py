@@ -8,8 +8,6 @@ last.ckpt          all that is needed to go on, with a checksum; previous.ckpt i
 metrics.json       written at the end: a run that has it is finished
 """
 
-from __future__ import annotations
-
 import io
 import os
 import pickle
@@ -19,12 +17,11 @@ import warnings
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 
 from kdas_core import UserError, files
 from kdas_core.data import PolypData
@@ -32,11 +29,10 @@ from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
-_GO_ON = (
-    "the last checkpoint is intact. Make room, start the same command again, and the run goes on"
+_HINT = (
+    "the last checkpoint is intact: make room, start the same command again, and the run goes on"
 )
-# An atomic write, pushed to the disk, with the words of a run that is cut short.
-write = partial(files.atomic_write, hint=_GO_ON, durable=True)
+write = partial(files.atomic_write, hint=_HINT, durable=True)
 
 
 def run_dir(recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str) -> Path:
@@ -47,31 +43,19 @@ def run_dir(recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str) ->
     return Path(runs_dir) / f"{what}-seed{recipe.seed}-{digest}"
 
 
-def is_finished(folder: Path, accelerator: Accelerator) -> bool:
-    """Is ``metrics.json`` there? All processes look at once, before any of them writes."""
-    accelerator.wait_for_everyone()
-    finished = (folder / "metrics.json").exists()
-    accelerator.wait_for_everyone()
-    return finished
-
-
 def create_run_dir(folder: Path, recipe: Recipe) -> None:
-    """Make the run's folder and its ``recipe.yaml``.
-
-    Raises:
-        UserError: the folder cannot be written, or holds the run of another recipe.
+    """Make the run's folder and its ``recipe.yaml``; UserError where it cannot be written, or holds
+    the run of another recipe.
     """
     other = "choose another --runs-dir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".probe").touch()
-        (folder / ".probe").unlink()
     except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}); {other}.") from None
+        raise files.unwritten(folder, error, other) from None
     file = folder / "recipe.yaml"
     if file.is_file() and Recipe.from_yaml(file) != recipe:
         raise UserError(f"{folder} holds the run of another recipe (its recipe.yaml); {other}.")
-    write(file, recipe.as_yaml().encode())
+    files.atomic_write(file, recipe.as_yaml().encode(), other, durable=True)
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -84,31 +68,26 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def rotate_checkpoints(folder: Path) -> None:
-    """``next.ckpt`` becomes ``last.ckpt``, and that ``previous.ckpt``; nothing without a next one.
-
-    Cut off between the two renames, ``next.ckpt`` and ``previous.ckpt`` are there, and this ends
-    what was begun.
+    """``last.ckpt`` becomes ``previous.ckpt``, and ``next.ckpt``, if there is one, ``last.ckpt``; a
+    second call ends what was cut off between the two.
     """
-    if not (folder / NEXT).exists():
-        return
-    if (folder / LAST).exists():
-        os.replace(folder / LAST, folder / PREVIOUS)
-    os.replace(folder / NEXT, folder / LAST)
+    if (folder / NEXT).exists():
+        if (folder / LAST).exists():
+            os.replace(folder / LAST, folder / PREVIOUS)
+        os.replace(folder / NEXT, folder / LAST)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What :func:`write_checkpoint` wrote. No code in the file is ever run.
-
-    Raises:
-        UserError: the file is missing, cut short or damaged.
+    """What :func:`write_checkpoint` wrote; UserError where it is missing, cut short or damaged. No
+    code in the file is ever run.
     """
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from None
     start = len(MAGIC) + 32
-    head, data = content[:start], memoryview(content)[start:]
-    if not head.startswith(MAGIC) or sha256(data).digest() != head[len(MAGIC) :]:
+    data = memoryview(content)[start:]
+    if content[:start] != MAGIC + sha256(data).digest():
         raise UserError(f"{path} is cut short or damaged: its checksum does not fit.")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -119,60 +98,37 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
     """The newest sound checkpoint, or None; a damaged one is reported and passed over."""
-    damaged: list[str] = []
-    for path in (folder / name for name in (NEXT, LAST, PREVIOUS)):
-        if not path.exists():
-            continue
+    state = None
+    told: list[str] = []
+    outcome = "No other is left, so the run starts anew."
+    paths = [folder / name for name in (NEXT, LAST, PREVIOUS)]
+    for path in filter(Path.exists, paths):
         try:
             state = read_checkpoint(path)
+            outcome = f"The run goes on from {path.name}."
+            break
         except UserError as error:
-            damaged.append(str(error))
-            continue
-        if damaged:
-            warnings.warn(f"{' '.join(damaged)} The run goes on from {path.name}.", stacklevel=2)
-        return state
-    if damaged:
-        told = f"{' '.join(damaged)} No other is left, so the run starts anew."
-        warnings.warn(told, stacklevel=2)
-    return None
+            told.append(str(error))
+    if told:
+        warnings.warn(" ".join([*told, outcome]), stacklevel=2)
+    return state
 
 
-class StepLog:
-    """``steps.csv``, appended to step by step; ``folder`` is None where another process writes."""
-
-    def __init__(self, folder: Path | None):
-        self.path = None if folder is None else folder / "steps.csv"
-        self._lines: list[str] = []
-
-    def cut(self, size: int) -> None:
-        """Keep so many bytes of a file that is there: as many as there were at the checkpoint."""
-        if self.path and self.path.exists():
-            with open(self.path, "rb+") as file:
-                file.truncate(min(size, self.path.stat().st_size))
-
-    def add(self, row: dict[str, float]) -> None:
-        """One more step."""
-        if self.path is None:
-            return
-        if not self._lines and not (self.path.exists() and self.path.stat().st_size):
-            self._lines.append(",".join(row))
-        self._lines.append(",".join(f"{value:.7g}" for value in row.values()))
-
-    def flush(self) -> int:
-        """Write what was added, and return the file's size; UserError where that fails."""
-        assert self.path is not None  # only the process that writes asks for it
-        try:
-            with open(self.path, "a", encoding="utf-8", newline="\n") as file:
-                file.writelines(line + "\n" for line in self._lines)
-        except OSError as error:
-            raise files.unwritten(self.path, error, _GO_ON) from None
-        self._lines.clear()
-        return self.path.stat().st_size
-
-
-def write_history(folder: Path, history: list[dict]) -> None:
-    """``history.csv``, whole."""
-    write(folder / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+def append_steps(folder: Path, rows: list[dict], size: int) -> int:
+    """Append rows to the first ``size`` bytes of ``steps.csv``, those that the last checkpoint knows;
+    the size afterwards.
+    """
+    path = folder / "steps.csv"
+    try:
+        path.touch()
+        os.truncate(path, min(size, path.stat().st_size))
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            if rows:
+                table = pd.DataFrame(rows).set_index("epoch")
+                table.to_csv(file, header=not file.tell(), float_format="%.7g", na_rep="nan")
+            return file.tell()
+    except OSError as error:
+        raise files.unwritten(path, error, _HINT) from None
 
 
 def load_history(folder: str | Path) -> pd.DataFrame:
@@ -182,15 +138,12 @@ def load_history(folder: str | Path) -> pd.DataFrame:
 
 def revision() -> str:
     """The commit of this checkout, with "+" where files differ from it; empty without one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    found = []
-    for words in (["rev-parse", "--short=10", "HEAD"], ["status", "--porcelain", "-uno"]):
-        try:
-            run = subprocess.run([*git, *words], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return ""
-        found.append(run.stdout.strip())
-    return found[0] + ("+" if found[1] else "")
+    describe = ["describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]
+    git = ["git", "-C", str(Path(__file__).parent), *describe]
+    try:
+        return subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def seed_everything(seed: int) -> None:
@@ -202,23 +155,19 @@ def seed_everything(seed: int) -> None:
 
 def random_states() -> dict[str, Any]:
     """The state of every global stream of random numbers, in types that a checkpoint may hold."""
-    state = np.random.get_state()
-    assert isinstance(state, tuple)  # a dictionary comes only where it is asked for
-    kind, keys, position, has_gauss, gauss = state
+    kind, keys, *rest = cast(tuple, np.random.get_state())
     return {
         "python": random.getstate(),
-        "numpy": (kind, keys.tolist(), position, has_gauss, gauss),
+        "numpy": (kind, keys.tolist(), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all(),
     }
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """The inverse of :func:`random_states`."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    """The inverse of :func:`random_states`; another number of GPUs keeps its own streams."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+    if len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,17 +1,15 @@
 """The training loop, written to be read from top to bottom (chapter 6).
 
 One function trains the teacher (no teacher of its own, objective ``supervised``) and every student.
-What only accidents need stands elsewhere: ``safety`` (memory, numbers that are not finite, signals)
-and ``checkpoint`` (all that a run leaves in its folder).
+What only accidents need stands in ``safety``, what a run leaves in its folder in ``checkpoint``.
 """
-
-from __future__ import annotations
 
 import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,14 +17,18 @@ from torch import Tensor, nn
 
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.losses import structure_loss
+from kdas_core.losses import objective, structure_loss
 from kdas_core.recipe import Recipe
-from kdas_core.training import networks, safety
+from kdas_core.training import safety
 from kdas_core.training.batching import batches, micro_batches, prefetch, resized, scales_of
-from kdas_core.training.checkpoint import create_run_dir, is_finished, run_dir, seed_everything
-from kdas_core.training.state import TrainingState
-
-Terms = dict[str, float]
+from kdas_core.training.checkpoint import create_run_dir, run_dir, seed_everything
+from kdas_core.training.state import (
+    TrainingState,
+    frozen_teacher,
+    objective_kwargs,
+    start_accelerator,
+    start_network,
+)
 
 
 def fit(
@@ -38,32 +40,30 @@ def fit(
     checkpoint_minutes: float = 5.0,
     callback: Callable[[TrainingState], None] | None = None,
 ) -> Path:
-    """Train one network and keep the epoch with the best validation Dice; test sets are not read.
+    """Train one network, keep the epoch with the best validation Dice, and return the run's folder.
 
-    A finished run is returned at once, an interrupted one goes on at the step after its last
-    checkpoint, and ends as if nothing had happened: on a CPU, to the last bit.
+    Test sets are not read. A finished run is returned at once; an interrupted one goes on after its
+    last checkpoint and ends as if nothing had happened: on a CPU, to the last bit.
 
     Args:
         recipe: the hyperparameters. The teacher's own recipe is ``recipe.for_teacher()``.
-        data: training and validation pairs.
         runs_dir: the run's folder is made in here; its name holds the recipe's fingerprint.
         role: ``"student"`` or ``"teacher"``, which picks the backbone.
         teacher: the network to distil from, for every objective but ``supervised``.
         checkpoint_minutes: between checkpoints within an epoch; one more follows each epoch.
         callback: called after each step and each epoch.
 
-    Returns:
-        The run's folder.
-
     Raises:
         UserError: the folder cannot be written or holds another recipe's run; a loss or gradient is
             not finite; one image does not fit into memory.
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
-    loss_fn = networks.start_objective(recipe)
+    loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
     folder = run_dir(recipe, data, runs_dir, role)
-    accelerator = networks.start_accelerator(recipe)
-    if is_finished(folder, accelerator):
+    accelerator = start_accelerator(recipe)
+    finished = (folder / "metrics.json").exists()
+    accelerator.wait_for_everyone()  # all processes have looked before one of them writes
+    if finished:
         return folder
     if accelerator.is_main_process:
         create_run_dir(folder, recipe)
@@ -73,26 +73,24 @@ def fit(
         data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, cached=True
     )
     val_set = PolypDataset(data.validation, recipe.image_size, cached=True)
+    net = start_network(recipe, role)
     steps = math.ceil(len(train_set) / recipe.batch_size)
-    net = networks.start_network(recipe, role)
     state = TrainingState(recipe, folder, accelerator, net, steps, callback)
     state.resume()
-    frozen = networks.FrozenTeacher(teacher, recipe, accelerator)
-    progress = safety.Progress(state, len(train_set))
+    frozen = frozen_teacher(teacher, recipe, accelerator)
 
     with safety.Interruption() as interruption:
         while state.epoch < recipe.epochs and not state.is_stale():
             epoch = state.epoch + 1
             train_set.set_epoch(epoch)
             state.train_mode()
-            with progress.epoch():
-                for batch in batches(train_set, recipe, epoch, state.step, accelerator):
-                    for scale in scales_of(recipe, epoch, state.step):
-                        terms = train_step(state, batch, scale, frozen, loss_fn)
-                        state.record(terms)
-                    state.step += 1
-                    progress.update()
-                    interruption.check(state, checkpoint_minutes)
+            to_come = batches(train_set, recipe, epoch, state.step, accelerator)
+            for batch in safety.progress(to_come, state, len(train_set)):
+                for scale in scales_of(recipe, epoch, state.step):
+                    terms = train_step(state, batch, scale, frozen, loss_fn)
+                    state.record(terms)
+                state.step += 1
+                interruption.check(state, checkpoint_minutes)
             scores = validate(state.eval_model, val_set, recipe.batch_size, accelerator)
             state.finish_epoch(scores)  # keeps the weights if they are the best so far
             interruption.check(state)
@@ -103,8 +101,8 @@ def fit(
 
 def train_step(
     state: TrainingState, batch: dict, scale: float, teacher: Callable, loss_fn: Callable
-) -> Terms:
-    """One optimiser step on a batch at one scale; the objective's terms, means over the batch."""
+) -> dict[str, float]:
+    """One optimiser step on a batch at one scale; returns the objective's terms, batch means."""
     state.set_learning_rate()
     loss_fn = state.warmed_up(loss_fn)
     terms = safety.with_less_memory(forward_backward, state, batch, scale, teacher, loss_fn)
@@ -122,10 +120,10 @@ def train_step(
 
 def forward_backward(
     state: TrainingState, batch: dict, scale: float, teacher: Callable, loss_fn: Callable
-) -> Terms:
+) -> dict[str, float]:
     """The gradient of one batch, in ``state.accumulation_steps`` micro-batches."""
     accelerator = state.accelerator
-    sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=accelerator.device))
+    sums: dict[str, Any] = defaultdict(float)
     state.optimiser.zero_grad()
     for micro in micro_batches(batch, state.accumulation_steps):
         images, mask = resized(micro, scale, state.recipe.image_size, accelerator.device)
@@ -145,16 +143,13 @@ def forward_backward(
 def validate(
     net: nn.Module, val_set: PolypDataset, batch_size: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """``val_loss`` (structure loss) and ``val_dice`` (at 0.5), means over the validation images.
-
-    Each process takes every n-th image; the sums are added up, so no image counts twice.
-    """
+    """``val_loss`` (structure loss) and ``val_dice`` (at 0.5), means over the validation images."""
     net.eval()
     sums = torch.zeros(2, device=accelerator.device)
+    # Each process takes every n-th image, so that none counts twice.
     mine = range(accelerator.process_index, len(val_set), accelerator.num_processes)
-    for batch in prefetch(
-        val_set, [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    ):
+    parts = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
+    for batch in prefetch(val_set, parts):
         images, mask = batch["image"].to(accelerator.device), batch["mask"].to(accelerator.device)
         with accelerator.autocast():
             p1, p2 = (p.float() for p in net(images))

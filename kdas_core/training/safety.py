@@ -1,6 +1,4 @@
-"""What a training run needs for accidents: too little memory, numbers that are not finite, signals;
-and a bar that says how long it will take.
-"""
+"""Watching over a training run: memory, numbers that are not finite, signals, and the time left."""
 
 from __future__ import annotations
 
@@ -9,8 +7,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -23,18 +21,16 @@ from kdas_core import UserError
 from kdas_core.training.checkpoint import write
 from kdas_core.training.state import TrainingState
 
-Terms = dict[str, float]
-
 
 def with_less_memory(
-    compute: Callable[..., Terms], state: TrainingState, batch: dict, scale: float, *rest: Any
-) -> Terms:
+    compute: Callable[..., dict], state: TrainingState, batch: dict, scale: float, *rest: Any
+) -> dict[str, float]:
     """``compute(state, batch, scale, *rest)``; where memory runs out, again in smaller micro-batches.
 
-    The gradient is the same sum; only batch norm sees smaller batches. Its running statistics are
-    put back before the step is done again; they are copied only until a scale has fitted once.
+    The gradient is the same sum; only batch norm sees smaller batches. Until a scale has fitted once
+    its running statistics are copied, and put back before the step is done again.
     """
-    fitted = (scale, state.accumulation_steps) in state.fitted
+    fitted = scale in state.fitted
     statistics = [] if fitted else [buffer.clone() for buffer in state.module.buffers()]
     while True:
         try:
@@ -43,47 +39,43 @@ def with_less_memory(
             if not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
                 raise
         else:
-            state.fitted.add((scale, state.accumulation_steps))
+            state.fitted.add(scale)
             return terms
         # Outside the handler, whose traceback would keep the tensors of the failed step.
-        _halve(state, len(batch["name"]))
+        _halve(state, len(batch["name"]), fitted)
         for buffer, before in zip(state.module.buffers(), statistics):
             buffer.copy_(before)
 
 
-def _halve(state: TrainingState, images: int) -> None:
+def _halve(state: TrainingState, images: int, fitted: bool) -> None:
     """Twice as many micro-batches, or one clear sentence where that cannot help."""
-    steps = state.accumulation_steps
-    if steps >= images or state.accelerator.num_processes > 1:
-        hint = f"start again with --set accumulate={2 * steps}"
-        if steps >= images:
+    passes = state.accumulation_steps
+    if passes >= images or state.accelerator.num_processes > 1:
+        hint = f"start again with --set accumulate={2 * passes}"
+        if passes >= images:
             hint = "choose a smaller image_size"
-        raise UserError(
-            f"{state.folder.name}: the memory does not suffice for {steps} passes a batch; {hint}."
-        )
-    state.accumulation_steps = min(2 * steps, images)
+        where = f"{state.folder.name}: the memory does not suffice for {passes} passes a batch"
+        raise UserError(f"{where}; {hint}.")
+    state.accumulation_steps = min(2 * passes, images)
     state.optimiser.zero_grad()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    told = f"Out of memory: from here on a batch takes {state.accumulation_steps} passes; its size stays the same."
+    torch.cuda.empty_cache()
+    passes = state.accumulation_steps
+    tqdm.write(f"Out of memory: from here on a batch, as large as before, takes {passes} passes.")
     if not state.recipe.freeze_statistics:
-        told += " Batch norm now sees the smaller parts one by one, so the numbers are not quite those of one pass."
-    tqdm.write(told)
+        tqdm.write("Batch norm sees its parts one by one: the numbers are not those of one pass.")
+        if fitted:
+            tqdm.write("Its running statistics keep what the pass that failed has put into them.")
 
 
-def check_finite(state: TrainingState, terms: Terms, batch: dict, scale: float) -> None:
-    """Stop before a loss or gradient that is not finite reaches the weights.
-
-    Raises:
-        UserError: with the step, the terms and the images; the batch and the weights are kept in
-            ``failure.pt``.
+def check_finite(state: TrainingState, terms: dict[str, float], batch: dict, scale: float) -> None:
+    """Stop before a loss or gradient that is not finite reaches the weights: a UserError with the
+    step, the terms and the images. The batch and the weights are kept in ``failure.pt``.
     """
     faulty = [n for n, v in terms.items() if not (math.isfinite(v) or n.endswith("_inert"))]
-    # With fp16 the scaler skips such steps and halves its factor.
+    # A gradient in fp16 is the scaler's business: it skips such steps and halves its factor.
     if not faulty and state.accelerator.scaler is None:
-        parameters = [p for p in state.net.parameters() if p.grad is not None]
-        if not math.isfinite(float(nn.utils.clip_grad_norm_(parameters, math.inf))):
-            faulty = ["the gradient"]
+        norm = nn.utils.clip_grad_norm_(state.net.parameters(), math.inf)
+        faulty = [] if torch.isfinite(norm) else ["the gradient"]
     if not faulty:
         return
     if state.accelerator.is_main_process:
@@ -92,25 +84,22 @@ def check_finite(state: TrainingState, terms: Terms, batch: dict, scale: float) 
         network = state.module.state_dict()
         torch.save({"network": network, "scale": scale, "terms": terms, **failed}, content)
         write(state.folder / "failure.pt", content.getvalue())
-    where = f"{state.folder.name}, epoch {state.epoch + 1}, step {state.step + 1}"
     raise UserError(
-        f"{where}: {', '.join(faulty)} is no finite number, on {', '.join(batch['name'])}. The "
-        "batch and the weights are in failure.pt; the last checkpoint is sound. Try a lower "
-        "learning_rate, or gradient_norm=1."
+        f"{state.folder.name}, epoch {state.epoch + 1}, step {state.step + 1}: {', '.join(faulty)} "
+        f"is no finite number, on {', '.join(batch['name'])}. The batch and the weights are in "
+        "failure.pt; the last checkpoint is sound. Try a lower learning_rate, or gradient_norm=1."
     )
 
 
 class Interruption:
-    """Inside ``with``: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C) wait for a checkpoint.
-
-    A second Ctrl-C does not wait. Outside the main thread nothing can be caught, and nothing is.
+    """Inside ``with``: SIGTERM (a machine is taken away) and SIGINT (Ctrl-C) wait for a checkpoint,
+    a second Ctrl-C does not. Outside the main thread nothing can be caught, and nothing is.
     """
 
-    def __init__(self) -> None:
-        self.wanted = 0
-        self._before: dict[int, Any] = {}
+    wanted = 0  # the last signal
 
     def __enter__(self) -> Interruption:
+        self._before: dict[int, Any] = {}
         with suppress(ValueError):  # not the main thread
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -125,70 +114,41 @@ class Interruption:
             raise KeyboardInterrupt
         self.wanted = number
 
-    def check(self, state: TrainingState, minutes: float | None = None) -> None:
-        """Write a checkpoint if one is due; after a signal write one and stop.
-
-        Args:
-            minutes: since the last checkpoint, after which one is due; None: it has been written.
+    def check(self, state: TrainingState, minutes: float = math.inf) -> None:
+        """Write a checkpoint if the last is so many minutes old; after a signal write one and stop:
+        all processes after the same step, whichever of them has got it.
         """
-        wanted, due = sync_flags(state, self.wanted, minutes)
-        if minutes is not None and (wanted or due):
+        due = time.perf_counter() - state.saved_at >= 60 * minutes
+        flags = torch.tensor([[self.wanted, due]], device=state.accelerator.device)
+        wanted, due = state.accelerator.gather(flags).amax(dim=0).tolist()
+        if due or (wanted and state.step):  # at step 0 the epoch's checkpoint has just been written
             state.checkpoint()
         if wanted == signal.SIGTERM:
-            name = state.folder.name
-            print(
-                f"Stopped on request; {name} has a checkpoint, and the same command goes on from there.",
-                flush=True,
-            )
+            told = f"Stopped on request; {state.folder.name} has a checkpoint"
+            print(f"{told}, and the same command goes on from there.", flush=True)
             raise SystemExit(0)
         if wanted:
             raise KeyboardInterrupt
 
 
-def sync_flags(state: TrainingState, wanted: int, minutes: float | None) -> tuple[int, bool]:
-    """(the signal that any process has got, is a checkpoint due): the same in all processes."""
-    due = minutes is not None and time.perf_counter() - state.saved_at >= 60 * minutes
-    if state.accelerator.num_processes == 1:
-        return wanted, due
-    mine = torch.tensor([[wanted, int(due)]], device=state.accelerator.device)
-    wanted, due = state.accelerator.gather(mine).amax(dim=0).tolist()
-    return wanted, bool(due)
-
-
-class Progress:
-    """A bar an epoch: the images done, the terms of the last step, what is left of the whole run."""
-
-    def __init__(self, state: TrainingState, images: int):
-        self.state = state
-        self.images = images
-        self.first: tuple[int, float] | None = (
-            None  # steps and clock after the first batch, which warms up
-        )
-
-    @contextmanager
-    def epoch(self) -> Iterator[None]:
-        """The bar of the epoch that begins or goes on."""
-        state, recipe = self.state, self.state.recipe
-        silent = "TQDM_DISABLE" in os.environ or not state.accelerator.is_main_process
-        title = f"{recipe.objective}, epoch {state.epoch + 1}/{recipe.epochs}"
-        done = state.step * recipe.batch_size
-        with tqdm(
-            total=self.images, initial=done, desc=title, unit="image", leave=False, disable=silent
-        ) as self.bar:
-            yield
-
-    def update(self) -> None:
-        """One more batch is done."""
-        terms = {name: f"{value:.3g}" for name, value in self.state.terms.items()}
-        self.bar.set_postfix({**terms, "training": self.time_left()}, refresh=False)
-        self.bar.update(min(self.state.recipe.batch_size, self.images - self.bar.n))
-
-    def time_left(self) -> str:
-        """What the other steps take at the pace so far, such as ``1:02:03 left``."""
-        done, now = self.state.global_step, time.perf_counter()
-        if self.first is None:
-            self.first = done, now
-            return "…"
-        pace = (now - self.first[1]) / (done - self.first[0])
-        left = self.state.all_steps * self.state.steps_per_batch - done
-        return f"{timedelta(seconds=round(pace * left))} left"
+def progress(batches: Iterable[dict], state: TrainingState, images: int) -> Iterator[dict]:
+    """The batches of an epoch of so many images, under a bar: the images done, the terms of the last
+    step, what is left of the whole run.
+    """
+    recipe = state.recipe
+    title = f"{recipe.objective}, epoch {state.epoch + 1}/{recipe.epochs}"
+    silent = "TQDM_DISABLE" in os.environ or not state.accelerator.is_main_process
+    seen = state.step * recipe.batch_size
+    with tqdm(None, title, images, False, initial=seen, unit="image", disable=silent) as bar:
+        for batch in batches:
+            yield batch
+            now = time.perf_counter()
+            state.warm = state.warm or (state.global_step, now)
+            done = state.global_step - state.warm[0]
+            to_do = state.all_steps * state.steps_per_batch - state.global_step
+            left = "…"
+            if done:
+                left = f"{timedelta(seconds=round((now - state.warm[1]) / done * to_do))} left"
+            terms = {name: f"{value:.3g}" for name, value in state.terms.items()}
+            bar.set_postfix({**terms, "training": left}, refresh=False)
+            bar.update(min(recipe.batch_size, images - bar.n))

@@ -1,4 +1,6 @@
-"""What changes in a training run from step to step, and so what a checkpoint holds."""
+"""What a training run is made of: its device and networks, and the state that changes with each step
+and so stands in a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -6,96 +8,143 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import kdas_core
 from kdas_core import UserError
-from kdas_core.models import count_parameters, save_weights
+from kdas_core.losses import hyperparameters_of
+from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
 from kdas_core.recipe import Recipe
 from kdas_core.training import checkpoint as files
-from kdas_core.training.networks import arrange, compiled
 
-_PLAIN = ("epoch", "step", "global_step", "accumulation_steps", "history", "seconds")
+_PLAIN = ("epoch", "step", "global_step", "accumulation_steps", "history", "seconds", "log")
 
 
-class TrainingState:
-    """All that changes from step to step in a training run, and therefore all a checkpoint holds.
+def start_accelerator(recipe: Recipe) -> Accelerator:
+    """Device, precision and processes, as Accelerate finds them; UserError for fp16 without a GPU."""
+    if recipe.precision == "fp16" and not torch.cuda.is_available():
+        raise UserError("precision fp16 needs a GPU; choose bf16 or float32.")
+    AcceleratorState._reset_state()  # a notebook may train two networks in two precisions
+    return Accelerator(mixed_precision=recipe.precision.replace("float32", "no"))
 
-    Args:
-        net: the untrained network.
-        batches: in an epoch.
-        callback: called after each step and each epoch, in the main process.
+
+def objective_kwargs(recipe: Recipe) -> dict:
+    """The keywords of the recipe's objective, with the recipe's values."""
+    known = hyperparameters_of(recipe.objective)
+    return {name: getattr(recipe, name) for name in known if hasattr(recipe, name)}
+
+
+def start_network(recipe: Recipe, role: str) -> nn.Module:
+    """The untrained network of a role, ``"teacher"`` or ``"student"``."""
+    if role == "teacher":
+        return build(role, pretrained=recipe.pretrained_teacher, backbone=recipe.teacher)
+    return build(role, pretrained=recipe.pretrained_student, backbone=recipe.student)
+
+
+def arrange(net: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
+    """Batch norm that counts the images of all GPUs, and weights laid out as the recipe has it."""
+    several_gpus = accelerator.num_processes > 1 and accelerator.device.type == "cuda"
+    if several_gpus and not recipe.freeze_statistics:
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    return net.to(memory_format=torch.channels_last) if recipe.channels_last else net
+
+
+def compiled(net: nn.Module, device: torch.device) -> nn.Module:
+    """``torch.compile``, anew for each scale; UserError where it cannot, as without a C++ compiler."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception as error:  # of many kinds, deep inside
+        why = f"torch.compile does not work on this machine ({str(error).strip().splitlines()[0]})"
+        raise UserError(f"{why}; switch compile off.") from None
+    return cast(nn.Module, torch.compile(net, dynamic=False))
+
+
+def frozen_teacher(
+    teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
+) -> Callable[[Tensor], tuple[Tensor, Tensor] | None]:
+    """A function of images (B, 3, S, S): the frozen teacher's maps (P1, P2), float32 (B, 1, S, S),
+    with a graph that nobody uses under ``teacher_graph``, as released; None without a teacher.
     """
+    if teacher is None:
+        return lambda images: None
+    net = arrange(freeze(teacher).to(accelerator.device), recipe, accelerator)
+    net.requires_grad_(recipe.teacher_graph)
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        folder: Path,
-        accelerator: Accelerator,
-        net: nn.Module,
-        batches: int,
-        callback: Callable[[TrainingState], None] | None = None,
-    ):
-        self.recipe = recipe
-        self.folder = folder
-        self.accelerator = accelerator
-        self.callback = callback if accelerator.is_main_process else None
+    def maps(images: Tensor) -> tuple[Tensor, Tensor]:
+        with accelerator.autocast():
+            p1, p2 = net(images) if recipe.teacher_graph else teacher_logits(net, images)
+        return p1.float(), p2.float()
+
+    return maps
+
+
+@dataclass(eq=False)
+class TrainingState:
+    """All that changes from step to step in a training run, and therefore all a checkpoint holds."""
+
+    recipe: Recipe
+    folder: Path
+    accelerator: Accelerator
+    net: nn.Module  # given untrained; then as it is called, self.module as it is saved
+    batches: int  # in an epoch
+    callback: Callable[[TrainingState], None] | None = None  # after each step and each epoch
+
+    epoch: int = 0
+    step: int = 0  # batches of this epoch
+    global_step: int = 0  # optimiser steps since the very beginning
+    terms: dict[str, float] = field(default_factory=dict)  # of the last step
+    sums: dict[str, float] = field(default_factory=partial(defaultdict, float))
+    history: list[dict] = field(default_factory=list)
+    rows: list[dict] = field(default_factory=list)  # of steps.csv, since the last checkpoint
+    log: int = 0  # bytes of steps.csv, up to the last checkpoint
+    fitted: set[float] = field(default_factory=set)  # scales for which the memory has sufficed
+    seconds: float = 0.0  # up to the last checkpoint
+    saved_at: float = field(default_factory=time.perf_counter)
+    warm: tuple[int, float] | None = None  # steps and clock after the first batch
+
+    def __post_init__(self) -> None:
+        recipe, accelerator = self.recipe, self.accelerator
         rate, decay = recipe.learning_rate, recipe.weight_decay
-        optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=decay)
-        self.module = arrange(net, recipe, accelerator)  # as saved; self.net: as called
+        optimiser = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)
+        self.module = arrange(self.net, recipe, accelerator)
         self.net, self.optimiser = accelerator.prepare(self.module, optimiser)
         if recipe.compile:
             self.net = compiled(self.net, accelerator.device)
-        average = get_ema_multi_avg_fn(recipe.ema)
         self.ema = None
         if recipe.ema:
+            average = get_ema_multi_avg_fn(recipe.ema)
             self.ema = AveragedModel(self.module, multi_avg_fn=average, use_buffers=True)
-        self.batches = batches
-        self.steps_per_batch = 1 if recipe.random_scale else len(recipe.scales)
-        self.epoch = 0
-        self.step = 0  # batches of this epoch
-        self.global_step = 0  # optimiser steps since the very beginning
+        self.eval_model = self.ema.module if self.ema else self.module  # is validated and saved
+        parts = {"network": self.module, "optimiser": self.optimiser, "ema": self.ema}
+        parts["scaler"] = accelerator.scaler
+        self.parts: dict[str, Any] = {k: part for k, part in parts.items() if part is not None}
         self.accumulation_steps = recipe.accumulate
-        self.fitted: set[tuple[float, int]] = set()  # (scale, accumulation steps) with room enough
-        self.terms: dict[str, float] = {}  # of the last step
-        self.sums: dict[str, float] = defaultdict(float)
-        self.history: list[dict] = []
-        self.log = files.StepLog(folder if accelerator.is_main_process else None)
-        self.seconds = 0.0  # up to the last checkpoint
-        self.saved_at = time.perf_counter()
-
-    @property
-    def eval_model(self) -> nn.Module:
-        """The network that is validated and saved: the average where there is one."""
-        return self.ema.module if self.ema else self.module
+        self.all_steps = recipe.epochs * self.batches  # batches of the whole run
+        self.steps_per_batch = 1 if recipe.random_scale else len(recipe.scales)
 
     @property
     def steps_done(self) -> int:
         """Batches since the very beginning."""
         return self.epoch * self.batches + self.step
 
-    @property
-    def all_steps(self) -> int:
-        """Batches of the whole run."""
-        return self.recipe.epochs * self.batches
-
-    # --- a step ---
-
     def train_mode(self) -> None:
         """Ready for an epoch; with ``freeze_statistics`` batch norm stays as it is."""
         self.net.train()
-        if self.recipe.freeze_statistics:
-            for module in self.module.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        for module in self.module.modules():
+            if self.recipe.freeze_statistics and isinstance(module, _BatchNorm):
+                module.eval()
 
     def set_learning_rate(self) -> None:
         """The rate of the next step, by the recipe's schedule."""
@@ -114,13 +163,10 @@ class TrainingState:
         share = 1 / (self.batches * self.steps_per_batch)
         for name, value in terms.items():
             self.sums[name] += value * share
-        self.log.add({"epoch": self.epoch + 1, "step": self.step + 1, **terms})
+        self.rows.append({"epoch": self.epoch + 1, "step": self.step + 1, **terms})
         self.global_step += 1
         self.terms = terms
-        if self.callback:
-            self.callback(self)
-
-    # --- an epoch, and the end ---
+        self._call_back()
 
     def is_stale(self) -> bool:
         """Has validation Dice not risen for ``patience`` epochs?"""
@@ -138,23 +184,20 @@ class TrainingState:
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
                 save_weights(self.eval_model, self.folder / "best.safetensors", epoch=row["epoch"])
-            files.write_history(self.folder, self.history)
+            table = pd.DataFrame(self.history).to_csv(index=False)
+            files.write(self.folder / "history.csv", table.encode())
         self.epoch += 1
         self.step = 0
         self.sums.clear()
         self.checkpoint()
-        if self.callback:
-            self.callback(self)
+        self._call_back()
 
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
         best = best_of(self.history)
-        metrics = {
-            "objective": self.recipe.objective,
-            "seed": self.recipe.seed,
-            "best_epoch": best["epoch"],
-            "val_dice": best["val_dice"],
-            "val_loss": best["val_loss"],
+        metrics = {"objective": self.recipe.objective, "seed": self.recipe.seed}
+        metrics |= {"best_epoch": best["epoch"], **{n: best[n] for n in ("val_dice", "val_loss")}}
+        metrics |= {
             "epochs": len(self.history),
             "seconds": round(sum(row["seconds"] for row in self.history), 1),
             "parameters": count_parameters(self.module),
@@ -170,34 +213,29 @@ class TrainingState:
             files.write(self.folder / "metrics.json", json.dumps(metrics, indent=2).encode())
         self.accelerator.wait_for_everyone()
 
-    # --- checkpoints ---
-
     def checkpoint(self) -> None:
         """Everything that is needed to go on after the last step."""
         randoms = gather_object([files.random_states()])
         now = time.perf_counter()
         self.seconds += now - self.saved_at
         self.saved_at = now
-        if not self.accelerator.is_main_process:
-            return
-        state = {name: getattr(self, name) for name in _PLAIN}
-        state |= {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"recipe": self.recipe.fingerprint(), "random": randoms}
-        files.write_checkpoint(
-            self.folder, state | {"sums": dict(self.sums), "log": self.log.flush()}
-        )
+        if self.accelerator.is_main_process:
+            self.log = files.append_steps(self.folder, self.rows, self.log)
+            state = {name: getattr(self, name) for name in _PLAIN}
+            state |= {name: part.state_dict() for name, part in self.parts.items()}
+            state |= {"recipe": self.recipe.fingerprint(), "random": randoms}
+            files.write_checkpoint(self.folder, state | {"sums": dict(self.sums)})
+        self.rows.clear()
 
     def resume(self) -> None:
         """Go back to the last checkpoint, if there is one; UserError: it is another recipe's."""
         saved = files.latest_checkpoint(self.folder)
-        self.log.cut(saved["log"] if saved else 0)
         if saved is None:
             return
         if saved["recipe"] != self.recipe.fingerprint():
-            raise UserError(
-                f"{self.folder} holds a checkpoint of another recipe; choose another --runs-dir."
-            )
-        for name, part in self._parts().items():
+            other = f"{self.folder} holds a checkpoint of another recipe"
+            raise UserError(f"{other}; choose another --runs-dir.")
+        for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         for name in _PLAIN:
             setattr(self, name, saved[name])
@@ -206,11 +244,9 @@ class TrainingState:
         if rank < len(saved["random"]):  # of more processes than before the others start anew
             files.set_random_states(saved["random"][rank])
 
-    def _parts(self) -> dict[str, Any]:
-        """What has a ``state_dict``, by the name under which a checkpoint holds it."""
-        parts = {"network": self.module, "optimiser": self.optimiser, "ema": self.ema}
-        parts["scaler"] = self.accelerator.scaler
-        return {name: part for name, part in parts.items() if part is not None}
+    def _call_back(self) -> None:
+        if self.callback and self.accelerator.is_main_process:
+            self.callback(self)
 
 
 def best_of(history: list[dict]) -> dict:
