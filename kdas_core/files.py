@@ -16,12 +16,8 @@ def atomic_write(
 ) -> None:
     """Write beside the target and rename: a reader sees the old file or the new, never a half one.
 
-    Args:
-        hint: the end of the sentence if it fails: what the user can do.
-        durable: push the bytes to the disk first, so that this holds after a power cut as well.
-
-    Raises:
-        UserError: the disk is full, or the file cannot be written; the old file is as it was.
+    ``durable`` pushes the bytes to the disk first, so that this holds after a power cut as well. If
+    it fails the old file is as it was, and a UserError ends with ``hint``, what the user can do.
     """
     # The same name each time: a killed writer leaves one at most.
     part = path.with_name(path.name + ".part")

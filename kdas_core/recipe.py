@@ -1,7 +1,5 @@
 """Every hyperparameter of a run in one frozen object: presets, YAML in and out, a fingerprint."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -20,8 +18,8 @@ from kdas_core import UserError
 class Recipe:
     """What is trained, on what, and how. The defaults are the released recipe of KDAS.
 
-    Sizes are in pixels, rates per optimiser step, fractions in [0, 1). ``None`` means "all". A value
-    that makes no sense is a UserError, whose sentence says which would.
+    Sizes are in pixels, rates per optimiser step, fractions in [0, 1). ``None`` means "all". Of a
+    value that makes no sense a UserError says which would.
     """
 
     preset: str = "paper"
@@ -93,7 +91,7 @@ class Recipe:
             if not holds:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {rule}.")
 
-    def for_teacher(self) -> Recipe:
+    def for_teacher(self) -> "Recipe":
         """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate.
 
         What concerns the student alone gets its default, so that one teacher serves all objectives.
@@ -121,7 +119,7 @@ class Recipe:
         return yaml.safe_dump(asdict(self) | {"scales": list(self.scales)}, sort_keys=False)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Recipe:
+    def from_yaml(cls, path: str | Path) -> "Recipe":
         """Raises UserError: no such file, no mapping, or a key that is no hyperparameter."""
         if not Path(path).is_file():
             example = "runs/<name>/recipe.yaml"
@@ -141,17 +139,13 @@ _OF_THE_STUDENT = [
     *("guiding_weight", "distillation_warm_up", "teacher_graph", "teacher_seed"),
 ]
 
-# What the released program does and hardly meant to do, a hyperparameter each: (the released value,
-# the value that mends it, what happens). The preset "paper" has the released values but for two: the
+# What the released program does and was hardly meant to do, a hyperparameter each: (released value,
+# the one that mends it, what happens). The preset "paper" has the released values but for two: the
 # objective is chosen for each run, and the teacher records no graph, which changes no number.
 RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
     "augment": (False, True, "augmentation is never on: its flag, True, is compared with a text"),
-    "schedule": (
-        "constant",
-        "cosine",
-        "the rate never falls: its first drop is at epoch 200 of 99",
-    ),
+    "schedule": ("constant", "cosine", "the rate never falls: its first drop is due at epoch 200"),
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
     "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),

@@ -32,13 +32,6 @@ HYPERPARAMETERS = [
 ]
 
 
-class Part:
-    """What ``batches`` asks an Accelerator."""
-
-    def __init__(self, process_index: int, num_processes: int):
-        self.process_index, self.num_processes = process_index, num_processes
-
-
 def train(polyps: Path, runs: Path, *more: str) -> subprocess.Popen:
     words = [
         "--preset",
@@ -125,7 +118,7 @@ def test_processes_and_passes_divide_a_batch_without_losing_or_repeating_an_imag
     whole = [batch["name"] for batch in batches(dataset, recipe, epoch=1)]
     assert sorted(name for names in whole for name in names) == sorted(data.train.names)
     for world in (2, 3):
-        parts = [list(batches(dataset, recipe, 1, 0, Part(rank, world))) for rank in range(world)]
+        parts = [list(batches(dataset, recipe, 1, 0, rank, world)) for rank in range(world)]
         for step, names in enumerate(whole):
             mine = [part[step] for part in parts]
             counted = [name for batch in mine if batch["weight"] for name in batch["name"]]

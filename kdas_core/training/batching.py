@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor
 
 from kdas_core.data.dataset import PolypDataset
@@ -16,26 +15,19 @@ from kdas_core.recipe import Recipe
 
 
 def batches(
-    dataset: PolypDataset,
-    recipe: Recipe,
-    epoch: int,
-    first: int = 0,
-    accelerator: Accelerator | None = None,
+    dataset: PolypDataset, recipe: Recipe, epoch: int, first: int = 0, rank: int = 0, world: int = 1
 ) -> Iterator[dict]:
-    """The batches of an epoch from number ``first`` on; their order depends on seed and epoch alone.
+    """An epoch's batches from number ``first`` on; seed and epoch alone decide their order.
 
-    Of several processes each gets its part of every batch. ``weight`` is the part's share times the
-    number of processes: the average of their gradients is the gradient of the whole batch, also
-    where it does not divide evenly.
+    Process ``rank`` of ``world`` gets its part of each, and the ``weight`` by which the mean of all
+    processes' gradients is that of the whole batch, also where it does not divide evenly.
     """
-    rank = accelerator.process_index if accelerator else 0
-    world = accelerator.num_processes if accelerator else 1
     # A generator of its own: what others draw from the global stream does not change the order.
     own = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     order = torch.randperm(len(dataset), generator=own).tolist()
     starts = range(first * recipe.batch_size, len(order), recipe.batch_size)
     whole = [order[i : i + recipe.batch_size] for i in starts]
-    # A process that a small last batch leaves without an image does one with weight 0: all take part.
+    # A process that a small last batch leaves without an image does one with weight 0.
     mine = [batch[rank::world] or batch[:1] for batch in whole]
     for everyone, batch in zip(whole, prefetch(dataset, mine)):
         yield {**batch, "weight": world * len(everyone[rank::world]) / len(everyone)}
@@ -55,9 +47,7 @@ def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterato
 
 
 def micro_batches(batch: dict, count: int) -> Iterator[dict]:
-    """A batch in so many nearly equal parts, or one an image where there are fewer, each with its
-    share of the weight; ``last`` is true of the last one.
-    """
+    """A batch in so many nearly equal parts, none empty; ``last`` is true of the last one."""
     images = len(batch["name"])
     parts = np.array_split(np.arange(images), min(count, images))
     for part in parts:

@@ -115,9 +115,7 @@ def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def append_steps(folder: Path, rows: list[dict], size: int) -> int:
-    """Append rows to the first ``size`` bytes of ``steps.csv``, those that the last checkpoint knows;
-    the size afterwards.
-    """
+    """Append rows to the first ``size`` bytes of ``steps.csv``; returns its size afterwards."""
     path = folder / "steps.csv"
     try:
         path.touch()

@@ -46,16 +46,14 @@ def fit(
     last checkpoint and ends as if nothing had happened: on a CPU, to the last bit.
 
     Args:
-        recipe: the hyperparameters. The teacher's own recipe is ``recipe.for_teacher()``.
         runs_dir: the run's folder is made in here; its name holds the recipe's fingerprint.
-        role: ``"student"`` or ``"teacher"``, which picks the backbone.
+        role: ``"student"``, or ``"teacher"``, whose recipe is ``recipe.for_teacher()``.
         teacher: the network to distil from, for every objective but ``supervised``.
         checkpoint_minutes: between checkpoints within an epoch; one more follows each epoch.
         callback: called after each step and each epoch.
 
     Raises:
-        UserError: the folder cannot be written or holds another recipe's run; a loss or gradient is
-            not finite; one image does not fit into memory.
+        UserError: an unusable folder, a number that is not finite, no room in memory for one image.
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
@@ -84,7 +82,8 @@ def fit(
             epoch = state.epoch + 1
             train_set.set_epoch(epoch)
             state.train_mode()
-            to_come = batches(train_set, recipe, epoch, state.step, accelerator)
+            process = accelerator.process_index, accelerator.num_processes
+            to_come = batches(train_set, recipe, epoch, state.step, *process)
             for batch in safety.progress(to_come, state, len(train_set)):
                 for scale in scales_of(recipe, epoch, state.step):
                     terms = train_step(state, batch, scale, frozen, loss_fn)
@@ -161,7 +160,6 @@ def validate(
 
 def dice_at_half(logits: Tensor, mask: Tensor) -> Tensor:
     """Dice of ``σ(logits) ≥ 0.5`` for each image, shape (B,); 1 where both are empty."""
-    found, mask = logits >= 0, mask >= 0.5
-    overlap = (found & mask).sum(dim=(1, 2, 3))
-    total = found.sum(dim=(1, 2, 3)) + mask.sum(dim=(1, 2, 3))
+    found, mask = (logits >= 0).flatten(1), (mask >= 0.5).flatten(1)
+    overlap, total = (found & mask).sum(1), found.sum(1) + mask.sum(1)
     return torch.where(total > 0, 2 * overlap / total.clamp(min=1), 1.0)

@@ -1,7 +1,5 @@
 """Watching over a training run: memory, numbers that are not finite, signals, and the time left."""
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -25,10 +23,10 @@ from kdas_core.training.state import TrainingState
 def with_less_memory(
     compute: Callable[..., dict], state: TrainingState, batch: dict, scale: float, *rest: Any
 ) -> dict[str, float]:
-    """``compute(state, batch, scale, *rest)``; where memory runs out, again in smaller micro-batches.
+    """``compute(state, batch, scale, *rest)``; if memory runs out, again in smaller micro-batches.
 
-    The gradient is the same sum; only batch norm sees smaller batches. Until a scale has fitted once
-    its running statistics are copied, and put back before the step is done again.
+    The gradient is the same sum; only batch norm sees smaller batches. Its running statistics are
+    copied, and put back before the step is done again, until a scale has fitted once.
     """
     fitted = scale in state.fitted
     statistics = [] if fitted else [buffer.clone() for buffer in state.module.buffers()]
@@ -98,7 +96,7 @@ class Interruption:
 
     wanted = 0  # the last signal
 
-    def __enter__(self) -> Interruption:
+    def __enter__(self) -> "Interruption":
         self._before: dict[int, Any] = {}
         with suppress(ValueError):  # not the main thread
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -132,9 +130,7 @@ class Interruption:
 
 
 def progress(batches: Iterable[dict], state: TrainingState, images: int) -> Iterator[dict]:
-    """The batches of an epoch of so many images, under a bar: the images done, the terms of the last
-    step, what is left of the whole run.
-    """
+    """The batches of an epoch of so many images under a bar: images done, last terms, time left."""
     recipe = state.recipe
     title = f"{recipe.objective}, epoch {state.epoch + 1}/{recipe.epochs}"
     silent = "TQDM_DISABLE" in os.environ or not state.accelerator.is_main_process

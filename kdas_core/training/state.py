@@ -1,8 +1,4 @@
-"""What a training run is made of: its device and networks, and the state that changes with each step
-and so stands in a checkpoint.
-"""
-
-from __future__ import annotations
+"""What a training run is made of: device, networks, and the state that a checkpoint holds."""
 
 import json
 import time
@@ -33,7 +29,7 @@ _PLAIN = ("epoch", "step", "global_step", "accumulation_steps", "history", "seco
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
-    """Device, precision and processes, as Accelerate finds them; UserError for fp16 without a GPU."""
+    """Device, precision and processes as Accelerate finds them; UserError: fp16 without a GPU."""
     if recipe.precision == "fp16" and not torch.cuda.is_available():
         raise UserError("precision fp16 needs a GPU; choose bf16 or float32.")
     AcceleratorState._reset_state()  # a notebook may train two networks in two precisions
@@ -62,7 +58,7 @@ def arrange(net: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn.Modu
 
 
 def compiled(net: nn.Module, device: torch.device) -> nn.Module:
-    """``torch.compile``, anew for each scale; UserError where it cannot, as without a C++ compiler."""
+    """``torch.compile``, anew for each scale; UserError where there is no C++ compiler, say."""
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # of many kinds, deep inside
@@ -92,14 +88,14 @@ def frozen_teacher(
 
 @dataclass(eq=False)
 class TrainingState:
-    """All that changes from step to step in a training run, and therefore all a checkpoint holds."""
+    """All that changes from step to step in a training run, so that a checkpoint holds it."""
 
     recipe: Recipe
     folder: Path
     accelerator: Accelerator
     net: nn.Module  # given untrained; then as it is called, self.module as it is saved
     batches: int  # in an epoch
-    callback: Callable[[TrainingState], None] | None = None  # after each step and each epoch
+    callback: Callable[["TrainingState"], None] | None = None  # after each step and each epoch
 
     epoch: int = 0
     step: int = 0  # batches of this epoch
@@ -170,9 +166,8 @@ class TrainingState:
 
     def is_stale(self) -> bool:
         """Has validation Dice not risen for ``patience`` epochs?"""
-        if not self.recipe.patience or not self.history:
-            return False
-        return len(self.history) - best_of(self.history)["epoch"] >= self.recipe.patience
+        best = best_of(self.history)["epoch"] if self.history else 0
+        return 0 < self.recipe.patience <= len(self.history) - best
 
     def finish_epoch(self, validation: dict[str, float]) -> None:
         """One more row of the history; the weights, if they are the best; a checkpoint."""
@@ -196,8 +191,9 @@ class TrainingState:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
         best = best_of(self.history)
         metrics = {"objective": self.recipe.objective, "seed": self.recipe.seed}
-        metrics |= {"best_epoch": best["epoch"], **{n: best[n] for n in ("val_dice", "val_loss")}}
+        metrics |= {"best_epoch": best["epoch"], "val_dice": best["val_dice"]}
         metrics |= {
+            "val_loss": best["val_loss"],
             "epochs": len(self.history),
             "seconds": round(sum(row["seconds"] for row in self.history), 1),
             "parameters": count_parameters(self.module),
