@@ -145,7 +145,7 @@ _OF_THE_STUDENT = [
 RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
     "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
     "augment": (False, True, "augmentation is never on: its flag, True, is compared with a text"),
-    "schedule": ("constant", "cosine", "the rate never falls: its first drop is due at epoch 200"),
+    "schedule": ("constant", "cosine", "the rate never falls in 99 epochs; it would at epoch 200"),
     "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
     "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
     "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),
