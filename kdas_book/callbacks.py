@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kdas_book.figures import curves
+from kdas_book.figures.basics import curves
 from kdas_core import UserError
 from kdas_core.training.checkpoint import atomic_write
 

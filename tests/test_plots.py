@@ -11,19 +11,20 @@ from conftest import ROOT
 from PIL import Image
 
 from kdas_book import figures as plots
+from kdas_book.figures import basics, ch01_data, ch02_teacher, diagrams
 
 
 @pytest.fixture(autouse=True)
 def style():
     with plt.rc_context():
-        plots.use_style()
+        basics.use_style()
         yield
     plt.close("all")
 
 
 @pytest.mark.parametrize("here", ["data", "attention", "study"])
 def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
-    figure = plots.chapter_strip(here)
+    figure = basics.chapter_strip(here)
     figure.draw_without_rendering()
     (axis,) = figure.axes
     boxes = [text.get_bbox_patch().get_window_extent() for text in axis.texts]
@@ -42,7 +43,7 @@ def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
 
 
 def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
-    words = [text.get_text() for text in plots.chapter_strip("study").axes[0].texts]
+    words = [text.get_text() for text in basics.chapter_strip("study").axes[0].texts]
     assert words[0] == "1  data" and words[-1] == "9  study"
 
 
@@ -50,7 +51,9 @@ def test_each_anchor_is_numbered_as_the_slider_counts_it():
     assignment = (
         torch.arange(16.0).view(16, 1, 1).expand(16, 3, 3) / 120
     )  # anchor k (from 0) has k/120 everywhere
-    panels = [axis for axis in plots.anchor_grid(assignment).axes if axis.get_title(loc="left")]
+    panels = [
+        axis for axis in ch02_teacher.anchor_grid(assignment).axes if axis.get_title(loc="left")
+    ]
     shown = {
         axis.get_title(loc="left"): float(np.asarray(axis.images[0].get_array()).mean())
         for axis in panels
@@ -60,7 +63,7 @@ def test_each_anchor_is_numbered_as_the_slider_counts_it():
 
 def test_bars_of_ratios_have_a_line_where_nothing_differs():
     (plain,), (marked,) = (
-        plots.bars({"a": 2.0, "b": 0.5}, "ratio", even=even).axes for even in (None, 1)
+        basics.bars({"a": 2.0, "b": 0.5}, "ratio", even=even).axes for even in (None, 1)
     )
     assert not plain.lines
     assert list(marked.lines[0].get_xdata()) == [1, 1]
@@ -152,7 +155,7 @@ def test_numbers_of_runs_that_end_together_do_not_overlap():
 def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
     values = pd.DataFrame({"edge": np.linspace(1.0, 1.0, 11)})
     tables = {"one": {"drawn": values}, "two": {"drawn": high * values}}
-    figure = plots.spreads(tables, {"edge": "edge contrast"})
+    figure = ch01_data.spreads(tables, {"edge": "edge contrast"})
     figure.canvas.draw()
     axis = figure.axes[0]
     low, top = axis.get_xlim()
@@ -164,11 +167,11 @@ def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
 
 
 def test_the_card_that_goes_with_a_link_is_the_one_that_the_code_draws():
-    """After a change: python -c 'from kdas_book import figures as plots; plots.social_card().savefig("book/_static/card.png")', reduced to 64 colours."""
+    """After a change: python -c 'from kdas_book.figures import diagrams; diagrams.social_card().savefig("book/_static/card.png")', reduced to 64 colours."""
     with Image.open(ROOT / "book" / "_static" / "card.png") as stored:
         assert stored.size == (1200, 630)
         stored = np.asarray(stored.convert("RGB"), float)
-    figure = plots.social_card()
+    figure = diagrams.social_card()
     figure.canvas.draw()
     drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     assert np.abs(stored - drawn).mean() < 3

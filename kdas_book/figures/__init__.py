@@ -19,31 +19,31 @@ from kdas_book.figures.basics import (
     bars,
     chapter_strip,
     curves,
+    edge_band,
     error_overlay,
     grid,
     outlined,
-    social_card,
+    save,
+    strips,
     use_style,
 )
 from kdas_book.figures.ch01_data import (
     colour_histograms,
     edge_window,
-    save,
     spreads,
-    strips,
     trivial_predictors,
     twins,
 )
-from kdas_book.figures.ch03_student import (
+from kdas_book.figures.ch02_teacher import (
     anchor_grid,
     anchor_on,
-    beside_teacher,
-    edge_band,
-    probabilities_by_place,
-    stacked,
+    attention_with_reduction,
+    decoder,
+    pyramid,
     strength,
     through_cells,
 )
+from kdas_book.figures.ch03_student import beside_teacher, probabilities_by_place, stacked
 from kdas_book.figures.ch04_attention_maps import (
     COLOUR_OF_TERM,
     along_path,
@@ -96,13 +96,7 @@ from kdas_book.figures.ch09_study import (
     power_curve,
     scores_by_seed,
 )
-from kdas_book.figures.diagrams import (
-    attention_with_reduction,
-    concept_map,
-    decoder,
-    framework,
-    pyramid,
-)
+from kdas_book.figures.diagrams import concept_map, framework, social_card
 
 __all__ = [
     "BLUE",

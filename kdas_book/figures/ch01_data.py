@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
@@ -14,10 +12,8 @@ from matplotlib.figure import Figure
 
 from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, RED, SKY, grid, outlined
-from kdas_core import UserError
 from kdas_core.data.dataset import resize_pair
 from kdas_core.data.images import read_image, read_mask
-from kdas_core.files import atomic_write
 
 
 def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
@@ -63,37 +59,6 @@ def trivial_predictors(shares: np.ndarray) -> Figure:
     return figure
 
 
-def strips(
-    values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False
-) -> Figure:
-    """One row of dots for each group of values, and a black tick at its median.
-
-    Args:
-        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value;
-            empty: all blue.
-    """
-    figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
-    scatter = np.random.default_rng(0)
-    for row, (_name, numbers_of) in enumerate(values.items()):
-        height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
-        colour = colours[row] if len(colours) else BLUE
-        axis.scatter(
-            numbers_of,
-            height,
-            s=40 if len(colours) else 22,
-            c=colour,
-            linewidth=0.3,
-            edgecolor="black",
-        )
-        axis.plot([np.median(numbers_of)] * 2, [row - 0.42, row + 0.42], color="black", lw=2.5)
-    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
-    axis.invert_yaxis()
-    if log:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:g}")
-    return figure
-
-
 def twins(pairs: Sequence[NearDuplicate], side: int = 220) -> Figure:
     """Pictures that are alike, one above the other, each with the outline of its own mask and its
     set and file.
@@ -129,23 +94,6 @@ def twins(pairs: Sequence[NearDuplicate], side: int = 220) -> Figure:
             below += f"\nDice of the masks {2 * (one & other).sum() / max(1, one.sum() + other.sum()):.2f}"
         figure.axes[len(pairs) + k].set_xlabel(below, fontsize=8)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file, in the format of its suffix; an older file stays until the new one
-    is whole.
-
-    Raises:
-        UserError: the suffix is none that matplotlib writes, or the file cannot be written.
-    """
-    drawn = io.BytesIO()
-    try:
-        figure.savefig(drawn, format=path.suffix[1:] or None)
-    except ValueError as error:
-        raise UserError(
-            f"{path} cannot be written ({error}); give a path such as figure.png."
-        ) from error
-    atomic_write(path, drawn.getvalue(), "give a path such as figure.png")
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
