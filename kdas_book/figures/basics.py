@@ -185,6 +185,22 @@ def bars(values: Mapping[str, float], label: str, even: float | None = None) -> 
     return figure
 
 
+def verdicts(
+    images: Tensor,
+    masks: Tensor,
+    probabilities: Mapping[str, Tensor],
+    titles: Sequence[str],
+    **maps: Tensor,
+) -> Figure:
+    """Images in columns: the outlines of their masks, then a row of verdicts for each network, then
+    rows of ``maps``, shown from 0 to 1.
+    """
+    rows = {"mask": [outlined(*pair) for pair in zip(images, masks)]}
+    for name, probability in probabilities.items():
+        rows[name] = [error_overlay(*three) for three in zip(images, probability, masks)]
+    return grid(rows | maps, titles, size=1.6, vmin=0, vmax=1)
+
+
 def strips(
     values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False
 ) -> Figure:
