@@ -96,7 +96,7 @@ from kdas_book.figures.ch09_study import (
     power_curve,
     scores_by_seed,
 )
-from kdas_book.figures.diagrams import concept_map, framework, social_card
+from kdas_book.figures.diagrams import concept_map, framework
 
 __all__ = [
     "BLUE",
@@ -169,7 +169,6 @@ __all__ = [
     "shift_scores",
     "shifted_scores",
     "signed_grid",
-    "social_card",
     "spreads",
     "stacked",
     "chapter_strip",

@@ -5,14 +5,13 @@ Ito), and what several chapters draw with. Functions return matplotlib figures.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import max_pool2d
@@ -49,6 +48,7 @@ STYLE = {
     "image.cmap": "viridis",
     "legend.frameon": False,
 }
+Array = Tensor | np.ndarray
 # chapter 8 stands beside the story
 STORY = dict(enumerate("data teacher student attention losses training evaluation".split(), 1))
 STORY[9] = "study"
@@ -60,11 +60,10 @@ def use_style() -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the path's suffix; an older file stays until the new one is
-    whole.
+    """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
 
     Raises:
-        UserError: the suffix is none that matplotlib writes, or the file cannot be written.
+        UserError: matplotlib does not write such files, or the file cannot be written.
     """
     drawn, way_out = io.BytesIO(), "give a path such as figure.png"
     try:
@@ -74,19 +73,19 @@ def save(figure: Figure, path: Path) -> None:
     atomic_write(path, drawn.getvalue(), way_out)
 
 
-def as_picture(image: Tensor | np.ndarray) -> np.ndarray:
+def as_picture(image: Array) -> np.ndarray:
     """uint8 RGB (H, W, 3) of a normalised tensor (3, H, W), or of such an array itself."""
     return denormalise(image.detach().cpu()) if isinstance(image, Tensor) else image
 
 
-def as_map(values: Tensor | np.ndarray) -> np.ndarray:
+def as_map(values: Array) -> np.ndarray:
     """float (H, W) of a map of shape (H, W), (1, H, W) or (1, 1, H, W)."""
     if isinstance(values, Tensor):
         values = values.detach().float().cpu().numpy()
     return np.asarray(values, dtype=float).reshape(values.shape[-2:])
 
 
-def outlined(image: Tensor | np.ndarray, mask: Tensor | np.ndarray) -> np.ndarray:
+def outlined(image: Array, mask: Array) -> np.ndarray:
     """The picture with the mask's outline in yellow on black, so that it shows on any mucosa."""
     picture = as_picture(image).copy()
     width = max(1, round(min(picture.shape[:2]) / 150))
@@ -97,9 +96,7 @@ def outlined(image: Tensor | np.ndarray, mask: Tensor | np.ndarray) -> np.ndarra
     return picture
 
 
-def error_overlay(
-    image: Tensor | np.ndarray, prediction: Tensor | np.ndarray, mask: Tensor | np.ndarray
-) -> np.ndarray:
+def error_overlay(image: Array, prediction: Array, mask: Array) -> np.ndarray:
     """The picture with found pixels green, missed ones orange and false alarms purple;
     ``prediction`` in [0, 1], cut at 0.5.
     """
@@ -119,15 +116,13 @@ def edge_band(mask: Tensor, width: int) -> Tensor:
     return grown != shrunk
 
 
-def bare(axes: Iterable[Axes]) -> None:
-    """Take ticks and frames off axes that hold pictures."""
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+def dice(one: np.ndarray, other: np.ndarray) -> float:
+    """How well two bool masks agree, 0 to 1."""
+    return 2 * (one & other).sum() / max(1, one.sum() + other.sum())
 
 
 def grid(
-    rows: Mapping[str, Sequence],
+    rows: Mapping,
     titles: Sequence[str] = (),
     size: float = 1.9,
     fontsize: float | None = None,
@@ -145,7 +140,9 @@ def grid(
     columns = max(len(row) for row in rows.values())
     inches = (size * columns + 0.4, size * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), columns, figsize=inches, squeeze=False)
-    bare(axes.flat)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     for (label, row), line in zip(rows.items(), axes):
         line[0].set_ylabel(label)
         for axis, cell in zip(line, row):
@@ -180,20 +177,13 @@ def bars(values: Mapping[str, float], label: str, even: float | None = None) -> 
     axis.invert_yaxis()
     if even is not None:
         axis.axvline(even, color="black", ls="--", lw=1)
-    axis.set(xlabel=label)
-    axis.margins(x=0.15)
+    axis.set(xlabel=label, xmargin=0.15)
     return figure
 
 
-def verdicts(
-    images: Tensor,
-    masks: Tensor,
-    probabilities: Mapping[str, Tensor],
-    titles: Sequence[str],
-    **maps: Tensor,
-) -> Figure:
+def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **maps) -> Figure:
     """Images in columns: the outlines of their masks, then a row of verdicts for each network, then
-    rows of ``maps``, shown from 0 to 1.
+    rows of ``maps``, shown from 0 to 1; all (B, C, S, S).
     """
     rows = {"mask": [outlined(*pair) for pair in zip(images, masks)]}
     for name, probability in probabilities.items():
@@ -201,14 +191,9 @@ def verdicts(
     return grid(rows | maps, titles, size=1.6, vmin=0, vmax=1)
 
 
-def strips(
-    values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False
-) -> Figure:
-    """One row of dots for each group of values, and a black tick at its median.
-
-    Args:
-        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value;
-            empty: all blue.
+def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:
+    """One row of dots for each group's array of values, and a black tick at its median; ``colours``:
+    for each group, one RGB colour in [0, 1] a value, or all are blue.
     """
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
@@ -226,29 +211,25 @@ def strips(
 
 
 def chapter_strip(here: str) -> Figure:
-    """Where a chapter stands: the steps of the book in a row, joined from box to box, this one
-    filled.
-    """
+    """Where a chapter stands: the steps of the book in a row, joined, this one filled."""
     width, height, pad = 576, 40, 4.5  # points; the pad is that of the boxes
     figure = plt.figure(figsize=(width / 72, height / 72), layout="none")
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axis.axis("off")
     boxes = []
     for number, step in STORY.items():
-        box = {"boxstyle": f"round,pad={pad / 9}", "facecolor": "#eef2f5", "edgecolor": "none"}
-        look = {"color": "#444444"}
+        words = axis.text(0, height / 2, f"{number}  {step}", size=9, va="center", color="#444444")
         if step == here:
-            box["facecolor"] = BLUE
-            look = {"color": "white", "weight": "bold"}
-        words = axis.text(0, height / 2, f"{number}  {step}", size=9, va="center", bbox=box, **look)
+            words.set(color="white", weight="bold")
+        fill = BLUE if step == here else "#eef2f5"
+        words.set_bbox({"boxstyle": f"round,pad={pad / 9}", "fc": fill, "ec": "none"})
         boxes.append(words)
     lengths = [box.get_window_extent().width * 72 / figure.dpi + 2 * pad for box in boxes]
     gap = (width - sum(lengths)) / len(boxes)  # half of one at either end
     left = gap / 2
     for box, length in zip(boxes, lengths):
         box.set_x(left + pad)
-        left += length
-        if box is not boxes[-1]:
-            axis.plot((left, left + gap), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
-        left += gap
+        if box is not boxes[0]:
+            axis.plot((left - gap, left), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
+        left += length + gap
     return figure

@@ -4,7 +4,7 @@ networks, and what the teacher makes of an image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple, cast
 
@@ -13,21 +13,10 @@ import timm
 from IPython.display import SVG
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from kdas_book.figures.basics import (
-    GREEN,
-    ORANGE,
-    PURPLE,
-    YELLOW,
-    as_map,
-    as_picture,
-    bare,
-    grid,
-    outlined,
-)
+from kdas_book.figures.basics import GREEN, ORANGE, PURPLE, YELLOW, as_picture, grid, outlined
 from kdas_book.figures.svg import LARGE, PLAIN, STUDENT, TEACHER, Canvas, tint
 from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
 
@@ -37,6 +26,7 @@ SIZE = 352  # of the paper's images, in pixels
 class Stage(NamedTuple):
     """One stage of a PVT v2; ``reduction`` is R, by which keys and values shrink each way."""
 
+    stride: int
     channels: int
     blocks: int
     heads: int
@@ -48,29 +38,22 @@ def stages_of(backbone: str) -> list[Stage]:
     """The four stages of a PVT v2 as timm builds it."""
     net: Any = timm.create_model(backbone, pretrained=False, features_only=True)
     stages = []
-    for blocks in (getattr(net, f"stages_{i}").blocks for i in range(4)):
+    for i, stride in enumerate(STRIDES):
+        blocks = getattr(net, f"stages_{i}").blocks
         of = blocks[0].attn
         reduction = of.sr.stride[0] if of.sr else 1
-        stages.append(Stage(of.dim, len(blocks), of.num_heads, reduction))
+        stages.append(Stage(stride, of.dim, len(blocks), of.num_heads, reduction))
     return stages
-
-
-def teacher_and_student() -> list[tuple[int, int, Stage, Stage]]:
-    """Of each stage: its number, its stride, and what it is in B2 and in B0."""
-    stages = zip(STRIDES, stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0"))
-    return [(i, *stage) for i, stage in enumerate(stages)]
 
 
 def pyramid() -> SVG:
     """The PVT v2 pyramid at 352 pixels: strides, shapes, channels, blocks and the reduction R of
     teacher (B2) and student (B0).
     """
-    stages = teacher_and_student()
-    shapes = [f"stride {s}: {a.channels} or {b.channels} channels" for _, s, a, b in stages]
-    about = (
-        "Four stages, one after the other, make maps that get coarser and deeper. "
-        f"B2 or B0 at {', '.join(shapes)}."
-    )
+    pairs = list(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0")))
+    shapes = [f"stride {a.stride}: {a.channels} or {b.channels} channels" for a, b in pairs]
+    about = "Four stages, one after the other, make maps that get coarser and deeper. B2 or B0 at "
+    about += f"{', '.join(shapes)}."
     canvas = Canvas("pyramid", "The pyramid of PVT v2", about, height=406)
     for x, words in ((320, "R"), (386, "channels"), (467, "blocks")):
         canvas.text(x, 26, words, font_weight="600")
@@ -78,9 +61,9 @@ def pyramid() -> SVG:
         canvas.text(x - 17, 46, "B2", fill=TEACHER, font_weight="600")
         canvas.text(x + 17, 46, "B0", fill=STUDENT, font_weight="600")
     above = canvas.box((20, 20, 240, 40), f"image, {SIZE} × {SIZE} × 3")
-    for i, stride, a, b in stages:
-        width, y, side = 212 - 30 * i, 94 + 74 * i, SIZE // stride
-        lines = (f"f{'₁₂₃₄'[i]}, stride {stride}", f"{side} × {side}")
+    for i, (a, b) in enumerate(pairs):
+        width, y, side = 212 - 30 * i, 94 + 74 * i, SIZE // a.stride
+        lines = (f"f{'₁₂₃₄'[i]}, stride {a.stride}", f"{side} × {side}")
         here = canvas.box((140 - width / 2, y, width, 46), *lines, colour=GREEN)
         canvas.arrow(above.bottom(), here.top())
         canvas.add("path", d=f"M290 {y - 14}h214", stroke=tint(PLAIN, 0.5))
@@ -98,12 +81,12 @@ def attention_with_reduction(stage: int = 1) -> SVG:
     """Spatial-reduction attention of one stage (1 to 4) of the teacher at 352 pixels: every token
     asks, and only the reduced tokens are asked.
     """
-    _, stride, (channels, _, heads, r), _ = teacher_and_student()[stage - 1]
+    stride, channels, _, heads, r = stages_of("pvt_v2_b2")[stage - 1]
     side = SIZE // stride
     tokens, keys = f"{side**2:,}", f"{(side // r) ** 2:,}"
-    how = (f"{r} × {r} convolution, stride {r}", "then layer normalisation")
+    how = [f"{r} × {r} convolution, stride {r}", "then layer normalisation"]
     if r == 1:
-        how = ("the map as it is", "R = 1: nothing to reduce")
+        how = ["the map as it is", "R = 1: nothing to reduce"]
     about = (
         f"The queries come from all {tokens} tokens of the map, keys and values from {keys} tokens: "
         f"{', '.join(how)}. So there are {tokens} × {keys} weights, {tokens} × {tokens} divided by "
@@ -145,8 +128,8 @@ def decoder() -> SVG:
     """The decoder of Polyp-PVT, from the four maps of the backbone to the prediction σ(P₁ + P₂)."""
     canvas = Canvas("decoder", "The decoder of Polyp-PVT", ABOUT_DECODER, height=548)
     maps, thin = [], []
-    for i, stride, a, b in teacher_and_student():
-        lines = (f"f{'₁₂₃₄'[i]}", f"stride {stride}", f"{a.channels} / {b.channels} ch.")
+    for i, (a, b) in enumerate(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0"))):
+        lines = (f"f{'₁₂₃₄'[i]}", f"stride {a.stride}", f"{a.channels} / {b.channels} ch.")
         maps.append(canvas.box((20 + 124 * i, 16, 108, 64), *lines, colour=GREEN))
     reduction = ("1 × 1, BN", f"{WIDTH} channels")
     for i in (1, 2, 3):
@@ -165,8 +148,8 @@ def decoder() -> SVG:
         canvas.arrow(source, head.top())
         canvas.arrow(head.bottom(), (head.bottom().x, 512), (side, 512))
     canvas.box((165, 492, 220, 40), "prediction σ(P₁ + P₂)", colour=ORANGE)
-    for source, reduced in zip(maps, (camouflage, *thin)):
-        canvas.arrow(source.bottom(), reduced.top())
+    for shallow, reduced in zip(maps, (camouflage, *thin)):
+        canvas.arrow(shallow.bottom(), reduced.top())
     canvas.arrow(camouflage.bottom(), detail.top())
     canvas.arrow(detail.bottom(), (74, 316))
     canvas.arrow((402, 348), similar.right())
@@ -189,28 +172,25 @@ def through_cells(image: Tensor, mask: Tensor) -> Figure:
     Args:
         image: (3, S, S), normalised. mask: (1, S, S) in [0, 1].
     """
-    row, titles = [outlined(image, mask)], ["image and mask"]
-    for stride in STRIDES:
-        row.append(avg_pool2d(mask, stride))
-        titles.append("stride {}\n{} × {} cells".format(stride, *row[-1].shape[-2:]))
-    return grid({"": row}, titles, vmin=0, vmax=1, cmap="gray")
+    cells = [avg_pool2d(mask, stride) for stride in STRIDES]
+    sides = [image.shape[-1] // stride for stride in STRIDES]
+    titles = [f"stride {s}\n{side} × {side} cells" for s, side in zip(STRIDES, sides)]
+    row = [outlined(image, mask), *cells]
+    return grid({"": row}, ["image and mask", *titles], vmin=0, vmax=1, cmap="gray")
 
 
-def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Sequence], **imshow) -> Figure:
-    """One row an image: its mask's outline, then what each column of ``maps`` has for it."""
-    rows = {
-        f"image {i + 1}": [outlined(images[i], masks[i]), *(column[i] for column in maps.values())]
-        for i in range(len(images))
-    }
+def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **imshow) -> Figure:
+    """One row an image: its mask's outline, then the ``maps``, (B, C, H, W) by their strength."""
+    columns = [m if isinstance(m, list) or m.shape[1] == 1 else strength(m) for m in maps.values()]
+    rows = {}
+    for i, pair in enumerate(zip(images, masks)):
+        rows[f"image {i + 1}"] = [outlined(*pair), *(column[i] for column in columns)]
     return grid(rows, ["image and mask", *maps], size=1.6, **imshow)
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps of all anchors on one scale (1 is an equal share), each where its anchor
-    lies in the picture, numbered from 1.
-
-    Args:
-        assignment: (N, h, w) with N = side², sums to 1 over N at each position.
+    """The assignment maps (N, h, w) of N = side² anchors on one scale, on which 1 is an equal share,
+    each where its anchor lies in the picture, numbered from 1.
     """
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
@@ -218,33 +198,26 @@ def anchor_grid(assignment: Tensor) -> Figure:
     scale = {"vmin": float(relative.min()), "vmax": float(relative.max())}
     figure = grid(rows, titles, size=1.3, fontsize=8, **scale)
     figure.set_layout_engine("compressed")
-    _colorbar(figure, figure.axes[0].images[0], figure.axes, 0.7)
+    _colorbar(figure, figure.axes, 0.7)
     return figure
 
 
 def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
-    """One anchor: the cell that it averages, framed in the picture, beside the positions that are
-    assigned to it.
-
-    Args:
-        image: (3, S, S), normalised.
-        assignment: (N, h, w) with N = side²; the anchors are the inner cells of a (side + 2) ×
-            (side + 2) grid.
-        anchor: counted from 0, row by row.
+    """One anchor, counted from 0: the cell that it averages, one of the inner ones of a grid of
+    (side + 2)², framed in the image (3, S, S), beside the positions that are assigned to it.
     """
-    side, picture = round(len(assignment) ** 0.5), as_picture(image)
-    cell = picture.shape[0] / (side + 2)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.5))
-    bare((left, right))
-    left.imshow(picture)
+    side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
+    titles = (f"cell of anchor {anchor + 1}", "assigned to it")
+    figure = grid({"": [as_picture(image), relative[anchor]]}, titles, size=2.5)
+    cell = image.shape[-1] / (side + 2)
     corner = ((anchor % side + 1) * cell - 0.5, (anchor // side + 1) * cell - 0.5)
-    left.add_patch(plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2))
-    left.set_title(f"cell of anchor {anchor + 1}")
-    right.set_title("assigned to it")
-    _colorbar(figure, right.imshow(as_map(assignment[anchor]) * len(assignment)), right, 0.9)
+    frame = plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2)
+    figure.axes[0].add_patch(frame)
+    _colorbar(figure, figure.axes[1:], 0.9)
     return figure
 
 
-def _colorbar(figure: Figure, drawn: AxesImage, axes: Axes | list[Axes], shrink: float) -> None:
-    bar = figure.colorbar(drawn, ax=axes, shrink=shrink, label="× equal share")
+def _colorbar(figure: Figure, axes: list[Axes], shrink: float) -> None:
+    """The scale of the maps on these axes."""
+    bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=shrink, label="× equal share")
     cast(plt.ScalarFormatter, bar.formatter).set_useOffset(False)

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PALETTE, as_map, error_overlay, grid
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PALETTE, as_map, dice, error_overlay, grid
 
 
 def stacked(parts: pd.DataFrame, label: str, percent: bool = False) -> Figure:
@@ -37,9 +37,8 @@ def beside_teacher(
     pictures, titles, true = [], [], as_map(mask) >= 0.5
     for name, probability in probabilities.items():
         found = as_map(probability) >= threshold
-        dice = 2 * (found & true).sum() / max(1, found.sum() + true.sum())
         pictures.append(error_overlay(image, found, true))
-        titles.append(f"{name} ≥ {threshold:.2f}: Dice {dice:.3f}")
+        titles.append(f"{name} ≥ {threshold:.2f}: Dice {dice(found, true):.3f}")
     return grid({"": pictures}, titles, size=2.5)
 
 

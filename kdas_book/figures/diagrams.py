@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 from IPython.display import SVG
-from matplotlib.figure import Figure
 
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, RED
 from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Box, Canvas, tint
@@ -12,7 +10,6 @@ from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 
 GRADIENT = "#b35c00"  # a darker orange, which can be told from the boxes
-
 
 FIGURE = (
     "One training step, as the paper's figure has it",
@@ -80,15 +77,11 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     guided = k == (1 if released else 2)
     n, row, height = " ₁₂"[k], y + 30, 224 if guided else 162
     canvas.add("rect", x=14, y=y, width=492, height=height, rx=8, fill=tint(PLAIN, 0.1))
-    canvas.text(
-        40, y + 15, f"{'first' if k == 1 else 'second'} maps", anchor="start", font_weight="600"
-    )
-    left = right = ("attention A", "softmax of A/τ")
-    terms = (f"AS{n}", "τ² KL")
-    if released:
-        left = ("attention A", "÷ τ, no softmax")
-        right = ("softmax = 1", "over 1 channel,", "÷ τ")
-        terms = (f"R{n}", "“KL”")
+    label = "first maps" if k == 1 else "second maps"
+    canvas.text(40, y + 15, label, anchor="start", font_weight="600")
+    left = ("attention A", "÷ τ, no softmax" if released else "softmax of A/τ")
+    right = ("softmax = 1", "over 1 channel,", "÷ τ") if released else left
+    terms = (f"R{n}", "“KL”") if released else (f"AS{n}", "τ² KL")
     of_teacher = canvas.box((40, row, 42, 56), f"T{n}", colour=TEACHER)
     attended = canvas.box((98, row, 116, 56), *left, colour=PURPLE)
     loss = canvas.box((230, row, 48, 56), *terms, colour=ORANGE)
@@ -137,12 +130,7 @@ CHAPTERS = {
     9: ("09_study", "The study", "objectives × seeds", GREEN, 2, 5),
     11: ("11_your_own_data", "Your data", "formats, videos", GREEN, 0, 0),
 }
-APPENDICES = {
-    "notation": "Notation",
-    "glossary": "Glossary",
-    "faq": "Questions",
-    "api": "Functions",
-}
+APPENDICES = ("notation Notation", "glossary Glossary", "faq Questions", "api Functions")
 
 
 def concept_map() -> SVG:
@@ -162,7 +150,7 @@ def concept_map() -> SVG:
     for number, (file, name, about, colour, column, row) in CHAPTERS.items():
         place, title = (12 + 174 * column, 16 + 84 * row, 148, 50), f"{number} · {name}"
         box[number] = canvas.box(place, title, about, colour=colour, href=f"{file}.html")
-    for i, (file, name) in enumerate(APPENDICES.items()):
+    for i, (file, name) in enumerate(each.split() for each in APPENDICES):
         canvas.box((12 + 126 * i, 520, 118, 34), name, href=f"{file}.html")
     for number, side, end in ((2, 0.2, box[4].left()), (3, 0.8, box[4].right())):
         start, middle = box[1].bottom(side), box[number].top()
@@ -176,23 +164,3 @@ def concept_map() -> SVG:
     for y, words in ((251, "compared"), (335, "objective"), (419, "masks")):
         canvas.text(268, y, words, anchor="start")
     return canvas.svg()
-
-
-def social_card() -> Figure:
-    """The picture that goes with a link to the book, 1200 × 630 pixels: its title and two rings."""
-    ground = "#0b3c5d"
-    figure = plt.figure(figsize=(12, 6.3), dpi=100, facecolor=ground, layout="none")
-    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, 1200), ylim=(0, 630))
-    axis.axis("off")
-    axis.plot(
-        (880, 1095), (380, 175), color=ORANGE, lw=7, ls=(0, (0.1, 2.2)), dash_capstyle="round"
-    )
-    for centre, radius in (((880, 380), 165), ((1095, 175), 72)):
-        ring = {"facecolor": ground, "edgecolor": "white", "lw": radius / 8}
-        axis.add_patch(plt.Circle(centre, radius, **ring))
-        axis.add_patch(plt.Circle(centre, 0.42 * radius, color=ORANGE))
-    for i, word in enumerate(("Knowledge", "distillation via", "attention", "supervision")):
-        axis.text(70, 490 - 88 * i, word, color="white", size=50, weight="bold")
-    about = "An executable book on KDAS: polyp segmentation,\nchecked, repaired and measured"
-    axis.text(70, 90, about, color="#cfe0ea", size=22)
-    return figure

@@ -1,13 +1,11 @@
-"""The pen of the diagrams: boxes, words and arrows at places that are written down, as SVG.
-
-Text stays text, a title and a description stand inside for screen readers, and each drawing has a
-white ground of its own, so that it reads the same by day and by night.
+"""The pen of the diagrams: boxes, words and arrows at places that are written down, as SVG. Text
+stays text, and a white ground makes a drawing read the same by day and by night.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.sax.saxutils import escape
 
 from IPython.display import SVG
@@ -53,12 +51,8 @@ def tint(colour: str, share: float = 0.14) -> str:
 
 @dataclass
 class Canvas:
-    """A drawing under way, 520 units wide, so that it can still be read on a telephone.
-
-    Args:
-        name: begins the drawing's identifiers, so that several drawings may stand in one page.
-        title, description: what a screen reader says.
-        height: in units; the drawing is scaled to the page.
+    """A drawing under way, 520 units wide, so that it can still be read on a telephone. Its ``name``
+    begins its identifiers; a screen reader says ``title`` and ``description``.
     """
 
     name: str
@@ -67,15 +61,13 @@ class Canvas:
     height: float
     parts: list[str] = field(default_factory=list)
 
-    def add(self, tag: str, content: str = "", **attributes: str | float) -> None:
+    def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """One SVG element; ``_`` in the name of an attribute stands for ``-``."""
-        written = ""
+        written = f"<{tag}"
         for key, value in attributes.items():
-            written += (
-                f' {key.replace("_", "-")}="{value if isinstance(value, str) else f"{value:g}"}"'
-            )
-        end = f">{escape(content)}</{tag}>" if content else "/>"
-        self.parts.append(f"<{tag}{written}{end}")
+            value = value if isinstance(value, str) else f"{value:g}"
+            written += f' {key.replace("_", "-")}="{value}"'
+        self.parts.append(f"{written}>{escape(content)}</{tag}>" if content else f"{written}/>")
 
     def text(self, x: float, y: float, words: str, size: float = SMALL, **style: str) -> None:
         """Words whose middle (or what ``anchor`` says) is at x and y."""
@@ -90,7 +82,12 @@ class Canvas:
         if href:
             self.parts.append(f'<a href="{href}" style="text-decoration: none">')
             style["text_decoration"] = "underline"
-        look = {"rx": 6, "fill": tint(colour), "stroke": colour, "stroke_width": 1.5}
+        look: dict[str, Any] = {
+            "rx": 6,
+            "fill": tint(colour),
+            "stroke": colour,
+            "stroke_width": 1.5,
+        }
         self.add("rect", **box._asdict(), **look)
         top = box.left().y - (len(lines) - 1) * 17 / 2
         self.text(box.top().x, top, lines[0], LARGE, **style)
@@ -100,21 +97,20 @@ class Canvas:
             self.parts.append("</a>")
         return box
 
-    def arrow(
-        self, *points: tuple, colour: str = INK, dashed: bool = False, head: bool = True
-    ) -> None:
+    def arrow(self, *points: tuple, dashed: bool = False, head: bool = True, colour: str = INK):
         """A line through the points, with a head at the last one; dashed lines are gradients."""
         (x0, y0), (x, y) = points[-2:]
         length = ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
         dx, dy = (x - x0) / length, (y - y0) / length
         way = [*points[:-1], (x - 6 * dx, y - 6 * dy)] if head else points
-        dash = {"stroke_dasharray": "4 3"} if dashed else {}
-        look = {"fill": "none", "stroke": colour, "stroke_width": 1.6} | dash
-        self.add("polyline", points=_listed(way), **look)
+        look: dict[str, Any] = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
+        if dashed:
+            look["stroke_dasharray"] = "4 3"
+        self.add("polyline", points=" ".join(f"{a:g},{b:g}" for a, b in way), **look)
         if head:
-            left = (x - 8 * dx - 4 * dy, y - 8 * dy + 4 * dx)
-            right = (x - 8 * dx + 4 * dy, y - 8 * dy - 4 * dx)
-            self.add("polygon", points=_listed([(x, y), left, right]), fill=colour)
+            tip = [(x, y), (x - 8 * dx - 4 * dy, y - 8 * dy + 4 * dx)]
+            tip.append((x - 8 * dx + 4 * dy, y - 8 * dy - 4 * dx))
+            self.add("polygon", points=" ".join(f"{a:g},{b:g}" for a, b in tip), fill=colour)
 
     def cross(self, x: float, y: float) -> None:
         """A red cross: here no gradient passes."""
@@ -133,7 +129,3 @@ class Canvas:
             f'<rect width="520" height="{self.height:g}" rx="10" fill="#ffffff"/>',
         ]
         return SVG("\n".join([*lines, *self.parts, "</svg>"]))
-
-
-def _listed(points: list | tuple) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in points)
