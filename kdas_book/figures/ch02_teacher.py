@@ -213,7 +213,7 @@ def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
     corner = ((anchor % side + 1) * cell - 0.5, (anchor // side + 1) * cell - 0.5)
     frame = plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2)
     figure.axes[0].add_patch(frame)
-    _colorbar(figure, figure.axes[1:], 0.9)
+    _colorbar(figure, figure.axes[1:], 0.8)
     return figure
 
 
