@@ -122,10 +122,10 @@ def data_check(
     if groups:
         write_groups(check.videos, groups)
     if figure:
-        from kdas_book import figures as plots
+        from kdas_book.figures import basics, ch01_data
 
-        plots.use_style()
-        plots.save(plots.twins(check.closest), figure)
+        basics.use_style()
+        basics.save(ch01_data.twins(check.closest), figure)
     if check.problems:
         raise typer.Exit(1)
 

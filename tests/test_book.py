@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -18,7 +20,7 @@ import pytest
 from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kdas_book import figures as plots
+from kdas_book import figures
 from kdas_book.build import book
 from kdas_book.build.run_notebook import BuildError
 from kdas_book.colab import set_repository
@@ -376,14 +378,17 @@ def name_of(call: ast.Call) -> str:
     return ast.unparse(call.func)
 
 
+FIGURES = [
+    importlib.import_module(f"kdas_book.figures.{module.name}")
+    for module in pkgutil.iter_modules(figures.__path__)
+]
+
+
 def draws(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell shows a picture: it says so, calls matplotlib, or a function of ours that returns a figure."""
     names = [name_of(call) for call in calls(cell.source)]
-    ours = (
-        getattr(plots, name.removeprefix("plots."), None)
-        for name in names
-        if name.startswith("plots.")
-    )
+    drawing = {name.rpartition(".")[2] for name in names}
+    ours = [getattr(module, name, None) for module in FIGURES for name in drawing]
     drawn = any("Figure" in str(getattr(f, "__annotations__", {}).get("return")) for f in ours)
     return (
         drawn

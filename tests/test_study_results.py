@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdas_book import figures as plots
+from kdas_book.figures.basics import use_style
 from kdas_book.study import estimate as costs
 from kdas_book.study.report import (
     MEAN,
@@ -308,7 +308,7 @@ def test_a_partial_study_is_called_partial_everywhere(folder, tmp_path):
     results = collect(folder)
     assert results.completeness == "partial: 11 of 12 trainings"
     assert seed_differences(results).loc[("kdas", "Kvasir"), "seeds"] == 2
-    plots.use_style()
+    use_style()
     write_report(results, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
     assert text.count("partial: 11 of 12 trainings") == 1 + text.count("## ")
@@ -335,7 +335,7 @@ def test_kept_results_are_read_again_and_the_same_results_are_the_same_bytes(fol
 
 
 def test_the_report_has_every_table_in_three_forms_and_every_figure_in_two(folder, tmp_path):
-    plots.use_style()
+    use_style()
     files = write_report(collect(folder), tmp_path / "report")
     assert all(file.stat().st_size > 50 for file in files)
     by_stem: dict[str, set] = {}
