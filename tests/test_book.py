@@ -387,7 +387,7 @@ FIGURES = [
 def draws(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell shows a picture: it says so, calls matplotlib, or a function of ours that returns a figure."""
     names = [name_of(call) for call in calls(cell.source)]
-    drawing = {name.rpartition(".")[2] for name in names}
+    drawing = {name.rpartition(".")[2] for name in names if "." in name}
     ours = [getattr(module, name, None) for module in FIGURES for name in drawing]
     drawn = any("Figure" in str(getattr(f, "__annotations__", {}).get("return")) for f in ours)
     return (
