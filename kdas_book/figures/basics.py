@@ -110,7 +110,7 @@ def error_overlay(image: Array, prediction: Array, mask: Array) -> np.ndarray:
 
 
 def edge_band(mask: Tensor, width: int) -> Tensor:
-    """bool (B, 1, H, W): True where a pixel lies at most ``width`` pixels from the mask's outline."""
+    """bool (B, 1, H, W): True where a pixel lies within ``width`` pixels of the mask's outline."""
     solid, window = (mask >= 0.5).float(), 2 * width + 1
     grown = max_pool2d(solid, window, stride=1, padding=width)
     shrunk = -max_pool2d(-solid, window, stride=1, padding=width)
@@ -198,8 +198,8 @@ def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **map
 
 
 def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:
-    """One row of dots for each group's array of values, and a black tick at its median; ``colours``:
-    for each group, one RGB colour in [0, 1] a value, or all are blue.
+    """One row of dots for each group's array of values, and a black tick at its median. Dots are
+    blue, or have ``colours``: for each group, one RGB colour in [0, 1] a value.
     """
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)

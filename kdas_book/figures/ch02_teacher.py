@@ -88,9 +88,9 @@ def attention_with_reduction(stage: int = 1) -> SVG:
     if r == 1:
         how = ["the map as it is", "R = 1: nothing to reduce"]
     about = (
-        f"The queries come from all {tokens} tokens of the map, keys and values from {keys} tokens: "
-        f"{', '.join(how)}. So there are {tokens} × {keys} weights, {tokens} × {tokens} divided by "
-        f"{r * r}."
+        f"The queries come from all {tokens} tokens of the map, keys and values from {keys} tokens"
+        f": {', '.join(how)}. So there are {tokens} × {keys} weights, {tokens} × {tokens} divided "
+        f"by {r * r}."
     )
     title = "Attention with reduced keys and values"
     canvas = Canvas("attention-with-reduction", title, about, height=466)
@@ -189,8 +189,8 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps (N, h, w) of N = side² anchors on one scale, on which 1 is an equal share,
-    each where its anchor lies in the picture, numbered from 1.
+    """The assignment maps (N, h, w) of N = side² anchors on one scale (1 is an equal share), each
+    where its anchor lies in the picture, numbered from 1.
     """
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels

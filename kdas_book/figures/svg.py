@@ -51,8 +51,8 @@ def tint(colour: str, share: float = 0.14) -> str:
 
 @dataclass
 class Canvas:
-    """A drawing under way, 520 units wide, so that it can still be read on a telephone. Its ``name``
-    begins its identifiers; a screen reader says ``title`` and ``description``.
+    """A drawing under way, 520 units wide, so that a telephone can show it. Its ``name`` begins its
+    identifiers; a screen reader says ``title`` and ``description``.
     """
 
     name: str
@@ -121,8 +121,9 @@ class Canvas:
         """The drawing, as the last line of a cell shows it."""
         role = "group" if "</a>" in self.parts else "img"  # links inside stay links
         lines = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 {self.height:g}" width="676" '
-            f'height="{1.3 * self.height:g}" style="max-width: 100%; height: auto" role="{role}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 {self.height:g}" '
+            f'width="676" height="{1.3 * self.height:g}" '
+            f'style="max-width: 100%; height: auto" role="{role}" '
             f'aria-labelledby="{self.name}-title {self.name}-desc" font-family="{FONT}">',
             f'<title id="{self.name}-title">{escape(self.title)}</title>',
             f'<desc id="{self.name}-desc">{escape(self.description)}</desc>',
