@@ -27,7 +27,8 @@ if importlib.util.find_spec("kdas_core") is None:
     book = Path("kdas-book").absolute()
     if not repository:
         raise RuntimeError(
-            "This copy does not know its repository; clone that, and open the notebook there."
+            "This copy does not know its repository; clone that, and open the notebook"
+            " there."
         )
     if not book.is_dir():
         clone = ["git", "clone", "-q", "--depth", "1", "--branch", revision]
