@@ -111,13 +111,12 @@ class Study:
             UserError: unknown preset, hyperparameter or value.
         """
         objective = "supervised" if cell.objective == "teacher" else cell.objective
-        settings = {
-            **self.settings,
-            **dict(cell.hyperparameters),
-            "teacher_seed": self.teacher_seed,
-            "objective": objective,
-        }
-        return preset(self.preset, seed=cell.seed, **settings)
+        return preset(self.preset, seed=cell.seed, objective=objective, **self.settings_of(cell))
+
+    def settings_of(self, cell: Cell) -> dict[str, Any]:
+        """The hyperparameters of a cell that differ from the preset."""
+        given = {"teacher_seed": self.teacher_seed}
+        return {**self.settings, **dict(cell.hyperparameters), **given}
 
     def as_yaml(self) -> str:
         """The file again, with every field."""
