@@ -694,7 +694,7 @@ def test_a_table_that_raises_ends_the_study_instead_of_stopping_it_for_ever(
         raise RuntimeError("a table that cannot be drawn")
 
     template()
-    monkeypatch.setattr(running._Board, "begin", begin)
+    monkeypatch.setattr(running.Board, "begin", begin)
     with pytest.raises(RuntimeError, match="cannot be drawn"):
         run(read_study(study_file()), tmp_path / "runs", processes=1)
 
@@ -710,8 +710,8 @@ def test_what_goes_wrong_beside_the_cells_stops_them(study_file, tmp_path, monke
             raise UserError("the disk is full")
         end(self, where, outcome)
 
-    end = running._Board.end
-    monkeypatch.setattr(running._Board, "end", full)
+    end = running.Board.end
+    monkeypatch.setattr(running.Board, "end", full)
     with pytest.raises(UserError, match="the disk is full") as error:
         run(study, tmp_path / "runs", processes=2)
     assert len(below) >= 2 and gone(below, 0.5) and error.tb, "also while the error is being told"
@@ -866,7 +866,7 @@ def test_processors_are_shared_where_there_is_no_gpu_and_the_users_limit_holds(m
 @pytest.fixture
 def board(study_file, tmp_path):
     study = read_study(study_file(seeds=[0, 1]))
-    board = running._Board(study, open_folder(study, tmp_path / "runs"), retry=False)
+    board = running.Board(study, open_folder(study, tmp_path / "runs"), retry=False)
     for cell in board.cells:
         (board.folder / cell.name).mkdir()
     board.states["teacher"], board.took["teacher"] = "done", 1000.0
@@ -875,7 +875,7 @@ def board(study_file, tmp_path):
 
 def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(running.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     supervised, kdas_, *waiting = (board.folder / cell.name for cell in board.cells[1:])
     board.begin(supervised)
     board.begin(kdas_)
@@ -901,7 +901,7 @@ def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board
 
 def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
     board._console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    monkeypatch.setattr(running.time, "perf_counter", lambda: 65.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: 65.0)
     with board.shown():
         board.begin(board.folder / "supervised-seed0")
         board.end(
@@ -912,7 +912,7 @@ def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
             {"state": "failed", "seconds": 5.0, "error": "no luck\n\nat all"},
         )
         board.begin(board.folder / "supervised-seed1")
-        monkeypatch.setattr(running.time, "perf_counter", lambda: 75.0)
+        monkeypatch.setattr(time, "perf_counter", lambda: 75.0)
         board._console.print(board._table())
     rows = board._console.file.getvalue()
     assert re.search(r"supervised.*done 0:01:01.*running 0:00:10", rows)
