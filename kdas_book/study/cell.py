@@ -9,7 +9,6 @@ import datetime
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import nn
 
 from kdas_book.build.run_notebook import machine
 from kdas_book.session import Session
-from kdas_book.study.spec import FILES, SCHEMA, is_finished, read_record
+from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_core import UserError
 from kdas_core.data.images import read_mask
 from kdas_core.data.layout import FULL_COUNTS
@@ -31,20 +30,7 @@ from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.weights import weights_digest
 from kdas_core.training.checkpoint import latest_checkpoint, revision
 
-__all__ = [
-    "FILES",
-    "SCHEMA",
-    "Scores",
-    "finish",
-    "is_finished",
-    "network",
-    "per_image",
-    "read_record",
-    "score",
-    "table",
-]
-
-_LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "papermill")
+_LIBRARIES = ("kdas_core", "torch", "timm", "numpy", "opencv-python-headless", "papermill")
 
 
 @dataclass(frozen=True)
@@ -67,21 +53,19 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
     Raises:
         UserError: the last epoch's checkpoint is not there.
     """
-    if epoch == "best" or (what == "teacher" and run.released_teacher):
-        return run.teacher() if what == "teacher" else run.student(what)
-    folder, role = run.folder(what), "teacher" if what == "teacher" else "student"
-    assert folder is not None  # a released teacher has been returned
+    role = "teacher" if what == "teacher" else "student"
+    folder = None if epoch == "best" else run.folder(what)  # a released teacher has none
+    if folder is None:
+        return run.teacher() if role == "teacher" else run.student(what)
     state = latest_checkpoint(folder)
     if state is None:
         raise UserError(
-            f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains anew."
+            f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains "
+            "anew."
         )
-    net = build(role, backbone=run.recipe.teacher if what == "teacher" else run.recipe.student)
-    averaged = {
-        key.removeprefix("module."): value
-        for key, value in state["ema"].items()
-        if key.startswith("module.")
-    }
+    prefix, ema = "module.", state["ema"].items()
+    averaged = {key.removeprefix(prefix): value for key, value in ema if key.startswith(prefix)}
+    net = build(role, backbone=getattr(run.recipe, role))
     net.load_state_dict(averaged or state["network"])
     return freeze(net).to(run.device)
 
@@ -91,47 +75,35 @@ def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> 
 
     Args:
         out: the cell's folder; the teacher's masks are looked for in ``out/../teacher/masks``.
-        keep_masks: leave the masks in ``out/masks`` (the teacher's, since all cells compare with
-            them).
+        keep_masks: leave the masks in ``out/masks`` (the teacher's, which all cells compare with).
     """
-    masks, results, agreement = out / "masks", {}, {}
+    masks = out / "masks"
+    results, agreement = {}, {}
     for name, index in run.data.tests.items():
         predict_files(net, [pair.image for pair in index], masks / name, run.recipe.image_size)
         results[name] = evaluate(masks / name, index.folder / "masks", names=index.names)
         of_teacher = out.parent / "teacher" / "masks" / name
         if of_teacher.is_dir() and not keep_masks:
-            both = {
-                n: [read_prediction(f / f"{n}.png") for f in (masks / name, of_teacher)]
-                for n in index.names
-            }
-            agreement[name] = pd.Series(
-                {n: dice(mine, theirs >= 128) for n, (mine, theirs) in both.items()}
-            )
+            agreement[name] = _agreement(masks / name, of_teacher, index.names)
     if not keep_masks:
         shutil.rmtree(masks)
-        with contextlib.suppress(
-            OSError
-        ):  # a folder that was made for these masks alone goes with them
+        with contextlib.suppress(OSError):  # a folder made for these masks alone goes with them
             out.rmdir()
     return Scores(results, agreement)
 
 
-def per_image(run: Session, best: Scores, last: Scores) -> pd.DataFrame:
-    """One row an image: its set and name, the polyp's share of it, Dice and IoU of the best epoch,
-    Dice of the last, agreement.
-    """
-    tables = []
-    for name, index in run.data.tests.items():
-        share = {pair.name: read_mask(pair.mask).mean() for pair in index}
-        table = best.results[name].per_image.set_index("name")[["dice", "iou"]]
-        table = table.assign(
-            dice_last=last.results[name].per_image.set_index("name")["dice"], share=pd.Series(share)
-        )
-        table["agreement"] = best.agreement.get(name)
-        tables.append(table.reset_index().assign(dataset=name))
-    return pd.concat(tables, ignore_index=True)[
-        ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
-    ]
+def _agreement(masks: Path, of_teacher: Path, names: list[str]) -> pd.Series:
+    values = {}
+    for name in names:
+        mine, theirs = (read_prediction(f / f"{name}.png") for f in (masks, of_teacher))
+        values[name] = dice(mine, theirs >= 128)
+    return pd.Series(values)
+
+
+def table(scores: Scores) -> pd.DataFrame:
+    """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
+    rows = {name: result.summary | {"n": result.n} for name, result in scores.results.items()}
+    return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
 
 
 def finish(
@@ -149,7 +121,7 @@ def finish(
     recipe = run.recipe.for_teacher() if what == "teacher" else replace(run.recipe, objective=what)
     training = {} if what == "teacher" and run.released_teacher else run.metrics(what)
     history = run.history(what) if training else pd.DataFrame()
-    images = per_image(run, best, last)
+    now = datetime.datetime.now(datetime.timezone.utc)
     record = {
         "schema": SCHEMA,
         "label": label,
@@ -157,9 +129,9 @@ def finish(
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "revision": training.get("revision") or revision(),
-        "versions": {name: version(name) for name in ("kdas_core", *_LIBRARIES)},
+        "versions": {name: _version(name) for name in _LIBRARIES},
         "hardware": machine(),
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "finished": now.isoformat(timespec="seconds"),
         "minutes": round(training.get("seconds", 0) / 60, 2),
         "epochs": training.get("epochs"),
         "best_epoch": training.get("best_epoch"),
@@ -176,6 +148,7 @@ def finish(
         },
         "sets": {name: _of_set(name, best, last) for name in best.results},
     }
+    images = pd.concat([_images_of(run, name, best, last) for name in best.results])
     texts = (
         history.to_csv(index=False),
         images.to_csv(index=False, float_format="%.6f"),
@@ -187,27 +160,39 @@ def finish(
 
 
 def _of_set(name: str, best: Scores, last: Scores) -> dict[str, Any]:
-    result, agreement = best.results[name], best.agreement.get(name)
+    """A set's part of the record."""
+    agreement = best.agreement.get(name)
+    means = {"best": best.results[name].summary, "last": last.results[name].summary}
     return {
-        "n": result.n,
+        "n": best.results[name].n,
         "of": FULL_COUNTS.get(name),
-        "best": {metric: result.summary[metric] for metric in ALL_METRICS},
-        "last": {metric: last.results[name].summary[metric] for metric in ALL_METRICS},
+        **{
+            epoch: {metric: mean[metric] for metric in ALL_METRICS} for epoch, mean in means.items()
+        },
         "agreement": None if agreement is None else float(agreement.mean()),
     }
 
 
-def version(name: str) -> str:
+def _images_of(run: Session, name: str, best: Scores, last: Scores) -> pd.DataFrame:
+    """One row an image of a set: the polyp's share of it, Dice and IoU of the best epoch, Dice of
+    the last, agreement.
+    """
+    of_best, of_last = (s.results[name].per_image.set_index("name") for s in (best, last))
+    columns = {
+        "dataset": name,
+        "share": pd.Series({p.name: read_mask(p.mask).mean() for p in run.data.tests[name]}),
+        "dice": of_best["dice"],
+        "iou": of_best["iou"],
+        "dice_last": of_last["dice"],
+        "agreement": best.agreement.get(name),
+    }
+    table = pd.DataFrame(columns, index=of_best.index).reset_index()
+    return table[["dataset", "name", *list(columns)[1:]]]
+
+
+def _version(name: str) -> str:
     """Of an installed package; empty where it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def table(scores: Scores) -> pd.DataFrame:
-    """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
-    rows: Mapping[str, dict] = {
-        name: result.summary | {"n": result.n} for name, result in scores.results.items()
-    }
-    return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
