@@ -5,33 +5,36 @@ study report`` writes them to a folder.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy import stats
-from statsmodels.stats.power import TTestPower
 from tabulate import tabulate
 
 from kdas_book import figures as plots
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.study.results import KEYS, Results
+from kdas_book.study.seeds import (  # noqa: F401  chapter 9 takes all of them from here
+    BASE,
+    MEAN,
+    averages,
+    by_set,
+    detectable,
+    detectable_table,
+    power_of,
+    seed_differences,
+    seeds_for,
+)
 from kdas_core import UserError
 from kdas_core.evaluation import comparison
 from kdas_core.files import atomic_write
 from kdas_core.losses import hyperparameters_of
 
 TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
-BASE = "supervised"
 CLINICDB = "CVC-ClinicDB"
-MEAN = "mean of the sets"
-
-
-# --- tables -------------------------------------------------------------------------------------
 
 
 def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
@@ -40,7 +43,7 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     Args:
         column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
     """
-    wide = _by_set(results, column)
+    wide = by_set(results, column)
     runs = wide.reset_index().rename(columns={"objective": "method"})
     text = comparison.seed_table(runs)["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
@@ -48,20 +51,17 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
 
 
-def _by_set(results: Results, column: str) -> pd.DataFrame:
-    """A row a training run, a column a test set, and the mean over the sets."""
-    wide = results.scores.pivot(index=KEYS, columns="dataset", values=column)[results.datasets]
-    return wide.assign(**{MEAN: wide.mean(axis=1)})
+def _agreement(results: Results) -> pd.DataFrame:
+    return dice_table(results, "agreement")
 
 
-def compare_to_baseline(results: Results, base: str = BASE, resamples: int = 9999) -> pd.DataFrame:
+def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
     """Each label against ``base``, image by image: Dice averaged over the seeds, bootstrap
     interval, Wilcoxon test, p-values corrected by Holm over all rows of the table.
 
     Interval and test are about other images, for these trained networks; :func:`seed_differences`
-    is about other seeds. The frames of CVC-ClinicDB are drawn video by video; the videos of the
-    other sets are not known, so their frames are taken for independent, and their intervals are
-    too short.
+    is about other seeds. The frames of CVC-ClinicDB are drawn video by video; of the other sets the
+    videos are not known, their frames are taken for independent, and the intervals are too short.
 
     Returns:
         Index ``(objective, dataset)``; columns as ``comparison.compare`` gives them.
@@ -82,74 +82,20 @@ def compare_to_baseline(results: Results, base: str = BASE, resamples: int = 999
     if CLINICDB in tables[base] and not results.about["data"]["synthetic"]:
         frames = tables[base][CLINICDB]["name"]
         groups = {CLINICDB: {name: str(clinicdb_sequence(name) or name) for name in frames}}
-    compared = {
-        label: comparison.compare(tables[label], tables[base], groups=groups, resamples=resamples)
-        for label in others
-    }
-    table = pd.concat(compared, names=["objective", "dataset"])
+    rows = {name: comparison.compare(tables[name], tables[base], groups=groups) for name in others}
+    table = pd.concat(rows, names=["objective", "dataset"])
     return table.assign(p_holm=comparison.holm(table["p"]))
 
 
-def seed_differences(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
-    """Each label's difference from ``base`` seed by seed: two training runs of one seed begin with
-    the same weights and see the same batches.
-
-    Args:
-        column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
-
-    Returns:
-        Index ``(objective, dataset)``, ``"mean of the sets"`` among the sets; columns
-        ``difference``, ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``,
-        ``same_sign`` (have all seeds the sign of the mean?).
-    """
-    return _differences(_by_set(results, column), results.labels, base)
-
-
-def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFrame:
-    """:func:`seed_differences` of a table with a row a training run."""
-    others = [label for label in labels if label != base and label in wide.index]
-    gains = {label: (wide.loc[label] - wide.loc[base]).dropna().T for label in others}
-    by_seed = pd.concat(gains, names=["objective", "dataset"])
-    mean, sd, n = by_seed.mean(axis=1), by_seed.std(axis=1), by_seed.count(axis=1)
-    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n)
-    same = np.sign(by_seed).eq(np.sign(mean), axis=0) | by_seed.isna()
-    columns = {"difference": mean, "sd": sd, "low": mean - half, "high": mean + half, "seeds": n}
-    return pd.DataFrame({**columns, "same_sign": same.all(axis=1)})
-
-
-def averages(results: Results, base: str = BASE) -> pd.DataFrame:
-    """:func:`seed_differences` for three ways to make one number of several sets; none of them is
-    the right one.
-
-    The mean of the sets counts a set of 20 images like one of 380. The mean of the whole sets
-    leaves out those of which only a part is there. The mean of the images counts each image once;
-    CVC-300 is left out where CVC-ColonDB, which holds its frames, is there.
-    """
-    wide = results.scores.pivot(index=KEYS, columns="dataset", values="dice")[results.datasets]
-    whole = [name for name in wide if " of " not in results.images_of(name)]
-    counts = results.scores.groupby("dataset")["n_images"].first()[wide.columns]
-    once = counts.drop("CVC-300", errors="ignore") if "CVC-ColonDB" in counts else counts
-    ways = {MEAN: wide.mean(axis=1)}
-    if whole:
-        ways["mean of the whole sets"] = wide[whole].mean(axis=1)
-    ways["mean of the images"] = (wide[once.index] * once).sum(axis=1) / once.sum()
-    table = _differences(pd.DataFrame(ways), results.labels, base)
-    return table.rename_axis(["objective", "one number"])
-
-
 def last_or_best(results: Results) -> pd.DataFrame:
-    """What the choice of the epoch is worth: mean Dice of the best epoch on validation minus that
-    of the last, by label and set.
-    """
+    """Mean Dice of the best epoch on validation minus that of the last, by label and set."""
     gain = results.scores.assign(gain=results.scores["dice"] - results.scores["dice_last"])
     table = gain.pivot_table("gain", "objective", "dataset")[results.datasets]
     return table.loc[[label for label in results.labels if label in table.index]]
 
 
 def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
-    """Mean Dice of each label, over all test images, in groups of equal number by the polyp's share
-    of the image.
-    """
+    """Mean Dice of each label over all test images, in groups of equal number by polyp size."""
     images = results.images
     share = images.loc[images["objective"] == images["objective"].iloc[0], "share"]
     edges = np.quantile(share, np.linspace(0, 1, bins + 1))
@@ -159,11 +105,9 @@ def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """Parameters, multiply-accumulates of one image, minutes of training, best epoch and validation
-    Dice, by label.
-
-    Minutes are those of the quickest seed, since other programs may have slowed the rest; the
-    others are means over the seeds.
+    """Parameters, multiply-accumulates of one image, minutes of training (of the quickest seed,
+    since other programs may have slowed the rest), best epoch and validation Dice (means), by
+    label.
     """
     by_label = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
     labels = [label for label, _ in by_label]
@@ -179,88 +123,22 @@ def costs(results: Results) -> pd.DataFrame:
     return pd.DataFrame(table).loc[labels].rename_axis(None)
 
 
-def tries(results: Results, base: str = BASE) -> pd.DataFrame:
-    """A study that was made to choose hyperparameters, looked at on validation alone: one row a
-    label.
-
-    Returns:
-        ``kind`` (the objective), the hyperparameters that the objective has (an empty field for the
-        others), ``validation Dice`` (mean over the seeds) and its difference from ``base``.
+def tries(results: Results) -> pd.DataFrame:
+    """A study made to choose hyperparameters, looked at on validation alone: a row a label; the
+    objective (``kind``), the hyperparameters that it has, ``validation Dice`` (mean over the seeds)
+    and its difference from supervised.
     """
     rows = {}
     for label in results.labels:
         recipe = results.about["recipes"][label]
         kind = recipe["objective"]
-        own = {*hyperparameters_of(kind), "" if kind == base else "distillation_warm_up"}
+        own = {*hyperparameters_of(kind), "" if kind == BASE else "distillation_warm_up"}
         rows[label] = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
         rows[label] = {"kind": kind, **rows[label]}
     table = pd.DataFrame.from_dict(rows, orient="index")
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
-    gain = reached - reached.get(base, math.nan)
-    return table.assign(**{"validation Dice": reached, f"minus {base}": gain})
-
-
-# --- how many seeds -----------------------------------------------------------------------------
-
-
-def power_of(difference: float, sd: float, seeds: int, level: float = 0.05) -> float:
-    """How often a paired t-test over so many seeds finds a true difference with its right sign;
-    ``sd`` as in :func:`detectable`.
-    """
-    found = TTestPower().power(difference / sd, seeds, level / 2, alternative="larger")
-    return float(found)
-
-
-def detectable(sd: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest mean difference that a paired t-test over so many seeds finds with this power.
-
-    Args:
-        sd: standard deviation of the differences, seed by seed.
-        seeds: at least 2.
-        power, level: probability of finding it; two-sided level of the test.
-
-    Raises:
-        UserError: fewer than two seeds.
-
-    >>> round(detectable(0.01, 3), 3), round(detectable(0.01, 10), 3)
-    (0.033, 0.01)
-    """
-    if seeds < 2:
-        raise UserError(
-            f"With {seeds} seed there is no spread between seeds; a test needs two, or better more."
-        )
-    # Half the level on the side of the right sign: a find with the wrong one does not count.
-    test = {"nobs": seeds, "alpha": level / 2, "power": power, "alternative": "larger"}
-    return sd * float(TTestPower().solve_power(**test))
-
-
-def seeds_for(difference: float, sd: float, power: float = 0.8) -> int:
-    """The number of seeds with which a paired t-test finds this difference with this power; ``sd``
-    as in :func:`detectable`.
-
-    >>> seeds_for(0.01, 0.01)
-    10
-    """
-    if not power_of(difference, sd, 2) < power:
-        return 2
-    test = {"effect_size": difference / sd, "alpha": 0.025, "power": power}
-    return math.ceil(TTestPower().solve_power(**test, alternative="larger"))
-
-
-def detectable_table(results: Results, seeds: tuple[int, ...] = (2, 3, 5, 10, 20)) -> pd.DataFrame:
-    """What n seeds could detect (Dice, power 80 %), and how many seeds find a hundredth; a row a
-    set.
-
-    From the spread of the seeds' differences pooled over the labels.
-    """
-    variance = seed_differences(results)["sd"] ** 2
-    spread = np.sqrt(variance.groupby(level="dataset", sort=False).mean())
-    table = {"sd of a difference": spread}
-    table |= {f"{n} seeds": spread * detectable(1.0, n) for n in seeds}
-    return pd.DataFrame({**table, "seeds for 0.01": spread.map(lambda sd: seeds_for(0.01, sd))})
-
-
-# --- claims -------------------------------------------------------------------------------------
+    gain = reached - reached.get(BASE, math.nan)
+    return table.assign(**{"validation Dice": reached, f"minus {BASE}": gain})
 
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
@@ -268,12 +146,11 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
 
     A claim that names two labels says that the first has the higher Dice. It is *reproduced* where
     the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
-    reproduced* where it lies below 0, *undecided* otherwise and with a single seed. A claim without
-    labels, or about labels that were not trained, is *not tested*; the file says why.
+    reproduced* where it lies below 0, *undecided* otherwise and with a single seed, and *not
+    tested* without labels, or about labels that were not trained.
 
     Args:
-        claims: CSV with the columns ``claim, source, better, than, caveat``; the book keeps one in
-            ``book/results/claims.csv``.
+        claims: CSV with the columns ``claim, source, better, than, caveat``.
         more: other studies; a claim is judged by the first that has trained both labels.
 
     Returns:
@@ -316,20 +193,13 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
     return "reproduced" if seen["low"] > 0 else undecided, evidence
 
 
-# --- all of it, in files ------------------------------------------------------------------------
-
-_BASE = f"Against {BASE}"
-_TABLES = {
+_TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
     "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table, ".3f"),
-    "against_supervised": (f"{_BASE}, image by image", compare_to_baseline, ".4f"),
-    "seed_differences": (f"{_BASE}, seed by seed", seed_differences, ".3f"),
-    "averages": (f"{_BASE}, one number for all sets", averages, ".3f"),
+    "against_supervised": ("Against supervised, image by image", compare_to_baseline, ".4f"),
+    "seed_differences": ("Against supervised, seed by seed", seed_differences, ".3f"),
+    "averages": ("Against supervised, one number for all sets", averages, ".3f"),
     "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best, ".3f"),
-    "agreement": (
-        "Dice of the student's cut against the teacher's",
-        partial(dice_table, column="agreement"),
-        ".3f",
-    ),
+    "agreement": ("Dice of the student's cut against the teacher's", _agreement, ".3f"),
     "by_size": ("Dice by the polyp's share of the image", by_size, ".3f"),
     "costs": ("Costs", costs, ".2f"),
     "detectable": ("The difference that n seeds could detect", detectable_table, ".3f"),
@@ -356,10 +226,9 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     for stem, (title, table, form) in tables.items():
         note = f"{title} ({results.completeness})" if results.completeness else title
         plain = table.reset_index()
-        markdown, latex = (
-            tabulate(plain, "keys", kind, floatfmt=form, showindex=False)
-            for kind in ("github", "latex_booktabs")
-        )
+        options = {"headers": "keys", "floatfmt": form, "showindex": False}
+        markdown = tabulate(plain, tablefmt="github", **options)
+        latex = tabulate(plain, tablefmt="latex_booktabs", **options)
         texts = {".csv": table.to_csv(), ".md": f"{markdown}\n", ".tex": f"% {note}\n{latex}\n"}
         for suffix, text in texts.items():
             atomic_write(out / f"{stem}{suffix}", text.encode())
@@ -379,10 +248,10 @@ def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
     """The study's figures and their file names."""
     yield "scores_by_seed", plots.scores_by_seed(results.scores, panel_titles(results))
     yield "curves_by_objective", plots.curves_by_objective(results.curves)
-    pair = compare_to_baseline(results), seed_differences(results)
-    yield "differences", plots.differences_by_set(*pair)
-    sizes = by_size(results)
-    yield "dice_by_size", plots.lines_by_group(sizes, "polyp's share of the image", "Dice")
+    by_image, by_seed = compare_to_baseline(results), seed_differences(results)
+    yield "differences", plots.differences_by_set(by_image, by_seed)
+    across = "polyp's share of the image"
+    yield "dice_by_size", plots.lines_by_group(by_size(results), across, "Dice")
     yield "agreement_and_dice", plots.agreement_and_dice(results.scores)
 
 
