@@ -8,8 +8,9 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
+import math
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_core import UserError
 from kdas_core.data.images import read_mask
-from kdas_core.data.layout import FULL_COUNTS
+from kdas_core.data.layout import FULL_COUNTS, PairIndex
 from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_prediction
 from kdas_core.evaluation.metrics import dice
 from kdas_core.files import atomic_write
@@ -31,20 +32,7 @@ from kdas_core.models.weights import weights_digest
 from kdas_core.training.checkpoint import latest_checkpoint, revision
 
 _LIBRARIES = ("kdas_core", "torch", "timm", "numpy", "opencv-python-headless", "papermill")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One network on all test sets.
-
-    Attributes:
-        results: ``{data set: EvaluationResult}``, in the released convention.
-        agreement: ``{data set: Dice of the network's cut against the teacher's, one value an
-            image}``; empty for the teacher.
-    """
-
-    results: dict[str, EvaluationResult]
-    agreement: dict[str, pd.Series]
+Scores = dict[str, EvaluationResult]  # one network on all test sets, in the released convention
 
 
 def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
@@ -59,10 +47,8 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
         return run.teacher() if role == "teacher" else run.student(what)
     state = latest_checkpoint(folder)
     if state is None:
-        raise UserError(
-            f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains "
-            "anew."
-        )
+        fact = f"{folder} has no checkpoint of its last epoch"
+        raise UserError(f"{fact}; remove the folder, and the cell trains anew.")
     prefix, ema = "module.", state["ema"].items()
     averaged = {key.removeprefix(prefix): value for key, value in ema if key.startswith(prefix)}
     net = build(role, backbone=getattr(run.recipe, role))
@@ -76,33 +62,36 @@ def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> 
     Args:
         out: the cell's folder; the teacher's masks are looked for in ``out/../teacher/masks``.
         keep_masks: leave the masks in ``out/masks`` (the teacher's, which all cells compare with).
+
+    Returns:
+        The result of each set; ``per_image`` has one more column, ``agreement``: Dice of the
+        network's cut against the teacher's (NaN without the teacher's masks).
     """
-    masks = out / "masks"
-    results, agreement = {}, {}
+    scores = {}
     for name, index in run.data.tests.items():
-        predict_files(net, [pair.image for pair in index], masks / name, run.recipe.image_size)
-        results[name] = evaluate(masks / name, index.folder / "masks", names=index.names)
-        of_teacher = out.parent / "teacher" / "masks" / name
+        masks, of_teacher = (where / "masks" / name for where in (out, out.parent / "teacher"))
+        predict_files(net, [pair.image for pair in index], masks, run.recipe.image_size)
+        result = evaluate(masks, index.folder / "masks", names=index.names)
+        result.per_image["agreement"] = math.nan
         if of_teacher.is_dir() and not keep_masks:
-            agreement[name] = _agreement(masks / name, of_teacher, index.names)
+            likeness = {image: _agreement(masks, of_teacher, image) for image in index.names}
+            result.per_image["agreement"] = result.per_image["name"].map(likeness)
+        scores[name] = result
     if not keep_masks:
-        shutil.rmtree(masks)
+        shutil.rmtree(out / "masks")
         with contextlib.suppress(OSError):  # a folder made for these masks alone goes with them
             out.rmdir()
-    return Scores(results, agreement)
+    return scores
 
 
-def _agreement(masks: Path, of_teacher: Path, names: list[str]) -> pd.Series:
-    values = {}
-    for name in names:
-        mine, theirs = (read_prediction(f / f"{name}.png") for f in (masks, of_teacher))
-        values[name] = dice(mine, theirs >= 128)
-    return pd.Series(values)
+def _agreement(masks: Path, of_teacher: Path, name: str) -> float:
+    mine, theirs = (read_prediction(folder / f"{name}.png") for folder in (masks, of_teacher))
+    return dice(mine, theirs >= 128)
 
 
 def table(scores: Scores) -> pd.DataFrame:
     """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
-    rows = {name: result.summary | {"n": result.n} for name, result in scores.results.items()}
+    rows = {name: result.summary | {"n": result.n} for name, result in scores.items()}
     return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
 
 
@@ -129,7 +118,7 @@ def finish(
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "revision": training.get("revision") or revision(),
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "versions": _versions(),
         "hardware": machine(),
         "finished": now.isoformat(timespec="seconds"),
         "minutes": round(training.get("seconds", 0) / 60, 2),
@@ -139,16 +128,17 @@ def finish(
         "teacher": weights_digest(run.teacher()),
         "parameters": count_parameters(net),
         "macs": count_macs(net, run.recipe.image_size),
-        "convention": next(iter(best.results.values())).convention,
+        "convention": next(iter(best.values())).convention,
         "data": {
             "name": run.data.root.name,
             "synthetic": run.data.synthetic,
             "train": len(run.data.train),
             "validation": len(run.data.validation),
         },
-        "sets": {name: _of_set(name, best, last) for name in best.results},
+        "sets": {name: _of_set(name, best[name], last[name]) for name in best},
     }
-    images = pd.concat([_images_of(run, name, best, last) for name in best.results])
+    tests = run.data.tests.items()
+    images = pd.concat([_images(name, index, best[name], last[name]) for name, index in tests])
     texts = (
         history.to_csv(index=False),
         images.to_csv(index=False, float_format="%.6f"),
@@ -159,40 +149,35 @@ def finish(
     return read_record(out)
 
 
-def _of_set(name: str, best: Scores, last: Scores) -> dict[str, Any]:
+def _of_set(name: str, best: EvaluationResult, last: EvaluationResult) -> dict[str, Any]:
     """A set's part of the record."""
-    agreement = best.agreement.get(name)
-    means = {"best": best.results[name].summary, "last": last.results[name].summary}
+    agreement = best.per_image["agreement"]
     return {
-        "n": best.results[name].n,
+        "n": best.n,
         "of": FULL_COUNTS.get(name),
-        **{
-            epoch: {metric: mean[metric] for metric in ALL_METRICS} for epoch, mean in means.items()
-        },
-        "agreement": None if agreement is None else float(agreement.mean()),
+        "best": {metric: best.summary[metric] for metric in ALL_METRICS},
+        "last": {metric: last.summary[metric] for metric in ALL_METRICS},
+        "agreement": None if agreement.isna().all() else float(agreement.mean()),
     }
 
 
-def _images_of(run: Session, name: str, best: Scores, last: Scores) -> pd.DataFrame:
+def _images(
+    name: str, index: PairIndex, best: EvaluationResult, last: EvaluationResult
+) -> pd.DataFrame:
     """One row an image of a set: the polyp's share of it, Dice and IoU of the best epoch, Dice of
     the last, agreement.
     """
-    of_best, of_last = (s.results[name].per_image.set_index("name") for s in (best, last))
-    columns = {
-        "dataset": name,
-        "share": pd.Series({p.name: read_mask(p.mask).mean() for p in run.data.tests[name]}),
-        "dice": of_best["dice"],
-        "iou": of_best["iou"],
-        "dice_last": of_last["dice"],
-        "agreement": best.agreement.get(name),
-    }
-    table = pd.DataFrame(columns, index=of_best.index).reset_index()
-    return table[["dataset", "name", *list(columns)[1:]]]
+    images = best.per_image.set_index("name")
+    images["share"] = pd.Series({pair.name: read_mask(pair.mask).mean() for pair in index})
+    images["dice_last"] = last.per_image.set_index("name")["dice"]
+    columns = ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
+    return images.assign(dataset=name).reset_index()[columns]
 
 
-def _version(name: str) -> str:
-    """Of an installed package; empty where it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _versions() -> dict[str, str]:
+    """Of the libraries; empty where one is not installed."""
+    versions = dict.fromkeys(_LIBRARIES, "")
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

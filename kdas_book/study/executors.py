@@ -60,12 +60,13 @@ def run_cells(
         import distributed  # noqa: F401
     except ImportError:
         raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
-    with _quiet(), _remote_client(dask) if dask else _local_client(processes) as client:
+    with _quiet(), _remote(dask) if dask else _local(processes) as client:
         yield from _events(client, folders, 0 if dask else processes)
 
 
 @contextmanager
-def _remote_client(address: str) -> Iterator[Any]:
+def _remote(address: str) -> Iterator[Any]:
+    """A client of the scheduler at this address."""
     import distributed
 
     gone = UserError(
@@ -84,21 +85,22 @@ def _remote_client(address: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _local_client(processes: int) -> Iterator[Any]:
-    """Workers in threads of this process, since each cell has a process anyway. At the end, cells
-    that are under way are stopped and waited for.
+def _local(processes: int) -> Iterator[Any]:
+    """A client of workers in threads of this process, since each cell has a process anyway. At the
+    end, cells that are under way are stopped and waited for.
     """
     import dask
     import distributed
 
     options = {"threads_per_worker": 1, "processes": False, "memory_limit": 0}
-    with dask.config.set(_LOCAL):
-        cluster = distributed.LocalCluster(n_workers=processes, dashboard_address=None, **options)
-        with cluster:
-            with distributed.Client(cluster, set_as_default=False) as client:
-                yield client
-            while any(worker.state.executing for worker in cluster.workers.values()):
-                time.sleep(0.05)
+    with (
+        dask.config.set(_LOCAL),
+        distributed.LocalCluster(processes, dashboard_address=None, **options) as cluster,
+    ):
+        with distributed.Client(cluster, set_as_default=False) as client:
+            yield client
+        while any(worker.state.executing for worker in cluster.workers.values()):
+            time.sleep(0.05)
 
 
 def _events(
@@ -164,9 +166,6 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-# --- in a worker --------------------------------------------------------------------------------
-
-
 def _on_worker(folder: str, topic: str, processes: int) -> dict[str, Any]:
     """One cell, for as long as the worker lives and somebody waits for the cell.
 
@@ -177,10 +176,8 @@ def _on_worker(folder: str, topic: str, processes: int) -> dict[str, Any]:
 
     worker = get_worker()
     if not Path(folder).is_dir():
-        raise UserError(
-            f"{folder} is not there on worker {worker.address}; all workers must see the study's "
-            "folder."
-        )
+        where = f"{folder} is not there on worker {worker.address}"
+        raise UserError(f"{where}; all workers must see the study's folder.")
     worker.log_event(topic, folder)
     key = worker.get_current_task()
 

@@ -81,8 +81,7 @@ def collect(folder: str | Path) -> Results:
 
     Raises:
         UserError: not a study's folder, no student has finished, a record is cut short, or cells
-            that cannot stand in one table: other conventions, other numbers of test images, another
-            teacher or other data.
+            that cannot stand in one table: another convention, teacher, data or test images.
     """
     return _collect(Path(folder))[0]
 
@@ -123,10 +122,8 @@ def _refuse_mixtures(records: list[dict[str, Any]]) -> None:
         odd = Counter(values).most_common()[-1][0]
         cells = [f"{r['label']}-seed{r['seed']}" for r, v in zip(records, values) if v == odd]
         if len(cells) < len(records):
-            raise UserError(
-                f"These cells do not belong into one table: {what} of {', '.join(cells)} differs "
-                "from that of the others."
-            )
+            differ = f"{what} of {', '.join(cells)} differs from that of the others"
+            raise UserError(f"These cells do not belong into one table: {differ}.")
 
 
 def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -168,10 +165,8 @@ def _means(rows: pd.DataFrame) -> pd.DataFrame:
     for (label, _), part in rows.groupby(KEYS, sort=False):
         names = part[image].reset_index(drop=True)
         if not names.equals(names if images is None else images):
-            raise UserError(
-                f"The images of {label} are not those of the other cells, so they cannot be "
-                "compared."
-            )
+            other = f"The images of {label} are not those of the other cells"
+            raise UserError(f"{other}, so they cannot be compared.")
         images = names
     columns = {"share": "first"} | dict.fromkeys(("dice", "iou", "dice_last", "agreement"), "mean")
     return rows.groupby(["objective", *image], sort=False).agg(columns).reset_index()
@@ -193,9 +188,6 @@ def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, 
         "hardware": sorted({record["hardware"] for record in records.values()}),
         **{key: first[key] for key in ("convention", "versions", "data", "teacher")},
     }
-
-
-# --- kept in files ------------------------------------------------------------------------------
 
 
 def keep(folder: str | Path, out: str | Path) -> list[Path]:

@@ -95,7 +95,7 @@ def prepare(study: Study, folder: Path) -> None:
     refuse_other_teachers(study, released=(root / recipe.teacher_weights).is_file())
     data = open_data(recipe, study.data_root, default=root / "data", made=networks)
     _refuse_other_data(study, folder, data.root)
-    contents = {}
+    contents: dict[str, bytes] = {}
     for cell in study.cells():
         given = {
             "preset": study.preset,
@@ -108,8 +108,8 @@ def prepare(study: Study, folder: Path) -> None:
             "out": str(folder / cell.name),
         }
         (values,) = parameters_of([root / TEMPLATE], given).values()
-        content = {"template": str(root / TEMPLATE), "parameters": values}
-        contents[cell.name] = json.dumps(content, indent=1).encode()
+        text = json.dumps({"template": str(root / TEMPLATE), "parameters": values}, indent=1)
+        contents[cell.name] = text.encode()
     if (folder / "study.yaml").is_file():  # what the folder has had before stays in it
         before = read_study(folder / "study.yaml")
         seeds = tuple(dict.fromkeys([*before.seeds, *study.seeds]))
@@ -125,10 +125,8 @@ def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
     """Where no folder is named, the data may have changed since: first synthetic, then real."""
     for where in (folder / cell.name for cell in study.cells()):
         if is_finished(where) and (name := read_record(where)["data"]["name"]) != root.name:
-            raise UserError(
-                f"{where} was trained on {name}, and the images are now those of {root}; give the "
-                "study another name."
-            )
+            now = f"{where} was trained on {name}, and the images are now those of {root}"
+            raise UserError(f"{now}; give the study another name.")
 
 
 @contextmanager
@@ -137,9 +135,8 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         taken = lock.acquire(blocking=False)
     except Timeout:
-        raise UserError(
-            f"Another run of this study is under way in {folder}; wait for it, or stop it."
-        ) from None
+        other = f"Another run of this study is under way in {folder}"
+        raise UserError(f"{other}; wait for it, or stop it.") from None
     except OSError as error:
         raise unwritten(folder, error, "choose another --runs-dir") from None
     with taken:

@@ -102,8 +102,7 @@ class Study:
 
 
 def open_folder(study: Study, runs_dir: str | Path) -> Path:
-    """The study's folder, made if it is not there. Labels and seeds may be added to a study,
-    nothing else may change.
+    """The study's folder, made if it is not there. Labels and seeds may be added to a study.
 
     Raises:
         UserError: the folder belongs to another study, or to none, or cannot be written.
@@ -113,10 +112,8 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
         if not (folder / "study.yaml").is_file():
             folder.mkdir(parents=True, exist_ok=True)
             if any(p.name != "networks" and not p.name.startswith(".") for p in folder.iterdir()):
-                raise UserError(
-                    f"{folder} holds other things than a study; give the study another name, or "
-                    "another --runs-dir."
-                )
+                other = f"{folder} holds other things than a study"
+                raise UserError(f"{other}; give the study another name, or another --runs-dir.")
             return folder
     except OSError as error:
         raise unwritten(folder, error, "choose another --runs-dir") from None
@@ -124,17 +121,14 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
     for what in ("preset", "data_root", "settings", "teacher_seed"):
         was, now = getattr(before, what), getattr(study, what)
         if was != now:
-            raise UserError(
-                f"{folder} was begun with {what} {was!r}, and now it is {now!r}; give the study "
-                "another name."
-            )
+            begun = f"{folder} was begun with {what} {was!r}, and now it is {now!r}"
+            raise UserError(f"{begun}; give the study another name.")
     known = {cell.label: (cell.objective, cell.hyperparameters) for cell in before.cells()}
     for cell in study.cells():
         now = cell.objective, cell.hyperparameters
         if known.get(cell.label, now) != now:
-            raise UserError(
-                f"In {folder} {cell.label} means another recipe; give the new one another label."
-            )
+            means = f"In {folder} {cell.label} means another recipe"
+            raise UserError(f"{means}; give the new one another label.")
     return folder
 
 
@@ -188,9 +182,6 @@ def is_finished(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-# --- reading a study file -----------------------------------------------------------------------
-
-
 def read_study(path: str | Path, data_root: str = "") -> Study:
     """Read a study file.
 
@@ -198,9 +189,7 @@ def read_study(path: str | Path, data_root: str = "") -> Study:
         data_root: the user's folder, instead of the file's.
 
     Raises:
-        UserError: no such file, no valid YAML, an unknown field, objective, preset or
-            hyperparameter, a value of the wrong kind, a cell that occurs twice, or a label that
-            would need a teacher of its own.
+        UserError: the file cannot be read, or says something that no study can be.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Strict)
@@ -249,9 +238,8 @@ def _study(values: Any, data_root: str) -> Study:
             raise UserError(f"{key} is {value!r}; a {words} is expected.")
     seeds = values["seeds"]
     if not isinstance(seeds, list) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(
-            f"seeds is {seeds!r}; a list of whole numbers is expected, such as [0, 1, 2]."
-        )
+        expected = "a list of whole numbers is expected, such as [0, 1, 2]"
+        raise UserError(f"seeds is {seeds!r}; {expected}.")
     if len(set(seeds)) < len(seeds):
         raise UserError("a seed occurs twice; each cell may stand there once.")
     labels = _labelled(values["objectives"])
@@ -264,31 +252,29 @@ def _study(values: Any, data_root: str) -> Study:
 
 def _labelled(objectives: Any) -> dict[str, dict[Any, Any]]:
     """A list of names, or ``{label: None or hyperparameters}``, as ``{label: hyperparameters}``."""
-    if isinstance(objectives, list) and all(isinstance(name, str) for name in objectives):
+    pairs: list[tuple[str, Any]] = [("", None)]
+    if isinstance(objectives, dict):
+        pairs = [
+            (str(label), {} if given is None else given) for label, given in objectives.items()
+        ]
+    elif isinstance(objectives, list) and all(isinstance(name, str) for name in objectives):
         pairs = [(name, {}) for name in objectives]
-    elif isinstance(objectives, dict):
-        pairs = [(str(label), given or {}) for label, given in objectives.items()]
-    else:
-        pairs = [("", None)]
     if not all(isinstance(given, dict) for _, given in pairs):
         raise UserError(
             "objectives is a list of names, or label: {objective: name, hyperparameter: value}."
         )
     folded = [label.casefold() for label, _ in pairs]  # some disks do not tell KDAS from kdas
     if twice := [label for label, _ in pairs if folded.count(label.casefold()) > 1]:
-        raise UserError(
-            f"{' and '.join(twice)} stand side by side; each label may stand there once."
-        )
+        names = " and ".join(twice)
+        raise UserError(f"{names} stand side by side; each label may stand there once.")
     return dict(pairs)
 
 
 def _typed(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any]:
     """Hyperparameters with values of their own types; a label's objective is one of them."""
     if taken := sorted({str(key) for key in values} & {*_SET_BY_THE_STUDY, *forbidden}):
-        raise UserError(
-            f"{where}: {', '.join(taken)} is set by the study itself; take it out of the "
-            "hyperparameters."
-        )
+        names = ", ".join(taken)
+        raise UserError(f"{where}: {names} is set by the study itself; take it out.")
     try:
         return typed({str(key): value for key, value in values.items()})
     except UserError as error:
@@ -301,9 +287,8 @@ def _check(study: Study) -> None:
 
     for label in (study.name, *study.objectives):
         if not re.fullmatch(r"\w[\w.+-]*", label) or label in ("teacher", "networks"):
-            raise UserError(
-                f'"{label}" cannot be the name of a folder here; use letters, digits, _ and -.'
-            )
+            way_out = "use letters, digits, _ and -"
+            raise UserError(f'"{label}" cannot be the name of a folder here; {way_out}.')
     recipes: dict[str, str] = {}
     for cell in study.cells()[1:]:
         try:
