@@ -36,9 +36,7 @@ class Plan:
     """What ``kdas study plan`` shows.
 
     Attributes:
-        cells: one row a cell: ``state``, ``steps``, ``hours here``, and an estimate ``hours <GPU>``
-            each.
-        disk_gb: networks, decoded images and masks of the whole study.
+        cells: a row a cell: ``state``, ``steps``, ``hours here``, and an estimate for each GPU.
         images: (training, validation, test) counts that the plan reckons with.
         full_counts: are these the full public sets, since no data is there?
     """

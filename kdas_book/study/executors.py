@@ -92,11 +92,9 @@ def _local(processes: int) -> Iterator[Any]:
     import dask
     import distributed
 
-    options = {"threads_per_worker": 1, "processes": False, "memory_limit": 0}
-    with (
-        dask.config.set(_LOCAL),
-        distributed.LocalCluster(processes, dashboard_address=None, **options) as cluster,
-    ):
+    options: dict[str, Any] = {"n_workers": processes, "threads_per_worker": 1, "processes": False}
+    options |= {"memory_limit": 0, "dashboard_address": None}
+    with dask.config.set(_LOCAL), distributed.LocalCluster(**options) as cluster:
         with distributed.Client(cluster, set_as_default=False) as client:
             yield client
         while any(worker.state.executing for worker in cluster.workers.values()):

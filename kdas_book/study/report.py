@@ -1,6 +1,4 @@
-"""What a study says: tables, figures, and what became of the claims. Chapter 9 shows them; ``kdas
-study report`` writes them to a folder.
-"""
+"""What a study says: tables, figures, and what became of the claims."""
 
 from __future__ import annotations
 
@@ -38,10 +36,8 @@ CLINICDB = "CVC-ClinicDB"
 
 
 def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
-    """Mean ± sd over the seeds, a row a label, a column a test set, and the mean over the sets.
-
-    Args:
-        column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
+    """Mean ± sd over the seeds of a column of ``results.scores``: a row a label, a column a test
+    set, and the mean over the sets.
     """
     wide = by_set(results, column)
     runs = wide.reset_index().rename(columns={"objective": "method"})
@@ -207,11 +203,8 @@ _TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
 
 
 def write_report(results: Results, out: str | Path, claims: str | Path | None = None) -> list[Path]:
-    """``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the figures as
-    PNG and SVG.
-
-    Returns:
-        The files.
+    """Write ``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the
+    figures as PNG and SVG.
 
     Raises:
         UserError: nothing to compare yet, or the folder cannot be written.

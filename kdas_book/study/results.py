@@ -1,10 +1,5 @@
-"""What a study found, as tables: collected from the folders of its cells, kept in four small files,
-read again from them.
-
-NAME.csv               a row a label, seed and test set
-NAME_images.csv.gz     a row a label, seed and image
-NAME_curves.csv.gz     a row a label, seed and epoch
-NAME.json              what was run, on what, with what
+"""What a study found, as tables: collected from the folders of its cells, kept in four small files
+(``NAME.csv``, ``NAME_images.csv.gz``, ``NAME_curves.csv.gz``, ``NAME.json``), read again from them.
 """
 
 from __future__ import annotations
@@ -191,8 +186,7 @@ def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 def keep(folder: str | Path, out: str | Path) -> list[Path]:
-    """Write a study's results as four small files, ``out/<name>_study.csv`` and its companions; the
-    same results are the same bytes.
+    """Write ``out/<name>_study.csv`` and its companions; the same results are the same bytes.
 
     Raises:
         UserError: as :func:`collect`; a file cannot be written.

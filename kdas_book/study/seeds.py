@@ -29,13 +29,9 @@ def seed_differences(results: Results, base: str = BASE, column: str = "dice") -
     """Each label's difference from ``base`` seed by seed: two training runs of one seed begin with
     the same weights and see the same batches.
 
-    Args:
-        column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
-
     Returns:
-        Index ``(objective, dataset)``, ``"mean of the sets"`` among the sets; columns
-        ``difference``, ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``,
-        ``same_sign`` (have all seeds the sign of the mean?).
+        Index ``(objective, dataset)``, the mean of the sets among them; columns ``difference``,
+        ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``, ``same_sign``.
     """
     return _differences(by_set(results, column), results.labels, base)
 
@@ -72,19 +68,14 @@ def averages(results: Results) -> pd.DataFrame:
 
 
 def power_of(difference: float, sd: float, seeds: int) -> float:
-    """How often a test over so many seeds finds a true difference with its right sign.
-
-    Args:
-        sd: standard deviation of the differences, seed by seed.
+    """How often a test over so many seeds finds a true difference with its right sign; ``sd`` is
+    the standard deviation of the differences, seed by seed.
     """
     return float(TTestPower().power(difference / sd, seeds, **_TEST))
 
 
 def detectable(sd: float, seeds: int) -> float:
     """The smallest mean difference that a test over so many seeds finds four times in five.
-
-    Args:
-        sd: as in :func:`power_of`.
 
     Raises:
         UserError: fewer than two seeds.
@@ -99,9 +90,6 @@ def detectable(sd: float, seeds: int) -> float:
 
 def seeds_for(difference: float, sd: float) -> int:
     """The number of seeds with which a test finds this difference four times in five.
-
-    Args:
-        sd: as in :func:`power_of`.
 
     >>> seeds_for(0.01, 0.01)
     10
