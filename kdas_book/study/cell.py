@@ -139,11 +139,8 @@ def finish(
     }
     tests = run.data.tests.items()
     images = pd.concat([_images(name, index, best[name], last[name]) for name, index in tests])
-    texts = (
-        history.to_csv(index=False),
-        images.to_csv(index=False, float_format="%.6f"),
-        json.dumps(record, indent=1),
-    )
+    table = images.to_csv(index=False, float_format="%.6f")
+    texts = history.to_csv(index=False), table, json.dumps(record, indent=1)
     for name, text in zip(FILES, texts):
         atomic_write(out / name, text.encode(), durable=True)
     return read_record(out)

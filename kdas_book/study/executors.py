@@ -19,6 +19,8 @@ from typing import Any
 
 from kdas_core import UserError
 
+Outcome = dict[str, Any]  # as run_cell returns it
+Events = Generator[tuple[Path, Outcome | None], None, None]
 ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
 _PACKAGE = Path(__file__).resolve().parents[2]
 _LOCAL = {
@@ -34,17 +36,15 @@ def default_processes() -> int:
     return torch.cuda.device_count() or max(1, _processors() // 2)
 
 
-def run_cells(
-    folders: Sequence[Path], processes: int = 1, dask: str = ""
-) -> Generator[tuple[Path, dict[str, Any] | None], None, None]:
+def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Events:
     """Run the cells: so many at once on this machine, or on a Dask cluster.
 
     Here each cell has its share of the processors, and a GPU where there are some. A cluster's
-    workers must see the same folders and take one cell for each of their threads. Where workers
-    declare a resource ``GPU``, only they get cells, one for each unit of it: start a worker for
-    each GPU with ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is
-    run by another from its last checkpoint, and waits where none is left. When the caller stops
-    early (Ctrl-C, SIGTERM) or the scheduler dies, the cells write a checkpoint and stop.
+    workers must see the same folders; each thread takes a cell. Where workers declare a resource
+    ``GPU``, only they get cells, one for each unit of it: start a worker for each GPU with
+    ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is run by another
+    from its last checkpoint, or waits for one. When the caller stops early (Ctrl-C, SIGTERM) or
+    the scheduler dies, the cells write a checkpoint and stop.
 
     Args:
         dask: the scheduler's address; empty for this machine.
@@ -101,18 +101,16 @@ def _local(processes: int) -> Iterator[Any]:
             time.sleep(0.05)
 
 
-def _events(
-    client: Any, folders: Sequence[Path], processes: int
-) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
+    """Submit the cells, and tell what becomes of them."""
     import distributed
 
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=ANSWER)
     except distributed.TimeoutError:
-        raise UserError(
-            f'The Dask scheduler at {address} has no workers; "dask worker {address}" starts one.'
-        ) from None
+        where = f"The Dask scheduler at {address}"
+        raise UserError(f'{where} has no workers; "dask worker {address}" starts one.') from None
     events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     topic = f"kdas-{uuid.uuid4()}"
     client.subscribe_topic(topic, lambda event: events.put((event[1], None)))
@@ -133,7 +131,7 @@ def _events(
             yield Path(folder), _outcome(future)
 
 
-def _outcome(future: Any) -> dict[str, Any]:
+def _outcome(future: Any) -> Outcome:
     """What a cell's process said, or why Dask could not run it."""
     from distributed import KilledWorker
 
@@ -146,7 +144,7 @@ def _outcome(future: Any) -> dict[str, Any]:
     return _failed("several workers died while they ran it" if died else str(error))
 
 
-def _failed(error: str, seconds: float = 0.0) -> dict[str, Any]:
+def _failed(error: str, seconds: float = 0.0) -> Outcome:
     return {"state": "failed", "seconds": seconds, "error": error}
 
 
@@ -164,7 +162,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _on_worker(folder: str, topic: str, processes: int) -> dict[str, Any]:
+def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
     """One cell, for as long as the worker lives and somebody waits for the cell.
 
     Args:
@@ -211,17 +209,13 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_process(
-    folder: Path, environment: dict[str, str], unwanted: Callable[[], bool]
-) -> dict[str, Any]:
-    """Run one cell in a process of its own and wait for it.
+def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool]) -> Outcome:
+    """What ``run_cell`` returns, run in a process of its own; if that dies, ``error`` has more
+    lines, its last ones.
 
     Args:
-        environment: what the process has besides our own environment.
+        share: what the process has besides our own environment.
         unwanted: asked twice a second; once it says True, the process writes a checkpoint and ends.
-
-    Returns:
-        What ``run_cell`` returns; if the process dies, ``error`` has more lines: its last ones.
     """
     began = time.perf_counter()
     path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
@@ -231,7 +225,7 @@ def run_process(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environment, "PYTHONPATH": path},
+            env={**os.environ, **share, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
         )
     except OSError as error:

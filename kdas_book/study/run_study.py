@@ -26,15 +26,7 @@ from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
 from kdas_book.study import executors
 from kdas_book.study.run_cell import FAILED
-from kdas_book.study.spec import (
-    Cell,
-    Study,
-    is_finished,
-    open_folder,
-    read_record,
-    read_study,
-    refuse_other_teachers,
-)
+from kdas_book.study.spec import Cell, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
 from kdas_core.files import atomic_write, unwritten
 
@@ -68,7 +60,8 @@ def run(
         with board.shown():
             for cells in ([teacher], others):
                 todo = [folder / c.name for c in cells if board.states[c.name] == "waiting"]
-                _run(todo, processes, dask, board)
+                if todo:
+                    _run(todo, processes, dask, board)
                 if teacher.name in board.failed():
                     why = board.error(teacher.name)
                     raise UserError(f"The teacher failed ({why}); mend that, and add --retry.")
@@ -81,8 +74,6 @@ def run(
 
 
 def _run(todo: list[Path], processes: int, dask: str, board: Board) -> None:
-    if not todo:
-        return
     events = executors.run_cells(todo, processes or executors.default_processes(), dask)
     with closing(events):  # whatever happens here, the cells under way are stopped at once
         for folder, outcome in events:
@@ -101,7 +92,7 @@ def prepare(study: Study, folder: Path) -> None:
     """
     root, networks = find_root(), folder / "networks"
     recipe = study.recipe(study.cells()[0])
-    refuse_other_teachers(study, released=(root / recipe.teacher_weights).is_file())
+    study.refuse_other_teachers(released=(root / recipe.teacher_weights).is_file())
     data = open_data(recipe, study.data_root, default=root / "data", made=networks)
     _refuse_other_data(study, folder, data.root)
     contents: dict[str, bytes] = {}

@@ -95,6 +95,26 @@ class Study:
         objective = "supervised" if cell.is_teacher else cell.objective
         return preset(self.preset, seed=cell.seed, objective=objective, **self.settings_of(cell))
 
+    def refuse_other_teachers(self, released: bool) -> None:
+        """One teacher serves all cells, so none may ask for another.
+
+        Args:
+            released: the teacher's weights are a file; the recipe of its training matters no more.
+
+        Raises:
+            UserError: a label has a hyperparameter that changes the teacher.
+        """
+        teacher, *students = self.cells()
+        of_all = asdict(self.recipe(teacher).for_teacher())
+        for cell in students:
+            mine = asdict(self.recipe(cell).for_teacher())
+            names = ("teacher", "teacher_weights") if released else sorted(mine)
+            if differs := [name for name in names if mine[name] != of_all[name]]:
+                raise UserError(
+                    f"{cell.label} sets {', '.join(differs)}, which would make another teacher, and"
+                    " one serves all cells; put it into settings, or make a study of its own."
+                )
+
     def as_yaml(self) -> str:
         """The file again, with every field."""
         plain = asdict(self) | {"seeds": list(self.seeds)}
@@ -130,27 +150,6 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
             means = f"In {folder} {cell.label} means another recipe"
             raise UserError(f"{means}; give the new one another label.")
     return folder
-
-
-def refuse_other_teachers(study: Study, released: bool) -> None:
-    """One teacher serves all cells, so none may ask for another.
-
-    Args:
-        released: the teacher's weights are a file; the recipe of its training matters no more.
-
-    Raises:
-        UserError: a label has a hyperparameter that changes the teacher.
-    """
-    teacher, *students = study.cells()
-    of_all = asdict(study.recipe(teacher).for_teacher())
-    for cell in students:
-        mine = asdict(study.recipe(cell).for_teacher())
-        names = ("teacher", "teacher_weights") if released else sorted(mine)
-        if differs := [name for name in names if mine[name] != of_all[name]]:
-            raise UserError(
-                f"{cell.label} sets {', '.join(differs)}, which would make another teacher, and "
-                "one teacher serves all cells; put it into settings, or make a study of its own."
-            )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -299,4 +298,4 @@ def _check(study: Study) -> None:
         earlier = recipes.setdefault(recipe.fingerprint(), cell.label)
         if earlier != cell.label:
             raise UserError(f"{earlier} and {cell.label} are the same cell; keep one of them.")
-    refuse_other_teachers(study, released=bool(recipe.teacher_weights))
+    study.refuse_other_teachers(released=bool(recipe.teacher_weights))
