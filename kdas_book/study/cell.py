@@ -36,10 +36,8 @@ Scores = dict[str, EvaluationResult]  # one network on all test sets, in the rel
 
 
 def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
-    """The frozen network of a cell: that of the best epoch on validation, or that of the last.
-
-    Raises:
-        UserError: the last epoch's checkpoint is not there.
+    """The frozen network of a cell: that of the best epoch on validation, or that of the last (a
+    UserError if its checkpoint is not there).
     """
     role = "teacher" if what == "teacher" else "student"
     folder = None if epoch == "best" else run.folder(what)  # a released teacher has none
@@ -57,15 +55,11 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
 
 
 def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> Scores:
-    """Draw the masks of all test sets, and score them by the released protocol.
+    """Draw the masks of all test sets in the cell's folder; score them by the released protocol.
 
-    Args:
-        out: the cell's folder; the teacher's masks are looked for in ``out/../teacher/masks``.
-        keep_masks: leave the masks in ``out/masks`` (the teacher's, which all cells compare with).
-
-    Returns:
-        The result of each set; ``per_image`` has one more column, ``agreement``: Dice of the
-        network's cut against the teacher's (NaN without the teacher's masks).
+    ``per_image`` gets one more column, ``agreement``: Dice of the network's cut against the
+    teacher's, whose masks stand in ``out/../teacher/masks`` (NaN without them). The masks are kept
+    for the teacher alone, which all cells compare with.
     """
     scores = {}
     for name, index in run.data.tests.items():
@@ -98,13 +92,8 @@ def table(scores: Scores) -> pd.DataFrame:
 def finish(
     run: Session, what: str, label: str, out: Path, best: Scores, last: Scores
 ) -> dict[str, Any]:
-    """Write the cell's record; ``metrics.json`` comes last, and a cell that has it is finished.
-
-    Returns:
-        What is in ``metrics.json``; ``SCHEMA`` counts its versions.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
+    """Write the cell's record, and return what is in ``metrics.json``; it comes last, and a cell
+    that has it is finished. A UserError if the disk is full, or the folder cannot be written.
     """
     net = network(run, what)
     recipe = run.recipe.for_teacher() if what == "teacher" else replace(run.recipe, objective=what)

@@ -64,28 +64,27 @@ class Plan:
 
 
 def plan(study: Study, runs_dir: str | Path) -> Plan:
-    """Time a few steps of each objective here, and reckon.
-
-    Raises:
-        UserError: the data folder that the study names is not one.
+    """Time a few steps of each objective here, and reckon; a UserError if the data folder that the
+    study names is not one.
     """
     images, full = _images(study)
     timed: dict[str, float] = {}
-    rows, parameters = {}, 0
+    side = study.recipe(study.cells()[0]).image_size
+    rows = {}
+    parameters = 0
     for cell in study.cells():
         recipe = study.recipe(cell)
-        recipe = recipe.for_teacher() if cell.is_teacher else recipe
+        recipe = recipe.for_teacher() if cell.role == "teacher" else recipe
         if cell.objective not in timed:
             timed[cell.objective] = _seconds_a_step(cell, recipe)
         finished = is_finished(Path(runs_dir) / study.name / cell.name)
         costs = _costs(cell, recipe, timed, images)
         rows[cell.name] = {"state": "finished" if finished else "to do", **costs}
         if not _is_released(cell, recipe):
-            parameters += _size(*_network_of(cell, recipe), recipe.image_size)[1]
+            parameters += _macs_and_parameters(cell.role, getattr(recipe, cell.role), side)[1]
     train, validation, test = images
     # Of each network the best weights and two checkpoints (weights and two moments), 4 bytes a
     # number; training images decoded; the teacher's masks.
-    side = study.recipe(study.cells()[0]).image_size
     decoded = 4 * side**2 * (train + validation)
     disk = 4 * 7 * parameters + decoded + 50_000 * test
     return Plan(pd.DataFrame.from_dict(rows, orient="index"), disk / 1e9, images, full)
@@ -107,9 +106,10 @@ def _costs(
     forward = epochs * validation + 2 * test
     scoring = 2 * test * _SCORING
     step = timed[cell.objective]
-    plain = step if cell.is_teacher else timed.get("supervised", step)
+    plain = step if cell.role == "teacher" else timed.get("supervised", step)
     here = full_steps * step + forward * plain / recipe.batch_size / 3 + scoring
-    macs, _ = _size(*_network_of(cell, recipe), recipe.image_size)
+    backbone = getattr(recipe, cell.role)
+    macs, _ = _macs_and_parameters(cell.role, backbone, recipe.image_size)
     operations = 2 * macs * (3 * recipe.batch_size * full_steps * step / plain + forward)
     seconds = {"here": here}
     seconds |= {gpu: operations / (peak * 1e12 * USED) + scoring for gpu, peak in GPUS.items()}
@@ -120,8 +120,7 @@ def _costs(
 def _seconds_a_step(cell: Cell, recipe: Recipe, repeats: int = 2) -> float:
     """Median seconds of a step at the recipe's size, of networks that were never trained."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    role, backbone = _network_of(cell, recipe)
-    net = build(role, backbone=backbone).to(device).train()
+    net = build(cell.role, backbone=getattr(recipe, cell.role)).to(device).train()
     teacher = None
     if recipe.objective != "supervised":
         teacher = freeze(build("teacher", backbone=recipe.teacher)).to(device)
@@ -142,14 +141,8 @@ def _seconds_a_step(cell: Cell, recipe: Recipe, repeats: int = 2) -> float:
     return median_high(times[1:])  # the first one warms up
 
 
-def _network_of(cell: Cell, recipe: Recipe) -> tuple[str, str]:
-    """Role and backbone."""
-    return ("teacher", recipe.teacher) if cell.is_teacher else ("student", recipe.student)
-
-
 @cache
-def _size(role: str, backbone: str, side: int) -> tuple[int, int]:
-    """Multiply-accumulates of an image, and parameters."""
+def _macs_and_parameters(role: str, backbone: str, side: int) -> tuple[int, int]:
     net = build(role, backbone=backbone).eval()
     return count_macs(net, side), count_parameters(net)
 
@@ -157,7 +150,7 @@ def _size(role: str, backbone: str, side: int) -> tuple[int, int]:
 def _is_released(cell: Cell, recipe: Recipe) -> bool:
     """Is this a teacher whose weights are a file?"""
     weights = recipe.teacher_weights
-    return cell.is_teacher and bool(weights) and (find_root() / weights).is_file()
+    return cell.role == "teacher" and bool(weights) and (find_root() / weights).is_file()
 
 
 def _images(study: Study) -> tuple[tuple[int, int, int], bool]:

@@ -46,15 +46,12 @@ def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Ev
     from its last checkpoint, or waits for one. When the caller stops early (Ctrl-C, SIGTERM) or
     the scheduler dies, the cells write a checkpoint and stop.
 
-    Args:
-        dask: the scheduler's address; empty for this machine.
-
     Yields:
         A cell's folder and None each time it begins, its folder and outcome when it has ended.
 
     Raises:
-        UserError: Dask is not installed, nobody answers at this address, there is no worker, or the
-            scheduler went away; finished cells stay finished.
+        UserError: Dask is not installed, nobody answers at the scheduler's address ``dask``, there
+            is no worker, or the scheduler went away; finished cells stay finished.
     """
     try:
         import distributed  # noqa: F401
@@ -163,10 +160,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
-    """One cell, for as long as the worker lives and somebody waits for the cell.
-
-    Args:
-        processes: how many workers there are, if all are of this machine's own; 0 on a cluster.
+    """One cell, for as long as the worker lives and somebody waits for the cell; ``processes`` is
+    the number of our own workers, 0 on a cluster.
     """
     from distributed import Reschedule, get_worker
 
@@ -210,12 +205,9 @@ def _processors() -> int:
 
 
 def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool]) -> Outcome:
-    """What ``run_cell`` returns, run in a process of its own; if that dies, ``error`` has more
-    lines, its last ones.
-
-    Args:
-        share: what the process has besides our own environment.
-        unwanted: asked twice a second; once it says True, the process writes a checkpoint and ends.
+    """Run one cell in a process that has ``share`` besides our environment, and wait for it. Once
+    ``unwanted()``, asked twice a second, is True, the process writes a checkpoint and ends. If it
+    dies, ``error`` has its last lines.
     """
     began = time.perf_counter()
     path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))

@@ -138,22 +138,16 @@ def tries(results: Results) -> pd.DataFrame:
 
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
-    """What was claimed, and what became of it here.
+    """What was claimed, and what became of it here: ``claim, source, state, evidence, caveat``.
 
     A claim that names two labels says that the first has the higher Dice. It is *reproduced* where
     the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
     reproduced* where it lies below 0, *undecided* otherwise and with a single seed, and *not
-    tested* without labels, or about labels that were not trained.
-
-    Args:
-        claims: CSV with the columns ``claim, source, better, than, caveat``.
-        more: other studies; a claim is judged by the first that has trained both labels.
-
-    Returns:
-        ``claim, source, state, evidence, caveat``, a row a claim.
+    tested* without labels, or about labels that were not trained. It is judged by the first study
+    that has trained both labels.
 
     Raises:
-        UserError: the file is missing or lacks a column.
+        UserError: the CSV of claims is missing or lacks a column.
     """
     try:
         table = pd.read_csv(claims, keep_default_na=False)

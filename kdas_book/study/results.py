@@ -28,16 +28,12 @@ class Results:
     """The tables of a study.
 
     Attributes:
-        name: the study's.
-        scores: ``objective`` (the label), ``seed``, ``dataset``, ``n_images``, ``dice``, ``iou``,
-            the released 13 metrics, ``dice_last``, ``agreement``, ``validation_dice``,
-            ``best_epoch``, ``epochs``, ``minutes``, ``revision``.
-        images: means over the seeds, one row a label and image: ``objective, dataset, name, share,
+        scores: a row a training run and test set: ``objective`` (the label), ``seed``, ``dataset``,
+            ``n_images``, the metrics, and what :func:`_rows` adds.
+        images: means over the seeds, a row a label and image: ``objective, dataset, name, share,
             dice, iou, dice_last, agreement``.
         curves: ``objective, seed`` and the columns of a run's ``history.csv``.
-        about: ``planned`` and ``finished`` (numbers of cells), ``preset``, ``convention``,
-            ``recipes`` (hyperparameters by label), ``parameters``, ``macs``, ``hardware``,
-            ``versions``, ``data``, ``teacher``.
+        about: what was run, on what, with what; :func:`_about` lists it.
     """
 
     name: str
@@ -150,11 +146,7 @@ def _tables(folder: Path, records: Mapping[str, Mapping], file: str) -> pd.DataF
 
 
 def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over the seeds, image by image.
-
-    Raises:
-        UserError: not all cells have the same images.
-    """
+    """Means over the seeds, image by image; a UserError if not all cells have the same images."""
     image = ["dataset", "name"]
     images = None
     for (label, _), part in rows.groupby(KEYS, sort=False):
@@ -186,11 +178,7 @@ def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 
 def keep(folder: str | Path, out: str | Path) -> list[Path]:
-    """Write ``out/<name>_study.csv`` and its companions; the same results are the same bytes.
-
-    Raises:
-        UserError: as :func:`collect`; a file cannot be written.
-    """
+    """Write ``out/<name>_study.csv`` and its companions; the same results are the same bytes."""
     results, images = _collect(Path(folder))
     texts = {
         ".csv": results.scores.to_csv(index=False, float_format="%.6f"),
@@ -208,10 +196,8 @@ def keep(folder: str | Path, out: str | Path) -> list[Path]:
 
 
 def load(csv: str | Path) -> Results:
-    """The results that :func:`keep` wrote, from ``<name>_study.csv`` and its companions beside it.
-
-    Raises:
-        UserError: a file is missing or cannot be read.
+    """The results that :func:`keep` wrote, from ``<name>_study.csv`` and its companions beside it;
+    a UserError if one of them is missing or cannot be read.
     """
     csv = Path(csv)
     stem = csv.with_suffix("")

@@ -29,10 +29,8 @@ _PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoin
 
 
 def run_cell(folder: Path) -> dict[str, Any]:
-    """Run the cell in this folder unless it is finished.
-
-    Returns:
-        ``{"state": "done" | "failed", "seconds": of this call, "error": one line}``
+    """Run the cell in this folder unless it is finished: ``{"state": "done" | "failed", "seconds":
+    of this call, "error": one line}``.
     """
     with FileLock(folder / ".lock"):
         began = time.perf_counter()

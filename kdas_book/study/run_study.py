@@ -36,7 +36,7 @@ TEMPLATE = Path("book") / "run_template.ipynb"
 def run(
     study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", retry: bool = False
 ) -> Path:
-    """Run every cell that is not finished: the teacher first, the others side by side.
+    """Run every cell that is not finished, the teacher first, and return the study's folder.
 
     Args:
         runs_dir: the study's folder is made in here.
@@ -44,12 +44,9 @@ def run(
         dask: address of a Dask scheduler, which then gets the cells.
         retry: run cells again that failed last time.
 
-    Returns:
-        The study's folder.
-
     Raises:
-        UserError: something in the study or the folder is wrong; another run of the study is under
-            way; the teacher failed, or when all others have ended, other cells did.
+        UserError: the study or the folder cannot be used, another run of the study is under way,
+            the teacher failed, or (when all have ended) other cells did.
         SystemExit: code 0, after SIGTERM; training runs under way have written a checkpoint.
     """
     folder = open_folder(study, runs_dir)
@@ -84,11 +81,8 @@ def _run(todo: list[Path], processes: int, dask: str, board: Board) -> None:
 
 
 def prepare(study: Study, folder: Path) -> None:
-    """Check the data and the template, and write ``study.yaml`` and each cell's ``cell.json``.
-
-    Raises:
-        UserError: no data, or others than the folder's finished cells had; the template lacks a
-            parameter; the teacher would not be the same for all.
+    """Write ``study.yaml`` and each cell's ``cell.json``; a UserError where data or template do not
+    fit, or the cells need more than one teacher.
     """
     root, networks = find_root(), folder / "networks"
     recipe = study.recipe(study.cells()[0])
@@ -157,17 +151,16 @@ def _ending_on_request() -> Iterator[None]:
 
 
 class Board:
-    """Where things stand; one more thread may draw it while it changes."""
+    """Where things stand. One more thread draws it while it changes, so no key comes or goes."""
 
     def __init__(self, study: Study, folder: Path, retry: bool):
         self.folder = folder
         self.cells = study.cells()
         self.states = {cell.name: self._state(cell, retry) for cell in self.cells}
-        self.began: dict[str, float] = {}
-        self.took: dict[str, float] = {}
+        self.began = dict.fromkeys(self.states, 0.0)
+        self.took = dict.fromkeys(self.states, 0.0)
         self.at_once = 1  # how many cells have been seen side by side
         self._console = Console()
-        self._lock = threading.RLock()
 
     def _state(self, cell: Cell, retry: bool) -> str:
         if is_finished(self.folder / cell.name):
@@ -176,7 +169,7 @@ class Board:
         return "failed before" if failed and not retry else "waiting"
 
     def failed(self) -> list[str]:
-        """The names of the cells that failed, now or before."""
+        """The cells that failed, now or before."""
         return [name for name, state in self.states.items() if state.startswith("failed")]
 
     def error(self, name: str) -> str:
@@ -187,32 +180,29 @@ class Board:
 
     def begin(self, folder: Path) -> None:
         """A cell's turn has come."""
-        with self._lock:
-            self.states[folder.name] = "running"
-            self.began[folder.name] = time.perf_counter()
-            self.at_once = max(self.at_once, list(self.states.values()).count("running"))
-            self._say(f"{folder.name} begun")
+        self.began[folder.name] = time.perf_counter()
+        self.states[folder.name] = "running"
+        self.at_once = max(self.at_once, list(self.states.values()).count("running"))
+        self._say(f"{folder.name} begun")
 
     def end(self, folder: Path, outcome: dict[str, Any]) -> None:
         """A cell has ended; what is known of why it failed is kept in its folder."""
         name, failed = folder.name, outcome["state"] == "failed"
         if failed and not (folder / FAILED).exists():
             atomic_write(folder / FAILED, outcome["error"].encode())
-        with self._lock:
-            self.states[name] = outcome["state"]
-            self.took[name] = outcome["seconds"]
-            how = f"failed: {self.error(name)}" if failed else f"done in {_clock(self.took[name])}"
-            self._say(f"{name} {how}")
+        self.took[name] = outcome["seconds"]
+        self.states[name] = outcome["state"]
+        how = f"failed: {self.error(name)}" if failed else f"done in {_clock(self.took[name])}"
+        self._say(f"{name} {how}")
 
     def time_left(self) -> str:
         """From the cells that this run has finished, for those that wait or run."""
-        with self._lock:
-            took = {n: s for n, s in self.took.items() if self.states[n] == "done"}
-            running = [name for name, state in self.states.items() if state == "running"]
-            waiting = list(self.states.values()).count("waiting")
+        running = [name for name, state in self.states.items() if state == "running"]
+        waiting = list(self.states.values()).count("waiting")
         if not running and not waiting:
             return _clock(0)
-        done = [seconds for name, seconds in took.items() if seconds and name != "teacher"]
+        ended = [name for name, state in self.states.items() if state == "done"]
+        done = [self.took[name] for name in ended if self.took[name] and name != "teacher"]
         if not done:
             return "unknown until a first cell is done"
         now, each = time.perf_counter(), mean(done)
@@ -235,8 +225,7 @@ class Board:
             with live if self._console.is_terminal else nullcontext():
                 yield
         finally:
-            ended = ("stopped" if state == "running" else state for state in self.states.values())
-            counts = Counter(ended)
+            counts = Counter("stopped" if s == "running" else s for s in self.states.values())
             lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
             lines += [f"{name}: {self.error(name)}" for name in self.failed()]
             if "stopped" in counts:
@@ -244,22 +233,20 @@ class Board:
             print("\n".join(lines), flush=True)
 
     def _table(self) -> Table:
-        with self._lock:
-            teacher, *others = self.cells
-            caption = f"teacher: {self._shown_state(teacher)}; time left: {self.time_left()}"
-            table = Table(title=self.folder.name, caption=caption)
-            for column in ("objective", *dict.fromkeys(f"seed {cell.seed}" for cell in others)):
-                table.add_column(column)
-            for label in dict.fromkeys(cell.label for cell in others):
-                mine = [self._shown_state(cell) for cell in others if cell.label == label]
-                table.add_row(label, *mine)
-            return table
+        teacher, *others = self.cells
+        caption = f"teacher: {self._shown_state(teacher)}; time left: {self.time_left()}"
+        seeds = dict.fromkeys(f"seed {cell.seed}" for cell in others)
+        table = Table("objective", *seeds, title=self.folder.name, caption=caption)
+        for label in dict.fromkeys(cell.label for cell in others):
+            mine = [self._shown_state(cell) for cell in others if cell.label == label]
+            table.add_row(label, *mine)
+        return table
 
     def _shown_state(self, cell: Cell) -> str:
         state = self.states[cell.name]
         if state == "running":
             return f"running {_clock(time.perf_counter() - self.began[cell.name])}"
-        return f"{state} {_clock(self.took[cell.name])}" if cell.name in self.took else state
+        return f"{state} {_clock(self.took[cell.name])}" if self.took[cell.name] else state
 
 
 def _clock(seconds: float) -> str:

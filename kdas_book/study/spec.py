@@ -44,34 +44,26 @@ class Cell:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def is_teacher(self) -> bool:
-        return self.objective == "teacher"
+    def role(self) -> str:
+        return "teacher" if self.objective == "teacher" else "student"
 
     @property
     def name(self) -> str:
         """The cell's folder."""
-        return "teacher" if self.is_teacher else f"{self.label}-seed{self.seed}"
+        return "teacher" if self.role == "teacher" else f"{self.label}-seed{self.seed}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study file says.
+    """What a study file says."""
 
-    Attributes:
-        name: the study's folder.
-        objectives: ``{label: {"objective": name, hyperparameter: value}}``; a label may stand for
-            an objective with other hyperparameters.
-        settings: hyperparameters of all cells, the teacher's included.
-        teacher_seed: of the one teacher that all cells share.
-    """
-
-    name: str
-    objectives: Mapping[str, Mapping[str, Any]]
+    name: str  # of its folder
+    objectives: Mapping[str, Mapping[str, Any]]  # label -> "objective" and hyperparameters
     seeds: tuple[int, ...]
     preset: str = "smoke"
     data_root: str = ""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    teacher_seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)  # hyperparameters of all cells
+    teacher_seed: int = 0  # of the one teacher that all cells share
 
     def cells(self) -> list[Cell]:
         """The teacher first, then seed by seed, so that a study cut short has whole seeds."""
@@ -87,22 +79,13 @@ class Study:
         return {**self.settings, **cell.hyperparameters, "teacher_seed": self.teacher_seed}
 
     def recipe(self, cell: Cell) -> Recipe:
-        """A student cell's recipe, or the one that the teacher belongs to.
-
-        Raises:
-            UserError: unknown preset, hyperparameter or value.
-        """
-        objective = "supervised" if cell.is_teacher else cell.objective
+        """A student cell's recipe, or the one that the teacher belongs to (or a UserError)."""
+        objective = "supervised" if cell.role == "teacher" else cell.objective
         return preset(self.preset, seed=cell.seed, objective=objective, **self.settings_of(cell))
 
     def refuse_other_teachers(self, released: bool) -> None:
-        """One teacher serves all cells, so none may ask for another.
-
-        Args:
-            released: the teacher's weights are a file; the recipe of its training matters no more.
-
-        Raises:
-            UserError: a label has a hyperparameter that changes the teacher.
+        """A UserError if a label would need another teacher than the one of all cells. Where its
+        weights are released as a file, the recipe of its training does not matter.
         """
         teacher, *students = self.cells()
         of_all = asdict(self.recipe(teacher).for_teacher())
@@ -147,17 +130,13 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
     for cell in study.cells():
         now = cell.objective, cell.hyperparameters
         if known.get(cell.label, now) != now:
-            means = f"In {folder} {cell.label} means another recipe"
-            raise UserError(f"{means}; give the new one another label.")
+            other = f"In {folder} {cell.label} means another recipe"
+            raise UserError(f"{other}; give the new one another label.")
     return folder
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """``metrics.json`` of a cell.
-
-    Raises:
-        UserError: it is missing, cut short, or of another schema.
-    """
+    """``metrics.json`` of a cell; a UserError if it is missing, cut short, or of another schema."""
     file = folder / "metrics.json"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -182,13 +161,10 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_study(path: str | Path, data_root: str = "") -> Study:
-    """Read a study file.
-
-    Args:
-        data_root: the user's folder, instead of the file's.
+    """The study that a file describes; ``data_root`` goes before the file's.
 
     Raises:
-        UserError: the file cannot be read, or says something that no study can be.
+        UserError: the file cannot be read, or is no study that could run.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Strict)
