@@ -731,6 +731,19 @@ def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_pat
     )
 
 
+def test_a_study_on_this_machine_can_be_reached_from_no_other(tmp_path, monkeypatch):
+    seen = []
+
+    def run_process(*_):
+        sockets = psutil.Process().net_connections()
+        seen.extend(one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
+        return {"state": "done", "seconds": 1.0, "error": ""}
+
+    monkeypatch.setattr(engines, "run_process", run_process)
+    assert len(list(engines.run_cells([tmp_path], 2))) == 2
+    assert set(seen) == {"127.0.0.1"}
+
+
 # --- requests to stop, and kill -9 ------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,8 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 _LOCAL = {
     "distributed.scheduler.worker-saturation": 1.0,  # a free worker gets the next cell at once
     "distributed.scheduler.worker-ttl": None,  # a laptop that slept has not lost its workers
+    "distributed.scheduler.http.routes": [],  # the pages that Dask cannot do without are empty
+    "distributed.worker.http.routes": [],
 }
 
 
@@ -90,7 +92,8 @@ def _local(processes: int) -> Iterator[Any]:
     import distributed
 
     options: dict[str, Any] = {"n_workers": processes, "threads_per_worker": 1, "processes": False}
-    options |= {"memory_limit": 0, "dashboard_address": None}
+    options["memory_limit"] = 0  # no manager that pauses workers
+    options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
     with dask.config.set(_LOCAL), distributed.LocalCluster(**options) as cluster:
         with distributed.Client(cluster, set_as_default=False) as client:
             yield client
