@@ -23,7 +23,7 @@ Outcome = dict[str, Any]  # as run_cell returns it
 Events = Generator[tuple[Path, Outcome | None], None, None]
 ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
 _PACKAGE = Path(__file__).resolve().parents[2]
-_LOCAL = {
+_LOCAL: dict[str, Any] = {
     "distributed.scheduler.worker-saturation": 1.0,  # a free worker gets the next cell at once
     "distributed.scheduler.worker-ttl": None,  # a laptop that slept has not lost its workers
     "distributed.scheduler.http.routes": [],  # the pages that Dask cannot do without are empty
