@@ -1,10 +1,9 @@
-"""The real images: where they live, on which terms, and how they come into ``data/`` (``kdas data
-get``).
+"""``kdas data get``: where the real images live, on which terms, and how they come into ``data/``.
 
-Nothing of ours is served from anywhere: the archives come from their authors' own addresses, and what is known of them
-(`SOURCES`) is a table that a YAML file can change or extend::
+The archives come from their authors' own addresses; nothing is served by us. `SOURCES` describes
+them, and a YAML file can change or extend it::
 
-    test:                                   # a set that is known: only what is named changes
+    test:                                   # a known set: only what is named changes
       addresses: [https://mirror.example/TestDataset.zip]
     ward-7:                                 # a set of your own
       folder: TestDataset/ward-7
@@ -14,8 +13,7 @@ Nothing of ours is served from anywhere: the archives come from their authors' o
       terms: Research only.
       page: https://files.example
 
-Archives stay in ``<out>/downloads``. One that was saved there by hand is used as if it had been
-fetched, which is also the way out wherever a program is not let in.
+An archive that was saved in ``<out>/downloads`` by hand is used as if it had been fetched.
 """
 
 from __future__ import annotations
@@ -28,11 +26,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 import yaml
 
-from kdas_book.data.fetch import RETRY_POLICY, RetryPolicy, browser_link, digest_of, fetch
+from kdas_book.data.fetch import browser_link, fetch
 from kdas_book.data.unpack import unpack
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS, index_pairs
@@ -50,29 +49,27 @@ class Source:
     folder: str  # below the data folder
     archive: str  # the name of the file
     addresses: tuple[str, ...]  # https://… or drive:ID, the best first
-    counts: dict[str, int] = field(
-        default_factory=dict
-    )  # pairs per sub-folder, "" for the folder itself
+    counts: dict[str, int] = field(default_factory=dict)  # pairs by sub-folder, "": of the folder
     terms: str = ""
     page: str = ""  # for a person
     megabytes: float = 0  # 0: not known
-    sha256: str = ""  # empty: recorded when the archive is used for the first time
+    sha256: str = ""  # empty: noted when the archive is used for the first time
 
 
-# The second Drive address of each is the one that PraNet's page named before. No digest is
-# published for any of them.
 SOURCES = (
     Source(
         name="train",
         folder="TrainDataset",
         archive="TrainDataset.zip",
+        # The second address of each Drive file is the one that PraNet's page named before.
         addresses=(
             "drive:1YiGHLw4iTvKdvbT6MgwO9zcCv8zJ_Bnb",
             "drive:1lODorfB33jbd-im-qrtUgWnZXxB94F55",
         ),
         counts={"": 900 + 550},
-        terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education only; neither may be used "
-        f"commercially (Kvasir-SEG: not without written permission). {_CITE}",
+        terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education "
+        "only; neither may be used commercially (Kvasir-SEG: not without written permission). "
+        + _CITE,
         page="https://github.com/DengPingFan/PraNet",
         megabytes=399.5,
     ),
@@ -85,8 +82,8 @@ SOURCES = (
             "drive:1o8OfBvYE6K-EpDyvzsmMPndnUMwb540R",
         ),
         counts=FULL_COUNTS,
-        terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used commercially (Kvasir-SEG: not "
-        f"without written permission). {_CITE}",
+        terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used "
+        f"commercially (Kvasir-SEG: not without written permission). {_CITE}",
         page="https://github.com/DengPingFan/PraNet",
         megabytes=327.2,
     ),
@@ -96,8 +93,9 @@ SOURCES = (
         archive="kvasir-seg.zip",
         addresses=("https://datasets.simula.no/downloads/kvasir-seg.zip",),
         counts={"": 1000},
-        terms="For research and education; commercial use needs written permission. Whoever publishes results cites Jha et al., "
-        "MultiMedia Modeling 2020. Its 1000 images are those of train (900) and test (100): never train on all and test on some.",
+        terms="For research and education; commercial use needs written permission. Whoever "
+        "publishes results cites Jha et al., MultiMedia Modeling 2020. Its 1000 images are those "
+        "of train (900) and test (100): never train on all and test on some.",
         page="https://datasets.simula.no/kvasir-seg/",
         megabytes=46.2,
     ),
@@ -106,21 +104,19 @@ DEFAULT = ("train", "test")
 
 
 def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> list[Source]:
-    """The sources of these names (by default training and test sets), as the table and the user's
-    file describe them.
+    """The sources of these names (by default `DEFAULT`), as `SOURCES` and the manifest have them.
 
     Raises:
-        UserError: a name that is in neither, or something is wrong with the file.
+        UserError: a name that is in neither, or something is wrong with the manifest.
     """
     known = {source.name: source for source in SOURCES}
     if manifest:
-        for name, changes in _read_manifest(Path(manifest)).items():
-            known[name] = _changed(known.get(name), name, changes, Path(manifest))
+        for name, entry in _read_manifest(Path(manifest)).items():
+            known[name] = _source(name, entry, known.get(name), f'{manifest}, "{name}"')
     for name in names:
         if name not in known:
-            raise UserError(
-                f'There is no data set "{name}" to fetch; choose from {", ".join(known)}.'
-            )
+            choices = ", ".join(known)
+            raise UserError(f'There is no data set "{name}" to fetch; choose from {choices}.')
     return [known[name] for name in dict.fromkeys(names or DEFAULT)]
 
 
@@ -128,57 +124,55 @@ def _read_manifest(path: Path) -> dict[str, dict]:
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path} could not be read as YAML ({' '.join(str(error).split())}); mend the file."
-        ) from None
-    if not isinstance(entries, dict) or not all(
-        isinstance(entry, dict) for entry in entries.values()
-    ):
-        raise UserError(
-            f"{path} should hold data sets by name, each with its fields; kdas_book/data/download.py shows one."
-        )
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} could not be read as YAML ({why}); mend the file.") from None
+    if not _is_table(entries):
+        fact = "should hold data sets by name, each with its fields"
+        raise UserError(f"{path} {fact}; kdas_book/data/download.py shows one.")
     return entries
 
 
-def _changed(known: Source | None, name: str, changes: dict, path: Path) -> Source:
+def _is_table(entries: object) -> bool:
+    """Whether this is a dictionary of dictionaries."""
+    return isinstance(entries, dict) and all(isinstance(e, dict) for e in entries.values())
+
+
+def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
+    """A source of the manifest, which must be sound; ``where`` begins the sentence if it is not."""
     allowed = {f.name for f in fields(Source)} - {"name"}
-    if unknown := sorted(map(str, changes.keys() - allowed)):
-        raise UserError(
-            f'{path}, "{name}": there is no field {unknown[0]}; there are {", ".join(sorted(allowed))}.'
-        )
-    if not known and (missing := sorted({"folder", "archive", "addresses"} - changes.keys())):
-        raise UserError(f'{path}, "{name}": the field {missing[0]} is missing.')
-    addresses = changes.get("addresses", known.addresses if known else ())
-    if not isinstance(addresses, (list, tuple)) or not all(isinstance(a, str) for a in addresses):
-        raise UserError(f'{path}, "{name}": addresses should be a list of addresses.')
-    counts = changes.get("counts", {})
+    needed = set() if known else {"folder", "archive", "addresses"}
+    for wrong in sorted(map(str, entry.keys() - allowed)):
+        choices = ", ".join(sorted(allowed))
+        raise UserError(f"{where}: there is no field {wrong}; there are {choices}.")
+    for wrong in sorted(needed - entry.keys()):
+        raise UserError(f"{where}: the field {wrong} is missing.")
+    addresses = entry.get("addresses", ())
+    if not isinstance(addresses, list | tuple) or not all(isinstance(a, str) for a in addresses):
+        raise UserError(f"{where}: addresses should be a list of addresses.")
+    counts = entry.get("counts", {})
     if not isinstance(counts, dict) or not all(type(n) is int for n in counts.values()):
+        example = 'such as {"": 120}'
+        raise UserError(f"{where}: counts should be numbers of pairs by sub-folder, {example}.")
+    if "addresses" in entry:
+        entry = entry | {"addresses": tuple(addresses)}
+    source = replace(known, **entry) if known else Source(name, **entry)
+    folder = Path(str(source.folder))
+    plain = folder.parts and ".." not in folder.parts and not folder.is_absolute()
+    if not plain or not re.fullmatch(r"\w[\w.-]*", str(source.archive)):
         raise UserError(
-            f'{path}, "{name}": counts should be numbers of pairs by sub-folder, such as {{"": 120}}.'
-        )
-    changes = changes | {"addresses": tuple(addresses)}
-    source = replace(known, **changes) if known else Source(name, **changes)
-    parts = Path(str(source.folder)).parts
-    if (
-        not parts
-        or ".." in parts
-        or Path(str(source.folder)).is_absolute()
-        or not re.fullmatch(r"\w[\w.-]*", str(source.archive))
-    ):
-        raise UserError(
-            f'{path}, "{name}": folder and archive should be plain names, below the data folder.'
+            f"{where}: folder and archive should be plain names, below the data folder."
         )
     return source
 
 
 def describe(source: Source, out: str | Path) -> str:
-    """What a person should know before they agree: source, size, destination and terms, in four
-    lines.
-    """
+    """Source, size, destination and terms, in four lines, for a person to agree to."""
     size = f"{source.megabytes:g} MB" if source.megabytes else "of unknown size"
+    count = sum(source.counts.values()) or "an unknown number of"
+    link = browser_link(source.addresses[0])
     return (
-        f"{source.name}: {source.archive}, {size}, {sum(source.counts.values()) or 'an unknown number of'} pairs\n"
-        f"  from  {browser_link(source.addresses[0])} ({source.page or 'no page named'})\n"
+        f"{source.name}: {source.archive}, {size}, {count} pairs\n"
+        f"  from  {link} ({source.page or 'no page named'})\n"
         f"  to    {Path(out) / source.folder}\n"
         f"  terms {source.terms or 'none named; ask whoever offers the file.'}"
     )
@@ -188,38 +182,36 @@ def is_complete(source: Source, out: str | Path) -> bool:
     """True where the data is there already, False where nothing is.
 
     Raises:
-        UserError: something else is in its place; what a user has is never overwritten.
+        UserError: something else is in its place, which is never overwritten.
     """
     folder = Path(out) / source.folder
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if trouble := _mismatch(source, folder):
         raise UserError(
-            f"{folder} is there but not complete ({trouble}); nothing was changed, so move it away and run the command again, "
-            "or choose another --out."
+            f"{folder} is there but not complete ({trouble}); nothing was changed, so move it away "
+            "and run the command again, or choose another --out."
         )
     return True
 
 
-def get(source: Source, out: str | Path, patience: RetryPolicy = RETRY_POLICY) -> str:
-    """Bring one data set into its place; everything is checked before it appears there.
-
-    Returns:
-        A line that says what was done.
+def get(source: Source, out: str | Path) -> str:
+    """Bring one data set into its place, checked before it appears there; says what was done.
 
     Raises:
         UserError: the archive cannot be had (the sentence says how to do it by hand), is not the
             one that was used before, is damaged or unsafe, or holds other numbers of pairs than it
-            should; what is in place of the data; no room on the disk.
+            should; something else is in place of the data; no room on the disk.
     """
     out = Path(out)
     folder, archive = out / source.folder, out / "downloads" / source.archive
+    pairs = ", ".join(f"{n} {k}" if n else f"{k} pairs" for n, k in source.counts.items())
     if is_complete(source, out):
-        return f"{folder} is complete already ({_pairs(source)}); left as it is."
+        return f"{folder} is complete already ({pairs or 'unpacked'}); left as it is."
     with _alone(archive.parent):
         address = "a file that was there already"
         if not archive.is_file():
-            address = fetch(source.addresses, archive, _by_hand(source, archive), patience)
+            address = fetch(source.addresses, archive, _by_hand(source, archive), archive=True)
         digest = verify(out, source.archive, archive, source.sha256)
         staged = archive.with_name(source.archive + ".unpacked")
         shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
@@ -227,8 +219,8 @@ def get(source: Source, out: str | Path, patience: RetryPolicy = RETRY_POLICY) -
             unpack(archive, staged, roots={"images", "masks", *source.counts})
             if trouble := _mismatch(source, staged):
                 raise UserError(
-                    f"{archive} is not what it should be ({trouble}), so nothing was put into {folder}; the archive is kept, "
-                    "look into it, or remove it and run the command again."
+                    f"{archive} is not what it should be ({trouble}), so nothing was put into "
+                    f"{folder}; look into it, or remove it and run the command again."
                 )
             record(out, source.archive, address, archive.stat().st_size, digest)
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -237,21 +229,14 @@ def get(source: Source, out: str | Path, patience: RetryPolicy = RETRY_POLICY) -
             staged.rename(folder)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-    return f"{folder}: {_pairs(source)}, SHA-256 {digest[:12]}… noted in {out / LEDGER}; {archive} may be removed."
+    noted = f"SHA-256 {digest[:12]}… noted in {out / LEDGER}"
+    return f"{folder}: {pairs or 'unpacked'}, {noted}; {archive} may be removed."
 
 
 def _by_hand(source: Source, archive: Path) -> str:
+    link = browser_link(source.addresses[0])
     page = f" (or find it from {source.page})" if source.page else ""
-    return f"open {browser_link(source.addresses[0])} in a browser{page}, save the file as {archive} and run the command again"
-
-
-def _pairs(source: Source) -> str:
-    return (
-        ", ".join(
-            f"{name} {count}" if name else f"{count} pairs" for name, count in source.counts.items()
-        )
-        or "unpacked"
-    )
+    return f"open {link} in a browser{page}, save the file as {archive} and run the command again"
 
 
 def _mismatch(source: Source, folder: Path) -> str:
@@ -262,13 +247,8 @@ def _mismatch(source: Source, folder: Path) -> str:
         try:
             found = len(index_pairs(folder / name))
         except UserError as error:
-            return (
-                str(error)
-                .replace(f"{folder}{os.sep}", "")
-                .replace(str(folder), "it")
-                .split(";")[0]
-                .rstrip(".")
-            )
+            text = str(error).replace(f"{folder}{os.sep}", "").replace(str(folder), "it")
+            return text.split(";")[0].rstrip(".")
         if found != count:
             return f"{name + ' has ' if name else ''}{found} pairs instead of {count}"
     return ""
@@ -284,39 +264,36 @@ def _alone(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise UserError(
-            f'Another "kdas data get" is at work in {folder}; wait for it to end.'
-        ) from None
+        busy = f'Another "kdas data get" is at work in {folder}'
+        raise UserError(f"{busy}; wait for it to end.") from None
     except OSError as error:
-        raise UserError(
-            f"{folder} could not be written ({error.strerror}); mend that, or choose another --out."
-        ) from error
-
-
-# --- the ledger of what came from where ----------------------------------------------------------------------------------
+        fact = f"{folder} could not be written ({error.strerror})"
+        raise UserError(f"{fact}; mend that, or choose another --out.") from error
 
 
 def verify(out: Path, name: str, file: Path, expected: str = "") -> str:
-    """The SHA-256 of a file, which must be the one noted when a file of this name was used before.
+    """The SHA-256 of a file, which must be the one expected, or noted when the name was used first.
 
     Raises:
         UserError: it is another; both digests are in the sentence.
     """
-    digest = digest_of(file)
-    known = expected or _ledger(out).get(name, {}).get("sha256", digest)
-    if digest != known:
+    digest = sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    known = expected or _ledger(out).get(name, {}).get("sha256", found)
+    if found != known:
         where = "the manifest says" if expected else f"{out / LEDGER} notes"
         raise UserError(
-            f"{file} has SHA-256 {digest}, and {where} {known}: the file has changed, so it is not used; remove it to fetch it "
-            "again, or, if you trust the new one, mend the entry."
+            f"{file} has SHA-256 {found}, and {where} {known}: the file has changed, so it is not "
+            "used; remove it to fetch it again, or, if you trust the new one, mend the entry."
         )
-    return digest
+    return found
 
 
 def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
-    """Note a file that was used, beside the data. An older note of the same file keeps its address
-    and date.
-    """
+    """Note beside the data a file that was used; an older note of the same file stays as it is."""
     ledger = _ledger(out)
     if ledger.get(name, {}).get("sha256") == digest:
         return
@@ -328,15 +305,9 @@ def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
 def _ledger(out: Path) -> dict[str, dict]:
     path = out / LEDGER
     try:
-        ledger = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        ledger = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if _is_table(ledger):
+            return ledger
     except (OSError, ValueError):
-        ledger = None
-    if not isinstance(ledger, dict) or not all(
-        isinstance(entry, dict) for entry in ledger.values()
-    ):
-        raise UserError(
-            f"{path} cannot be read; mend it, or remove it to have the digests noted anew."
-        )
-    return ledger
+        pass
+    raise UserError(f"{path} cannot be read; mend it, or remove it to have the digests noted anew.")

@@ -1,6 +1,4 @@
-"""Unpacking an archive that somebody else made: nothing outside the folder, no links, no bombs,
-nothing half there.
-"""
+"""Unpacking an archive that somebody else made: all of it is safe and in place, or nothing is."""
 
 from __future__ import annotations
 
@@ -22,178 +20,134 @@ MOST_BYTES = 8 * 10**9  # of all files together, unpacked
 SPARE = 64 * 2**20  # bytes that stay free on the disk
 JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # and whatever begins with a dot
 RENAMED = {"image": "images", "mask": "masks"}  # the older PraNet archive says it in the singular
+OTHER_KINDS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
+_AFRESH = "remove it and run the command again to fetch it anew"
+_UNTOUCHED = "nothing was unpacked, so look at it before you trust it"
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+
+Members = dict[PurePosixPath, zipfile.ZipInfo]  # where each file goes
 
 
 def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "masks")) -> int:
-    """Unpack a zip archive into a new folder.
+    """Unpack a zip archive into a new folder, and return the number of files.
 
-    Everything that names and headers tell is checked before the first byte is written. Left out are
-    the traces of file browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and wrapping folders
-    that hold everything else; ``image`` and ``mask`` are called ``images`` and ``masks``.
+    Names and headers are checked before the first byte is written. Left out are the traces of file
+    browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and wrapping folders that hold everything
+    else; ``image`` and ``mask`` are called ``images`` and ``masks``.
 
     Args:
-        archive: a zip file.
         folder: must not exist; it is there afterwards only if all went well.
-        roots: names that belong to the layout, so that a folder of this name is never taken for a
-            wrapping.
-
-    Returns:
-        The number of files.
+        roots: names that belong to the layout, never taken for a wrapping folder.
 
     Raises:
         UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk,
             or with a member that is a link, has a path out of the folder, or the name of another.
     """
-    _say_if_no_zip(archive)
+    if not zipfile.is_zipfile(archive):
+        raise UserError(f"{archive} is {_no_zip(archive)}.")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UserError(
-            f"{folder} could not be made ({error.strerror}); mend that and run the command again."
-        ) from error
+        fact = f"{folder} could not be made ({error.strerror})"
+        raise UserError(f"{fact}; mend that and run the command again.") from error
     try:
-        with zipfile.ZipFile(archive) as zipped:
-            members = _members(
-                archive, zipped, frozenset(roots) | RENAMED.keys() | set(RENAMED.values())
-            )
-            _room(archive, folder, sum(info.file_size for info in members.values()))
-            _write(zipped, members, folder)
+        return _unpack(archive, folder, {*roots, *RENAMED, *RENAMED.values()})
     except BaseException as error:  # Ctrl-C as well
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, _BROKEN) and not isinstance(error, UserError):
-            raise UserError(
-                f"{archive} is damaged, or packed in a way that Python does not know ({error}); {_AFRESH}."
-            ) from error
-        if isinstance(error, (FileExistsError, NotADirectoryError)):
-            raise UserError(
-                f"{archive} has a file and a folder of one name; {_UNTOUCHED}."
-            ) from error
-        if isinstance(error, OSError):
-            raise UserError(
-                f"{archive} could not be unpacked to {folder.parent} ({error.strerror}); make room or mend the permissions "
-                "and run the command again (the archive is kept)."
-            ) from error
-        raise
+        if isinstance(error, UserError):
+            raise UserError(f"{archive} {error}.") from error
+        if isinstance(error, _BROKEN):
+            fact = f"is damaged, or packed in a way that Python does not know ({error}); {_AFRESH}"
+        elif isinstance(error, (FileExistsError, NotADirectoryError)):
+            fact = f"has a file and a folder of one name; {_UNTOUCHED}"
+        elif isinstance(error, OSError):
+            fact = f"could not be unpacked to {folder.parent} ({error.strerror}); make room or "
+            fact += "mend the permissions and run the command again (the archive is kept)"
+        else:
+            raise
+        raise UserError(f"{archive} {fact}.") from error
+
+
+def _no_zip(archive: Path) -> str:
+    """What a file is instead: people save a web page or another kind of archive by this name."""
+    with open(archive, "rb") as stream:
+        head = stream.read(512)
+    kind = next((kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)), "")
+    if head[257:262] == b"ustar":
+        kind = "tar"
+    if kind:
+        return f"a {kind} archive, and only zip is unpacked here; data/README.md says how by hand"
+    page = head.lstrip()[:1] == b"<"
+    what = "a web page, not an archive" if page else "not a zip archive, or is cut off"
+    return f"{what}; {_AFRESH}"
+
+
+def _unpack(archive: Path, folder: Path, roots: Collection[str]) -> int:
+    """Write the members of an archive; errors are `UserError` without the archive's name."""
+    with zipfile.ZipFile(archive) as zipped:
+        members = _members(zipped, roots)
+        total, free = sum(m.file_size for m in members.values()), shutil.disk_usage(folder).free
+        if total + SPARE > free:
+            fact = f"{total / 1e6:,.1f} MB and {folder.parent} has {free / 1e6:,.1f} MB free"
+            raise UserError(f"unpacks to {fact}; make room and run the command again")
+        for path, info in tqdm(members.items(), archive.name, unit="file", disable=None):
+            target = folder / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with zipped.open(info) as source, open(target, "xb") as stream:
+                shutil.copyfileobj(source, stream, 1 << 20)  # zipfile compares the sum at the end
     return len(members)
 
 
-_AFRESH = "remove it and run the command again to fetch it anew"
-
-
-def _say_if_no_zip(archive: Path) -> None:
-    """A sentence that names what the file is instead; people save a web page or another kind of
-    archive under this name.
-    """
-    if zipfile.is_zipfile(archive):
-        return
-    with open(archive, "rb") as stream:
-        head = stream.read(512)
-    kinds = {
-        b"Rar!": "a rar archive",
-        b"7z\xbc\xaf": "a 7z archive",
-        b"\x1f\x8b": "a gzip archive",
-        b"BZh": "a bzip2 archive",
-    }
-    kind = next((kind for magic, kind in kinds.items() if head.startswith(magic)), None)
-    if head[257:262] == b"ustar":
-        kind = "a tar archive"
-    if kind:
-        raise UserError(
-            f"{archive} is {kind}, and only zip is unpacked here; unpack it by hand as data/README.md says."
-        )
-    if head.lstrip()[:1] == b"<":
-        raise UserError(f"{archive} is a web page, not an archive; {_AFRESH}.")
-    raise UserError(f"{archive} is not a zip archive, or is cut off; {_AFRESH}.")
-
-
-def _members(
-    archive: Path, zipped: zipfile.ZipFile, roots: Collection[str]
-) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """Where each file goes. Only what is safe comes back; one unsafe member refuses the whole
-    archive.
-    """
-    files: dict[PurePosixPath, zipfile.ZipInfo] = {}
+def _members(zipped: zipfile.ZipFile, roots: Collection[str]) -> Members:
+    """Where each file goes; one unsafe member refuses the whole archive."""
     infos = zipped.infolist()
     if len(infos) > MOST_FILES:
-        raise UserError(
-            f"{archive} has {len(infos):,} members, more than the {MOST_FILES:,} allowed; {_UNTOUCHED}."
-        )
+        allowed = f"more than the {MOST_FILES:,} allowed"
+        raise UserError(f"has {len(infos):,} members, {allowed}; {_UNTOUCHED}")
+    files: Members = {}
     for info in infos:
-        path = _safe_path(archive, info)
-        if (
-            not path.parts
-            or info.filename.endswith(("/", "\\"))
-            or any(part.startswith(".") or part.lower() in JUNK for part in path.parts)
-        ):
+        path = _safe_path(info)
+        junk = any(part.startswith(".") or part.lower() in JUNK for part in path.parts)
+        if junk or not path.parts or info.filename.endswith(("/", "\\")):
             continue
         if path in files:
-            raise UserError(f"{archive} has {path} twice; {_UNTOUCHED}.")
+            raise UserError(f"has {path} twice; {_UNTOUCHED}")
         files[path] = info
     total = sum(info.file_size for info in files.values())
     if total > MOST_BYTES:  # zipfile never gives more than these sizes, so the sum is a true limit
-        raise UserError(
-            f"{archive} unpacks to {total / 1e9:,.1f} GB, more than the {MOST_BYTES / 1e9:g} GB allowed; {_UNTOUCHED}."
-        )
+        allowed = f"more than the {MOST_BYTES / 1e9:g} GB allowed"
+        raise UserError(f"unpacks to {total / 1e9:,.1f} GB, {allowed}; {_UNTOUCHED}")
     if not files:
-        raise UserError(f"{archive} holds no files; {_AFRESH}.")
-    placed: dict[str, tuple[PurePosixPath, zipfile.ZipInfo]] = {}
+        raise UserError(f"holds no files; {_AFRESH}")
+    placed: dict[str, PurePosixPath] = {}
+    members: Members = {}
     for path, info in _without_wrapping(files, roots).items():
         path = PurePosixPath(*(RENAMED.get(part, part) for part in path.parts[:-1]), path.name)
-        # Windows and macOS take names for the same that differ in case or in the composition of an
-        # accent.
+        # Windows and macOS take names for the same that differ in case or in how an accent is made.
         key = unicodedata.normalize("NFC", str(path)).casefold()
-        if key in placed:
-            raise UserError(
-                f"{archive} has {path} and {placed[key][0]}, one name on many systems; {_UNTOUCHED}."
-            )
-        placed[key] = path, info
-    return dict(placed.values())
+        if placed.setdefault(key, path) is not path:
+            raise UserError(f"has {path} and {placed[key]}, one name on many systems; {_UNTOUCHED}")
+        members[path] = info
+    return members
 
 
-_UNTOUCHED = "nothing was unpacked, so look at it before you trust it"
-
-
-def _safe_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
+def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:
     name = info.filename.replace("\\", "/")  # some Windows programs write them
+    path = PurePosixPath(name)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         what = "a link" if kind == stat.S_IFLNK else "a device"
-        raise UserError(f"{archive} has {what}, {name!r}; {_UNTOUCHED}.")
+        raise UserError(f"has {what}, {name!r}; {_UNTOUCHED}")
     if info.flag_bits & 1:
-        raise UserError(f"{archive} is encrypted ({name!r}); {_UNTOUCHED}.")
-    path = PurePosixPath(name)
+        raise UserError(f"is encrypted ({name!r}); {_UNTOUCHED}")
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
-        raise UserError(
-            f"{archive} has {name!r}, a path that leads out of the folder; {_UNTOUCHED}."
-        )
+        raise UserError(f"has {name!r}, a path that leads out of the folder; {_UNTOUCHED}")
     return path
 
 
-def _without_wrapping(files: dict[PurePosixPath, zipfile.ZipInfo], roots: Collection[str]) -> dict:
+def _without_wrapping(files: Members, roots: Collection[str]) -> Members:
     while True:
         tops = {path.parts[0] for path in files}
         if len(tops) > 1 or tops & set(roots) or any(len(path.parts) == 1 for path in files):
             return files
         files = {PurePosixPath(*path.parts[1:]): info for path, info in files.items()}
-
-
-def _room(archive: Path, folder: Path, total: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if total + SPARE > free:
-        raise UserError(
-            f"{archive} unpacks to {total / 1e6:,.1f} MB and {folder.parent} has {free / 1e6:,.1f} MB free; make room and run "
-            "the command again."
-        )
-
-
-def _write(
-    zipped: zipfile.ZipFile, members: dict[PurePosixPath, zipfile.ZipInfo], folder: Path
-) -> None:
-    for path, info in tqdm(
-        members.items(), desc=Path(str(zipped.filename)).name, unit="file", disable=None
-    ):
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with zipped.open(info) as source, open(target, "xb") as stream:
-            shutil.copyfileobj(source, stream, 1 << 20)  # zipfile compares the checksum at the end
