@@ -1,13 +1,12 @@
 """Which pictures are the same picture, byte for byte or saved anew, and which show the same scene.
 
-A picture is reduced to 256 bits that survive recompression and resizing: the perceptual hash of
-the ImageHash library, the signs, against their median, of the 16 × 16 lowest cosine frequencies of
-its grey values. The number of bits in which two pictures differ, 0 to 256, is their distance;
-mirrored, turned or cropped copies are not recognised. Measured on the 2072 public images:
+A picture is reduced to 256 bits, its perceptual hash. The number of bits in which two pictures
+differ is their distance; mirrored, turned or cropped copies are not recognised. Measured on the
+2072 public images:
 
-================================================  ==============================================
+================================================  ================================================
 what two pictures are                             distance
-================================================  ==============================================
+================================================  ================================================
 one saved as JPEG at quality 50, or noisier       median 2, at most 6
 one at half or twice its size, or 352 × 352       median 0, at most 6
 one a fifth brighter, whites cut off              median 6, at most 18
@@ -15,9 +14,9 @@ one less a rim of 1 % of its width                median 28, at most 50
 the 3 near-duplicate pairs of Kvasir-SEG          2, 2, 2
 next frames of one CVC-ClinicDB sequence          median 64, 1 in 100 up to 8, at most 114
 frames of two sequences of CVC-ClinicDB           from 28
-strangers (other source, or others of Kvasir)     one pair (one polyp a moment apart) at 18, then
+strangers (other source, or others of Kvasir)     one pair, one polyp a moment apart, at 18; then
                                                   from 42; 1 in 1000 up to 66, median 120
-================================================  ==============================================
+================================================  ================================================
 
 So up to `NEAR` two files hold one picture, or frames that a person hardly tells apart, and up to
 `SCENE` they show one scene. With a hash of 64 bits, six pairs of strangers are as close as 4.
@@ -72,8 +71,8 @@ class NearDuplicate:
 
 
 def fingerprint(grey: Image.Image) -> np.ndarray:
-    """The 256 bits of a grey picture as int8 -1 and +1, shape (256,); all 0 for a flat picture,
-    whose bits would be noise.
+    """The perceptual hash of a grey picture (ImageHash: the signs, against their median, of its
+    16 × 16 lowest cosine frequencies) as int8 -1 and +1, shape (256,); all 0 for a flat picture.
     """
     small = grey.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     if np.asarray(small).std() < _FLAT:
@@ -195,26 +194,17 @@ class Comparison:
     def leaks(self, name: str) -> list[str]:
         """A sentence if pictures of a test set are training pictures byte for byte."""
         found = self.equal(name, TRAIN) if name != TRAIN else []
-        fact = f"{self._count(name, found)} in {TRAIN} as well, byte for byte ({first_few(found)})"
-        return [f"{fact}; a score on them is no test, so remove them on one side."] if found else []
+        lines = self._listed(name, found, f"in {TRAIN} as well, byte for byte")
+        return [f"{x[:-1]}; a score on them is no test, so remove them on one side." for x in lines]
 
     def findings(self) -> list[str]:
         """What sets repeat and share, a sentence each."""
         lines = []
         for i, a in enumerate(self.sizes):
-            lines += self._within(a)
+            lines += self._listed(a, self.equal(a, a), "equal to an earlier one, byte for byte")
+            lines += self._listed(a, self.alike(a, a), "nearly equal to an earlier one")
             for b in list(self.sizes)[:i]:
                 lines += self._across(a, b)
-        return lines
-
-    def _within(self, a: str) -> list[str]:
-        equal, near = self.equal(a, a), self.alike(a, a)
-        lines = []
-        if equal:
-            fact = "equal to an earlier one, byte for byte"
-            lines.append(f"{self._count(a, equal)} {fact} ({first_few(equal)}).")
-        if near:
-            lines.append(f"{self._count(a, near)} nearly equal to an earlier one ({_first(near)}).")
         return lines
 
     def _across(self, a: str, b: str) -> list[str]:
@@ -225,25 +215,26 @@ class Comparison:
         if equal and not train:  # in training as well: see `leaks`
             fact = f"in {b} as well, byte for byte; scores on the two sets are not independent"
             lines.append(f"{self._count(a, equal)} {fact}.")
-        if near:
-            lines.append(f"{self._count(a, near)} nearly equal to one of {b} ({_first(near)}).")
+        lines += self._listed(a, near, f"nearly equal to one of {b}")
         scenes = self.alike(a, b, SCENE) if train else []
         if len(scenes) > len(near):
             fact = f"of the same scene as one of {b}, as neighbouring frames of a video are"
-            lines.append(f"{self._count(a, scenes)} {fact} ({_first(scenes)}).")
+            lines += self._listed(a, scenes, fact)
         return lines
 
-    def _count(self, name: str, some: Sequence) -> str:
+    def _count(self, name: str, found: Sequence) -> str:
         total = self.sizes[name]
-        share = f"all {total}" if len(some) == total else f"{len(some)} of {total}"
+        share = f"all {total}" if len(found) == total else f"{len(found)} of {total}"
         return f"{name}: {share} pictures"
+
+    def _listed(self, name: str, found: Sequence, fact: str) -> list[str]:
+        """A sentence with the first few of what was found, if anything was."""
+        pairs = any(isinstance(one, NearDuplicate) for one in found)
+        few = first_few([str(one) for one in found], 4 if pairs else 3)
+        return [f"{self._count(name, found)} {fact} ({few})."] if found else []
 
 
 def _duplicates(rows: pd.DataFrame, within: int) -> list[NearDuplicate]:
     rows = rows[rows["same"].isna() & (rows["distance"] <= within)]
     columns = (rows[name] for name in ("set", "other", "pair", "twin", "distance"))
     return [NearDuplicate((a, b), (one, other), d) for a, b, one, other, d in zip(*columns)]
-
-
-def _first(twins: Sequence[NearDuplicate]) -> str:
-    return first_few([str(pair) for pair in twins], 4)

@@ -1,10 +1,9 @@
 """One file from the network. gdown carries the bytes, resumes them and knows Google Drive's pages;
-here is what it leaves open: who is asked again, mirrors, room on the disk, a look at what came.
+here is what it leaves open: mirrors, room on the disk, and a look at what came.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 import zipfile
@@ -17,21 +16,15 @@ from urllib.parse import urlsplit
 import gdown
 import requests
 
+from kdas_book.data.unpack import require_room
 from kdas_core import UserError
 
 DRIVE = "drive:"  # an address "drive:ID" is a file on Google Drive
-SPARE = 64 * 2**20  # bytes that stay free on the disk
-AGAIN = (408, 425, 429, 500, 502, 503, 504)  # a server that may answer later
 TIMEOUT = (6.0, 20.0)  # seconds: to connect, and between two pieces
-TRIES = 4  # failures in a row in which no further byte arrived
-PAUSE = 1.0  # seconds after a failure; doubles with every further one, up to a minute
-
-
-class _Failed(Exception):
-    def __init__(self, reason: str, again: bool = False, wait: float = 0.0):
-        super().__init__(reason)
-        self.again = again  # another transfer from this address may succeed
-        self.wait = wait
+RETRIES = 5  # how often gdown goes on after a transfer broke off or stood still
+PAUSES = (2.0, 10.0)  # seconds before gdown is called again where it gives up, as at a 503
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # a server that may answer later
+MISMATCH = "its pieces do not fit together"
 
 
 def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False) -> str:
@@ -58,16 +51,15 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
             continue
         whole = file.with_name(f"{file.name}.{sha256(address.encode()).hexdigest()[:8]}.")
         try:
-            _check_connection(link)
-            _download(link, whole, archive)
-        except (_Failed, requests.ConnectionError) as error:
-            reasons.append(f"{link}: {short(error)}")
-            if isinstance(error, requests.ConnectionError):
-                silent.add(host)
-        else:
+            reason = _look_ahead(link) or _download(link, whole, archive)
+        except requests.ConnectionError as error:
+            silent.add(host)
+            reason = short(error)
+        if not reason:
             whole.replace(file)
             _forget(file.with_name(f"{file.name}.*."))  # what other addresses had begun
             return address
+        reasons.append(f"{link}: {reason}")
     raise UserError(f"{file.name} could not be fetched ({'; '.join(reasons)}); {hint}.")
 
 
@@ -86,83 +78,77 @@ def short(error: BaseException) -> str:
     return "not reachable: no network, or it is blocked" if lost else text
 
 
-def _check_connection(link: str) -> None:
-    """End at once where nobody answers, or where a protected address leads to an unprotected one."""
+def _look_ahead(link: str) -> str:
+    """Why the transfer must not begin, or `requests.ConnectionError` where nobody answers."""
     try:
         answer = requests.head(link, allow_redirects=True, timeout=TIMEOUT)
     except requests.ConnectionError:
         raise
     except requests.RequestException:  # some servers know no HEAD: the transfer will tell
-        return
-    if link.startswith("https:") and not answer.url.startswith("https:"):
-        raise _Failed("it leads away to an unprotected connection")
+        return ""
+    unprotected = link.startswith("https:") and not answer.url.startswith("https:")
+    return "it leads away to an unprotected connection" if unprotected else ""
 
 
-def _download(link: str, whole: Path, archive: bool) -> None:
-    """Transfer until the file is whole. Failures count only as long as nothing new arrives."""
-    furthest, failures = _arrived(whole), 0
+def _download(link: str, whole: Path, archive: bool) -> str:
+    """Transfer until the file is whole and looks right; else why not."""
+    pauses = list(PAUSES)
     while True:
+        before = _arrived(whole)
         try:
-            return _attempt(link, whole, archive)
-        except _Failed as error:
-            failures = 0 if _arrived(whole) > furthest else failures + 1
-            furthest = max(furthest, _arrived(whole))
-            if not error.again:
-                raise
-            if failures >= TRIES:
-                raise _Failed(f"{error}, {failures} times in a row") from error
-            time.sleep(min(error.wait or PAUSE * 2 ** max(failures - 1, 0), 60))
-
-
-def _attempt(link: str, whole: Path, archive: bool) -> None:
-    """One transfer by gdown, and a look at what came."""
-    resumed = _arrived(whole) > 0
-
-    def check_room(done: int, total: int | None) -> None:
-        needed, free = (total or done) - done + SPARE, shutil.disk_usage(whole.parent).free
-        if needed > free:
-            fact = f"has {_mb(free)} free and the download needs {_mb(needed)}"
-            raise UserError(f"{whole.parent} {fact}; make room and run the command again.")
-
-    try:
-        gdown.download(
-            link,
-            str(whole),
-            quiet=not sys.stderr.isatty(),
-            use_cookies=False,
-            resume=True,
-            timeout=TIMEOUT,
-            progress=check_room,
-        )
-    except UserError:
-        raise
-    except Exception as error:
-        if resumed and "byte range" in str(error):  # of another version, or the server knows none
+            _transfer(link, whole)
+            reason, again = _fault(whole, archive, before > 0), before > 0
+            if not reason:
+                return ""
+            whole.unlink()
+        except UserError:
+            raise
+        except Exception as error:
+            reason, again = _explained(error, whole)
+        if _arrived(whole) > before:
+            continue  # the line is bad, and yet it moves
+        if not again or not pauses:
+            return reason
+        if reason == MISMATCH and len(pauses) == 1:
             _forget(whole)
-        raise _explained(error, whole) from error
-    if fault := _fault(whole, archive, resumed):
-        whole.unlink()
-        raise _Failed(fault, again=resumed)
+        time.sleep(pauses.pop(0))
 
 
-def _explained(error: Exception, whole: Path) -> Exception:
-    """What to raise for what gdown raised."""
-    answer = getattr(error, "response", None)
-    if isinstance(error, requests.HTTPError) and answer is not None:
-        wait = answer.headers.get("Retry-After", "")
-        reason = f"the server answered {answer.status_code} {answer.reason}"
-        return _Failed(reason, answer.status_code in AGAIN, float(wait) if wait.isdigit() else 0)
-    refused = isinstance(error, gdown.exceptions.FileURLRetrievalError)
+def _transfer(link: str, whole: Path) -> None:
+    def check_room(done: int, total: int | None) -> None:
+        require_room(whole.parent, (total or done) - done, "the download")
+
+    gdown.download(
+        link,
+        str(whole),
+        quiet=not sys.stderr.isatty(),
+        use_cookies=False,
+        resume=True,
+        timeout=TIMEOUT,
+        retries=RETRIES,
+        progress=check_room,
+    )
+
+
+def _explained(error: Exception, whole: Path) -> tuple[str, bool]:
+    """Why gdown did not bring the file, and whether it may if it is called again."""
+    if "byte range" in str(error):  # of another version of the file, or the server knows no ranges
+        return MISMATCH, True
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return f"the server answered {status} {error.response.reason}", status in BUSY
     lost = (requests.ConnectionError, requests.Timeout, gdown.exceptions.DownloadError)
-    if isinstance(error, lost) and not refused:
-        reason = f"the connection broke off or stood still after {_mb(_arrived(whole))}"
-        return _Failed(reason, again=True)
+    if isinstance(error, lost) and not isinstance(error, gdown.exceptions.FileURLRetrievalError):
+        return (
+            f"the connection broke off or stood still after {_arrived(whole) / 1e6:.1f} MB",
+            False,
+        )
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        return UserError(
+        raise UserError(
             f"{whole.parent} could not be written ({error.strerror}); what has come is kept, so "
             "make room or mend the permissions and run the command again."
-        )
-    return _Failed(f"it does not hand the file out ({short(error)})")
+        ) from error
+    return f"it does not hand the file out ({short(error)})", False
 
 
 def _fault(file: Path, archive: bool, resumed: bool) -> str:
@@ -172,25 +158,21 @@ def _fault(file: Path, archive: bool, resumed: bool) -> str:
             return "a web page came instead of the file"
     if not zipfile.is_zipfile(file):  # older weights of PyTorch are none
         return "what came is no zip archive" if archive else ""
-    try:  # the sums of the members tell whether the pieces of a resumed file fit together
+    try:  # the members' sums tell whether the pieces of a resumed file are of one version
         with zipfile.ZipFile(file) as zipped:
-            return "its pieces do not fit together" if resumed and zipped.testzip() else ""
+            return MISMATCH if resumed and zipped.testzip() else ""
     except (zipfile.BadZipFile, zlib.error, EOFError):
-        return "its pieces do not fit together"
-
-
-def _forget(whole: Path) -> None:
-    for part in _parts(whole):
-        part.unlink()
-
-
-def _arrived(whole: Path) -> int:
-    return sum(part.stat().st_size for part in _parts(whole))
+        return MISMATCH
 
 
 def _parts(whole: Path) -> list[Path]:
     return list(whole.parent.glob(f"{whole.name}????????.part"))  # as gdown names them
 
 
-def _mb(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _arrived(whole: Path) -> int:
+    return sum(part.stat().st_size for part in _parts(whole))
+
+
+def _forget(whole: Path) -> None:
+    for part in _parts(whole):
+        part.unlink()

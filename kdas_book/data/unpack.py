@@ -68,6 +68,15 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
         raise UserError(f"{archive} {fact}.") from error
 
 
+def require_room(folder: Path, size: int, what: str) -> None:
+    """Raise `UserError` unless so many bytes and `SPARE` are free on the disk of a folder."""
+    free = shutil.disk_usage(folder).free
+    if size + SPARE > free:
+        needed, there = (f"{n / 1e6:,.1f} MB" for n in (size + SPARE, free))
+        fact = f"{what} needs {needed} and {folder} has {there} free"
+        raise UserError(f"{fact}; make room and run the command again.")
+
+
 def _no_zip(archive: Path) -> str:
     """What a file is instead: people save a web page or another kind of archive by this name."""
     with open(archive, "rb") as stream:
@@ -86,10 +95,7 @@ def _unpack(archive: Path, folder: Path, roots: Collection[str]) -> int:
     """Write the members of an archive; errors are `UserError` without the archive's name."""
     with zipfile.ZipFile(archive) as zipped:
         members = _members(zipped, roots)
-        total, free = sum(m.file_size for m in members.values()), shutil.disk_usage(folder).free
-        if total + SPARE > free:
-            fact = f"{total / 1e6:,.1f} MB and {folder.parent} has {free / 1e6:,.1f} MB free"
-            raise UserError(f"unpacks to {fact}; make room and run the command again")
+        require_room(folder, sum(info.file_size for info in members.values()), archive.name)
         for path, info in tqdm(members.items(), archive.name, unit="file", disable=None):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
