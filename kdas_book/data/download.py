@@ -24,7 +24,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -139,30 +139,27 @@ def _is_table(entries: object) -> bool:
 
 def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
     """A source of the manifest, which must be sound; ``where`` begins the sentence if it is not."""
+    merged = (vars(known) if known else {}) | {"name": name} | entry
     allowed = {f.name for f in fields(Source)} - {"name"}
-    needed = set() if known else {"folder", "archive", "addresses"}
-    for wrong in sorted(map(str, entry.keys() - allowed)):
-        choices = ", ".join(sorted(allowed))
-        raise UserError(f"{where}: there is no field {wrong}; there are {choices}.")
-    for wrong in sorted(needed - entry.keys()):
-        raise UserError(f"{where}: the field {wrong} is missing.")
-    addresses = entry.get("addresses", ())
-    if not isinstance(addresses, list | tuple) or not all(isinstance(a, str) for a in addresses):
-        raise UserError(f"{where}: addresses should be a list of addresses.")
-    counts = entry.get("counts", {})
-    if not isinstance(counts, dict) or not all(type(n) is int for n in counts.values()):
-        example = 'such as {"": 120}'
-        raise UserError(f"{where}: counts should be numbers of pairs by sub-folder, {example}.")
-    if "addresses" in entry:
-        entry = entry | {"addresses": tuple(addresses)}
-    source = replace(known, **entry) if known else Source(name, **entry)
-    folder = Path(str(source.folder))
-    plain = folder.parts and ".." not in folder.parts and not folder.is_absolute()
-    if not plain or not re.fullmatch(r"\w[\w.-]*", str(source.archive)):
-        raise UserError(
-            f"{where}: folder and archive should be plain names, below the data folder."
-        )
-    return source
+    unknown = ", ".join(sorted(map(str, entry.keys() - allowed)))
+    missing = ", ".join(sorted({"folder", "archive", "addresses"} - merged.keys()))
+    addresses = merged.get("addresses")
+    counts = merged.get("counts", {})
+    listed = isinstance(addresses, list | tuple) and all(isinstance(a, str) for a in addresses)
+    counted = isinstance(counts, dict) and all(type(n) is int for n in counts.values())
+    folder = Path(str(merged.get("folder", "")))
+    below = folder.parts and ".." not in folder.parts and not folder.is_absolute()
+    plain = below and re.fullmatch(r"\w[\w.-]*", str(merged.get("archive", "")))
+    for sound, text in (
+        (not unknown, f"there is no field {unknown}; there are {', '.join(sorted(allowed))}"),
+        (not missing, f"the field {missing} is missing"),
+        (listed, "addresses should be a list of addresses"),
+        (counted, 'counts should be numbers of pairs by sub-folder, such as {"": 120}'),
+        (plain, "folder and archive should be plain names, below the data folder"),
+    ):
+        if not sound:
+            raise UserError(f"{where}: {text}.")
+    return Source(**merged | {"addresses": tuple(merged["addresses"])})
 
 
 def describe(source: Source, out: str | Path) -> str:

@@ -21,19 +21,22 @@ SPARE = 64 * 2**20  # bytes that stay free on the disk
 JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # and whatever begins with a dot
 RENAMED = {"image": "images", "mask": "masks"}  # the older PraNet archive says it in the singular
 OTHER_KINDS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 _AFRESH = "remove it and run the command again to fetch it anew"
-_UNTOUCHED = "nothing was unpacked, so look at it before you trust it"
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 Members = dict[PurePosixPath, zipfile.ZipInfo]  # where each file goes
 
 
-def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "masks")) -> int:
-    """Unpack a zip archive into a new folder, and return the number of files.
+class _Unsafe(Exception):
+    """What an archive has that refuses the whole of it."""
 
-    Names and headers are checked before the first byte is written. Left out are the traces of file
-    browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and wrapping folders that hold everything
-    else; ``image`` and ``mask`` are called ``images`` and ``masks``.
+
+def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "masks")) -> None:
+    """Unpack a zip archive into a new folder, after a look at all names and headers.
+
+    Left out are the traces of file browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and
+    wrapping folders that hold everything else; ``image`` and ``mask`` become ``images`` and
+    ``masks``.
 
     Args:
         folder: must not exist; it is there afterwards only if all went well.
@@ -51,21 +54,19 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
         fact = f"{folder} could not be made ({error.strerror})"
         raise UserError(f"{fact}; mend that and run the command again.") from error
     try:
-        return _unpack(archive, folder, {*roots, *RENAMED, *RENAMED.values()})
+        with zipfile.ZipFile(archive) as zipped:
+            members = _members(zipped, {*roots, *RENAMED, *RENAMED.values()})
+            size = sum(info.file_size for info in members.values())
+            require_room(folder.parent, size, str(archive))
+            for path, info in tqdm(members.items(), archive.name, unit="file", disable=None):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                with zipped.open(info) as source, open(folder / path, "xb") as stream:
+                    shutil.copyfileobj(source, stream, 1 << 20)  # zipfile compares the sum
     except BaseException as error:  # Ctrl-C as well
         shutil.rmtree(folder, ignore_errors=True)
-        if isinstance(error, UserError):
-            raise UserError(f"{archive} {error}.") from error
-        if isinstance(error, _BROKEN):
-            fact = f"is damaged, or packed in a way that Python does not know ({error}); {_AFRESH}"
-        elif isinstance(error, (FileExistsError, NotADirectoryError)):
-            fact = f"has a file and a folder of one name; {_UNTOUCHED}"
-        elif isinstance(error, OSError):
-            fact = f"could not be unpacked to {folder.parent} ({error.strerror}); make room or "
-            fact += "mend the permissions and run the command again (the archive is kept)"
-        else:
+        if isinstance(error, UserError) or not isinstance(error, (*BROKEN, OSError, _Unsafe)):
             raise
-        raise UserError(f"{archive} {fact}.") from error
+        raise UserError(f"{archive} {_fact(error)}.") from error
 
 
 def require_room(folder: Path, size: int, what: str) -> None:
@@ -81,35 +82,32 @@ def _no_zip(archive: Path) -> str:
     """What a file is instead: people save a web page or another kind of archive by this name."""
     with open(archive, "rb") as stream:
         head = stream.read(512)
-    kind = next((kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)), "")
+    kinds = [kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)]
     if head[257:262] == b"ustar":
-        kind = "tar"
-    if kind:
-        return f"a {kind} archive, and only zip is unpacked here; data/README.md says how by hand"
+        kinds = ["tar"]
+    if kinds:
+        return f"a {kinds[0]} archive, not zip; data/README.md says how to unpack it by hand"
     page = head.lstrip()[:1] == b"<"
     what = "a web page, not an archive" if page else "not a zip archive, or is cut off"
     return f"{what}; {_AFRESH}"
 
 
-def _unpack(archive: Path, folder: Path, roots: Collection[str]) -> int:
-    """Write the members of an archive; errors are `UserError` without the archive's name."""
-    with zipfile.ZipFile(archive) as zipped:
-        members = _members(zipped, roots)
-        require_room(folder, sum(info.file_size for info in members.values()), archive.name)
-        for path, info in tqdm(members.items(), archive.name, unit="file", disable=None):
-            target = folder / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with zipped.open(info) as source, open(target, "xb") as stream:
-                shutil.copyfileobj(source, stream, 1 << 20)  # zipfile compares the sum at the end
-    return len(members)
+def _fact(error: BaseException) -> str:
+    """What is the matter with an archive, and what to do."""
+    if isinstance(error, BROKEN):
+        return f"is damaged, or packed in a way that Python does not know ({error}); {_AFRESH}"
+    if isinstance(error, OSError) and not isinstance(error, (FileExistsError, NotADirectoryError)):
+        way_out = "make room or mend the permissions and run the command again"
+        return f"could not be unpacked ({error.strerror}); {way_out} (the archive is kept)"
+    fact = "has a file and a folder of one name" if isinstance(error, OSError) else str(error)
+    return f"{fact}; nothing was unpacked, so look at it before you trust it"
 
 
 def _members(zipped: zipfile.ZipFile, roots: Collection[str]) -> Members:
     """Where each file goes; one unsafe member refuses the whole archive."""
     infos = zipped.infolist()
     if len(infos) > MOST_FILES:
-        allowed = f"more than the {MOST_FILES:,} allowed"
-        raise UserError(f"has {len(infos):,} members, {allowed}; {_UNTOUCHED}")
+        raise _Unsafe(f"has {len(infos):,} members, more than the {MOST_FILES:,} allowed")
     files: Members = {}
     for info in infos:
         path = _safe_path(info)
@@ -117,22 +115,22 @@ def _members(zipped: zipfile.ZipFile, roots: Collection[str]) -> Members:
         if junk or not path.parts or info.filename.endswith(("/", "\\")):
             continue
         if path in files:
-            raise UserError(f"has {path} twice; {_UNTOUCHED}")
+            raise _Unsafe(f"has {path} twice")
         files[path] = info
     total = sum(info.file_size for info in files.values())
     if total > MOST_BYTES:  # zipfile never gives more than these sizes, so the sum is a true limit
-        allowed = f"more than the {MOST_BYTES / 1e9:g} GB allowed"
-        raise UserError(f"unpacks to {total / 1e9:,.1f} GB, {allowed}; {_UNTOUCHED}")
+        limit = f"more than the {MOST_BYTES / 1e9:g} GB allowed"
+        raise _Unsafe(f"unpacks to {total / 1e9:,.1f} GB, {limit}")
     if not files:
-        raise UserError(f"holds no files; {_AFRESH}")
-    placed: dict[str, PurePosixPath] = {}
+        raise _Unsafe("holds no files")
     members: Members = {}
+    names: dict[str, PurePosixPath] = {}
     for path, info in _without_wrapping(files, roots).items():
         path = PurePosixPath(*(RENAMED.get(part, part) for part in path.parts[:-1]), path.name)
         # Windows and macOS take names for the same that differ in case or in how an accent is made.
-        key = unicodedata.normalize("NFC", str(path)).casefold()
-        if placed.setdefault(key, path) is not path:
-            raise UserError(f"has {path} and {placed[key]}, one name on many systems; {_UNTOUCHED}")
+        first = names.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), path)
+        if first is not path:
+            raise _Unsafe(f"has {path} and {first}, one name on many systems")
         members[path] = info
     return members
 
@@ -142,12 +140,11 @@ def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:
     path = PurePosixPath(name)
     kind = stat.S_IFMT(info.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        what = "a link" if kind == stat.S_IFLNK else "a device"
-        raise UserError(f"has {what}, {name!r}; {_UNTOUCHED}")
+        raise _Unsafe(f"has {'a link' if kind == stat.S_IFLNK else 'a device'}, {name!r}")
     if info.flag_bits & 1:
-        raise UserError(f"is encrypted ({name!r}); {_UNTOUCHED}")
+        raise _Unsafe(f"is encrypted ({name!r})")
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
-        raise UserError(f"has {name!r}, a path that leads out of the folder; {_UNTOUCHED}")
+        raise _Unsafe(f"has {name!r}, a path that leads out of the folder")
     return path
 
 
