@@ -1,19 +1,7 @@
 """``kdas data get``: where the real images live, on which terms, and how they come into ``data/``.
 
-The archives come from their authors' own addresses; nothing is served by us. `SOURCES` describes
-them, and a YAML file can change or extend it::
-
-    test:                                   # a known set: only what is named changes
-      addresses: [https://mirror.example/TestDataset.zip]
-    ward-7:                                 # a set of your own
-      folder: TestDataset/ward-7
-      archive: ward-7.zip
-      addresses: [https://files.example/ward-7.zip]
-      counts: {"": 120}
-      terms: Research only.
-      page: https://files.example
-
-An archive that was saved in ``<out>/downloads`` by hand is used as if it had been fetched.
+The archives come from their authors' own addresses. A YAML file can change or extend the table
+(data/README.md shows one), and an archive in ``<out>/downloads`` is used as if it were fetched.
 """
 
 from __future__ import annotations
@@ -22,14 +10,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
 from kdas_book.data.fetch import browser_link, fetch
 from kdas_book.data.unpack import unpack
@@ -39,6 +27,7 @@ from kdas_core.files import atomic_write
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
 _CITE = "Whoever publishes results cites the papers listed in data/README.md."
+_UNLESS = "not without written permission"
 
 
 @dataclass(frozen=True)
@@ -56,20 +45,19 @@ class Source:
     sha256: str = ""  # empty: noted when the archive is used for the first time
 
 
+# The second address of each Drive file is the one that PraNet's page named before.
 SOURCES = (
     Source(
         name="train",
         folder="TrainDataset",
         archive="TrainDataset.zip",
-        # The second address of each Drive file is the one that PraNet's page named before.
         addresses=(
             "drive:1YiGHLw4iTvKdvbT6MgwO9zcCv8zJ_Bnb",
             "drive:1lODorfB33jbd-im-qrtUgWnZXxB94F55",
         ),
         counts={"": 900 + 550},
         terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education "
-        "only; neither may be used commercially (Kvasir-SEG: not without written permission). "
-        + _CITE,
+        f"only; neither may be used commercially (Kvasir-SEG: {_UNLESS}). {_CITE}",
         page="https://github.com/DengPingFan/PraNet",
         megabytes=399.5,
     ),
@@ -83,7 +71,7 @@ SOURCES = (
         ),
         counts=FULL_COUNTS,
         terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used "
-        f"commercially (Kvasir-SEG: not without written permission). {_CITE}",
+        f"commercially (Kvasir-SEG: {_UNLESS}). {_CITE}",
         page="https://github.com/DengPingFan/PraNet",
         megabytes=327.2,
     ),
@@ -128,7 +116,7 @@ def _read_manifest(path: Path) -> dict[str, dict]:
         raise UserError(f"{path} could not be read as YAML ({why}); mend the file.") from None
     if not _is_table(entries):
         fact = "should hold data sets by name, each with its fields"
-        raise UserError(f"{path} {fact}; kdas_book/data/download.py shows one.")
+        raise UserError(f"{path} {fact}; data/README.md shows one.")
     return entries
 
 
@@ -166,13 +154,13 @@ def describe(source: Source, out: str | Path) -> str:
     """Source, size, destination and terms, in four lines, for a person to agree to."""
     size = f"{source.megabytes:g} MB" if source.megabytes else "of unknown size"
     count = sum(source.counts.values()) or "an unknown number of"
-    link = browser_link(source.addresses[0])
-    return (
-        f"{source.name}: {source.archive}, {size}, {count} pairs\n"
-        f"  from  {link} ({source.page or 'no page named'})\n"
-        f"  to    {Path(out) / source.folder}\n"
-        f"  terms {source.terms or 'none named; ask whoever offers the file.'}"
+    lines = (
+        f"{source.name}: {source.archive}, {size}, {count} pairs",
+        f"from  {browser_link(source.addresses[0])} ({source.page or 'no page named'})",
+        f"to    {Path(out) / source.folder}",
+        f"terms {source.terms or 'none named; ask whoever offers the file.'}",
     )
+    return "\n  ".join(lines)
 
 
 def is_complete(source: Source, out: str | Path) -> bool:
@@ -185,10 +173,9 @@ def is_complete(source: Source, out: str | Path) -> bool:
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if trouble := _mismatch(source, folder):
-        raise UserError(
-            f"{folder} is there but not complete ({trouble}); nothing was changed, so move it away "
-            "and run the command again, or choose another --out."
-        )
+        way_out = "move it away and run the command again, or choose another --out"
+        fact = f"{folder} is there but not complete ({trouble})"
+        raise UserError(f"{fact}; nothing was changed, so {way_out}.")
     return True
 
 
@@ -200,34 +187,48 @@ def get(source: Source, out: str | Path) -> str:
             one that was used before, is damaged or unsafe, or holds other numbers of pairs than it
             should; something else is in place of the data; no room on the disk.
     """
-    out = Path(out)
-    folder, archive = out / source.folder, out / "downloads" / source.archive
-    pairs = ", ".join(f"{n} {k}" if n else f"{k} pairs" for n, k in source.counts.items())
+    folder, archive = Path(out) / source.folder, Path(out) / "downloads" / source.archive
+    counts = [f"{n} {k}" if n else f"{k} pairs" for n, k in source.counts.items()]
+    pairs = ", ".join(counts) or "unpacked"
     if is_complete(source, out):
-        return f"{folder} is complete already ({pairs or 'unpacked'}); left as it is."
-    with _alone(archive.parent):
-        address = "a file that was there already"
-        if not archive.is_file():
-            address = fetch(source.addresses, archive, _by_hand(source, archive), archive=True)
-        digest = verify(out, source.archive, archive, source.sha256)
-        staged = archive.with_name(source.archive + ".unpacked")
-        shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
-        try:
-            unpack(archive, staged, roots={"images", "masks", *source.counts})
-            if trouble := _mismatch(source, staged):
-                raise UserError(
-                    f"{archive} is not what it should be ({trouble}), so nothing was put into "
-                    f"{folder}; look into it, or remove it and run the command again."
-                )
-            record(out, source.archive, address, archive.stat().st_size, digest)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.is_dir():
-                folder.rmdir()  # empty, as seen above; Windows renames onto nothing
-            staged.rename(folder)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    noted = f"SHA-256 {digest[:12]}… noted in {out / LEDGER}"
-    return f"{folder}: {pairs or 'unpacked'}, {noted}; {archive} may be removed."
+        return f"{folder} is complete already ({pairs}); left as it is."
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        # Two of these at once would write into each other's files.
+        with FileLock(archive.parent / ".lock", timeout=0):
+            digest = _place(source, Path(out), folder, archive)
+    except Timeout:
+        busy = f'Another "kdas data get" is at work in {archive.parent}'
+        raise UserError(f"{busy}; wait for it to end.") from None
+    except OSError as error:
+        fact = f"{archive.parent} could not be written ({error.strerror})"
+        raise UserError(f"{fact}; mend that, or choose another --out.") from error
+    noted = f"SHA-256 {digest[:12]}… noted in {Path(out) / LEDGER}"
+    return f"{folder}: {pairs}, {noted}; {archive} may be removed."
+
+
+def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
+    """Fetch the archive if need be, check it, unpack it beside, and rename; the archive's digest."""
+    address = "a file that was there already"
+    if not archive.is_file():
+        address = fetch(source.addresses, archive, _by_hand(source, archive), archive=True)
+    digest = verify(out, archive, source.sha256)
+    staged = archive.with_name(source.archive + ".unpacked")
+    shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
+    try:
+        unpack(archive, staged, roots={"images", "masks", *source.counts})
+        if trouble := _mismatch(source, staged):
+            fact = f"{archive} is not what it should be ({trouble})"
+            way_out = "look into it, or remove it and run the command again"
+            raise UserError(f"{fact}, so nothing was put into {folder}; {way_out}.")
+        record(out, archive, address, digest)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.is_dir():
+            folder.rmdir()  # empty, as `is_complete` saw; Windows renames onto nothing
+        staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return digest
 
 
 def _by_hand(source: Source, archive: Path) -> str:
@@ -251,25 +252,8 @@ def _mismatch(source: Source, folder: Path) -> str:
     return ""
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two of these at once would write into each other's files."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        busy = f'Another "kdas data get" is at work in {folder}'
-        raise UserError(f"{busy}; wait for it to end.") from None
-    except OSError as error:
-        fact = f"{folder} could not be written ({error.strerror})"
-        raise UserError(f"{fact}; mend that, or choose another --out.") from error
-
-
-def verify(out: Path, name: str, file: Path, expected: str = "") -> str:
-    """The SHA-256 of a file, which must be the one expected, or noted when the name was used first.
+def verify(out: Path, file: Path, expected: str = "", name: str = "") -> str:
+    """The SHA-256 of a file, which must be the one expected, or noted when its name was used first.
 
     Raises:
         UserError: it is another; both digests are in the sentence.
@@ -279,22 +263,22 @@ def verify(out: Path, name: str, file: Path, expected: str = "") -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     found = digest.hexdigest()
-    known = expected or _ledger(out).get(name, {}).get("sha256", found)
+    known = expected or _ledger(out).get(name or file.name, {}).get("sha256", found)
     if found != known:
         where = "the manifest says" if expected else f"{out / LEDGER} notes"
-        raise UserError(
-            f"{file} has SHA-256 {found}, and {where} {known}: the file has changed, so it is not "
-            "used; remove it to fetch it again, or, if you trust the new one, mend the entry."
-        )
+        way_out = "remove it to fetch it again, or, if you trust the new one, mend the entry"
+        fact = f"{file} has SHA-256 {found}, and {where} {known}"
+        raise UserError(f"{fact}: the file has changed, so it is not used; {way_out}.")
     return found
 
 
-def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
+def record(out: Path, file: Path, address: str, digest: str, name: str = "") -> None:
     """Note beside the data a file that was used; an older note of the same file stays as it is."""
-    ledger = _ledger(out)
+    ledger, name = _ledger(out), name or file.name
     if ledger.get(name, {}).get("sha256") == digest:
         return
     date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    size = file.stat().st_size
     ledger[name] = {"address": browser_link(address), "bytes": size, "sha256": digest, "date": date}
     atomic_write(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
 
@@ -303,8 +287,8 @@ def _ledger(out: Path) -> dict[str, dict]:
     path = out / LEDGER
     try:
         ledger = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if _is_table(ledger):
-            return ledger
     except (OSError, ValueError):
-        pass
+        ledger = None
+    if _is_table(ledger):
+        return ledger or {}
     raise UserError(f"{path} cannot be read; mend it, or remove it to have the digests noted anew.")

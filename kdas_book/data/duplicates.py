@@ -1,25 +1,13 @@
 """Which pictures are the same picture, byte for byte or saved anew, and which show the same scene.
 
-A picture is reduced to 256 bits, its perceptual hash. The number of bits in which two pictures
-differ is their distance; mirrored, turned or cropped copies are not recognised. Measured on the
-2072 public images:
-
-================================================  ================================================
-what two pictures are                             distance
-================================================  ================================================
-one saved as JPEG at quality 50, or noisier       median 2, at most 6
-one at half or twice its size, or 352 × 352       median 0, at most 6
-one a fifth brighter, whites cut off              median 6, at most 18
-one less a rim of 1 % of its width                median 28, at most 50
-the 3 near-duplicate pairs of Kvasir-SEG          2, 2, 2
-next frames of one CVC-ClinicDB sequence          median 64, 1 in 100 up to 8, at most 114
-frames of two sequences of CVC-ClinicDB           from 28
-strangers (other source, or others of Kvasir)     one pair, one polyp a moment apart, at 18; then
-                                                  from 42; 1 in 1000 up to 66, median 120
-================================================  ================================================
-
-So up to `NEAR` two files hold one picture, or frames that a person hardly tells apart, and up to
-`SCENE` they show one scene. With a hash of 64 bits, six pairs of strangers are as close as 4.
+The distance of two pictures is the number of bits, of 256, in which their perceptual hashes differ.
+Measured on the 2072 public images: one picture as JPEG of quality 50, noisier or of another size is
+at most 6 from itself, brighter by a fifth 18, less a rim of 1 % of its width 50 (median 28). Next
+frames of one CVC-ClinicDB sequence are 64 apart (median; 1 in 100 up to 8), frames of two sequences
+from 28, strangers from 42, but for one polyp a moment apart at 18. So up to `NEAR` two files hold
+one picture, or frames that a person hardly tells apart, and up to `SCENE` they show one scene.
+Mirrored, turned or cropped copies are not recognised. (With 64 bits, six pairs of strangers are as
+close as 4.)
 """
 
 from __future__ import annotations
@@ -63,11 +51,8 @@ class NearDuplicate:
 
     def __str__(self) -> str:
         """``5.jpg ~ 2.jpg``, with the sets' names where they differ."""
-        shown = [
-            pair.image.name if len(set(self.sets)) == 1 else f"{name}/{pair.image.name}"
-            for name, pair in zip(self.sets, self.pairs)
-        ]
-        return " ~ ".join(shown)
+        (a, b), (one, other) = self.sets, (pair.image.name for pair in self.pairs)
+        return f"{one} ~ {other}" if a == b else f"{a}/{one} ~ {b}/{other}"
 
 
 def fingerprint(grey: Image.Image) -> np.ndarray:
@@ -86,16 +71,16 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For every picture and every folder, the most similar picture of that folder.
 
-    In a picture's own folder only earlier pictures count, so that of two equal ones the second is
-    the repeat. All are compared with all: 20,000 pictures take 7 s on one core.
+    In a picture's own folder only earlier pictures count: of two equal ones the second is the
+    repeat. All are compared with all: 20,000 pictures take 7 s on one core.
 
     Args:
         prints: n fingerprints, the folders' one after another.
-        folders: how many pictures each folder has; the sum is n.
+        folders: how many pictures each folder has.
 
     Returns:
         distance int (n, len(folders)), `NONE` where the folder has no other picture; position int,
-        the same shape, of the most similar picture among all n (the first of several).
+        the same shape, of the most similar picture (the first of several) among all n.
     """
     n, ends = len(prints), np.cumsum(folders)
     codes = np.array(prints, dtype=np.float32).reshape(n, BITS)  # whole numbers, so exact
@@ -136,8 +121,8 @@ class Comparison:
             part = every.assign(j=j, other=other, same=same.where(same != every["pair"]))
             twin = every["pair"].to_numpy()[position[:, j]]
             parts.append(part.assign(twin=twin, distance=distance[:, j]))
-        # A row for each picture and each set: the set's first one of the same bytes (in its own, an
-        # earlier one), if there is any, and its most similar one. Closest first.
+        # A row for each picture and each set, closest first: the set's first one of the same bytes
+        # (in its own: an earlier one), or NaN, and its most similar one.
         self._rows = pd.concat(parts).sort_values(["distance", "i", "j"])
 
     def _between(self, a: str, b: str) -> pd.DataFrame:
@@ -154,29 +139,24 @@ class Comparison:
         return [f"{one} = {other}" if a == b else one for one, other in names]
 
     def alike(self, a: str, b: str, within: int = NEAR) -> list[NearDuplicate]:
-        """For each picture of a set that is not `equal` its most similar one in the other set (in
-        its own: among the earlier ones), ``within`` so many bits, closest first.
+        """Each picture of a set that is not `equal` to one of the other, with the most similar one
+        there (in its own set: among the earlier ones), closest first.
         """
         return _duplicates(self._between(a, b), within)
 
     def shared(self) -> pd.DataFrame:
-        """How many pictures of the row's set are in the column's, byte for byte or nearly; on the
-        diagonal, repeats.
-        """
-        found = self._rows[self._rows["same"].notna() | (self._rows["distance"] <= NEAR)]
-        names = list(self.sizes)
-        counts = found.groupby(["set", "other"]).size().unstack(fill_value=0)
-        return counts.reindex(index=names, columns=names, fill_value=0)
+        """How many pictures of the row's set are in the column's, byte for byte or nearly."""
+        found = self._rows["same"].notna() | (self._rows["distance"] <= NEAR)
+        counts = found.groupby([self._rows["set"], self._rows["other"]]).sum().unstack()
+        return counts.reindex(index=list(self.sizes), columns=list(self.sizes), fill_value=0)
 
     def near(self, within: int = NEAR) -> tuple[NearDuplicate, ...]:
-        """Every picture that is nearly one of an earlier set or an earlier one of its own, closest
-        first.
-        """
+        """What is `alike` in each set and itself or an earlier set, closest first."""
         return tuple(_duplicates(self._rows[self._rows["j"] <= self._rows["i"]], within))
 
     def closest(self) -> tuple[NearDuplicate, ...]:
-        """The four closest pairs of pictures that are not equal byte for byte, and the two closest
-        between sets; no picture is shown twice.
+        """The four closest pairs of `near`, and the two closest between sets, however far apart;
+        no picture is shown twice.
         """
         digest = dict(zip(self._rows["pair"], self._rows["digest"]))
         every = self.near(BITS)

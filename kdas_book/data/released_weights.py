@@ -51,7 +51,7 @@ def is_there(out: str | Path) -> bool:
     if not target.exists():
         return False
     _must_fit(target)
-    verify(Path(out), POLYP_PVT, target)
+    verify(Path(out), target)
     return True
 
 
@@ -73,8 +73,8 @@ def get_polyp_pvt(out: str | Path, source: str = "") -> str:
         out.mkdir(parents=True, exist_ok=True)
         address = _bring(source, beside)
         _must_fit(beside, source or address)
-        digest = verify(out, POLYP_PVT, beside)
-        record(out, POLYP_PVT, address, beside.stat().st_size, digest)
+        digest = verify(out, beside, name=POLYP_PVT)
+        record(out, beside, address, digest, name=POLYP_PVT)
         beside.replace(target)
     except OSError as error:
         fact = f"{target} could not be written ({error.strerror})"
