@@ -88,6 +88,34 @@ def test_the_command_brings_both_sets_into_the_layout_and_then_leaves_them(
     assert len(web.asked + web.looked) == asked
 
 
+@pytest.mark.parametrize(
+    "steps, reason",
+    [
+        ([("cut", 100)] * 9, "broke off or stood still"),
+        ([("stall", 100)] * 9, "broke off or stood still"),
+        ([("page", "<html>Sign in</html>")] * 9, "a web page came instead"),
+        ([403] * 9, "answered 403 Forbidden"),
+        ([404] * 9, "answered 404 Not Found"),
+        ([500] * 9, "answered 500 Internal Server Error"),
+        (None, "not reachable"),
+    ],
+)
+def test_a_failed_download_is_one_sentence_with_the_way_by_hand_and_leaves_nothing_in_place(
+    web, sets, tmp_path, monkeypatch, capsys, steps, reason
+):
+    out = tmp_path / "data"
+    if steps:
+        web.files["/train.zip"].steps = steps
+    else:
+        web.close()
+    command = ("data", "get", "train", "--yes", "--manifest", sets, "--out", out)
+    assert kdas(monkeypatch, *command) == 2
+    said = capsys.readouterr().err
+    assert reason in said and f"save the file as {out / 'downloads' / 'TrainDataset.zip'}" in said
+    assert "Traceback" not in said and not (out / "TrainDataset").exists()
+    assert all(name == ".lock" or name.endswith(".part") for name in os.listdir(out / "downloads"))
+
+
 def test_nothing_is_fetched_before_the_terms_are_agreed_to(
     web, sets, tmp_path, monkeypatch, capsys
 ):

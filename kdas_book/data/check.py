@@ -1,10 +1,9 @@
 """``kdas data check``: is a data set sound, and what should be known before believing a score?
 
-A *problem* is what training refuses (a missing mask, sizes that differ, a file that cannot be read)
-or what is surely wrong: a mask whose polyp is too dark to count, such as one of 0 and 1, and a test
-picture that is byte for byte a training picture. A *finding* may be as it should be: repeats,
-pictures that sets share, frames of one video on both sides, empty masks. The public sets, whole and
-untouched, have findings and no problems.
+A *problem* is what training refuses (a missing mask, sizes that differ, an unreadable file) or what
+is surely wrong: a mask whose polyp is too dark to count, a test picture that is byte for byte a
+training picture. A *finding* may be as it should be: repeats, pictures that sets share, frames of
+one video on both sides, empty masks. The public sets, untouched, have findings and no problems.
 """
 
 from __future__ import annotations
@@ -53,24 +52,19 @@ class Check:
     """What `check_data` found.
 
     Attributes:
-        problems, findings: a sentence each; see the head of this module for which is which.
-        table: a row for each set: pairs, sizes, median share of polyp in percent, masks that are
-            empty or grey, pictures that repeat an earlier one byte for byte or nearly, problems.
-        shared: how many pictures of the row's set are in the column's, byte for byte or nearly.
-        near: pictures that are nearly, not exactly, another one, with the most similar one.
-        closest: six pairs to look at, as `Comparison.closest` has them; their distances say
-            whether they are near.
-        videos: ``{set: {name: video}}`` where it is known.
+        table: a row for each set: pairs, sizes, median share of polyp in percent, and how many
+            masks are empty or grey, pictures repeat an earlier one byte for byte or nearly, and
+            problems there are.
     """
 
     root: Path
     table: pd.DataFrame
-    shared: pd.DataFrame
-    problems: tuple[str, ...]
+    shared: pd.DataFrame  # how many pictures of the row's set are in the column's, or nearly
+    problems: tuple[str, ...]  # a sentence each
     findings: tuple[str, ...]
-    near: tuple[NearDuplicate, ...]
-    closest: tuple[NearDuplicate, ...]
-    videos: dict[str, dict[str, str]]
+    near: tuple[NearDuplicate, ...]  # each picture that is nearly another, with the most similar
+    closest: tuple[NearDuplicate, ...]  # six pairs to look at, whether they are near or not
+    videos: dict[str, dict[str, str]]  # {set: {name: video}} where it is known
 
     def __str__(self) -> str:
         """The table, then the problems, then the findings; as ``kdas data check`` prints it."""
@@ -90,10 +84,8 @@ class _Look(Picture):
 
 
 def check_data(root: str | Path) -> Check:
-    """Decode every pair below ``root``, compare every picture with every other, and say what a
-    person must know.
-
-    ``root`` is a benchmark (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/.
+    """Decode every pair and compare every picture with every other, in a benchmark
+    (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/.
 
     Raises:
         UserError: nothing there can be looked at.
@@ -120,10 +112,10 @@ def check_data(root: str | Path) -> Check:
             findings.append(f"{name}: {fact}; a score on it must say so.")
         problems[name] += _marked(name, of_set, BAD_MASKS) + comparison.leaks(name)
         findings += _marked(name, of_set, MARKS)
-    rows = {name: _row(looks[name], len(problems[name]), comparison, name) for name in looks}
+    rows = [_row(name, looks[name], len(problems[name]), comparison) for name in looks]
     return Check(
         root=root,
-        table=pd.DataFrame.from_dict(rows, orient="index"),
+        table=pd.DataFrame(rows, index=list(looks)),
         shared=comparison.shared(),
         problems=tuple(line for lines in problems.values() for line in lines),
         findings=(*findings, *comparison.findings(), *_shared_videos(videos)),
@@ -154,7 +146,8 @@ def _look_at(pair: Pair) -> _Look | str:
     """The pair's facts, or the sentence that says why it cannot be read."""
     try:
         with opened(pair.image) as image:
-            marks, size = _file_marks(image), image.size
+            marks = _file_marks(image)
+            size = image.size
             # A large JPEG is decoded at half its size or less; every byte is still read.
             image.draft("L", (512, 512))
             bits = fingerprint(eight_bits(image, pair.image).convert("L"))
@@ -170,24 +163,23 @@ def _look_at(pair: Pair) -> _Look | str:
 
 def _file_marks(image: Image.Image) -> set[str]:
     """Kinds of file whose pixels a viewer may show otherwise than we read them."""
-    marks = set()
     try:
-        if image.getexif().get(0x0112, 1) not in (0, 1):
-            marks.add("turned")
+        turned = image.getexif().get(0x0112, 1) not in (0, 1)
     except Exception:  # a damaged EXIF block says nothing, and is no fault of the pixels
-        pass
-    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-        marks.add("pages")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            marks.add("transparent")
-    return marks
+        turned = False
+    alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    marks = {
+        "turned": turned,
+        "pages": image.format == "TIFF" and getattr(image, "n_frames", 1) > 1,
+        "transparent": alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255,
+    }
+    return {mark for mark, there in marks.items() if there}
 
 
 def _mask_marks(levels: np.ndarray) -> set[str]:
-    polyp, top = levels >= THRESHOLD, int(levels.max())
+    polyp = levels >= THRESHOLD
     if not polyp.any():
-        return {{0: "empty", 1: "ones"}.get(top, "dark")}
+        return {{0: "empty", 1: "ones"}.get(int(levels.max()), "dark")}
     corners = polyp[[0, 0, -1, -1], [0, -1, 0, -1]]
     marks = {"full"} if polyp.all() else {"inverted"} if corners.all() else set()
     return marks | ({"grey"} if np.any((levels > 0) & (levels < 255)) else set())
@@ -202,7 +194,7 @@ def _marked(name: str, looks: Sequence[_Look], words: Mapping[str, str]) -> list
     return lines
 
 
-def _row(looks: Sequence[_Look], problems: int, comparison: Comparison, name: str) -> dict:
+def _row(name: str, looks: Sequence[_Look], problems: int, comparison: Comparison) -> dict:
     """A set's row of the table."""
     sizes = Counter(f"{w}×{h}" for w, h in (look.size for look in looks))
     marks = Counter(mark for look in looks for mark in look.marks)
@@ -221,14 +213,12 @@ def _row(looks: Sequence[_Look], problems: int, comparison: Comparison, name: st
 
 
 def _videos(looks: Mapping[str, Sequence[_Look]]) -> dict[str, dict[str, str]]:
-    """``{set: {name: video}}`` of CVC-ClinicDB, the one public set whose videos are known frame by
-    frame.
-    """
-    groups = {
-        name: clinicdb_groups((look.pair.name, look.size) for look in looks.get(name, ()))
-        for name in (TRAIN, "CVC-ClinicDB")
-    }
-    return {name: group for name, group in groups.items() if group}
+    """Of CVC-ClinicDB, the one public set whose videos are known frame by frame."""
+    videos = {}
+    for name in (TRAIN, "CVC-ClinicDB"):
+        if group := clinicdb_groups((look.pair.name, look.size) for look in looks.get(name, ())):
+            videos[name] = group
+    return videos
 
 
 def _shared_videos(videos: Mapping[str, Mapping[str, str]]) -> list[str]:

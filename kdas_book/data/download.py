@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -88,14 +89,11 @@ SOURCES = (
         megabytes=46.2,
     ),
 )
-DEFAULT = ("train", "test")
 
 
 def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> list[Source]:
-    """The sources of these names (by default `DEFAULT`), as `SOURCES` and the manifest have them.
-
-    Raises:
-        UserError: a name that is in neither, or something is wrong with the manifest.
+    """The sources of these names, by default train and test; `UserError` for an unknown name or a
+    manifest with something wrong.
     """
     known = {source.name: source for source in SOURCES}
     if manifest:
@@ -105,31 +103,29 @@ def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> lis
         if name not in known:
             choices = ", ".join(known)
             raise UserError(f'There is no data set "{name}" to fetch; choose from {choices}.')
-    return [known[name] for name in dict.fromkeys(names or DEFAULT)]
+    return [known[name] for name in dict.fromkeys(names or ("train", "test"))]
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(path.read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         why = " ".join(str(error).split())
         raise UserError(f"{path} could not be read as YAML ({why}); mend the file.") from None
     if not _is_table(entries):
-        fact = "should hold data sets by name, each with its fields"
-        raise UserError(f"{path} {fact}; data/README.md shows one.")
+        raise UserError(f"{path} should hold data sets by name, as data/README.md shows.")
     return entries
 
 
 def _is_table(entries: object) -> bool:
-    """Whether this is a dictionary of dictionaries."""
     return isinstance(entries, dict) and all(isinstance(e, dict) for e in entries.values())
 
 
 def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
     """A source of the manifest, which must be sound; ``where`` begins the sentence if it is not."""
     merged = (vars(known) if known else {}) | {"name": name} | entry
-    allowed = {f.name for f in fields(Source)} - {"name"}
-    unknown = ", ".join(sorted(map(str, entry.keys() - allowed)))
+    allowed = sorted({f.name for f in fields(Source)} - {"name"})
+    unknown = ", ".join(str(key) for key in entry if key not in allowed)
     missing = ", ".join(sorted({"folder", "archive", "addresses"} - merged.keys()))
     addresses = merged.get("addresses")
     counts = merged.get("counts", {})
@@ -139,7 +135,7 @@ def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
     below = folder.parts and ".." not in folder.parts and not folder.is_absolute()
     plain = below and re.fullmatch(r"\w[\w.-]*", str(merged.get("archive", "")))
     for sound, text in (
-        (not unknown, f"there is no field {unknown}; there are {', '.join(sorted(allowed))}"),
+        (not unknown, f"there is no field {unknown}; there are {', '.join(allowed)}"),
         (not missing, f"the field {missing} is missing"),
         (listed, "addresses should be a list of addresses"),
         (counted, 'counts should be numbers of pairs by sub-folder, such as {"": 120}'),
@@ -164,10 +160,8 @@ def describe(source: Source, out: str | Path) -> str:
 
 
 def is_complete(source: Source, out: str | Path) -> bool:
-    """True where the data is there already, False where nothing is.
-
-    Raises:
-        UserError: something else is in its place, which is never overwritten.
+    """True where the data is there already, False where nothing is; `UserError` where something
+    else is in its place, which is never overwritten.
     """
     folder = Path(out) / source.folder
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
@@ -183,9 +177,8 @@ def get(source: Source, out: str | Path) -> str:
     """Bring one data set into its place, checked before it appears there; says what was done.
 
     Raises:
-        UserError: the archive cannot be had (the sentence says how to do it by hand), is not the
-            one that was used before, is damaged or unsafe, or holds other numbers of pairs than it
-            should; something else is in place of the data; no room on the disk.
+        UserError: the archive cannot be had (the sentence says how to by hand), has changed, is
+            damaged, unsafe or incomplete; something else is in its place; the disk is full.
     """
     folder, archive = Path(out) / source.folder, Path(out) / "downloads" / source.archive
     counts = [f"{n} {k}" if n else f"{k} pairs" for n, k in source.counts.items()]
@@ -194,24 +187,26 @@ def get(source: Source, out: str | Path) -> str:
         return f"{folder} is complete already ({pairs}); left as it is."
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
-        # Two of these at once would write into each other's files.
-        with FileLock(archive.parent / ".lock", timeout=0):
+        with FileLock(archive.parent / ".lock", timeout=0):  # two would write into the same files
             digest = _place(source, Path(out), folder, archive)
     except Timeout:
-        busy = f'Another "kdas data get" is at work in {archive.parent}'
-        raise UserError(f"{busy}; wait for it to end.") from None
+        busy = f'Another "kdas data get" is at work in {archive.parent}; wait for it to end.'
+        raise UserError(busy) from None
     except OSError as error:
         fact = f"{archive.parent} could not be written ({error.strerror})"
         raise UserError(f"{fact}; mend that, or choose another --out.") from error
-    noted = f"SHA-256 {digest[:12]}… noted in {Path(out) / LEDGER}"
-    return f"{folder}: {pairs}, {noted}; {archive} may be removed."
+    note = Path(out) / LEDGER
+    return f"{folder}: {pairs}, SHA-256 {digest[:12]}… noted in {note}; {archive} may be removed."
 
 
 def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
-    """Fetch the archive if need be, check it, unpack it beside, and rename; the archive's digest."""
+    """Fetch the archive if need be, check it, unpack it, rename what came out; its digest."""
     address = "a file that was there already"
     if not archive.is_file():
-        address = fetch(source.addresses, archive, _by_hand(source, archive), archive=True)
+        page = f" (or find it from {source.page})" if source.page else ""
+        hint = f"open {browser_link(source.addresses[0])} in a browser{page}, save the file as "
+        hint += f"{archive} and run the command again"
+        address = fetch(source.addresses, archive, hint, archive=True)
     digest = verify(out, archive, source.sha256)
     staged = archive.with_name(source.archive + ".unpacked")
     shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
@@ -231,12 +226,6 @@ def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
     return digest
 
 
-def _by_hand(source: Source, archive: Path) -> str:
-    link = browser_link(source.addresses[0])
-    page = f" (or find it from {source.page})" if source.page else ""
-    return f"open {link} in a browser{page}, save the file as {archive} and run the command again"
-
-
 def _mismatch(source: Source, folder: Path) -> str:
     """What is wrong with a folder, as a part of a sentence; empty if nothing is."""
     for name, count in source.counts.items():
@@ -253,13 +242,11 @@ def _mismatch(source: Source, folder: Path) -> str:
 
 
 def verify(out: Path, file: Path, expected: str = "", name: str = "") -> str:
-    """The SHA-256 of a file, which must be the one expected, or noted when its name was used first.
-
-    Raises:
-        UserError: it is another; both digests are in the sentence.
+    """The SHA-256 of a file; `UserError` with both digests unless it is the one expected, or noted
+    when its name was used first.
     """
-    digest = sha256()
     with open(file, "rb") as stream:
+        digest = sha256()
         while block := stream.read(1 << 20):
             digest.update(block)
     found = digest.hexdigest()
@@ -274,21 +261,19 @@ def verify(out: Path, file: Path, expected: str = "", name: str = "") -> str:
 
 def record(out: Path, file: Path, address: str, digest: str, name: str = "") -> None:
     """Note beside the data a file that was used; an older note of the same file stays as it is."""
-    ledger, name = _ledger(out), name or file.name
-    if ledger.get(name, {}).get("sha256") == digest:
-        return
-    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    size = file.stat().st_size
-    ledger[name] = {"address": browser_link(address), "bytes": size, "sha256": digest, "date": date}
-    atomic_write(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
+    ledger = _ledger(out)
+    entry = ledger.setdefault(name or file.name, {})
+    if entry.get("sha256") != digest:
+        date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        size = file.stat().st_size
+        entry.update(address=browser_link(address), bytes=size, sha256=digest, date=date)
+        atomic_write(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
 
 
 def _ledger(out: Path) -> dict[str, dict]:
     path = out / LEDGER
-    try:
+    with suppress(OSError, ValueError):
         ledger = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except (OSError, ValueError):
-        ledger = None
-    if _is_table(ledger):
-        return ledger or {}
+        if _is_table(ledger):
+            return ledger
     raise UserError(f"{path} cannot be read; mend it, or remove it to have the digests noted anew.")

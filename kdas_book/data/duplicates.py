@@ -82,7 +82,8 @@ def nearest(
         distance int (n, len(folders)), `NONE` where the folder has no other picture; position int,
         the same shape, of the most similar picture (the first of several) among all n.
     """
-    n, ends = len(prints), np.cumsum(folders)
+    n = len(prints)
+    ends = np.cumsum(folders)
     codes = np.array(prints, dtype=np.float32).reshape(n, BITS)  # whole numbers, so exact
     own = np.repeat(np.arange(len(folders)), folders)
     distance = np.full((n, len(folders)), NONE)
@@ -133,10 +134,9 @@ class Comparison:
         ``"5.jpg = 2.jpg"`` for each that repeats an earlier one.
         """
         found = self._between(a, b).dropna(subset="same").sort_index()
-        names = [
-            (one.image.name, other.image.name) for one, other in found[["pair", "same"]].values
-        ]
-        return [f"{one} = {other}" if a == b else one for one, other in names]
+        names = [pair.image.name for pair in found["pair"]]
+        earlier = [pair.image.name for pair in found["same"]]
+        return [f"{one} = {other}" for one, other in zip(names, earlier)] if a == b else names
 
     def alike(self, a: str, b: str, within: int = NEAR) -> list[NearDuplicate]:
         """Each picture of a set that is not `equal` to one of the other, with the most similar one
@@ -191,7 +191,9 @@ class Comparison:
         train = TRAIN in (a, b)
         if a == TRAIN or (b != TRAIN and self.sizes[a] > self.sizes[b]):
             a, b = b, a
-        equal, near, lines = self.equal(a, b), self.alike(a, b), []
+        lines = []
+        near = self.alike(a, b)
+        equal = self.equal(a, b)
         if equal and not train:  # in training as well: see `leaks`
             fact = f"in {b} as well, byte for byte; scores on the two sets are not independent"
             lines.append(f"{self._count(a, equal)} {fact}.")

@@ -39,10 +39,10 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
         archive: accept nothing but a zip archive.
 
     Raises:
-        UserError: no address gave the file (with each one's reason), or the disk is full or may
-            not be written.
+        UserError: no address gave the file, or it cannot be written.
     """
-    reasons, silent = [], set()
+    reasons = []
+    silent = set()
     file.parent.mkdir(parents=True, exist_ok=True)
     for address in addresses:
         link = browser_link(address)
@@ -82,10 +82,10 @@ def _look_ahead(link: str) -> str:
     """Why the transfer must not begin, or `requests.ConnectionError` where nobody answers."""
     try:
         answer = requests.head(link, allow_redirects=True, timeout=TIMEOUT)
-    except requests.ConnectionError:
-        raise
-    except requests.RequestException:  # some servers know no HEAD: the transfer will tell
-        return ""
+    except requests.RequestException as error:
+        if isinstance(error, requests.ConnectionError):
+            raise
+        return ""  # some servers know no HEAD: the transfer will tell
     unprotected = link.startswith("https:") and not answer.url.startswith("https:")
     return "it leads away to an unprotected connection" if unprotected else ""
 
@@ -97,12 +97,11 @@ def _download(link: str, whole: Path, archive: bool) -> str:
         before = _arrived(whole)
         try:
             _transfer(link, whole)
-            reason, again = _fault(whole, archive, before > 0), before > 0
+            reason = _fault(whole, archive, before > 0)
             if not reason:
                 return ""
+            again = before > 0
             whole.unlink()
-        except UserError:
-            raise
         except Exception as error:
             reason, again = _explained(error, whole)
         if _arrived(whole) > before:
@@ -132,6 +131,8 @@ def _transfer(link: str, whole: Path) -> None:
 
 def _explained(error: Exception, whole: Path) -> tuple[str, bool]:
     """Why gdown did not bring the file, and whether it may if it is called again."""
+    if isinstance(error, UserError):
+        raise error
     if "byte range" in str(error):  # of another version of the file, or the server knows no ranges
         return MISMATCH, True
     if isinstance(error, requests.HTTPError) and error.response is not None:

@@ -6,6 +6,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import gdown
+
+from kdas_book.data import fetch
 from kdas_book.data.download import record, verify
 from kdas_core import UserError
 
@@ -29,11 +32,7 @@ BY_HAND = (
 
 
 def choose(names: Sequence[str] = ()) -> list[str]:
-    """The names, each once; by default all.
-
-    Raises:
-        UserError: a name that is not in `NAMES`.
-    """
+    """The names, each once, by default all; `UserError` if one is not in `NAMES`."""
     for name in names:
         if name not in NAMES:
             choices = ", ".join(NAMES)
@@ -42,24 +41,20 @@ def choose(names: Sequence[str] = ()) -> list[str]:
 
 
 def is_there(out: str | Path) -> bool:
-    """True where the teacher's file is in place, fits its network and is the one noted for it.
-
-    Raises:
-        UserError: the file in place is damaged, is for another network, or has changed.
+    """Whether the teacher's file is in place; `UserError` if it is damaged, is for another
+    network, or is not the one that was noted.
     """
     target = Path(out) / POLYP_PVT
-    if not target.exists():
-        return False
-    _must_fit(target)
-    verify(Path(out), target)
-    return True
+    if target.exists():
+        _must_fit(target)
+        verify(Path(out), target)
+    return target.exists()
 
 
 def get_polyp_pvt(out: str | Path, source: str = "") -> str:
     """Put the teacher's weights in place, once they have been loaded into it; says what was done.
 
-    Args:
-        source: a file or an address to take them from; empty: the authors' Drive folder.
+    ``source`` is the file or address to take them from; if empty, the authors' Drive folder.
 
     Raises:
         UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the
@@ -86,32 +81,30 @@ def get_polyp_pvt(out: str | Path, source: str = "") -> str:
 
 def _bring(source: str, beside: Path) -> str:
     """The file, not yet trusted, under a name that nothing loads; the address it came from."""
-    from kdas_book.data.fetch import fetch
-
     if source and "://" not in source:
         if not Path(source).is_file():
             raise UserError(f"{source} does not exist; --from takes a file or an address.")
         shutil.copyfile(source, beside)
         return source
-    return fetch([source or _listed()], beside, BY_HAND)
+    return fetch.fetch([source or _listed()], beside, BY_HAND)
 
 
 def _listed() -> str:
     """The address of the one file of that name in the authors' folder."""
-    import gdown
-
-    from kdas_book.data.fetch import TIMEOUT, short
-
     try:
         files = gdown.download_folder(
-            id=DRIVE_FOLDER, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT
+            id=DRIVE_FOLDER,
+            skip_download=True,
+            quiet=True,
+            use_cookies=False,
+            timeout=fetch.TIMEOUT,
         )
         named = [f for f in files if not isinstance(f, str) and Path(f.path).name == POLYP_PVT]
         if len(named) == 1:
             return f"drive:{named[0].id}"
         why = f"it holds {len(named)} files of this name"
     except Exception as error:  # no network, or a page that gdown cannot read
-        why = short(error)
+        why = fetch.short(error)
     raise UserError(f"The Drive folder of {POLYP_PVT} could not be listed ({why}); {BY_HAND}.")
 
 
@@ -128,11 +121,9 @@ def _must_fit(file: Path, called: str = "") -> None:
 
 
 def get_imagenet() -> list[str]:
-    """Have the ImageNet weights of both backbones in huggingface_hub's cache; a line for each.
+    """Bring the ImageNet weights of both backbones into huggingface_hub's cache; a line for each.
 
-    Raises:
-        UserError: they are neither there nor to be fetched; the sentence says how to bring them by
-            hand.
+    `UserError` says how to bring them by hand where they cannot be fetched.
     """
     from kdas_core.models.imagenet import hub_file, load_imagenet_backbone
     from kdas_core.models.polyp_pvt import Backbone
