@@ -30,7 +30,7 @@ MISMATCH = "its pieces do not fit together"
 def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False) -> str:
     """Fetch a file from the first address that gives it, and return that address.
 
-    What has arrived lies beside the file (``<file>.<address>.….part``) until it is whole; a later
+    What has arrived lies beside the file (``<file>.….part``) until it is whole; a later
     call goes on from there, or begins anew if the pieces do not fit together.
 
     Args:
@@ -49,7 +49,7 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
         host = urlsplit(link).netloc
         if host in silent:
             continue
-        whole = file.with_name(f"{file.name}.{sha256(address.encode()).hexdigest()[:8]}.")
+        whole = file.with_name(f"{file.name}.{sha256(address.encode()).hexdigest()[:8]}")
         try:
             reason = _look_ahead(link) or _download(link, whole, archive)
         except requests.ConnectionError as error:
@@ -57,7 +57,7 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
             reason = short(error)
         if not reason:
             whole.replace(file)
-            _forget(file.with_name(f"{file.name}.*."))  # what other addresses had begun
+            _forget(file.with_name(f"{file.name}.????????"))  # what other addresses had begun
             return address
         reasons.append(f"{link}: {reason}")
     raise UserError(f"{file.name} could not be fetched ({'; '.join(reasons)}); {hint}.")
@@ -140,10 +140,8 @@ def _explained(error: Exception, whole: Path) -> tuple[str, bool]:
         return f"the server answered {status} {error.response.reason}", status in BUSY
     lost = (requests.ConnectionError, requests.Timeout, gdown.exceptions.DownloadError)
     if isinstance(error, lost) and not isinstance(error, gdown.exceptions.FileURLRetrievalError):
-        return (
-            f"the connection broke off or stood still after {_arrived(whole) / 1e6:.1f} MB",
-            False,
-        )
+        came = f"{_arrived(whole) / 1e6:.1f} MB"
+        return f"the connection broke off or stood still after {came}", False
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
         raise UserError(
             f"{whole.parent} could not be written ({error.strerror}); what has come is kept, so "
