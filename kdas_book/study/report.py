@@ -12,8 +12,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from kdas_book import figures as plots
 from kdas_book.data.videos import clinicdb_sequence
+from kdas_book.figures import ch09_study as figures
+from kdas_book.figures.basics import save
 from kdas_book.study.results import KEYS, Results
 from kdas_book.study.seeds import (  # noqa: F401  chapter 9 takes all of them from here
     BASE,
@@ -223,7 +224,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         parts += [f"## {note}", markdown]
     for stem, figure in _figures(results):
         for suffix in (".png", ".svg"):
-            plots.save(figure, out / f"{stem}{suffix}")
+            save(figure, out / f"{stem}{suffix}")
             files.append(out / f"{stem}{suffix}")
         plt.close(figure)
         parts.append(f"![{stem.replace('_', ' ')}]({stem}.png)")
@@ -233,13 +234,13 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
 
 def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
     """The study's figures and their file names."""
-    yield "scores_by_seed", plots.scores_by_seed(results.scores, panel_titles(results))
-    yield "curves_by_objective", plots.curves_by_objective(results.curves)
+    yield "scores_by_seed", figures.scores_by_seed(results.scores, panel_titles(results))
+    yield "curves_by_objective", figures.curves_by_objective(results.curves)
     by_image, by_seed = compare_to_baseline(results), seed_differences(results)
-    yield "differences", plots.differences_by_set(by_image, by_seed)
+    yield "differences", figures.differences_by_set(by_image, by_seed)
     across = "polyp's share of the image"
-    yield "dice_by_size", plots.lines_by_group(by_size(results), across, "Dice")
-    yield "agreement_and_dice", plots.agreement_and_dice(results.scores)
+    yield "dice_by_size", figures.lines_by_group(by_size(results), across, "Dice")
+    yield "agreement_and_dice", figures.agreement_and_dice(results.scores)
 
 
 def panel_titles(results: Results) -> dict[str, str]:
