@@ -118,9 +118,9 @@ def test_the_frame_is_black_and_the_exposure_neither_dark_nor_burnt(style):
 
 def outline(polyp, view: View) -> np.ndarray:
     """The polyp's area from its outlines alone."""
-    head = polyps.head_level(polyp, view.x, view.y[:, None]) < 1
+    head = polyps.head_level(polyp, view.x, view.y) < 1
     return (
-        head | (polyps.stalk_level(polyp, view.x, view.y[:, None]) < 1)
+        head | (polyps.stalk_level(polyp, view.x, view.y) < 1)
         if polyp.kind == "pedunculated"
         else head
     )
@@ -174,7 +174,7 @@ def test_instruments_come_now_and_then():
 def test_a_stalk_belongs_to_the_mask_and_reaches_beyond_the_head():
     placed, _ = scene.plan(seed_of("pedunculated"), (128, 128), "Kvasir", 1)
     view = View.of((128, 128))
-    head = polyps.head_level(placed[0], view.x, view.y[:, None]) < 1
+    head = polyps.head_level(placed[0], view.x, view.y) < 1
     _, mask = synthetic.render(seed_of("pedunculated"), (128, 128), polyps=1)
     assert (mask & ~head).sum() > 0.05 * head.sum()
 
