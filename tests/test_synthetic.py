@@ -21,7 +21,7 @@ from kdas_book.data.synthetic import camera, dataset, debris, polyps, scene
 from kdas_book.data.synthetic.fields import View
 from kdas_core import UserError
 from kdas_core.data.images import read_image, read_mask
-from kdas_core.data.layout import TEST_SETS, index_pairs
+from kdas_core.data.layout import TEST_SETS, index_pairs, is_synthetic
 from kdas_core.data.splits import load_data
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -412,6 +412,16 @@ def test_the_same_make_returns_at_once_and_another_is_refused(tmp_path):
     with pytest.raises(UserError, match="other parameters"):
         synthetic.make_dataset(out, train=2, test=1, size=64, seed=1)
     assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_a_make_under_the_packages_former_name_is_the_same_make(tmp_path):
+    out = synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
+    note = out / "dataset.json"
+    note.write_text(note.read_text().replace("kdas_book.", "kdas_core."))
+    assert is_synthetic(out) and synthetic.make_dataset(out, train=2, test=1, size=64) == out
+    assert "kdas_core" in note.read_text()  # it was left as it is
+    with pytest.raises(UserError, match="other parameters"):
+        synthetic.make_dataset(out, train=3, test=1, size=64)
 
 
 def test_foreign_files_are_never_written_over(tmp_path):

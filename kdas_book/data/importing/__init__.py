@@ -18,8 +18,6 @@ from kdas_core import UserError
 from kdas_core.files import staging_dir
 
 __all__ = ["NOTE", "READERS", "Imported", "Options", "import_data"]
-SHOWN = 50  # problems in one message
-
 READERS: dict[str, Callable[[Path, Options], Listing]] = {
     "coco": layouts.read_coco,
     "labelme": layouts.read_labelme,
@@ -33,17 +31,12 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
     """Bring a source into PraNet's layout: ``out/TrainDataset`` and ``out/TestDataset/<name>``.
 
     Images that need no change are copied byte for byte, others written as PNG; masks are PNG, 0 and
-    255. All is written beside ``out`` and renamed at the end, so a failed import leaves nothing.
-    Nothing is overwritten: a set that is not yet there may join others in ``out``. Each set's
-    folder gets a note, ``imported.json``.
+    255. A failed import leaves nothing, and nothing is overwritten: a set that is not yet there may
+    join others in ``out``. Each set's folder gets a note, ``imported.json``.
 
     Args:
         source: a COCO file, or a folder for the other layouts. It is only read.
-        layout: a key of ``READERS``.
-        options: attributes of :class:`Options`.
-
-    Returns:
-        Counts, as :class:`Imported`.
+        layout: a key of ``READERS``. options: attributes of :class:`Options`.
 
     Raises:
         UserError: an option is wrong; ``out`` is taken or lies inside the source; or, in one
@@ -55,8 +48,8 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
     chosen = Options(**options)
     classes = chosen.values or chosen.colours
     if layout != "masks" and (chosen.masks or chosen.mask_suffix or classes):
-        fact = "masks, mask_suffix, values and colours belong to the layout masks"
-        raise UserError(f"{fact}, not to {layout}.")
+        of_masks = "masks, mask_suffix, values and colours belong to the layout masks"
+        raise UserError(f"{of_masks}, not to {layout}.")
     if layout == "labelme" and chosen.exif is None:
         chosen = replace(chosen, exif="turned")  # Labelme turns every picture before it shows it
     output.refuse_places(source, out, chosen)
@@ -68,7 +61,8 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
     labels = _choose_labels(listing, chosen)
     frames = _named(listing.frames, chosen.prefix, problems)
     with staging_dir(out) as draft:
-        kept = output.Pool(draft / "pool", chosen, labels).write_pairs(frames, report, faults)
+        pool = output.Pool(draft / "pool", chosen, labels)
+        kept = pool.write(frames, report, faults)
         if not kept and not problems:
             problems.append(f"Not one frame is left ({len(report.skipped)} faults skipped).")
         elif kept and classes and not any(pair.share for pair in kept):
@@ -79,7 +73,7 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
         groups, alone = grouping.groups_of(names, chosen.group_by, chosen.groups)
         _raise_all(source, alone)
         testing = grouping.divide(groups, chosen.split, chosen.seed)
-        report.sets = output.arrange(draft, kept, groups, testing, chosen.test_name)
+        report.sets = pool.divide(kept, groups, testing)
         output.write_notes(draft, source, chosen, report)
         output.publish(draft, out, list(report.sets))
     return report
@@ -100,9 +94,7 @@ def _choose_labels(listing: Listing, chosen: Options) -> set[str]:
 
 
 def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, Frame]:
-    """Frames by the stem that they will have; two of one stem (case does not count: some file
-    systems) are a problem.
-    """
+    """Frames by the stem that they will have; two of one stem, in any case, are a problem."""
     named: dict[str, list[Frame]] = defaultdict(list)
     stems: dict[str, str] = {}
     for frame in frames:
@@ -125,6 +117,6 @@ def _raise_all(source: Path, problems: list[str]) -> None:
         raise UserError(f"{problems[0]} Nothing was imported.")
     if problems:
         lines = [f"Nothing was imported from {source}, since {len(problems)} things are wrong:"]
-        lines += [f"- {problem}" for problem in problems[:SHOWN]]
-        lines += [f"- and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+        lines += [f"- {problem}" for problem in problems[:50]]
+        lines += [f"- and {len(problems) - 50} more"] if len(problems) > 50 else []
         raise UserError("\n".join(lines))

@@ -138,7 +138,7 @@ def read_each(
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files with these suffixes (any case), also in folders below, in natural order, none hidden."""
+    """Files with these suffixes (any case), below included, in natural order, none hidden."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
     found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}

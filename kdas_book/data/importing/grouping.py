@@ -17,18 +17,14 @@ from kdas_core import UserError
 def groups_of(
     names: Sequence[str], group_by: str, groups: str | Path
 ) -> tuple[list[str], list[str]]:
-    """The group (video, patient) of each frame.
+    """The group (video, patient) of each frame, and a sentence for each name that has none. With
+    neither rule each frame is its own group.
 
     Args:
         names: paths below the source without suffix, ``/`` between folders.
         group_by: a regular expression that is searched in each name; its first bracket, or else all
-            that matched, is the group. Empty: not used.
-        groups: a CSV file with the columns ``name`` and ``group``; a name with or without its
-            folders. Empty: not used.
-
-    Returns:
-        the groups, and a sentence for each name that belongs to none. With neither rule each frame
-        is its own group.
+            that matched, is the group.
+        groups: a CSV file with the columns ``name`` (with or without its folders) and ``group``.
 
     Raises:
         UserError: the expression or the file cannot be understood.
@@ -59,10 +55,7 @@ def groups_of(
 
 def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
     """Which frames are for testing: whole groups, drawn until their frames come as near to the
-    share as they can.
-
-    Args:
-        share: of the frames, 0 to 1. Strictly between, at least one group goes to either side.
+    share (0 to 1) as they can. Strictly between 0 and 1 at least one group goes to either side.
 
     Raises:
         UserError: fewer than two groups to divide.

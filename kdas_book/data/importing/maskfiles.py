@@ -15,21 +15,15 @@ def read(source: Path, options: Options) -> Listing:
     """Images and mask files of the same name and the options' suffix (``7.jpg``, ``7_mask.png``),
     in ``source/images`` and ``source/masks`` where these are there, else below ``source``.
 
-    A TIFF stack of n pages needs a mask stack of n pages; each page is a frame, ``stack_0001`` and
-    so on. A mask that is black all over says that there is no polyp.
-
-    Raises:
-        UserError: nothing tells images from masks.
+    A TIFF stack needs a mask stack of as many pages; each is a frame: ``stack_0001``, ….
     """
     suffix = options.mask_suffix
-    images = options.images or _below(source, "images") or source
-    masks = options.masks or _below(source, "masks") or images
+    images = options.images or (source / "images" if (source / "images").is_dir() else source)
+    masks = options.masks or (source / "masks" if (source / "masks").is_dir() else images)
     if masks.resolve() == images.resolve() and not suffix:
         fact = f"Nothing tells images and masks apart in {source}"
-        way_out = (
-            "say --mask-suffix, such as _mask, or name the two folders with --images and --masks"
-        )
-        raise UserError(f"{fact}; {way_out}.")
+        way_out = "say --mask-suffix, such as _mask, or name the two folders with --images"
+        raise UserError(f"{fact}; {way_out} and --masks.")
     of_masks = {path: name for path, name in Images(masks).names.items() if name.endswith(suffix)}
     of_images = Images(images).names
     if masks.resolve().is_relative_to(images.resolve()):
@@ -45,10 +39,6 @@ def read(source: Path, options: Options) -> Listing:
     left = [path for paths in by_name.values() for path in paths]
     listing.faults = [f"{path} is a mask without an image." for path in left]
     return listing
-
-
-def _below(folder: Path, name: str) -> Path | None:
-    return folder / name if (folder / name).is_dir() else None
 
 
 def _frames(name: str, image: Path, masks: list[Path]) -> list[Frame]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,18 +66,9 @@ class Options:
         for one, other in (("group_by", "groups"), ("values", "colours")):
             if getattr(self, one) and getattr(self, other):
                 raise UserError(f"{one} and {other} are two ways of saying the same; choose one.")
-        self.rgb  # noqa: B018 - refuses what is no colour
-
-    @property
-    def rgb(self) -> list[tuple[int, ...]]:
-        try:
-            codes = [tuple(bytes.fromhex(colour.removeprefix("#"))) for colour in self.colours]
-        except ValueError:
-            codes = [()]
-        if any(len(code) != 3 for code in codes):
+        if not all(re.fullmatch("#?[0-9a-fA-F]{6}", colour) for colour in self.colours):
             fact = f"colours are {', '.join(self.colours)}"
             raise UserError(f"{fact}; write each as six hexadecimal digits, such as ff0000.")
-        return codes
 
 
 @dataclass

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,19 +29,20 @@ def refuse_places(source: Path, out: Path, options: Options) -> None:
     """Raises UserError: no source, or ``out`` is taken or lies inside the source."""
     if not source.exists():
         raise UserError(f"{source} does not exist; name the folder, or for COCO the .json file.")
+    fact = ""
     for folder in filter(None, (source, options.images, options.masks)):
         if folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
-            fact = f"{out} lies inside the source {folder}, which is only read"
-            raise UserError(f"{fact}; {_HINT}.")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; {_HINT}.")
-    if out.is_dir() and is_synthetic(out):
+            fact = fact or f"{out} lies inside the source {folder}, which is only read"
+    sets = [f"TestDataset/{options.test_name}"] * (options.split > 0)
+    sets += ["TrainDataset"] * (options.split < 1)
+    taken = [str(out / name) for name in sets if (out / name).exists()]
+    if not fact and out.exists() and not out.is_dir():
+        fact = f"{out} is a file"
+    elif not fact and is_synthetic(out):
         fact = f"{out} holds synthetic polyps, and yours would pass for such"
-        raise UserError(f"{fact}; {_HINT}.")
-    folders = [out / f"TestDataset/{options.test_name}"] if options.split > 0 else []
-    folders += [out / "TrainDataset"] if options.split < 1 else []
-    if taken := [str(folder) for folder in folders if folder.exists()]:
+    elif not fact and taken:
         fact = f"{' and '.join(taken)} exist already, and nothing is written over"
+    if fact:
         raise UserError(f"{fact}; {_HINT}.")
 
 
@@ -61,9 +62,7 @@ class Pool:
     options: Options
     labels: set[str]  # the categories that are polyp
 
-    def write_pairs(
-        self, frames: dict[str, Frame], report: Imported, faults: list[str]
-    ) -> list[Kept]:
+    def write(self, frames: dict[str, Frame], report: Imported, faults: list[str]) -> list[Kept]:
         """All pairs, by the stem of each, with their counts; ``faults`` gets what is wrong."""
         kept: list[Kept] = []
         files = {frame.image for frame in frames.values() if isinstance(frame.image, Path)}
@@ -82,25 +81,23 @@ class Pool:
 
     def _write_pair(self, stem: str, frame: Frame, bits: int) -> Kept | None:
         """None if the frame has faults or is to be left out."""
-        negatives = self.options.negatives
-        if not frame.annotated and negatives is None:
+        if not frame.annotated and self.options.negatives is None:
             way_out = "--negatives keep if such images show no polyp, or --negatives drop"
             raise UserError(f"{frame.where} has no annotation; say {way_out}.")
         if not frame.image:
             return None  # its faults say why
-        mask = None
-        size, exif = frame.size, self.options.exif
-        if frame.mask is not None:
+        if frame.mask:
             mask = load_mask(frame.mask, frame.page, self.options)
-            size = (mask.shape[1], mask.shape[0])
-        elif not frame.shapes:  # nothing was drawn, so nothing can lie in the wrong place
-            size, exif = None, exif or "turned"
-        picture = load_picture(frame, size, exif, bits)
-        if mask is None:
-            mask = self._drawn(frame, *picture.size)
+            picture = load_picture(frame, mask.shape[::-1], self.options.exif, bits)
+        elif frame.shapes:
+            picture = load_picture(frame, frame.size, self.options.exif, bits)
+            mask = self._draw(frame, *picture.size)
+        else:  # nothing was drawn, so nothing can lie in the wrong place
+            picture = load_picture(frame, None, self.options.exif or "turned", bits)
+            mask = np.zeros(picture.size[::-1], bool)
         if frame.faults:
             return None
-        if negatives == "drop" and not mask.any():
+        if self.options.negatives == "drop" and not mask.any():
             frame.counts["dropped"] += 1
             return None
         frame.counts["copied" if picture.copied else "rewritten"] += 1
@@ -108,7 +105,7 @@ class Pool:
         write(self.folder / "masks" / f"{stem}.png", png(mask * np.uint8(255)))
         return Kept(f"{stem}{picture.suffix}", frame.name, float(mask.mean()))
 
-    def _drawn(self, frame: Frame, width: int, height: int) -> np.ndarray:
+    def _draw(self, frame: Frame, width: int, height: int) -> np.ndarray:
         """The union of a frame's shapes; what is wrong with any is added to the frame's faults."""
         mask = np.zeros((height, width), bool)
         for i, shape in enumerate(frame.shapes, 1):
@@ -126,45 +123,40 @@ class Pool:
             frame.counts["clipped"] += clipped
         return mask
 
+    def divide(
+        self, kept: list[Kept], groups: Sequence[str], testing: Sequence[bool]
+    ) -> dict[str, dict]:
+        """Move the pairs into the sets beside the pool; returns the counts of each."""
+        sets = {}
+        draft = self.folder.parent
+        names = {False: "TrainDataset", True: f"TestDataset/{self.options.test_name}"}
+        for test in sorted(set(testing)):
+            folder = names[test]
+            mine = [(pair, group) for pair, group, t in zip(kept, groups, testing) if t is test]
+            for part in ("images", "masks"):
+                (draft / folder / part).mkdir(parents=True)
+            for pair, _ in mine:
+                for name in (f"images/{pair.file}", f"masks/{Path(pair.file).stem}.png"):
+                    os.replace(self.folder / name, draft / folder / name)
+            shares = [pair.share for pair, _ in mine if pair.share]
+            sets[folder] = {
+                "pairs": len(mine),
+                "groups": len({group for _, group in mine}),
+                "without_polyp": len(mine) - len(shares),
+                "median_share": float(np.median(shares)) if shares else 0.0,
+            }
+        shutil.rmtree(self.folder)
+        return sets
+
 
 def write(path: Path, content: bytes) -> None:
-    """A new file; its folders are made.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
-    """
+    """A new file; its folders are made. Raises UserError: the disk is full, or it is read-only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "xb") as file:
             file.write(content)
     except OSError as error:
         raise unwritten(path, error, _HINT) from error
-
-
-def arrange(
-    draft: Path, kept: list[Kept], groups: Sequence[str], testing: Sequence[bool], test_name: str
-) -> dict[str, dict]:
-    """From the pool into the sets; returns the counts of each."""
-    sets = {}
-    for folder, side in (("TrainDataset", False), (f"TestDataset/{test_name}", True)):
-        mine = [(pair, group) for pair, group, test in zip(kept, groups, testing) if test is side]
-        if not mine:
-            continue
-        for part in ("images", "masks"):
-            (draft / folder / part).mkdir(parents=True)
-            for pair, _ in mine:
-                mask = f"{PurePosixPath(pair.file).stem}.png"
-                name = f"{part}/{pair.file if part == 'images' else mask}"
-                os.replace(draft / "pool" / name, draft / folder / name)
-        shares = [pair.share for pair, _ in mine if pair.share]
-        sets[folder] = {
-            "pairs": len(mine),
-            "groups": len({group for _, group in mine}),
-            "without_polyp": len(mine) - len(shares),
-            "median_share": float(np.median(shares)) if shares else 0.0,
-        }
-    shutil.rmtree(draft / "pool")
-    return sets
 
 
 def write_notes(draft: Path, source: Path, options: Options, report: Imported) -> None:

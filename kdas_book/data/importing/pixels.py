@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, ImageColor, ImageOps, TiffImagePlugin
 
 from kdas_book.data.importing.frames import Frame
 from kdas_book.data.importing.options import Options
@@ -32,10 +32,8 @@ class Picture(NamedTuple):
 def load_picture(
     frame: Frame, size: tuple[int, int] | None, exif: str | None, bits: int
 ) -> Picture:
-    """Decode a frame's image and decide what of it can stay.
-
-    A sound 8-bit file without an EXIF turn is kept byte for byte. A page of a stack, a picture of
-    more than 8 bits and a turned one become PNG, without EXIF.
+    """A frame's image. A sound 8-bit file without an EXIF turn is kept byte for byte; a page of a
+    stack, a picture of more than 8 bits and a turned one become PNG, without EXIF.
 
     Args:
         size: (width, height) that the annotation states, if it does.
@@ -44,8 +42,7 @@ def load_picture(
         bits: how many bits of a deep picture are in use; the upper eight of them are kept.
 
     Raises:
-        UserError: the file is no image, cut off, or of a size that is not stated; or nothing tells
-            if it was turned.
+        UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
     name = frame.image if isinstance(frame.image, Path) else "the embedded image"
     raw = frame.image if isinstance(frame.image, bytes) else read_bytes(frame.image)
@@ -95,10 +92,8 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
-    """A mask file as bool (H, W).
-
-    Polyp are the options' grey values (of a palette image: its indices) or their colours, compared
-    exactly; without either what is at least half the range, 128 of 255.
+    """A mask file as bool (H, W). Polyp are the options' grey values (of a palette image: its
+    indices) or their colours; without either what is at least half the range, 128 of 255.
 
     Raises:
         UserError: the file cannot be read, or its values do not tell what is polyp.
@@ -109,27 +104,25 @@ def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
         if mask.format in ("JPEG", "MPO"):
             raise UserError(f"{path} is a JPEG, whose colours are not exact; export masks as PNG.")
         rgb = np.asarray(mask.convert("RGB"))
-        return np.any([(rgb == colour).all(-1) for colour in options.rgb], axis=0)
+        wanted = [ImageColor.getrgb(f"#{colour[-6:]}") for colour in options.colours]
+        return np.any([(rgb == colour).all(-1) for colour in wanted], axis=0)
     if page is not None or deep:
         levels = _pages(raw, path)[page or 0]
-    elif mask.mode == "P" and values:
-        levels = np.asarray(mask)
+    elif values:
+        modes = {"P": "P", "L": "L", "1": "L"}  # of others it must be seen whether they are grey
+        levels = np.asarray(mask.convert(modes.get(mask.mode, "RGB")))
     else:
-        coloured = values and mask.mode not in ("L", "1")
-        levels = np.asarray(mask.convert("RGB" if coloured else "L"))
-    if levels.ndim == 3 and values:
-        if (levels != levels[..., :1]).any():
-            fact = f"{path} is a mask in colours"
-            raise UserError(
-                f"{fact}; say which are polyp with --colours, such as --colours ff0000."
-            )
-        levels = levels[..., 0]
+        levels = np.asarray(mask.convert("L"))
     if values:
-        return np.isin(levels, values)
-    if levels.dtype == np.uint8 and levels.ndim == 3:
-        levels = np.asarray(Image.fromarray(levels).convert("L"))
+        grey = levels if levels.ndim == 2 else levels[..., 0]
+        if levels.ndim == 3 and (levels != grey[..., None]).any():
+            fact = f"{path} is a mask in colours; say which are polyp with --colours"
+            raise UserError(f"{fact}, such as --colours ff0000.")
+        return np.isin(grey, values)
+    if levels.ndim == 3 and levels.dtype == np.uint16:  # Pillow has no such colours
+        levels = cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)
     elif levels.ndim == 3:
-        levels = cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)  # Pillow has no colours of 16 bits
+        levels = np.asarray(Image.fromarray(levels).convert("L"))
     half = THRESHOLD if levels.dtype == np.uint8 else 2**15
     if 0 < levels.max() < half:
         found = ", ".join(str(v) for v in np.unique(levels)[:8])
@@ -139,9 +132,7 @@ def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
 
 
 def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Image, int, bool]:
-    """The image, its EXIF orientation, and has it more than 8 bits? All is decoded, so that a
-    cut-off file is found.
-    """
+    """The image, its EXIF orientation, and has it more than 8 bits? Cut-off files are found."""
     try:
         image = Image.open(io.BytesIO(raw))
         orientation = image.getexif().get(_ORIENTATION, 1)  # TIFF: load() turns and forgets it

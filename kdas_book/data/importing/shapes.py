@@ -11,18 +11,12 @@ BOXES = ("ellipse", "rectangle")
 
 
 def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple[np.ndarray, bool]:
-    """A shape as a mask, cut off at the picture's border.
-
-    Args:
-        box: how a box becomes an area: ``"ellipse"`` (the largest in it) or ``"rectangle"``.
-
-    Returns:
-        mask bool (height, width), and whether more than a pixel of the shape stuck out of the
-        picture (of a bitmap: any pixel).
+    """A shape as a mask, bool (height, width), cut off at the picture's border; and whether more
+    than a pixel of it stuck out (of a bitmap: any pixel). ``box`` is one of `BOXES`.
 
     Raises:
         ValueError: the shape covers no pixel, or does not belong to a picture of this size. The
-            text says what it is like and follows a noun: ``"has 2 points and encloses no area"``.
+            text follows a noun: ``"has 2 points and encloses no area"``.
 
     >>> mask, _ = draw(Shape("box", "polyp", (1, 1, 3, 2)), 4, 3, "rectangle")
     >>> mask.astype(int).tolist()
@@ -54,9 +48,8 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
 def _add_polygon(mask: np.ndarray, corners: np.ndarray) -> None:
     """Pixel centres inside a polygon; where it crosses itself, the even-odd rule.
 
-    OpenCV's ``fillPoly`` would count every pixel that the outline touches and make each polyp half
-    a pixel larger all around (2 % of the area at a diameter of 170 pixels), so matplotlib's test of
-    points is used.
+    OpenCV's ``fillPoly`` would count every pixel that the outline touches: polyps half a pixel
+    larger all around, 2 % of the area at a diameter of 170 pixels.
     """
     if len(corners) < 3:
         raise ValueError(f"has {len(corners)} points and encloses no area")
@@ -72,7 +65,7 @@ def _add_polygon(mask: np.ndarray, corners: np.ndarray) -> None:
 
 
 def _corners(shape: Shape, size: np.ndarray, box: str | None) -> np.ndarray:
-    """The first and last corner, (2, 2), of a circle or a box."""
+    """The upper left and the lower right corner, (2, 2), of a circle or a box."""
     if shape.kind == "circle":
         x, y, radius = shape.data
         corners = np.array([[x - radius, y - radius], [x + radius, y + radius]])
@@ -119,9 +112,8 @@ def run_lengths(counts: object) -> np.ndarray:
 
     In the text each length is written in groups of five bits, lowest first, a sixth bit says that
     another group follows, and 48 is added to make a letter; from the fourth length on, the
-    difference to the one two before is kept. The library of the format's authors, pycocotools,
-    reads past the end of a damaged text and crashes, so we decode it here (the tests compare the
-    two).
+    difference to the one two before is kept. The format's own library, pycocotools, crashes on
+    damaged text; the tests compare the two.
 
     Raises:
         ValueError: not such a list or text.

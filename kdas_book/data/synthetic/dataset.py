@@ -25,21 +25,15 @@ def make_dataset(
     seed: int = 0,
     jpeg: bool = True,
 ) -> Path:
-    """Write a synthetic benchmark in the PraNet layout: a training set and five test sets, every
-    picture with a polyp.
-
-    Training pictures have the styles of Kvasir and CVC-ClinicDB in the benchmark's proportion, 900
-    to 550; each test set has its own, so three of the five are unseen. The folder is written beside
-    its place and renamed when complete. If it holds the same make already, nothing is done.
+    """Write a synthetic benchmark in the PraNet layout, every picture with a polyp: a training set
+    in the styles of Kvasir and CVC-ClinicDB, 900 to 550, and five test sets in their own.
 
     Args:
-        out: the folder to make. Its ``dataset.json`` keeps the parameters.
+        out: the folder to make; with its ``dataset.json`` of the parameters it appears when it is
+            complete. If it holds the same make already, nothing is done.
         train: training pictures. test: pictures of each test set, at most the real set's number.
         size: height of a Kvasir-style picture in pixels; other styles are larger or smaller.
         jpeg: images as JPEG (quality 95), else PNG. Masks are PNG, 0 and 255.
-
-    Returns:
-        ``out`` as a Path.
 
     Raises:
         UserError: ``out`` holds something else, or cannot be written; a number is out of range.
@@ -123,8 +117,8 @@ def write_sheet(out: str | Path, columns: int = 6, seed: int = 0, height: int = 
 
     Args:
         out: a file, ``.jpg`` (quality 88) or ``.png``; it is replaced.
-        columns: pictures of each style. seed: scene of the first column; the next ones follow.
-        height: of one picture in pixels; the width is 1.2 times that, at half the drawn size.
+        columns: pictures of each style, with the seeds from ``seed`` on.
+        height: of one picture in pixels, which is drawn at twice that.
 
     Raises:
         UserError: no column, another kind of file, or it cannot be written.
@@ -140,6 +134,6 @@ def write_sheet(out: str | Path, columns: int = 6, seed: int = 0, height: int = 
     for style in STYLES:
         drawn = [render(seed + i, size, style, polyps=1 + (i == 3))[0] for i in range(columns)]
         rows.append(np.hstack([cv2.resize(p, shown, interpolation=cv2.INTER_AREA) for p in drawn]))
-    content = _encoded(np.vstack(rows), 0 if suffix == ".png" else 88)
-    atomic_write(out, content, "choose another file")
+    quality = 0 if suffix == ".png" else 88
+    atomic_write(out, _encoded(np.vstack(rows), quality), "choose another file")
     return out

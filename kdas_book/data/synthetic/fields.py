@@ -70,10 +70,8 @@ def step(value: np.ndarray, low: float | np.float32, high: float | np.float32) -
 
 
 def noise(view: View, cells: float, rng: Generator, octaves: int = 1) -> np.ndarray:
-    """Smooth noise (H, W), mean about 0, deviation about 1; ``cells`` bumps along 2 units.
-
-    A coarse grid of random numbers, made smooth by cubic B-splines along each axis: rows · grid ·
-    columns. The grid does not depend on the picture's size. Octaves add finer detail.
+    """Smooth noise (H, W), mean about 0, deviation about 1; ``cells`` bumps along 2 units: a coarse
+    grid of random numbers, the same at every size, smoothed by B-splines; octaves add finer detail.
     """
     total = np.zeros(view.size, np.float32)
     power = 0.0
@@ -88,9 +86,7 @@ def noise(view: View, cells: float, rng: Generator, octaves: int = 1) -> np.ndar
 
 
 def _spline(places: np.ndarray, cells: float, knots: int) -> np.ndarray:
-    """Weights (len(places), knots) of a cubic B-spline with ``cells / 2`` knots a unit; past the
-    last knot comes the first.
-    """
+    """Weights (len(places), knots) of a periodic cubic B-spline with ``cells / 2`` knots a unit."""
     place = (places + 2.0) * (cells / 2)
     first = np.floor(place).astype(int)
     t = place - first

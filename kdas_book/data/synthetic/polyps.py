@@ -36,9 +36,7 @@ class Polyp:
 def place_polyps(
     count: int, view: View, lumen: Lumen, tool: Instrument | None, look: Style, rng: Generator
 ) -> list[Polyp]:
-    """Draw shapes and places: on the wall, in the picture, apart from one another, not under the
-    instrument.
-    """
+    """Draw shapes and places: on the wall, in the picture, apart, not under the instrument."""
     half_x, half_y = view.half
     placed: list[Polyp] = []
     for _ in range(count):
@@ -70,13 +68,8 @@ def _shape(
     full = np.array([1.08, 0.72, 0.76] if rng.random() < 0.55 else [1.08, 1.20, 1.25])  # red, pale
     tint = 1 + strength * (full * (1 + 0.05 * rng.standard_normal(3)) - 1)
     heights = [rng.uniform(*limits) for limits in ((0.35, 0.95), (0.8, 1.0), (0.08, 0.2))]
-    away = math.atan2(y - lumen.y, x - lumen.x)  # the head hangs towards the lumen
-    stalk = (
-        away + rng.uniform(-0.9, 0.9),
-        rng.uniform(1.5, 2.2),
-        rng.uniform(0.30, 0.48),
-        rng.uniform(-0.25, 0.25),
-    )
+    away = math.atan2(y - lumen.y, x - lumen.x) + rng.uniform(-0.9, 0.9)  # head towards the lumen
+    stalk = tuple(rng.uniform(*limits) for limits in ((1.5, 2.2), (0.30, 0.48), (-0.25, 0.25)))
     return Polyp(
         kind=kind,
         x=x,
@@ -90,7 +83,7 @@ def _shape(
         tint=tuple(tint.tolist()),
         softness=rng.uniform(0.03, 0.10) * (2 if flat else 1),
         pits=(rng.uniform(0, 0.15) * (rng.random() < 0.7), rng.uniform(6, 12)),
-        stalk=stalk if kind == "pedunculated" else (0, 0, 0, 0),
+        stalk=(away, *stalk) if kind == "pedunculated" else (0, 0, 0, 0),
     )
 
 

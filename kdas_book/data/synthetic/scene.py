@@ -18,20 +18,17 @@ _STAGES = "count aperture lumen wall residue tool places skin water steel sensor
 def render(
     seed: int, size: tuple[int, int] = (352, 352), style: str = "Kvasir", polyps: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture and its mask; the same arguments give the same pixels.
+    """Draw one picture, uint8 RGB (H, W, 3), and its mask, bool (H, W); the same arguments give the
+    same pixels.
 
     The mask is the polyp *as it is seen*: head and stalk, without what lies behind the instrument
     or outside the aperture. (Annotators of the public sets differ on stalks: some outline the head
-    alone.) Stool and bubbles lie on the wall and never on a polyp.
+    alone.) Stool and bubbles never lie on a polyp.
 
     Args:
-        seed: which scene. size: (height, width) in pixels, at least 32 each.
-        style: a key of `STYLES`, named as the five test sets.
+        size: (height, width) in pixels, at least 32 each. style: a key of `STYLES`.
         polyps: how many, 0 to 3; None draws the number: 5 % none, 75 % one, 15 % two, 5 % three.
             With 0 the scene is the one that the same seed shows with polyps, less the polyps.
-
-    Returns:
-        image uint8 RGB (H, W, 3) and mask bool (H, W), True = polyp.
 
     Raises:
         UserError: unknown style, a size below 32, or a number of polyps outside 0–3.
@@ -72,12 +69,14 @@ def plan(
     seed: int, size: tuple[int, int], style: str, polyps: int | None = None
 ) -> tuple[list[Polyp], debris.Instrument | None]:
     """The polyps of a scene and its instrument, if there is one. Arguments as of `render`."""
-    look, view, rng = STYLES[style], View.of(size), _generators(seed, style)
-    drawn = int(rng["count"].choice(4, p=(0.05, 0.75, 0.15, 0.05)))
+    look = STYLES[style]
+    view = View.of(size)
+    rng = _generators(seed, style)
+    if polyps is None:
+        polyps = int(rng["count"].choice(4, p=(0.05, 0.75, 0.15, 0.05)))
     tool = debris.place_instrument(view, look, rng["tool"])
-    count = drawn if polyps is None else polyps
     lumen = wall.place_lumen(rng["lumen"])
-    return place_polyps(count, view, lumen, tool, look, rng["places"]), tool
+    return place_polyps(polyps, view, lumen, tool, look, rng["places"]), tool
 
 
 def _generators(seed: int, style: str) -> dict[str, Generator]:

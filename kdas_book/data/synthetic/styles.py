@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kdas_core.data.layout import TEST_SETS
+
 VERSION = 2  # raise when the same seed would no longer give the same pictures
 KINDS = ("sessile", "pedunculated", "flat")
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one test set looks: its camera, its light and its polyps.
-
-    Chosen by eye and then moved towards what `kdas_book.data.image_statistics` says of the real
-    set; chapter 1 shows how far that went.
+    """How one test set looks. Chosen by eye and then moved towards what
+    `kdas_book.data.image_statistics` says of the real set; chapter 1 shows how far that went.
     """
 
     height: float  # picture height, relative to the set's nominal size
@@ -38,8 +38,7 @@ class Style:
     instrument: float = 0.06  # chance of a snare or forceps
 
 
-_NAMES = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB")
-_LOOKS: dict[str, tuple[Any, ...]] = {  # a column for each of the names
+_LOOKS: dict[str, tuple[Any, ...]] = {  # a column for each of TEST_SETS
     "height": (0.95, 0.82, 1.0, 0.95, 1.2),
     "aspect": (1.15, 1.33, 1.17, 1.15, 1.27),
     "wall": (
@@ -65,7 +64,5 @@ _LOOKS: dict[str, tuple[Any, ...]] = {  # a column for each of the names
     "quality": ((70, 90), (75, 92), (70, 92), (55, 80), (85, 96)),
     "box": (0.0, 0.0, 0.6, 0.0, 0.0),
 }
-STYLES = {
-    name: Style(**{field: values[i] for field, values in _LOOKS.items()})
-    for i, name in enumerate(_NAMES)
-}
+_COLUMNS = zip(TEST_SETS, *_LOOKS.values())
+STYLES = {name: Style(**dict(zip(_LOOKS, column))) for name, *column in _COLUMNS}
