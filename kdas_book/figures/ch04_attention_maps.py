@@ -167,7 +167,7 @@ def share_of_half(distribution: Tensor) -> float:
 def attention_pair(
     student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None
 ) -> Figure:
-    """Two distributions (H, W) over the pixels on one scale, each relative to its mean, 1/pixels."""
+    """Two distributions (H, W) over the pixels on one scale, each relative to an even one."""
     figure, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
     top = max(float(teacher.max()), float(student.max())) * teacher.numel()
     bare(axes)
@@ -184,12 +184,12 @@ def attention_pair(
 # --- tables ---------------------------------------------------------------------------------------
 
 ALT_AT_EPOCH = (
-    "Where the teacher's and the student's attended maps put their mass on one image, at the chosen "
-    "epoch and temperature; the polyp is outlined."
+    "Where the teacher's and the student's attended maps put their mass on one image, at the "
+    "chosen epoch and temperature; the polyp is outlined."
 )
 CAPTION_AT_EPOCH = (
-    "The student that is trained with kdas, epoch by epoch, beside its teacher, with the outline of "
-    "the polyp, on the watched image on which the teacher does best. At a high temperature the two "
+    "The student that is trained with kdas, epoch by epoch, beside its teacher, with the outline "
+    "of the polyp, on the watched image on which the teacher does best. At a high temperature the two "
     "look alike from the start."
 )
 

@@ -1,4 +1,4 @@
-"""Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and their accidents."""
+"""Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and accidents."""
 
 from __future__ import annotations
 
