@@ -102,7 +102,7 @@ def data_check(
         from kdas_book.figures import basics, ch01_data
 
         basics.use_style()
-        basics.save(ch01_data.twins(check.closest), figure)
+        basics.save(ch01_data.near_duplicates(check.closest), figure)
     if check.problems:
         raise typer.Exit(1)
 

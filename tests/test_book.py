@@ -496,7 +496,7 @@ def test_a_chapter_has_something_to_move_with_a_text_and_a_caption(chapter):
         call
         for cell in code_cells(chapter)
         for call in calls(cell.source)
-        if name_of(call) == "widgets.explore"
+        if name_of(call) == "explore"
     ]
     assert widgets
     assert [

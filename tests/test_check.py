@@ -612,7 +612,7 @@ def test_the_command_says_clean_or_not_and_draws(root):
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    figure = ch01_data.twins(())
+    figure = ch01_data.near_duplicates(())
     for name in ("no/figure.png", "figure.text"):
         with pytest.raises(UserError, match=f"{name} cannot be written"):
             basics.save(figure, tmp_path / name)
@@ -625,7 +625,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
 def test_the_figure_shows_each_pair_in_a_column_with_its_distance(root):
     put(root / "TestDataset" / "Mine", "new", 11, ".jpg", quality=60)
     check = check_data(root)
-    figure = ch01_data.twins(check.closest)
+    figure = ch01_data.near_duplicates(check.closest)
     assert len(figure.axes) == 2 * len(check.closest)
     below = [axis.get_xlabel() for axis in figure.axes[len(check.closest) :]]
     drawn_twice = ["\nDice of the masks 1.00"] + [""] * (len(below) - 1)

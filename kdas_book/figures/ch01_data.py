@@ -119,7 +119,7 @@ def most_alike(judged: PairIndex, known: PairIndex, likeness: np.ndarray) -> Fig
     return plots.grid(rows, titles, size=1.7, fontsize=8)
 
 
-def twins(pairs: Sequence[NearDuplicate]) -> Figure:
+def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
     """Pictures that are alike, one above the other, each with the outline of its own mask and its
     set and file; with none, the figure says so. Where two pictures are one, the Dice of their masks
     says how well two drawings of one polyp agree.

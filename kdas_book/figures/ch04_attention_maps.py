@@ -189,8 +189,8 @@ ALT_AT_EPOCH = (
 )
 CAPTION_AT_EPOCH = (
     "The student that is trained with kdas, epoch by epoch, beside its teacher, with the outline "
-    "of the polyp, on the watched image on which the teacher does best. At a high temperature the two "
-    "look alike from the start."
+    "of the polyp, on the watched image on which the teacher does best. At a high temperature "
+    "the two look alike from the start."
 )
 
 
