@@ -39,6 +39,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/structure.py
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
 	$(BIN)/nbstripout --verify --keep-id book/*.ipynb
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml

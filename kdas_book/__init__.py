@@ -1,4 +1,4 @@
-"""The workshop around the method: what draws, runs, renders, fetches, imports, repeats and reports.
+"""The workshop around the method: what draws, runs, renders, fetches, imports, and reports.
 
 The method itself is ``kdas_core``, which imports nothing from here.
 """
@@ -9,9 +9,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """``kdas_book.begin``, the first call of every chapter, without PyTorch for whoever only wants
-    the command line.
-    """
+    """``kdas_book.begin`` loads PyTorch; whoever only wants the command line does without."""
     if name == "begin":
         from kdas_book.session import begin
 

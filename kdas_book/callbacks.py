@@ -1,11 +1,11 @@
-"""Looking at a training while it runs: functions that ``fit`` calls after each step and each epoch."""
+"""Callbacks, which ``kdas_core.training.fit`` calls after each step and each epoch."""
 
 from __future__ import annotations
 
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,32 +16,28 @@ from torch import Tensor
 from kdas_book.figures.basics import curves
 from kdas_core import UserError
 from kdas_core.files import atomic_write
-
-if TYPE_CHECKING:
-    from kdas_core.training import TrainingState
+from kdas_core.training import TrainingState
 
 
 class LivePlot:
-    """A figure below the cell that is drawn anew after each epoch, and stays as a picture when the
-    training is over.
+    """A figure below the cell that is drawn anew after each epoch, and stays as a picture.
 
     Args:
-        columns: of the history: ``train_total``, ``train_<term>``, ``val_loss``, ``val_dice``,
-            ``seconds``.
+        columns: of the history, such as ``train_total``, ``train_<term>``, ``val_loss``.
 
-    >>> fit(recipe, data, "runs", watch=LivePlot())  # doctest: +SKIP
+    >>> fit(recipe, data, "runs", callback=LivePlot())  # doctest: +SKIP
     """
 
     def __init__(self, columns: tuple[str, ...] = ("train_total", "val_dice")):
-        self.columns, self._shown, self._epochs = columns, None, 0
+        self.columns = columns
+        self._shown: Any = None
 
-    def __call__(self, run: TrainingState) -> None:
+    def __call__(self, state: TrainingState) -> None:
         from IPython.display import display
 
-        if len(run.history) == self._epochs:
+        if state.sums:  # in the midst of an epoch
             return
-        self._epochs = len(run.history)
-        figure = curves({run.folder.name: pd.DataFrame(run.history)}, self.columns)
+        figure = curves({state.folder.name: pd.DataFrame(state.history)}, self.columns)
         if self._shown is None:
             self._shown = display(figure, display_id=True)
         else:
@@ -50,11 +46,8 @@ class LivePlot:
 
 
 class TensorBoard:
-    """Scalars in the run's folder: every term at every step, validation after every epoch; all over
-    the number of steps.
-
-    Where a run goes on after an interruption, TensorBoard hides what had been written of steps that
-    are done again.
+    """Scalars in the run's folder over the number of steps: every term at every step, validation
+    after every epoch. Of steps that are done again after an interruption the later values count.
 
     Raises:
         UserError: TensorBoard is not installed.
@@ -67,32 +60,21 @@ class TensorBoard:
             raise UserError(
                 'TensorBoard is not installed; "pip install tensorboard" once, or do without.'
             ) from None
-        self._open, self._writer, self._taken, self._epochs = SummaryWriter, None, 0, 0
+        self._open = SummaryWriter
+        self._writer: Any = None
 
-    def __call__(self, run: TrainingState) -> None:
+    def __call__(self, state: TrainingState) -> None:
         if self._writer is None:
-            self._writer, self._epochs = (
-                self._open(str(run.folder), purge_step=run.global_step),
-                len(run.history),
-            )
-        if run.global_step > self._taken:
-            self._taken = run.global_step
-            self._add("step", run.terms)
-        if len(run.history) > self._epochs:
-            self._epochs = len(run.history)
-            self._add(
-                "epoch", {name: value for name, value in run.history[-1].items() if name != "epoch"}
-            )
+            self._writer = self._open(str(state.folder), purge_step=state.global_step)
+        kind, values = ("step", state.terms) if state.sums else ("epoch", state.history[-1])
+        for name in values.keys() - {"epoch"}:
+            self._writer.add_scalar(f"{kind}/{name}", values[name], state.global_step)
+        if kind == "epoch":
             self._writer.flush()
-
-    def _add(self, kind: str, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(f"{kind}/{name}", value, self._taken)
 
 
 class PredictionSnapshots:
-    """A few images as the network sees them in the course of its training: ``snapshots.npz`` in the
-    run's folder.
+    """Predictions for a few images in the course of training: the run's ``snapshots.npz``.
 
     Args:
         images: (B, 3, S, S), normalised; three or four are enough.
@@ -102,33 +84,30 @@ class PredictionSnapshots:
     FILE = "snapshots.npz"
 
     def __init__(self, images: Tensor, at_most: int = 12):
-        self.images, self.at_most = images, at_most
+        self.images = images
+        self.at_most = at_most
 
-    def __call__(self, run: TrainingState) -> None:
-        epoch, epochs = len(run.history), run.recipe.epochs
+    def __call__(self, state: TrainingState) -> None:
+        epoch, epochs = len(state.history), state.recipe.epochs
         wanted = {math.ceil(epochs * (i + 1) / self.at_most) for i in range(self.at_most)}
-        if run.sums or epoch not in wanted:  # sums: in the midst of the next epoch
+        if state.sums or epoch not in wanted:
             return
-        eval_model = {
-            number: maps for number, maps in read_snapshots(run.folder).items() if number < epoch
-        }
-        eval_model[epoch] = self._maps(run)
+        before = read_snapshots(state.folder)
+        kept: dict[str, Any] = {str(n): maps for n, maps in before.items() if n < epoch}
+        kept[str(epoch)] = self._maps(state)
         content = io.BytesIO()
-        named: dict[str, Any] = {str(number): maps for number, maps in eval_model.items()}
-        np.savez_compressed(content, **named)
-        atomic_write(run.folder / self.FILE, content.getvalue())
+        np.savez_compressed(content, **kept)
+        atomic_write(state.folder / self.FILE, content.getvalue())
 
     @torch.no_grad()
-    def _maps(self, run: TrainingState) -> np.ndarray:
-        device = next(run.eval_model.parameters()).device
-        maps = torch.stack(run.eval_model.eval()(self.images.to(device)))
+    def _maps(self, state: TrainingState) -> np.ndarray:
+        device = next(state.eval_model.parameters()).device
+        maps = torch.stack(state.eval_model.eval()(self.images.to(device)))
         return maps.half().cpu().numpy()
 
 
 def read_snapshots(folder: str | Path) -> dict[int, np.ndarray]:
-    """What :class:`Glimpses` kept: epoch → logit maps, float16 (2, B, 1, S, S), P1 and P2; empty
-    where nothing was kept.
-    """
+    """Epoch → logit maps P1 and P2, float16 (2, B, 1, S, S); empty where none were kept."""
     file = Path(folder) / PredictionSnapshots.FILE
     if not file.is_file():
         return {}

@@ -1,9 +1,5 @@
-"""How a chapter gets to Colab: the cell that fetches the book there, and the one address that this
-needs.
-
-Colab opens the sources of the chapters, so each of them must know where the repository is. ``make
-repository URL=…`` writes that into ``_config.yml`` and into the first code cell of every chapter;
-nobody has to type it twice, and a test checks that they agree.
+"""How a chapter gets to Colab, which opens its source: so that must know where the repository is.
+``make repository URL=…`` writes it into ``_config.yml`` and the first cell of every chapter.
 """
 
 from __future__ import annotations
@@ -12,7 +8,6 @@ import importlib.metadata
 import re
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -32,7 +27,8 @@ if importlib.util.find_spec("kdas_core") is None:
     book = Path("kdas-book").absolute()
     if not repository:
         raise RuntimeError(
-            "This copy does not know its repository; clone that, and open the notebook there."
+            "This copy does not know its repository; clone that, and open the notebook"
+            " there."
         )
     if not book.is_dir():
         clone = ["git", "clone", "-q", "--depth", "1", "--branch", revision]
@@ -47,23 +43,21 @@ if "google.colab" in sys.modules:
 
 
 def welcome() -> None:
-    """Versions, and what a reader on Colab should know: is a GPU on, and where trained networks
-    outlive the session.
-    """
+    """Versions, and what a reader on Colab should know: is a GPU on, where are networks kept."""
     import torch
 
     names = ("kdas_core", "torch", "timm", "numpy")
-    print(
-        ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names),
-        f"Python {sys.version.split()[0]}",
-    )
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    print(f"{', '.join(versions)} Python {sys.version.split()[0]}")
     if not torch.cuda.is_available():
         print(
-            "No GPU is on, and training will be slow: Runtime, Change runtime type, T4 GPU, and run this cell again."
+            "No GPU is on, and training will be slow: Runtime, Change runtime type, T4 GPU, and "
+            "run this cell again."
         )
     print(
-        'Networks are lost with the session unless they are kept on Drive: run "from google.colab import drive; '
-        'drive.mount(\'/content/drive\')" and set runs_dir = "/content/drive/MyDrive/kdas-runs".'
+        "Networks are lost with the session unless they are kept on Drive: run "
+        "\"from google.colab import drive; drive.mount('/content/drive')\" and set "
+        'runs_dir = "/content/drive/MyDrive/kdas-runs".'
     )
 
 
@@ -73,8 +67,7 @@ def setup_cell(url: str = "", revision: str = "main") -> str:
 
 
 def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
-    """Write the repository's address into ``_config.yml`` and the chapters; an empty one takes it
-    out again.
+    """Write the repository's address into ``_config.yml`` and the chapters; "" takes it out again.
 
     Args:
         url: such as ``https://github.com/owner/name``. Colab opens public repositories of GitHub
@@ -88,38 +81,27 @@ def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
         UserError: no address of a repository, or a chapter without a setup cell.
     """
     url = url.strip().rstrip("/").removesuffix(".git")
-    parts = urlsplit(url)
-    if url and not (
-        parts.scheme == "https" and parts.netloc and re.fullmatch(r"(/[\w.-]+){2,}", parts.path)
-    ):
+    if url and not re.fullmatch(r"https://[\w.:@-]+(/[\w.-]+){2,}", url):
         raise UserError(
             f'"{url}" is no address of a repository, such as https://github.com/owner/name.'
         )
     if not re.fullmatch(r"[\w./-]+", revision):
         raise UserError(f'"{revision}" is no name of a branch or tag.')
-    hub = parts.netloc == "github.com"
-    owner, _, name = parts.path.strip("/").partition("/")
+    hub = re.fullmatch("https://github.com/([^/]+)/(.+)", url)
     values = {
-        "url": url,
-        "branch": revision,
-        "baseurl": f"https://{owner}.github.io/{name}/" if hub else "",
-        "colab_url": "https://colab.research.google.com" if hub else "",
-        "binderhub_url": "https://mybinder.org" if hub else "",
+        "url": f'"{url}"',
+        "branch": f'"{revision}"',
+        "baseurl": f'"https://{hub[1]}.github.io/{hub[2]}/"' if hub else '""',
+        "colab_url": '"https://colab.research.google.com"' if hub else '""',
+        "binderhub_url": '"https://mybinder.org"' if hub else '""',
+        "use_repository_button": "true" if url else "false",
     }
     config = root / "_config.yml"
     text = config.read_text(encoding="utf-8")
     for key, value in values.items():
-        text, times = re.subn(rf'^(  {key}: )"[^"]*"', rf'\g<1>"{value}"', text, flags=re.MULTILINE)
+        text, times = re.subn(rf'^(  {key}: )("[^"]*"|\w+)', rf"\g<1>{value}", text, flags=re.M)
         if times != 1:
-            raise UserError(
-                f'{config} needs exactly one line "  {key}: ..." with its value in quotation marks.'
-            )
-    text = re.sub(
-        r"^(  use_repository_button: )\w+",
-        rf"\g<1>{str(bool(url)).lower()}",
-        text,
-        flags=re.MULTILINE,
-    )
+            raise UserError(f'{config} needs exactly one line "  {key}: …", its value in quotes.')
     chapters = sorted((root / "book").glob("[0-9][0-9]_*.ipynb"))
     contents = {chapter: _with_setup(chapter, setup_cell(url, revision)) for chapter in chapters}
     for file, content in {config: text, **contents}.items():
@@ -148,7 +130,6 @@ if __name__ == "__main__":
     from kdas_book.paths import find_root
 
     try:
-        for file in set_repository(find_root(), *sys.argv[1:3]):
-            print(file)
+        print(*set_repository(find_root(), *sys.argv[1:3]), sep="\n")
     except UserError as error:
         sys.exit(f"make repository: {error}")

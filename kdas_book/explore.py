@@ -17,47 +17,41 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 from PIL import Image
 
+Draw = Callable[..., Figure]
 
-def explore(
-    draw: Callable[..., Figure], alt: str, caption: str = "", **choices: Sequence[Any]
-) -> Any:
+
+def explore(draw: Draw, alt: str, caption: str = "", **choices: Sequence[Any]) -> Any:
     """Let the reader change the arguments of a figure.
 
-    With a kernel and a person in front of it: one ipywidgets slider per argument, and the figure is
-    drawn anew. On the static page, under papermill, and wherever ``KDAS_BATCH`` is set: the same
-    sliders step through pictures drawn in advance, with a mouse, a finger or the arrow keys.
+    With a kernel and a person in front of it, one ipywidgets slider per argument draws the figure
+    anew. On the static page, under papermill, and wherever ``KDAS_BATCH`` is set, the same sliders
+    step through pictures drawn in advance, with a mouse, a finger or the arrow keys.
 
     Args:
         draw: takes one value of each choice by name and returns a matplotlib figure.
         alt: what the picture shows, for readers who cannot see it.
-        caption: a sentence below the picture, in plain text: what to do with the sliders and what
-            to see.
-        choices: for each argument the values to step through; the product is drawn, so keep it
-            under about 30 pictures.
+        caption: plain text below the picture: what to do with the sliders and what to see.
+        choices: the values of each argument; their product is drawn, so keep it under about 30.
 
-    >>> explore(lambda t: plt.figure(), alt="nothing", caption="Move t.", t=[1, 2])  # doctest: +SKIP
+    >>> explore(lambda t: plt.figure(), alt="", caption="Move t.", t=[1, 2])  # doctest: +SKIP
     """
-    if not _nobody_is_there():
-        import ipywidgets
+    if _nobody_is_there():
+        return HTML(_static(draw, alt, caption, choices))
+    import ipywidgets
 
-        def show(**values: Any) -> None:
-            draw(**values)
-            plt.show()
+    def show(**values: Any) -> None:
+        draw(**values)
+        plt.show()
 
-        sliders = {
-            name: ipywidgets.SelectionSlider(options=list(values))
-            for name, values in choices.items()
-        }
-        box = ipywidgets.interactive(show, **sliders)
-        box.children += (ipywidgets.HTML(html.escape(caption)),)
-        return box
-    return HTML(_static(draw, alt, caption, choices))
+    slider = ipywidgets.SelectionSlider
+    sliders = {name: slider(options=list(values)) for name, values in choices.items()}
+    box = ipywidgets.interactive(show, **sliders)
+    box.children += (ipywidgets.HTML(html.escape(caption)),)
+    return box
 
 
 def _nobody_is_there() -> bool:
-    """Who runs a notebook for nobody, as papermill and nbconvert do, tells the kernel that no
-    question will be answered.
-    """
+    """Papermill and nbconvert tell the kernel that no question will be answered."""
     if os.environ.get("KDAS_BATCH"):
         return True
     kernel = getattr(get_ipython(), "kernel", None)
@@ -65,32 +59,33 @@ def _nobody_is_there() -> bool:
     return not request.get("content", {}).get("allow_stdin", True)
 
 
-def _static(
-    draw: Callable[..., Figure], alt: str, caption: str, choices: dict[str, Sequence[Any]]
-) -> str:
+def _static(draw: Draw, alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
-    frames = [
-        _webp(draw(**dict(zip(choices, values)))) for values in itertools.product(*choices.values())
-    ]
     sliders = []
     for name, values in choices.items():
         labels = [str(value) for value in values]
+        first = html.escape(labels[0])
         sliders.append(
-            f'<label>{html.escape(name)} <input type="range" min="0" max="{len(values) - 1}" value="0" '
-            f'aria-valuetext="{html.escape(labels[0])}" data-labels="{html.escape(json.dumps(labels))}"> '
-            f"<output>{html.escape(labels[0])}</output></label>"
+            f'<label>{html.escape(name)} <input type="range" min="0" max="{len(values) - 1}" '
+            f'value="0" aria-valuetext="{first}" data-labels="{html.escape(json.dumps(labels))}"> '
+            f"<output>{first}</output></label>"
         )
-    pictures = "".join(
-        f'<img src="data:image/webp;base64,{frame}" alt="{html.escape(alt)}" loading="lazy"{" hidden" if i else ""}>'
-        for i, frame in enumerate(frames)
-    )
+    pictures: list[str] = []
+    for values in itertools.product(*choices.values()):
+        frame = _webp(draw(**dict(zip(choices, values))))
+        pictures.append(
+            f'<img src="data:image/webp;base64,{frame}" alt="{html.escape(alt)}" loading="lazy"'
+            f"{' hidden' if pictures else ''}>"
+        )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f'<figure class="kdas-explore">{" ".join(sliders)}<div>{pictures}</div>{below}</figure><script>{_STEP}</script>'
+    return (
+        f'<figure class="kdas-explore">{" ".join(sliders)}<div>{"".join(pictures)}</div>{below}'
+        f"</figure><script>{_STEP}</script>"
+    )
 
 
 # Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a
-# slider's place when a page is loaded again, so the picture is set at the start as well. Pictures
-# that wait are fetched when a reader comes near.
+# slider's place when a page is loaded again, so the picture is set at the start as well.
 _STEP = """
 for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
   box.dataset.live = "";
@@ -114,15 +109,11 @@ for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
 
 
 def as_webp(picture: Image.Image) -> bytes:
-    """WebP, lossless or nearly so, whichever is smaller: lines are small without a loss,
-    photographs with one.
-    """
-    tries = []
-    for how in ({"lossless": True}, {"quality": 88}):
-        packed = io.BytesIO()
-        picture.save(packed, format="webp", method=4, **how)
-        tries.append(packed.getvalue())
-    return min(tries, key=len)
+    """WebP: lossless, which is small for lines, or nearly so, which is small for photographs."""
+    tries = io.BytesIO(), io.BytesIO()
+    picture.save(tries[0], format="webp", method=4, lossless=True)
+    picture.save(tries[1], format="webp", method=4, quality=88)
+    return min((packed.getvalue() for packed in tries), key=len)
 
 
 def _webp(figure: Figure) -> str:

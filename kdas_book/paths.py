@@ -8,9 +8,7 @@ import kdas_core
 
 
 def find_root() -> Path:
-    """The repository: the folder with ``_toc.yml``, above the working directory or above this
-    package.
-    """
+    """The folder with ``_toc.yml``, above the working directory or above this package."""
     for start in (Path.cwd(), Path(kdas_core.__file__).parent):
         for folder in (start, *start.parents):
             if (folder / "_toc.yml").is_file():

@@ -8,7 +8,7 @@ import os
 __version__ = "0.1.0"
 
 # OpenMP's threads spin while they wait, and as soon as other programs want the cores, training
-# becomes up to nine times slower. A short spin costs little; it must be chosen before PyTorch loads.
+# becomes up to nine times slower. A short spin costs little; it is chosen before PyTorch loads.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
 

@@ -99,10 +99,11 @@ def polyps(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def web():
-    """A web server on loopback that misbehaves as told."""
-    from hazards import WebServer
+def web(monkeypatch):
+    """A web server on loopback that misbehaves as told; downloads have little patience with it."""
+    from hazards import WebServer, hasten
 
+    hasten(monkeypatch)
     server = WebServer()
     yield server
     server.close()

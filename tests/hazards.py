@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 import zlib
@@ -12,9 +13,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from kdas_book.data.fetch import RetryPolicy
+from kdas_book.data import fetch
 
-HASTE = RetryPolicy(connect=1, read=1, pause=0.01, attempts=3)
+
+def hasten(monkeypatch) -> None:
+    """Wait a second for a server, not twenty, and not at all before it is asked again."""
+    monkeypatch.setattr(fetch, "TIMEOUT", (1, 1))
+    monkeypatch.setattr(fetch, "RETRIES", 2)
+    monkeypatch.setattr(fetch, "PAUSES", (0, 0))
+    monkeypatch.setattr(random, "uniform", lambda low, high: low)  # gdown's pauses
 
 
 @dataclass
@@ -38,11 +45,14 @@ class File:
 
 
 class WebServer:
-    """``server.files[path] = File(…)``; ``server.asked`` lists (path, Range header) of every request."""
+    """``server.files[path] = File(…)``; ``server.asked`` lists (path, Range header) of every GET, ``server.looked`` the paths of
+    HEAD requests, which take no step.
+    """
 
     def __init__(self):
         self.files: dict[str, File] = {}
         self.asked: list[tuple[str, str | None]] = []
+        self.looked: list[str] = []
         self.over = threading.Event()
         web = self
 
@@ -53,14 +63,21 @@ class WebServer:
                 pass
 
             def do_HEAD(self):
-                self.do_GET()
+                path = self.path.split("?")[0]
+                web.looked.append(path)
+                file = web.files.get(path)
+                self.answer(file, 404 if file is None else (file.steps or ["all"])[0])
 
             def do_GET(self):
-                self.close_connection = True
                 path = self.path.split("?")[0]
                 web.asked.append((path, self.headers.get("Range")))
                 file = web.files.get(path)
-                step = 404 if file is None else file.steps.pop(0) if file.steps else "all"
+                self.answer(
+                    file, 404 if file is None else file.steps.pop(0) if file.steps else "all"
+                )
+
+            def answer(self, file, step):
+                self.close_connection = True
                 if isinstance(step, int):
                     self.say(step, {"Content-Length": "0", **(file.headers if file else {})})
                 elif step[0] == "redirect":
@@ -74,7 +91,8 @@ class WebServer:
                             "Content-Length": str(len(page)),
                         },
                     )
-                    self.wfile.write(page)
+                    if self.command == "GET":
+                        self.wfile.write(page)
                 else:
                     self.give(file, step)
 

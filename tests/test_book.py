@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -18,9 +20,9 @@ import pytest
 from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kdas_book import figures as plots
-from kdas_book.build import book
-from kdas_book.build.run_notebook import BuildError
+from kdas_book import figures
+from kdas_book.build import book, times
+from kdas_book.build.run_notebook import BuildError, Measured, parameters_of
 from kdas_book.colab import set_repository
 from kdas_core import UserError
 
@@ -131,10 +133,10 @@ def test_a_page_that_the_contents_name_must_exist(small_book):
 def test_a_further_parameter_reaches_only_the_chapters_that_name_it_and_in_its_own_type(small_book):
     first = small_book / "book" / "01_first.ipynb"
     second = write_chapter(small_book, "02_second", parameters=PARAMETERS + "\nrow: int = 3")
-    values = book.parameters_of([first, second], {"row": "7"})
+    values = parameters_of([first, second], {"row": "7"})
     assert values == {first: {}, second: {"row": 7}}
     with pytest.raises(UserError, match='row is "seven"; a value of type int'):
-        book.parameters_of([second], {"row": "seven"})
+        parameters_of([second], {"row": "seven"})
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -169,7 +171,7 @@ def test_progress_names_the_chapter_the_elapsed_and_the_expected_time(small_book
     results.mkdir()
     row = dict(
         zip(
-            book.COLUMNS,
+            times.COLUMNS,
             ["smoke", "01_first", 83.0, 512, "2 CPU cores, no GPU", "2026-01-01"],
             strict=True,
         )
@@ -219,13 +221,13 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
 
 
 def test_recorded_times_replace_earlier_ones_of_the_same_preset_and_chapter(tmp_path):
-    book.record(tmp_path, "laptop", [book.Measured("01_first", 100.0, 900.0)])
-    book.record(tmp_path, "smoke", [book.Measured("01_first", 9.0, 500.0)])
-    book.record(tmp_path, "smoke", [book.Measured("01_first", 7.04, 600.0)])
-    table = pd.read_csv(tmp_path / book.TIMES)
-    assert list(table.columns) == book.COLUMNS
+    times.record(tmp_path, "laptop", [Measured("01_first", 100.0, 900.0)])
+    times.record(tmp_path, "smoke", [Measured("01_first", 9.0, 500.0)])
+    times.record(tmp_path, "smoke", [Measured("01_first", 7.04, 600.0)])
+    table = pd.read_csv(tmp_path / times.TIMES)
+    assert list(table.columns) == times.COLUMNS
     assert table[["preset", "seconds"]].values.tolist() == [["smoke", 7.0], ["laptop", 100.0]]
-    assert book.expected_seconds(tmp_path, "smoke") == {"01_first": 7.0}
+    assert times.expected_seconds(tmp_path, "smoke") == {"01_first": 7.0}
 
 
 # --- the site ---------------------------------------------------------------------------------------------------------
@@ -376,14 +378,17 @@ def name_of(call: ast.Call) -> str:
     return ast.unparse(call.func)
 
 
+FIGURES = [
+    importlib.import_module(f"kdas_book.figures.{module.name}")
+    for module in pkgutil.iter_modules(figures.__path__)
+]
+
+
 def draws(cell: nbformat.NotebookNode) -> bool:
     """Whether a cell shows a picture: it says so, calls matplotlib, or a function of ours that returns a figure."""
     names = [name_of(call) for call in calls(cell.source)]
-    ours = (
-        getattr(plots, name.removeprefix("plots."), None)
-        for name in names
-        if name.startswith("plots.")
-    )
+    drawing = {name.rpartition(".")[2] for name in names if "." in name}
+    ours = [getattr(module, name, None) for module in FIGURES for name in drawing]
     drawn = any("Figure" in str(getattr(f, "__annotations__", {}).get("return")) for f in ours)
     return (
         drawn
@@ -491,7 +496,7 @@ def test_a_chapter_has_something_to_move_with_a_text_and_a_caption(chapter):
         call
         for cell in code_cells(chapter)
         for call in calls(cell.source)
-        if name_of(call) == "widgets.explore"
+        if name_of(call) == "explore"
     ]
     assert widgets
     assert [
@@ -582,7 +587,7 @@ class Images(HTMLParser):
 def foreign_requests(page: str) -> list[str]:
     """What a page would fetch from elsewhere when it is opened."""
     page = re.sub(
-        r'<link rel="canonical"[^>]*>', "", page
+        r'<link\b[^>]*\brel="canonical"[^>]*>', "", page
     )  # says where the page is, and fetches nothing
     return re.findall(
         r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"', page

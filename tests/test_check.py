@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdas_book import figures as plots
 from kdas_book.data.check import check_data
 from kdas_book.data.duplicates import BITS, NEAR, NONE, SCENE, fingerprint, nearest
 from kdas_book.data.synthetic import render
 from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, write_groups
+from kdas_book.figures import basics, ch01_data
 from kdas_core import UserError
 from kdas_core.data import layout as pairs_module
 from kdas_core.data.images import MAX_PIXELS, read_grey, read_image, read_mask
@@ -612,10 +612,10 @@ def test_the_command_says_clean_or_not_and_draws(root):
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    figure = plots.twins(())
+    figure = ch01_data.near_duplicates(())
     for name in ("no/figure.png", "figure.text"):
         with pytest.raises(UserError, match=f"{name} cannot be written"):
-            plots.save(figure, tmp_path / name)
+            basics.save(figure, tmp_path / name)
     with pytest.raises(UserError, match=r"no/videos\.csv cannot be written"):
         write_groups({"A": {"1": "v"}}, tmp_path / "no" / "videos.csv")
     assert list(tmp_path.iterdir()) == []
@@ -625,7 +625,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
 def test_the_figure_shows_each_pair_in_a_column_with_its_distance(root):
     put(root / "TestDataset" / "Mine", "new", 11, ".jpg", quality=60)
     check = check_data(root)
-    figure = plots.twins(check.closest)
+    figure = ch01_data.near_duplicates(check.closest)
     assert len(figure.axes) == 2 * len(check.closest)
     below = [axis.get_xlabel() for axis in figure.axes[len(check.closest) :]]
     drawn_twice = ["\nDice of the masks 1.00"] + [""] * (len(below) - 1)

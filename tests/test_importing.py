@@ -593,6 +593,19 @@ def test_sixteen_bit_colours_keep_their_order(tmp_path):
         assert image[0, 0].tolist() == [0xFF, 0x12, 0]
 
 
+def test_a_mask_of_sixteen_bit_colours_is_read_as_grey(tmp_path):
+    deep = np.repeat(disc()[..., None] * np.uint16(65535), 3, 2)
+    for name, channels in (("white", 3), ("blue", 1)):
+        save(tmp_path / name / "images/1.png", picture())
+        (tmp_path / name / "masks").mkdir()
+        code = cv2.imencode(".png", deep * (np.arange(3) < channels).astype(np.uint16))[1]
+        (tmp_path / name / "masks/1.png").write_bytes(code.tobytes())
+    import_data(tmp_path / "white", "masks", tmp_path / "out")
+    np.testing.assert_array_equal(mask_of(tmp_path / "out", "1"), disc())
+    with pytest.raises(UserError, match="none of them white; say which are polyp"):
+        import_data(tmp_path / "blue", "masks", tmp_path / "again")
+
+
 def test_an_unequal_pair_and_a_cut_off_image_are_named_together(tmp_path):
     save(tmp_path / "src/images/1.png", picture(height=40))
     cut = save(tmp_path / "src/images/2.jpg", picture())
@@ -718,6 +731,25 @@ def test_where_an_import_must_not_go(tmp_path, polyps):
     assert not (polyps / "TestDataset/Own").exists()
     import_data(src, "masks", tmp_path / "out")
     assert not is_synthetic(tmp_path / "out") and not is_synthetic(tmp_path / "out/TrainDataset")
+
+
+def test_what_was_written_under_the_packages_former_name_counts_the_same(tmp_path):
+    src, out = videos(tmp_path / "src", {"a": 2}), tmp_path / "out"
+    import_data(src, "masks", out)
+    note = out / "TrainDataset" / NOTE
+    assert json.loads(note.read_text())["made_by"] == "kdas_book.data.importing"
+    note.write_text(note.read_text().replace("kdas_book.", "kdas_core."))
+    before = state(out)
+    with pytest.raises(UserError, match="exist already, and nothing is written over"):
+        import_data(src, "masks", out)
+    import_data(src, "masks", out, split=1)  # another set joins it
+    assert {path: about for path, about in state(out).items() if path in before} == before
+    assert not is_synthetic(out) and check_data(out / "TrainDataset").problems == ()
+    drawn = tmp_path / "drawn"
+    drawn.mkdir()
+    (drawn / "dataset.json").write_text('{"made_by": "kdas_core.data.synthetic"}')
+    with pytest.raises(UserError, match="holds synthetic polyps"):
+        import_data(src, "masks", drawn)
 
 
 def test_an_import_that_breaks_off_leaves_nothing(tmp_path, monkeypatch):

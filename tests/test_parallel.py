@@ -52,7 +52,9 @@ def train(polyps: Path, runs: Path, *more: str) -> subprocess.Popen:
         "TQDM_DISABLE": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    command = [sys.executable, "-m", "kdas_book.cli", "train", *words]
+    # A shell that starts the tests in the background has Ctrl-C ignored, and that is inherited.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from kdas_book.cli import main; main()"
+    command = [sys.executable, "-c", code, "train", *words]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -103,11 +105,14 @@ def test_a_killed_process_ends_the_job_and_one_process_goes_on_from_there(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_request_to_stop_reaches_all_processes_and_they_write_one_checkpoint(tmp_path, polyps):
+@pytest.mark.parametrize("request_", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_request_to_stop_reaches_all_processes_and_they_write_one_checkpoint(
+    tmp_path, polyps, request_
+):
     job = train(polyps, tmp_path / "runs", "--processes", "2", "--set", "epochs=200")
     while job.poll() is None and not list((tmp_path / "runs").glob("*/last.ckpt")):
         time.sleep(0.05)
-    job.send_signal(signal.SIGTERM)
+    job.send_signal(request_)
     out, err = job.communicate(timeout=60)
     assert job.returncode == 0 and out.count("Stopped on request") == 1, err
 

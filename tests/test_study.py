@@ -687,12 +687,16 @@ def test_no_student_begins_without_a_teacher(study_file, tmp_path, template):
     assert noted(tmp_path / "runs" / "tiny", "begun") == ["teacher"]
 
 
-def test_a_thread_that_raises_ends_the_study_instead_of_stopping_it_for_ever(tmp_path):
-    def begun(folder):
+def test_a_table_that_raises_ends_the_study_instead_of_stopping_it_for_ever(
+    study_file, tmp_path, monkeypatch, template
+):
+    def begin(self, folder):
         raise RuntimeError("a table that cannot be drawn")
 
+    template()
+    monkeypatch.setattr(running.Board, "begin", begin)
     with pytest.raises(RuntimeError, match="cannot be drawn"):
-        list(engines.local([tmp_path / "a", tmp_path / "b"], 1, begun))
+        run(read_study(study_file()), tmp_path / "runs", processes=1)
 
 
 def test_what_goes_wrong_beside_the_cells_stops_them(study_file, tmp_path, monkeypatch, template):
@@ -706,8 +710,8 @@ def test_what_goes_wrong_beside_the_cells_stops_them(study_file, tmp_path, monke
             raise UserError("the disk is full")
         end(self, where, outcome)
 
-    end = running._Board.end
-    monkeypatch.setattr(running._Board, "end", full)
+    end = running.Board.end
+    monkeypatch.setattr(running.Board, "end", full)
     with pytest.raises(UserError, match="the disk is full") as error:
         run(study, tmp_path / "runs", processes=2)
     assert len(below) >= 2 and gone(below, 0.5) and error.tb, "also while the error is being told"
@@ -719,11 +723,25 @@ def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_pat
         raise OSError(12, "Cannot allocate memory")
 
     monkeypatch.setattr(engines.subprocess, "Popen", full)
-    ((folder, outcome),) = engines.local([tmp_path], 2, lambda folder: None)
+    (_, begun), (folder, outcome) = engines.run_cells([tmp_path], 2)
+    assert begun is None and folder == tmp_path
     assert (
         outcome["state"] == "failed"
         and "could not be started (Cannot allocate memory)" in outcome["error"]
     )
+
+
+def test_a_study_on_this_machine_can_be_reached_from_no_other(tmp_path, monkeypatch):
+    seen = []
+
+    def run_process(*_):
+        sockets = psutil.Process().net_connections()
+        seen.extend(one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
+        return {"state": "done", "seconds": 1.0, "error": ""}
+
+    monkeypatch.setattr(engines, "run_process", run_process)
+    assert len(list(engines.run_cells([tmp_path], 2))) == 2
+    assert set(seen) == {"127.0.0.1"}
 
 
 # --- requests to stop, and kill -9 ------------------------------------------------------------------------------------
@@ -842,22 +860,26 @@ def test_each_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch, visible, expecte
 
     monkeypatch.setattr(engines, "run_process", run_process)
     assert engines.default_processes() == 2
-    outcomes = list(engines.local([tmp_path / str(i) for i in range(4)], 2, lambda folder: None))
-    assert len(outcomes) == 4 and set(seen) == expected
+    folders = [tmp_path / str(i) for i in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    ended = [folder for folder, outcome in engines.run_cells(folders, 2) if outcome]
+    assert sorted(ended) == folders and set(seen) == expected
 
 
 def test_processors_are_shared_where_there_is_no_gpu_and_the_users_limit_holds(monkeypatch):
     monkeypatch.setattr(engines, "_processors", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert [engines._share(slot, 3, 0) for slot in range(3)] == 3 * [{"OMP_NUM_THREADS": "2"}]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert [engines._share(slot, 3) for slot in range(3)] == 3 * [{"OMP_NUM_THREADS": "2"}]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert engines._share(0, 3, 0) == {"OMP_NUM_THREADS": "1"}
+    assert engines._share(0, 3) == {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
 def board(study_file, tmp_path):
     study = read_study(study_file(seeds=[0, 1]))
-    board = running._Board(study, open_folder(study, tmp_path / "runs"), retry=False)
+    board = running.Board(study, open_folder(study, tmp_path / "runs"), retry=False)
     for cell in board.cells:
         (board.folder / cell.name).mkdir()
     board.states["teacher"], board.took["teacher"] = "done", 1000.0
@@ -866,7 +888,7 @@ def board(study_file, tmp_path):
 
 def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(running.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     supervised, kdas_, *waiting = (board.folder / cell.name for cell in board.cells[1:])
     board.begin(supervised)
     board.begin(kdas_)
@@ -892,7 +914,7 @@ def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board
 
 def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
     board._console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
-    monkeypatch.setattr(running.time, "perf_counter", lambda: 65.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: 65.0)
     with board.shown():
         board.begin(board.folder / "supervised-seed0")
         board.end(
@@ -903,7 +925,7 @@ def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
             {"state": "failed", "seconds": 5.0, "error": "no luck\n\nat all"},
         )
         board.begin(board.folder / "supervised-seed1")
-        monkeypatch.setattr(running.time, "perf_counter", lambda: 75.0)
+        monkeypatch.setattr(time, "perf_counter", lambda: 75.0)
         board._console.print(board._table())
     rows = board._console.file.getvalue()
     assert re.search(r"supervised.*done 0:01:01.*running 0:00:10", rows)
@@ -1078,16 +1100,16 @@ def test_an_address_where_nobody_answers_is_a_sentence(tmp_path, monkeypatch, ad
     monkeypatch.setattr(engines, "ANSWER", 1)
     began = time.monotonic()
     with pytest.raises(UserError, match=f"The Dask scheduler at {address} cannot be reached"):
-        list(engines.on_dask([tmp_path], address, lambda folder: None))
+        list(engines.run_cells([tmp_path], dask=address))
     assert time.monotonic() - began < 6
 
 
 def test_without_dask_the_way_to_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(
-        UserError, match=r'Clusters need Dask; "pip install kdas_core\[cluster\]" brings it'
+        UserError, match=r'Studies need Dask; "pip install kdas_core\[book\]" brings it'
     ):
-        list(engines.on_dask([tmp_path], "tcp://127.0.0.1:9", lambda folder: None))
+        list(engines.run_cells([tmp_path]))
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------------

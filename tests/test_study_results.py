@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdas_book import figures as plots
+from kdas_book.figures.basics import use_style
 from kdas_book.study import estimate as costs
 from kdas_book.study.report import (
     MEAN,
@@ -24,7 +24,9 @@ from kdas_book.study.report import (
     detectable_table,
     dice_table,
     last_or_best,
+    power_of,
     seed_differences,
+    seeds_for,
     tries,
     write_report,
 )
@@ -229,6 +231,48 @@ def test_more_seeds_detect_less_and_one_seed_nothing(folder):
         detectable(0.02, 1)
 
 
+def test_statistics_of_the_recorded_study_are_those_that_were_published():
+    """Numbers of the book's tables, taken down before SciPy and statsmodels computed them."""
+    tuned = load(STUDIES.parent / "results" / "laptop_tuned_study.csv")
+    seeds = seed_differences(tuned).xs(MEAN, level="dataset")[["difference", "sd", "low", "high"]]
+    assert seeds.loc["kdas_tuned"].tolist() == pytest.approx(
+        [0.016538800000, 0.013236158523, -0.016341640545, 0.049419240545], abs=1e-6
+    )
+    holm = compare_to_baseline(tuned).loc["kdas_tuned", "p_holm"]
+    assert holm.tolist() == pytest.approx(
+        [0.384697521055, 1.0, 0.001731090208, 0.000077855751, 0.989742279053], abs=1e-6
+    )
+    sets = detectable_table(tuned).loc[["Kvasir", "ETIS-LaribPolypDB", MEAN]]
+    assert sets.drop(columns="sd of a difference").to_numpy() == pytest.approx(
+        np.array(
+            [
+                [0.067226808832, 0.018998558554, 0.009790164673, 0.005797290036, 0.003844144112, 5],
+                [
+                    0.269153617324,
+                    0.076063862730,
+                    0.039196539027,
+                    0.023210406845,
+                    0.015390664994,
+                    45,
+                ],
+                [
+                    0.143961642610,
+                    0.040684122067,
+                    0.020964972342,
+                    0.012414502648,
+                    0.008231973382,
+                    15,
+                ],
+            ]
+        ),
+        abs=1e-6,
+    )
+    found = [power_of(0.01, 0.01, 3), power_of(0.01, 0.004, 5), power_of(0.01, 0.023, 10)]
+    assert found == pytest.approx([0.178610055248, 0.981730588449, 0.233089654364], abs=1e-6)
+    needed = [seeds_for(difference, 0.01) for difference in (0.0005, 0.001, 0.005, 0.03, 0.1, 0.5)]
+    assert needed == [3142, 787, 34, 4, 3, 2]
+
+
 def test_epochs_sizes_and_costs(folder):
     results = collect(folder)
     assert np.allclose(last_or_best(results), 0.01)
@@ -308,7 +352,7 @@ def test_a_partial_study_is_called_partial_everywhere(folder, tmp_path):
     results = collect(folder)
     assert results.completeness == "partial: 11 of 12 trainings"
     assert seed_differences(results).loc[("kdas", "Kvasir"), "seeds"] == 2
-    plots.use_style()
+    use_style()
     write_report(results, tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
     assert text.count("partial: 11 of 12 trainings") == 1 + text.count("## ")
@@ -335,7 +379,7 @@ def test_kept_results_are_read_again_and_the_same_results_are_the_same_bytes(fol
 
 
 def test_the_report_has_every_table_in_three_forms_and_every_figure_in_two(folder, tmp_path):
-    plots.use_style()
+    use_style()
     files = write_report(collect(folder), tmp_path / "report")
     assert all(file.stat().st_size > 50 for file in files)
     by_stem: dict[str, set] = {}

@@ -22,7 +22,7 @@ from kdas_book.data.synthetic.fields import View
 from kdas_core import UserError
 from kdas_core.data import load_data
 from kdas_core.data.images import read_image, read_mask
-from kdas_core.data.layout import TEST_SETS, index_pairs
+from kdas_core.data.layout import TEST_SETS, index_pairs, is_synthetic
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,9 +118,9 @@ def test_the_frame_is_black_and_the_exposure_neither_dark_nor_burnt(style):
 
 def outline(polyp, view: View) -> np.ndarray:
     """The polyp's area from its outlines alone."""
-    head = polyps.head_level(polyp, view.x, view.y[:, None]) < 1
+    head = polyps.head_level(polyp, view.x, view.y) < 1
     return (
-        head | (polyps.stalk_level(polyp, view.x, view.y[:, None]) < 1)
+        head | (polyps.stalk_level(polyp, view.x, view.y) < 1)
         if polyp.kind == "pedunculated"
         else head
     )
@@ -174,7 +174,7 @@ def test_instruments_come_now_and_then():
 def test_a_stalk_belongs_to_the_mask_and_reaches_beyond_the_head():
     placed, _ = scene.plan(seed_of("pedunculated"), (128, 128), "Kvasir", 1)
     view = View.of((128, 128))
-    head = polyps.head_level(placed[0], view.x, view.y[:, None]) < 1
+    head = polyps.head_level(placed[0], view.x, view.y) < 1
     _, mask = synthetic.render(seed_of("pedunculated"), (128, 128), polyps=1)
     assert (mask & ~head).sum() > 0.05 * head.sum()
 
@@ -412,6 +412,16 @@ def test_the_same_make_returns_at_once_and_another_is_refused(tmp_path):
     with pytest.raises(UserError, match="other parameters"):
         synthetic.make_dataset(out, train=2, test=1, size=64, seed=1)
     assert stamps == {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+
+
+def test_a_make_under_the_packages_former_name_is_the_same_make(tmp_path):
+    out = synthetic.make_dataset(tmp_path / "d", train=2, test=1, size=64)
+    note = out / "dataset.json"
+    note.write_text(note.read_text().replace("kdas_book.", "kdas_core."))
+    assert is_synthetic(out) and synthetic.make_dataset(out, train=2, test=1, size=64) == out
+    assert "kdas_core" in note.read_text()  # it was left as it is
+    with pytest.raises(UserError, match="other parameters"):
+        synthetic.make_dataset(out, train=3, test=1, size=64)
 
 
 def test_foreign_files_are_never_written_over(tmp_path):

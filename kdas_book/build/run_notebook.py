@@ -32,57 +32,40 @@ class BuildError(UserError):
     """A chapter failed, or the site has a warning; the message says where."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Measured:
-    """What a chapter took: seconds, kernel start included, and the peak resident memory of its
-    processes in MB.
-    """
+    """What a chapter took: seconds, kernel start included, and its processes' peak memory in MB."""
 
     chapter: str
-    seconds: float
-    peak_mb: float
-
-
-# --- parameters -------------------------------------------------------------------------------------------------------
+    seconds: float = 0.0
+    peak_mb: float = 0.0
 
 
 def known_parameters(notebook: Path) -> dict[str, str]:
-    """The parameters of a chapter and their types (``"str"``, ``"int"``, … or ``"None"`` where the
-    cell names no type).
+    """The parameters of a chapter and their types (``"int"``, …; ``"None"``: none is named).
 
     Raises:
-        UserError: not a notebook, no cell tagged ``parameters``, or one of the four of every
-            chapter is missing.
+        UserError: not a notebook, no cell tagged ``parameters``, or one of the four is missing.
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
         tagged = any("parameters" in cell.metadata.get("tags", []) for cell in cells)
         found = papermill.inspect_notebook(str(notebook)) if tagged else {}
-    except (
-        Exception
-    ) as error:  # whatever the parsers find wrong with the file, the way out is the same
-        raise UserError(
-            f"{notebook} cannot be read as a notebook ({error}); save it again from Jupyter."
-        ) from error
+    except Exception as error:  # of many kinds, with one way out
+        raise UserError(f"{notebook} is no notebook ({error}); save it from Jupyter.") from error
     if not tagged:
-        raise UserError(
-            f'{notebook} has no cell tagged "parameters"; tag the one with {", ".join(STANDARD)}.'
-        )
+        names = ", ".join(STANDARD)
+        raise UserError(f'{notebook} has no cell tagged "parameters"; tag that of {names}.')
     if missing := [name for name in STANDARD if name not in found]:
-        raise UserError(
-            f"The parameters cell of {notebook} lacks {', '.join(missing)}; every chapter takes the same four."
-        )
+        raise UserError(f"The parameters cell of {notebook} lacks {', '.join(missing)}.")
     return {name: about["inferred_type_name"] for name, about in found.items()}
 
 
 def parameters_of(
     notebooks: Sequence[Path], given: Mapping[str, Any]
 ) -> dict[Path, dict[str, Any]]:
-    """Which chapter gets which of the given parameters: each gets those that its parameters cell
-    names.
-
-    Texts are turned into the type that the cell names, so that ``seed=3`` of a command line is a
-    number.
+    """For each chapter the given parameters that its parameters cell names, in the type of that
+    cell: ``seed=3`` of a command line becomes a number.
 
     Raises:
         UserError: a parameter that no chapter knows, or a value of another type.
@@ -95,11 +78,7 @@ def parameters_of(
                 f'No chapter has a parameter "{name}"; the known ones are {", ".join(names)}.'
             )
     return {
-        notebook: {
-            name: _as_type(name, value, types[name])
-            for name, value in given.items()
-            if name in types
-        }
+        notebook: {k: _as_type(k, v, types[k]) for k, v in given.items() if k in types}
         for notebook, types in known.items()
     }
 
@@ -109,16 +88,13 @@ def _as_type(name: str, value: Any, kind: str) -> Any:
         return value
     try:
         if kind in ("int", "float"):
-            return {"int": int, "float": float}[kind](value)
+            return int(value) if kind == "int" else float(value)
         value = yaml.safe_load(value)
         if kind == "bool" and not isinstance(value, bool):
             raise ValueError
     except (ValueError, yaml.YAMLError):
         raise UserError(f'{name} is "{value}"; a value of type {kind} is expected.') from None
     return value
-
-
-# --- one notebook -----------------------------------------------------------------------------------------------------
 
 
 def run_notebook(
@@ -128,10 +104,10 @@ def run_notebook(
     home: Path,
     tick: Callable[[float], None] = lambda seconds: None,
 ) -> Measured:
-    """Run one notebook in a kernel of its own; the copy with its outputs is written to ``executed``
-    after every cell.
+    """Run one notebook in a kernel of its own; its copy with outputs is written after every cell.
 
     Args:
+        executed: the copy.
         home: a folder for the kernel's working directory and settings.
         tick: called several times a second with the seconds so far.
 
@@ -142,128 +118,92 @@ def run_notebook(
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
     executed.parent.mkdir(parents=True, exist_ok=True)
-    with _environment(home), _Watch(tick) as watch:
+    options: dict[str, Any] = {"kernel_name": "python3", "language": "python", "cwd": str(work)}
+    options |= {"progress_bar": False, "start_timeout": 180, "execution_timeout": None}
+    with _environment(home / "jupyter"), _watch(notebook.stem, tick) as measured:
         try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=dict(parameters),
-                kernel_name="python3",
-                language="python",
-                cwd=str(work),
-                progress_bar=False,
-                start_timeout=180,
-                execution_timeout=None,
-            )
+            papermill.execute_notebook(str(notebook), str(executed), dict(parameters), **options)
         except (PapermillExecutionError, DeadKernelError) as error:
             raise _failure(notebook, executed, error) from error
-    return Measured(notebook.stem, watch.seconds, watch.peak_mb)
+    return measured
 
 
 @contextlib.contextmanager
-def _environment(home: Path) -> Iterator[None]:
+def _environment(jupyter: Path) -> Iterator[None]:
     """What a kernel inherits, whatever the user's shell and settings say."""
-    jupyter = home / "jupyter"
+    # A kernel called python3 may be installed anywhere; this one is the interpreter that runs this.
     kernel = jupyter / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True, exist_ok=True)
-    # A kernel called python3 may be installed anywhere; this one is the interpreter that runs this
-    # line.
-    argv = [
-        sys.executable,
-        "-m",
-        "ipykernel_launcher",
-        "--log-level=ERROR",
-        "-f",
-        "{connection_file}",
-    ]
-    kernel.write_text(
-        json.dumps({"argv": argv, "display_name": "Python 3 (ipykernel)", "language": "python"})
-    )
+    argv = [sys.executable, "-m", "ipykernel_launcher", "--log-level=ERROR", "-f"]
+    about = {"argv": [*argv, "{connection_file}"], "display_name": "Python 3", "language": "python"}
+    kernel.write_text(json.dumps(about))
+    before = dict(os.environ)
     ours = {
-        "JUPYTER_PATH": _before("JUPYTER_PATH", jupyter),
-        "PYTHONPATH": _before("PYTHONPATH", Path(__file__).resolve().parents[1]),
+        "JUPYTER_PATH": _first(jupyter, before.get("JUPYTER_PATH")),
+        "PYTHONPATH": _first(Path(__file__).resolve().parents[2], before.get("PYTHONPATH")),
         "IPYTHONDIR": str(jupyter / "ipython"),  # no start-up files of the user
-        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures go into the notebook, display or not
+        "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # display or not
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "TQDM_DISABLE": "1",  # a progress bar is nothing to read afterwards
         "KDAS_BATCH": "1",  # kdas_book.explore draws for a page, not for a person at the keyboard
     }
-    before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in ours:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
 
 
-def _before(variable: str, folder: Path) -> str:
-    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
+def _first(folder: Path, others: str | None) -> str:
+    return os.pathsep.join(filter(None, [str(folder), others]))
 
 
 def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
-    """The one message about a failed chapter: cell numbers count the code cells of the source from
-    1.
-    """
-    copy = nbformat.read(executed, as_version=4)
-    cells = [
-        c
-        for c in copy.cells
-        if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", [])
-    ]
+    """The message about a failed chapter; cell numbers count the source's code cells from 1."""
+    cells = [c for c in nbformat.read(executed, as_version=4).cells if c.cell_type == "code"]
+    cells = [c for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
     states = [cell.metadata.get("papermill", {}).get("status") for cell in cells]
     # A failed cell is marked; if the kernel died, the last one that was begun is still "running" or
     # has no state.
-    number = next(
-        (i for i, state in enumerate(states) if state in ("failed", "running")),
-        states.count("completed"),
-    )
-    number = min(number, len(cells) - 1)
-    first_line = next(iter(cells[number].source.strip().splitlines()), "")
-    where = f"{notebook.stem} failed in code cell {number + 1} of {len(cells)} (which begins: {first_line})"
+    marked = [i for i, state in enumerate(states) if state in ("failed", "running")]
+    number = min([*marked, states.count("completed"), len(cells) - 1])
+    first_line = cells[number].source.strip().partition("\n")[0]
+    where = f"{notebook.stem} failed in code cell {number + 1} of {len(cells)}"
+    where += f" (which begins: {first_line})"
     kept = f"The notebook up to there is {executed}."
-    if isinstance(error, PapermillExecutionError):
-        trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-30:]
+    if not isinstance(error, PapermillExecutionError):
         return BuildError(
-            f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n"
-            + "\n".join(f"    {x}" for x in trace)
+            f"{where}: its process died, most often because the memory was not enough.\n{kept}"
         )
-    return BuildError(
-        f"{where}: its process died, most often because the memory was not enough.\n{kept}"
-    )
+    trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback)).splitlines()[-30:]
+    listed = "\n".join(f"    {line}" for line in trace)
+    return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n{listed}")
 
 
-class _Watch:
-    """Measures the time and the peak memory of the processes that this one starts, and tells how
-    long it has been.
-    """
+@contextlib.contextmanager
+def _watch(chapter: str, tick: Callable[[float], None]) -> Iterator[Measured]:
+    """Measure the processes that this one starts while the block runs, and call ``tick``."""
+    measured, stop, began = Measured(chapter), threading.Event(), time.perf_counter()
 
-    def __init__(self, tick: Callable[[float], None]):
-        self.tick, self.peak_mb, self.seconds = tick, 0.0, 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-
-    def __enter__(self) -> _Watch:
-        self._began = time.perf_counter()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.seconds = time.perf_counter() - self._began
-
-    def _sample(self) -> None:
-        me = psutil.Process()
-        while not self._stop.wait(0.2):
+    def sample() -> None:
+        while not stop.wait(0.2):
             total = 0
-            for child in me.children(recursive=True):
+            for child in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
                     total += child.memory_info().rss
-            self.peak_mb = max(self.peak_mb, total / 2**20)
-            self.tick(time.perf_counter() - self._began)
+            measured.peak_mb = max(measured.peak_mb, total / 2**20)
+            tick(time.perf_counter() - began)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield measured
+    finally:
+        stop.set()
+        thread.join()
+        measured.seconds = time.perf_counter() - began
 
 
 def machine() -> str:
@@ -271,4 +211,5 @@ def machine() -> str:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores, {torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'no GPU'}"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
+    return f"{cores} CPU cores, {gpu}"

@@ -1,11 +1,9 @@
-"""``kdas data check``: is a data set sound, and what should a person know about it before believing
-a score?
+"""``kdas data check``: is a data set sound, and what should be known before believing a score?
 
-Two kinds of answer. A *problem* is what training refuses (a missing mask, sizes that differ, a file
-that cannot be read) or what is surely wrong: a mask whose polyp is too dark to count, such as one
-of 0 and 1, and a test picture that is byte for byte a training picture. A *finding* is true and may
-be as it should be: repeats, pictures that sets share, frames of one video on both sides, empty
-masks. The public sets, whole and untouched, have findings and no problems.
+A *problem* is what training refuses (a missing mask, sizes that differ, an unreadable file) or what
+is surely wrong: a mask whose polyp is too dark to count, a test picture that is byte for byte a
+training picture. A *finding* may be as it should be: repeats, pictures that sets share, frames of
+one video on both sides, empty masks. The public sets, untouched, have findings and no problems.
 """
 
 from __future__ import annotations
@@ -29,72 +27,73 @@ from kdas_core import UserError
 from kdas_core.data.images import THRESHOLD, eight_bits, opened, read_grey
 from kdas_core.data.layout import FULL_COUNTS, Pair, first_few, is_synthetic, natural, scan
 
+BAD_MASKS = {
+    "ones": "of 0 and 1 instead of 0 and 255, which would be read as empty; multiply them by 255",
+    "dark": f"with something in them, but nothing as bright as {THRESHOLD}, where polyp begins, so "
+    "that they would be read as empty; draw the polyp in white",
+}
+MARKS = {
+    "empty": "black all over, without a polyp pixel; see that none was forgotten",
+    "full": "polyp in every pixel; see that the background is black",
+    # Of the 2072 public masks, 143 have one corner in a polyp and none has two.
+    "inverted": "polyp in all four corners, as if black and white were exchanged; look at them",
+    "grey": "with grey levels between 0 and 255, usually traces of JPEG; a pixel counts as polyp "
+    f"from {THRESHOLD} upwards",
+    "turned": "with an EXIF orientation (image or mask), which is not applied: viewers show them "
+    "turned",
+    "transparent": "with transparent pixels (image or mask); transparency is dropped, the colour "
+    "under it is read",
+    "pages": "in a TIFF file of several pages (image or mask); the first page is read",
+}
+
 
 @dataclass(frozen=True)
 class Check:
     """What `check_data` found.
 
     Attributes:
-        problems, findings: a sentence each; see the head of this module for which is which.
-        table: a row for each set: pairs, sizes, median share of polyp in percent, masks that are
-            empty or grey, pictures that repeat an earlier one of the set byte for byte or nearly,
-            problems.
-        shared: how many pictures of the row's set are in the column's as well, byte for byte or
-            nearly.
-        near: pictures that are nearly, not exactly, another one; each with the most similar one,
-            closest first.
-        closest: six pairs to look at: the four closest that are not equal byte for byte, and the
-            two closest between sets. There are always some; whether they are near, their distance
-            says.
-        videos: ``{set: {name: video}}`` where it is known.
+        table: a row for each set: pairs, sizes, median share of polyp in percent, and how many
+            masks are empty or grey, pictures repeat an earlier one byte for byte or nearly, and
+            problems there are.
     """
 
     root: Path
     table: pd.DataFrame
-    shared: pd.DataFrame
-    problems: tuple[str, ...]
+    shared: pd.DataFrame  # how many pictures of the row's set are in the column's, or nearly
+    problems: tuple[str, ...]  # a sentence each
     findings: tuple[str, ...]
-    near: tuple[NearDuplicate, ...]
-    closest: tuple[NearDuplicate, ...]
-    videos: dict[str, dict[str, str]]
+    near: tuple[NearDuplicate, ...]  # each picture that is nearly another, with the most similar
+    closest: tuple[NearDuplicate, ...]  # six pairs to look at, whether they are near or not
+    videos: dict[str, dict[str, str]]  # {set: {name: video}} where it is known
 
     def __str__(self) -> str:
         """The table, then the problems, then the findings; as ``kdas data check`` prints it."""
         parts = [f"{self.root}", self.table.to_string()]
         for title, lines in (("Problems", self.problems), ("Findings", self.findings)):
-            parts.append(
-                "\n".join([f"{title}: {len(lines) or 'none'}", *(f"- {line}" for line in lines)])
-            )
+            parts.append("\n- ".join([f"{title}: {len(lines) or 'none'}", *lines]))
         return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Look(Picture):
     """What one pair's pixels tell."""
 
-    picture: Picture
     size: tuple[int, int]
     share: float
-    marks: frozenset[str]  # keys of _BAD_MASKS and _MARKS
-
-    @property
-    def pair(self) -> Pair:
-        return self.picture.pair
+    marks: frozenset[str]  # keys of BAD_MASKS and MARKS
 
 
 def check_data(root: str | Path) -> Check:
-    """Decode every pair below ``root``, compare every picture with every other, and say what a
-    person must know.
-
-    ``root`` is a benchmark (``TrainDataset``, ``TestDataset/*``) or one folder with images/ and
-    masks/.
+    """Decode every pair and compare every picture with every other, in a benchmark
+    (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/.
 
     Raises:
         UserError: nothing there can be looked at.
     """
     root = Path(root)
-    folders, looks, problems = _folders(root), {}, {}
-    for name, folder in folders.items():
+    looks: dict[str, list[_Look]] = {}
+    problems: dict[str, list[str]] = {}
+    for name, folder in _folders(root).items():
         try:
             looks[name], problems[name] = _look_into(folder)
         except UserError as error:  # the folder as a whole
@@ -102,24 +101,24 @@ def check_data(root: str | Path) -> Check:
     if not looks:
         raise UserError(next(iter(problems.values()))[0])
 
-    comparison = Comparison(
-        {name: [look.picture for look in of_set] for name, of_set in looks.items()}
-    )
+    comparison = Comparison(looks)
+    public = not is_synthetic(root)
+    videos = _videos(looks) if public else {}
     findings = []
     for name, of_set in looks.items():
-        problems[name] += _marked(name, of_set, _BAD_MASKS) + comparison.leaks(name)
-        findings += ([] if is_synthetic(root) else _partial(name, len(of_set))) + _marked(
-            name, of_set, _MARKS
-        )
-    videos = {} if is_synthetic(root) else _videos(looks)
-    findings += comparison.findings() + _shared_videos(videos)
-    rows = {name: _row(looks[name], problems[name], comparison, name) for name in looks}
+        full = FULL_COUNTS.get(name, len(of_set)) if public else len(of_set)
+        if full != len(of_set):
+            fact = f"{len(of_set)} of the benchmark's {full} pairs"
+            findings.append(f"{name}: {fact}; a score on it must say so.")
+        problems[name] += _marked(name, of_set, BAD_MASKS) + comparison.leaks(name)
+        findings += _marked(name, of_set, MARKS)
+    rows = [_row(name, looks[name], len(problems[name]), comparison) for name in looks]
     return Check(
         root=root,
-        table=pd.DataFrame.from_dict(rows, orient="index"),
+        table=pd.DataFrame(rows, index=list(looks)),
         shared=comparison.shared(),
         problems=tuple(line for lines in problems.values() for line in lines),
-        findings=tuple(findings),
+        findings=(*findings, *comparison.findings(), *_shared_videos(videos)),
         near=comparison.near(),
         closest=comparison.closest(),
         videos=videos,
@@ -129,30 +128,18 @@ def check_data(root: str | Path) -> Check:
 def _folders(root: Path) -> dict[str, Path]:
     if (root / "images").is_dir():
         return {root.resolve().name: root}
-    tests = sorted(
-        (p for p in (root / "TestDataset").glob("*") if p.is_dir() and p.name[0] != "."),
-        key=lambda p: natural(p.name),
-    )
-    return {TRAIN: root / TRAIN} | {path.name: path for path in tests}
-
-
-# --- one folder -------------------------------------------------------------------------------------------------------
+    tests = [p for p in (root / "TestDataset").glob("*") if p.is_dir() and p.name[0] != "."]
+    return {p.name: p for p in (root / TRAIN, *sorted(tests, key=lambda p: natural(p.name)))}
 
 
 def _look_into(folder: Path) -> tuple[list[_Look], list[str]]:
     """What every sound pair of a folder looks like, and the problems of the others."""
     pairs, problems = scan(folder)
-    lines = [problem.text + "." for problem in problems]
-    with ThreadPoolExecutor(
-        min(8, os.cpu_count() or 1)
-    ) as pool:  # Pillow decodes outside Python's lock
-        bar = tqdm(
-            pool.map(_look_at, pairs), total=len(pairs), desc=folder.name, leave=False, disable=None
-        )
-        results = list(bar)
-    return [r for r in results if isinstance(r, _Look)], lines + [
-        r for r in results if isinstance(r, str)
-    ]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow frees Python's lock
+        results = pool.map(_look_at, pairs)
+        seen = list(tqdm(results, folder.name, len(pairs), leave=False, disable=None))
+    lines = [f"{problem.text}." for problem in problems] + [r for r in seen if isinstance(r, str)]
+    return [r for r in seen if isinstance(r, _Look)], lines
 
 
 def _look_at(pair: Pair) -> _Look | str:
@@ -161,9 +148,8 @@ def _look_at(pair: Pair) -> _Look | str:
         with opened(pair.image) as image:
             marks = _file_marks(image)
             size = image.size
-            image.draft(
-                "L", (512, 512)
-            )  # a large JPEG is decoded at half its size or less; every byte is still read
+            # A large JPEG is decoded at half its size or less; every byte is still read.
+            image.draft("L", (512, 512))
             bits = fingerprint(eight_bits(image, pair.image).convert("L"))
             digest = hashlib.blake2b(pair.image.read_bytes(), digest_size=16).digest()
         with opened(pair.mask) as mask:
@@ -172,116 +158,77 @@ def _look_at(pair: Pair) -> _Look | str:
     except UserError as error:
         return str(error)
     share = float((levels >= THRESHOLD).mean())
-    return _Look(Picture(pair, digest, bits), size, share, frozenset(marks | _mask_marks(levels)))
+    return _Look(pair, digest, bits, size, share, frozenset(marks | _mask_marks(levels)))
 
 
 def _file_marks(image: Image.Image) -> set[str]:
     """Kinds of file whose pixels a viewer may show otherwise than we read them."""
-    marks = set()
     try:
         turned = image.getexif().get(0x0112, 1) not in (0, 1)
     except Exception:  # a damaged EXIF block says nothing, and is no fault of the pixels
         turned = False
-    if turned:
-        marks.add("turned")
-    if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-        marks.add("pages")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        if image.convert("RGBA").getchannel("A").getextrema()[0] < 255:  # type: ignore[operator]  # (low, high) of one band
-            marks.add("transparent")
-    return marks
+    alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    marks = {
+        "turned": turned,
+        "pages": image.format == "TIFF" and getattr(image, "n_frames", 1) > 1,
+        "transparent": alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255,
+    }
+    return {mark for mark, there in marks.items() if there}
 
 
 def _mask_marks(levels: np.ndarray) -> set[str]:
-    polyp, top = levels >= THRESHOLD, int(levels.max())
+    polyp = levels >= THRESHOLD
     if not polyp.any():
-        return {"empty" if top == 0 else "ones" if top == 1 else "dark"}
+        return {{0: "empty", 1: "ones"}.get(int(levels.max()), "dark")}
     corners = polyp[[0, 0, -1, -1], [0, -1, 0, -1]]
     marks = {"full"} if polyp.all() else {"inverted"} if corners.all() else set()
     return marks | ({"grey"} if np.any((levels > 0) & (levels < 255)) else set())
-
-
-_BAD_MASKS = {
-    "ones": "of 0 and 1 instead of 0 and 255, which would be read as empty; multiply them by 255",
-    "dark": f"with something in them, but nothing as bright as {THRESHOLD}, where polyp begins, so that they would be read as "
-    "empty; draw the polyp in white",
-}
-_MARKS = {
-    "empty": "black all over, without a polyp pixel; see that none was forgotten",
-    "full": "polyp in every pixel; see that the background is black",
-    # Of the 2072 public masks, 143 have one corner in a polyp and none has two.
-    "inverted": "polyp in all four corners, as if black and white were exchanged; look at them",
-    "grey": f"with grey levels between 0 and 255, usually traces of JPEG; a pixel counts as polyp from {THRESHOLD} upwards",
-    "turned": "with an EXIF orientation (image or mask), which is not applied: viewers show them turned",
-    "transparent": "with transparent pixels (image or mask); transparency is dropped, the colour under it is read",
-    "pages": "in a TIFF file of several pages (image or mask); the first page is read",
-}
-
-
-def _partial(name: str, count: int) -> list[str]:
-    full = FULL_COUNTS.get(name)
-    if full in (None, count):
-        return []
-    return [f"{name}: {count} of the benchmark's {full} pairs; a score on it must say so."]
 
 
 def _marked(name: str, looks: Sequence[_Look], words: Mapping[str, str]) -> list[str]:
     """A sentence for each of these marks that some pair of the set carries."""
     lines = []
     for mark, fact in words.items():
-        found = [look.pair.mask.name for look in looks if mark in look.marks]
-        if found:
+        if found := [look.pair.mask.name for look in looks if mark in look.marks]:
             lines.append(f"{name}: {len(found)} of {len(looks)} masks ({first_few(found)}) {fact}.")
     return lines
 
 
-def _row(
-    looks: Sequence[_Look], problems: Sequence[str], comparison: Comparison, name: str
-) -> dict[str, object]:
+def _row(name: str, looks: Sequence[_Look], problems: int, comparison: Comparison) -> dict:
     """A set's row of the table."""
-    sizes, marks = (
-        Counter(look.size for look in looks),
-        Counter(mark for look in looks for mark in look.marks),
-    )
-    shown = ", ".join(f"{w}×{h}" for (w, h), _ in sizes.most_common(1))
+    sizes = Counter(f"{w}×{h}" for w, h in (look.size for look in looks))
+    marks = Counter(mark for look in looks for mark in look.marks)
+    shown = ", ".join(size for size, _ in sizes.most_common(1))
+    share = np.median([look.share for look in looks]) if looks else np.nan
     return {
         "pairs": len(looks),
         "sizes": shown if len(sizes) < 2 else f"{len(sizes)}, most {shown}",
-        "polyp, %": round(100 * float(np.median([look.share for look in looks])), 1)
-        if looks
-        else float("nan"),
+        "polyp, %": round(100 * float(share), 1),
         "empty": marks["empty"],
         "grey": marks["grey"],
-        "repeats": len(comparison.repeats(name)),
+        "repeats": len(comparison.equal(name, name)),
         "near": len(comparison.alike(name, name)),
-        "problems": len(problems),
+        "problems": problems,
     }
-
-
-# --- videos -----------------------------------------------------------------------------------------------------------
 
 
 def _videos(looks: Mapping[str, Sequence[_Look]]) -> dict[str, dict[str, str]]:
-    """``{set: {name: video}}`` of the frames of CVC-ClinicDB, the one public set whose videos are
-    known frame by frame.
-    """
-    named = {name: looks[name] for name in (TRAIN, "CVC-ClinicDB") if name in looks}
-    groups = {
-        name: clinicdb_groups((look.pair.name, look.size) for look in part)
-        for name, part in named.items()
-    }
-    return {name: group for name, group in groups.items() if group}
+    """Of CVC-ClinicDB, the one public set whose videos are known frame by frame."""
+    videos = {}
+    for name in (TRAIN, "CVC-ClinicDB"):
+        if group := clinicdb_groups((look.pair.name, look.size) for look in looks.get(name, ())):
+            videos[name] = group
+    return videos
 
 
 def _shared_videos(videos: Mapping[str, Mapping[str, str]]) -> list[str]:
-    known, lines = set(videos.get(TRAIN, {}).values()), []
-    for name, groups in videos.items():
-        of_set = set(groups.values())
-        both = of_set & known
-        if name != TRAIN and both:
-            count = f"all {len(both)}" if both == of_set else f"{len(both)} of {len(of_set)}"
-            lines.append(
-                f"{name}: {count} videos behind its {len(groups)} frames in {TRAIN} as well, by the published table of its "
-                "sequences; in good part it tests polyps that training has shown."
-            )
-    return lines
+    train, test = (videos.get(name, {}) for name in (TRAIN, "CVC-ClinicDB"))
+    of_set = set(test.values())
+    both = of_set & set(train.values())
+    if not both:
+        return []
+    count = f"all {len(both)}" if both == of_set else f"{len(both)} of {len(of_set)}"
+    return [
+        f"CVC-ClinicDB: {count} videos behind its {len(test)} frames in {TRAIN} as well, by the "
+        "published table of its sequences; in good part it tests polyps that training has shown."
+    ]

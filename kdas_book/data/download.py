@@ -1,21 +1,7 @@
-"""The real images: where they live, on which terms, and how they come into ``data/`` (``kdas data
-get``).
+"""``kdas data get``: where the real images live, on which terms, and how they come into ``data/``.
 
-Nothing of ours is served from anywhere: the archives come from their authors' own addresses, and what is known of them
-(`SOURCES`) is a table that a YAML file can change or extend::
-
-    test:                                   # a set that is known: only what is named changes
-      addresses: [https://mirror.example/TestDataset.zip]
-    ward-7:                                 # a set of your own
-      folder: TestDataset/ward-7
-      archive: ward-7.zip
-      addresses: [https://files.example/ward-7.zip]
-      counts: {"": 120}
-      terms: Research only.
-      page: https://files.example
-
-Archives stay in ``<out>/downloads``. One that was saved there by hand is used as if it had been
-fetched, which is also the way out wherever a program is not let in.
+The archives come from their authors' own addresses. A YAML file can change or extend the table
+(data/README.md shows one), and an archive in ``<out>/downloads`` is used as if it were fetched.
 """
 
 from __future__ import annotations
@@ -24,15 +10,17 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
+from hashlib import sha256
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
-from kdas_book.data.fetch import RETRY_POLICY, RetryPolicy, browser_link, digest_of, fetch
+from kdas_book.data.fetch import browser_link, fetch
 from kdas_book.data.unpack import unpack
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS, index_pairs
@@ -40,6 +28,7 @@ from kdas_core.files import atomic_write
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
 _CITE = "Whoever publishes results cites the papers listed in data/README.md."
+_UNLESS = "not without written permission"
 
 
 @dataclass(frozen=True)
@@ -50,17 +39,14 @@ class Source:
     folder: str  # below the data folder
     archive: str  # the name of the file
     addresses: tuple[str, ...]  # https://… or drive:ID, the best first
-    counts: dict[str, int] = field(
-        default_factory=dict
-    )  # pairs per sub-folder, "" for the folder itself
+    counts: dict[str, int] = field(default_factory=dict)  # pairs by sub-folder, "": of the folder
     terms: str = ""
     page: str = ""  # for a person
     megabytes: float = 0  # 0: not known
-    sha256: str = ""  # empty: recorded when the archive is used for the first time
+    sha256: str = ""  # empty: noted when the archive is used for the first time
 
 
-# The second Drive address of each is the one that PraNet's page named before. No digest is
-# published for any of them.
+# The second address of each Drive file is the one that PraNet's page named before.
 SOURCES = (
     Source(
         name="train",
@@ -71,8 +57,8 @@ SOURCES = (
             "drive:1lODorfB33jbd-im-qrtUgWnZXxB94F55",
         ),
         counts={"": 900 + 550},
-        terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education only; neither may be used "
-        f"commercially (Kvasir-SEG: not without written permission). {_CITE}",
+        terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education "
+        f"only; neither may be used commercially (Kvasir-SEG: {_UNLESS}). {_CITE}",
         page="https://github.com/DengPingFan/PraNet",
         megabytes=399.5,
     ),
@@ -85,8 +71,8 @@ SOURCES = (
             "drive:1o8OfBvYE6K-EpDyvzsmMPndnUMwb540R",
         ),
         counts=FULL_COUNTS,
-        terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used commercially (Kvasir-SEG: not "
-        f"without written permission). {_CITE}",
+        terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used "
+        f"commercially (Kvasir-SEG: {_UNLESS}). {_CITE}",
         page="https://github.com/DengPingFan/PraNet",
         megabytes=327.2,
     ),
@@ -96,162 +82,148 @@ SOURCES = (
         archive="kvasir-seg.zip",
         addresses=("https://datasets.simula.no/downloads/kvasir-seg.zip",),
         counts={"": 1000},
-        terms="For research and education; commercial use needs written permission. Whoever publishes results cites Jha et al., "
-        "MultiMedia Modeling 2020. Its 1000 images are those of train (900) and test (100): never train on all and test on some.",
+        terms="For research and education; commercial use needs written permission. Whoever "
+        "publishes results cites Jha et al., MultiMedia Modeling 2020. Its 1000 images are those "
+        "of train (900) and test (100): never train on all and test on some.",
         page="https://datasets.simula.no/kvasir-seg/",
         megabytes=46.2,
     ),
 )
-DEFAULT = ("train", "test")
 
 
 def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> list[Source]:
-    """The sources of these names (by default training and test sets), as the table and the user's
-    file describe them.
-
-    Raises:
-        UserError: a name that is in neither, or something is wrong with the file.
+    """The sources of these names, by default train and test; `UserError` for an unknown name or a
+    manifest with something wrong.
     """
     known = {source.name: source for source in SOURCES}
     if manifest:
-        for name, changes in _read_manifest(Path(manifest)).items():
-            known[name] = _changed(known.get(name), name, changes, Path(manifest))
+        for name, entry in _read_manifest(Path(manifest)).items():
+            known[name] = _source(name, entry, known.get(name), f'{manifest}, "{name}"')
     for name in names:
         if name not in known:
-            raise UserError(
-                f'There is no data set "{name}" to fetch; choose from {", ".join(known)}.'
-            )
-    return [known[name] for name in dict.fromkeys(names or DEFAULT)]
+            choices = ", ".join(known)
+            raise UserError(f'There is no data set "{name}" to fetch; choose from {choices}.')
+    return [known[name] for name in dict.fromkeys(names or ("train", "test"))]
 
 
 def _read_manifest(path: Path) -> dict[str, dict]:
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.safe_load(path.read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{path} could not be read as YAML ({' '.join(str(error).split())}); mend the file."
-        ) from None
-    if not isinstance(entries, dict) or not all(
-        isinstance(entry, dict) for entry in entries.values()
-    ):
-        raise UserError(
-            f"{path} should hold data sets by name, each with its fields; kdas_book/data/download.py shows one."
-        )
+        why = " ".join(str(error).split())
+        raise UserError(f"{path} could not be read as YAML ({why}); mend the file.") from None
+    if not _is_table(entries):
+        raise UserError(f"{path} should hold data sets by name, as data/README.md shows.")
     return entries
 
 
-def _changed(known: Source | None, name: str, changes: dict, path: Path) -> Source:
-    allowed = {f.name for f in fields(Source)} - {"name"}
-    if unknown := sorted(map(str, changes.keys() - allowed)):
-        raise UserError(
-            f'{path}, "{name}": there is no field {unknown[0]}; there are {", ".join(sorted(allowed))}.'
-        )
-    if not known and (missing := sorted({"folder", "archive", "addresses"} - changes.keys())):
-        raise UserError(f'{path}, "{name}": the field {missing[0]} is missing.')
-    addresses = changes.get("addresses", known.addresses if known else ())
-    if not isinstance(addresses, (list, tuple)) or not all(isinstance(a, str) for a in addresses):
-        raise UserError(f'{path}, "{name}": addresses should be a list of addresses.')
-    counts = changes.get("counts", {})
-    if not isinstance(counts, dict) or not all(type(n) is int for n in counts.values()):
-        raise UserError(
-            f'{path}, "{name}": counts should be numbers of pairs by sub-folder, such as {{"": 120}}.'
-        )
-    changes = changes | {"addresses": tuple(addresses)}
-    source = replace(known, **changes) if known else Source(name, **changes)
-    parts = Path(str(source.folder)).parts
-    if (
-        not parts
-        or ".." in parts
-        or Path(str(source.folder)).is_absolute()
-        or not re.fullmatch(r"\w[\w.-]*", str(source.archive))
+def _is_table(entries: object) -> bool:
+    return isinstance(entries, dict) and all(isinstance(e, dict) for e in entries.values())
+
+
+def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
+    """A source of the manifest, which must be sound; ``where`` begins the sentence if it is not."""
+    merged = (vars(known) if known else {}) | {"name": name} | entry
+    allowed = sorted({f.name for f in fields(Source)} - {"name"})
+    unknown = ", ".join(str(key) for key in entry if key not in allowed)
+    missing = ", ".join(sorted({"folder", "archive", "addresses"} - merged.keys()))
+    addresses = merged.get("addresses")
+    counts = merged.get("counts", {})
+    listed = isinstance(addresses, list | tuple) and all(isinstance(a, str) for a in addresses)
+    counted = isinstance(counts, dict) and all(type(n) is int for n in counts.values())
+    folder = Path(str(merged.get("folder", "")))
+    below = folder.parts and ".." not in folder.parts and not folder.is_absolute()
+    plain = below and re.fullmatch(r"\w[\w.-]*", str(merged.get("archive", "")))
+    for sound, text in (
+        (not unknown, f"there is no field {unknown}; there are {', '.join(allowed)}"),
+        (not missing, f"the field {missing} is missing"),
+        (listed, "addresses should be a list of addresses"),
+        (counted, 'counts should be numbers of pairs by sub-folder, such as {"": 120}'),
+        (plain, "folder and archive should be plain names, below the data folder"),
     ):
-        raise UserError(
-            f'{path}, "{name}": folder and archive should be plain names, below the data folder.'
-        )
-    return source
+        if not sound:
+            raise UserError(f"{where}: {text}.")
+    return Source(**merged | {"addresses": tuple(merged["addresses"])})
 
 
 def describe(source: Source, out: str | Path) -> str:
-    """What a person should know before they agree: source, size, destination and terms, in four
-    lines.
-    """
+    """Source, size, destination and terms, in four lines, for a person to agree to."""
     size = f"{source.megabytes:g} MB" if source.megabytes else "of unknown size"
-    return (
-        f"{source.name}: {source.archive}, {size}, {sum(source.counts.values()) or 'an unknown number of'} pairs\n"
-        f"  from  {browser_link(source.addresses[0])} ({source.page or 'no page named'})\n"
-        f"  to    {Path(out) / source.folder}\n"
-        f"  terms {source.terms or 'none named; ask whoever offers the file.'}"
+    count = sum(source.counts.values()) or "an unknown number of"
+    lines = (
+        f"{source.name}: {source.archive}, {size}, {count} pairs",
+        f"from  {browser_link(source.addresses[0])} ({source.page or 'no page named'})",
+        f"to    {Path(out) / source.folder}",
+        f"terms {source.terms or 'none named; ask whoever offers the file.'}",
     )
+    return "\n  ".join(lines)
 
 
 def is_complete(source: Source, out: str | Path) -> bool:
-    """True where the data is there already, False where nothing is.
-
-    Raises:
-        UserError: something else is in its place; what a user has is never overwritten.
+    """True where the data is there already, False where nothing is; `UserError` where something
+    else is in its place, which is never overwritten.
     """
     folder = Path(out) / source.folder
     if not os.path.lexists(folder) or (folder.is_dir() and not any(folder.iterdir())):
         return False
     if trouble := _mismatch(source, folder):
-        raise UserError(
-            f"{folder} is there but not complete ({trouble}); nothing was changed, so move it away and run the command again, "
-            "or choose another --out."
-        )
+        way_out = "move it away and run the command again, or choose another --out"
+        fact = f"{folder} is there but not complete ({trouble})"
+        raise UserError(f"{fact}; nothing was changed, so {way_out}.")
     return True
 
 
-def get(source: Source, out: str | Path, patience: RetryPolicy = RETRY_POLICY) -> str:
-    """Bring one data set into its place; everything is checked before it appears there.
-
-    Returns:
-        A line that says what was done.
+def get(source: Source, out: str | Path) -> str:
+    """Bring one data set into its place, checked before it appears there; says what was done.
 
     Raises:
-        UserError: the archive cannot be had (the sentence says how to do it by hand), is not the
-            one that was used before, is damaged or unsafe, or holds other numbers of pairs than it
-            should; what is in place of the data; no room on the disk.
+        UserError: the archive cannot be had (the sentence says how to by hand), has changed, is
+            damaged, unsafe or incomplete; something else is in its place; the disk is full.
     """
-    out = Path(out)
-    folder, archive = out / source.folder, out / "downloads" / source.archive
+    folder, archive = Path(out) / source.folder, Path(out) / "downloads" / source.archive
+    counts = [f"{n} {k}" if n else f"{k} pairs" for n, k in source.counts.items()]
+    pairs = ", ".join(counts) or "unpacked"
     if is_complete(source, out):
-        return f"{folder} is complete already ({_pairs(source)}); left as it is."
-    with _alone(archive.parent):
-        address = "a file that was there already"
-        if not archive.is_file():
-            address = fetch(source.addresses, archive, _by_hand(source, archive), patience)
-        digest = verify(out, source.archive, archive, source.sha256)
-        staged = archive.with_name(source.archive + ".unpacked")
-        shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
-        try:
-            unpack(archive, staged, roots={"images", "masks", *source.counts})
-            if trouble := _mismatch(source, staged):
-                raise UserError(
-                    f"{archive} is not what it should be ({trouble}), so nothing was put into {folder}; the archive is kept, "
-                    "look into it, or remove it and run the command again."
-                )
-            record(out, source.archive, address, archive.stat().st_size, digest)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.is_dir():
-                folder.rmdir()  # empty, as seen above; Windows renames onto nothing
-            staged.rename(folder)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    return f"{folder}: {_pairs(source)}, SHA-256 {digest[:12]}… noted in {out / LEDGER}; {archive} may be removed."
+        return f"{folder} is complete already ({pairs}); left as it is."
+    try:
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(archive.parent / ".lock", timeout=0):  # two would write into the same files
+            digest = _place(source, Path(out), folder, archive)
+    except Timeout:
+        busy = f'Another "kdas data get" is at work in {archive.parent}; wait for it to end.'
+        raise UserError(busy) from None
+    except OSError as error:
+        fact = f"{archive.parent} could not be written ({error.strerror})"
+        raise UserError(f"{fact}; mend that, or choose another --out.") from error
+    note = Path(out) / LEDGER
+    return f"{folder}: {pairs}, SHA-256 {digest[:12]}… noted in {note}; {archive} may be removed."
 
 
-def _by_hand(source: Source, archive: Path) -> str:
-    page = f" (or find it from {source.page})" if source.page else ""
-    return f"open {browser_link(source.addresses[0])} in a browser{page}, save the file as {archive} and run the command again"
-
-
-def _pairs(source: Source) -> str:
-    return (
-        ", ".join(
-            f"{name} {count}" if name else f"{count} pairs" for name, count in source.counts.items()
-        )
-        or "unpacked"
-    )
+def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
+    """Fetch the archive if need be, check it, unpack it, rename what came out; its digest."""
+    address = "a file that was there already"
+    if not archive.is_file():
+        page = f" (or find it from {source.page})" if source.page else ""
+        hint = f"open {browser_link(source.addresses[0])} in a browser{page}, save the file as "
+        hint += f"{archive} and run the command again"
+        address = fetch(source.addresses, archive, hint, archive=True)
+    digest = verify(out, archive, source.sha256)
+    staged = archive.with_name(source.archive + ".unpacked")
+    shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
+    try:
+        unpack(archive, staged, roots={"images", "masks", *source.counts})
+        if trouble := _mismatch(source, staged):
+            fact = f"{archive} is not what it should be ({trouble})"
+            way_out = "look into it, or remove it and run the command again"
+            raise UserError(f"{fact}, so nothing was put into {folder}; {way_out}.")
+        record(out, archive, address, digest)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.is_dir():
+            folder.rmdir()  # empty, as `is_complete` saw; Windows renames onto nothing
+        staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return digest
 
 
 def _mismatch(source: Source, folder: Path) -> str:
@@ -262,81 +234,46 @@ def _mismatch(source: Source, folder: Path) -> str:
         try:
             found = len(index_pairs(folder / name))
         except UserError as error:
-            return (
-                str(error)
-                .replace(f"{folder}{os.sep}", "")
-                .replace(str(folder), "it")
-                .split(";")[0]
-                .rstrip(".")
-            )
+            text = str(error).replace(f"{folder}{os.sep}", "").replace(str(folder), "it")
+            return text.split(";")[0].rstrip(".")
         if found != count:
             return f"{name + ' has ' if name else ''}{found} pairs instead of {count}"
     return ""
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two of these at once would write into each other's files."""
-    from filelock import FileLock, Timeout
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(
-            f'Another "kdas data get" is at work in {folder}; wait for it to end.'
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{folder} could not be written ({error.strerror}); mend that, or choose another --out."
-        ) from error
-
-
-# --- the ledger of what came from where ----------------------------------------------------------------------------------
-
-
-def verify(out: Path, name: str, file: Path, expected: str = "") -> str:
-    """The SHA-256 of a file, which must be the one noted when a file of this name was used before.
-
-    Raises:
-        UserError: it is another; both digests are in the sentence.
+def verify(out: Path, file: Path, expected: str = "", name: str = "") -> str:
+    """The SHA-256 of a file; `UserError` with both digests unless it is the one expected, or noted
+    when its name was used first.
     """
-    digest = digest_of(file)
-    known = expected or _ledger(out).get(name, {}).get("sha256", digest)
-    if digest != known:
+    with open(file, "rb") as stream:
+        digest = sha256()
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    found = digest.hexdigest()
+    known = expected or _ledger(out).get(name or file.name, {}).get("sha256", found)
+    if found != known:
         where = "the manifest says" if expected else f"{out / LEDGER} notes"
-        raise UserError(
-            f"{file} has SHA-256 {digest}, and {where} {known}: the file has changed, so it is not used; remove it to fetch it "
-            "again, or, if you trust the new one, mend the entry."
-        )
-    return digest
+        way_out = "remove it to fetch it again, or, if you trust the new one, mend the entry"
+        fact = f"{file} has SHA-256 {found}, and {where} {known}"
+        raise UserError(f"{fact}: the file has changed, so it is not used; {way_out}.")
+    return found
 
 
-def record(out: Path, name: str, address: str, size: int, digest: str) -> None:
-    """Note a file that was used, beside the data. An older note of the same file keeps its address
-    and date.
-    """
+def record(out: Path, file: Path, address: str, digest: str, name: str = "") -> None:
+    """Note beside the data a file that was used; an older note of the same file stays as it is."""
     ledger = _ledger(out)
-    if ledger.get(name, {}).get("sha256") == digest:
-        return
-    date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    ledger[name] = {"address": browser_link(address), "bytes": size, "sha256": digest, "date": date}
-    atomic_write(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
+    entry = ledger.setdefault(name or file.name, {})
+    if entry.get("sha256") != digest:
+        date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        size = file.stat().st_size
+        entry.update(address=browser_link(address), bytes=size, sha256=digest, date=date)
+        atomic_write(out / LEDGER, (json.dumps(ledger, indent=2) + "\n").encode())
 
 
 def _ledger(out: Path) -> dict[str, dict]:
     path = out / LEDGER
-    try:
-        ledger = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError):
-        ledger = None
-    if not isinstance(ledger, dict) or not all(
-        isinstance(entry, dict) for entry in ledger.values()
-    ):
-        raise UserError(
-            f"{path} cannot be read; mend it, or remove it to have the digests noted anew."
-        )
-    return ledger
+    with suppress(OSError, ValueError):
+        ledger = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if _is_table(ledger):
+            return ledger
+    raise UserError(f"{path} cannot be read; mend it, or remove it to have the digests noted anew.")

@@ -1,9 +1,4 @@
-"""Polyp images and masks.
-
-On disk: `pairs` (layout), `reading` (one file), `check` with `twins` and `videos`, `statistics`.
-For a network: `polyps`, `augment`, `cache`. Where images come from: `download` with `fetch` and
-`archives`, `importing`, `synthetic`.
-"""
+"""The data of a training run: the user's folder, the default one, or synthetic polyps."""
 
 from __future__ import annotations
 
@@ -20,13 +15,8 @@ SPLIT_SEED = 0  # one split for every run: runs with different seeds are compare
 
 
 def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) -> PolypData:
-    """The data of a recipe: the folder that the user names, else the default one, else synthetic
-    polyps where it allows them.
-
-    Args:
-        data_root: the user's folder, or empty.
-        default: where data is looked for if ``data_root`` is empty.
-        made: synthetic polyps are written below this folder (once).
+    """The data in ``data_root``, or, where that is empty, in ``default``, or else synthetic polyps,
+    written once below ``made``, where the recipe allows them.
 
     Raises:
         UserError: the folder does not hold the layout, or there is no data and the preset needs
@@ -37,15 +27,14 @@ def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) 
 
     root = Path(data_root).expanduser() if data_root else default
     if not data_root and not (default / "TrainDataset").is_dir():
-        if not recipe.synthetic_images:
+        train, test = recipe.synthetic_images, recipe.synthetic_test_images
+        if not train:
             raise UserError(
-                f'Preset "{recipe.preset}" trains on real images and {default / "TrainDataset"} is not there; fetch them '
-                f'with "kdas data get --out {default}", or write synthetic polyps with "kdas data synthetic --out {default}".'
+                f'Preset "{recipe.preset}" trains on real images and {default / "TrainDataset"} is '
+                f'not there; fetch them with "kdas data get --out {default}", or write synthetic '
+                f'polyps with "kdas data synthetic --out {default}".'
             )
-        root = (
-            made / f"synthetic-v{VERSION}-{recipe.synthetic_images}-{recipe.synthetic_test_images}"
-        )
-        make_dataset(root, train=recipe.synthetic_images, test=recipe.synthetic_test_images)
-    return load_data(
-        root, recipe.validation_fraction, SPLIT_SEED, recipe.train_images, recipe.test_images
-    )
+        root = made / f"synthetic-v{VERSION}-{train}-{test}"
+        make_dataset(root, train=train, test=test)
+    share = recipe.validation_fraction
+    return load_data(root, share, SPLIT_SEED, recipe.train_images, recipe.test_images)

@@ -1,19 +1,17 @@
 """Which video a frame of CVC-ClinicDB comes from.
 
-Its 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout, which mixes
-them, keeps the names. The borders are those of the table that its authors publish with the data
-(Bernal et al., Computerized Medical Imaging and Graphics 2015). The images bear them out: at each
-of the 28 borders, the cut that leaves the least difference within the two neighbouring sequences
-(mean absolute difference of 32 × 32 thumbnails) is where the table has it, to the frame.
+Its 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout keeps the
+names. The borders are those of the table that its authors publish with the data (Bernal et al.,
+Computerized Medical Imaging and Graphics 2015); the images bear them out.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+import pandas as pd
 
 from kdas_core.files import atomic_write
 
@@ -35,25 +33,17 @@ def clinicdb_sequence(name: str) -> int | None:
 
 
 def clinicdb_groups(frames: Iterable[tuple[str, tuple[int, int]]]) -> dict[str, str]:
-    """name → group, such as ``"ClinicDB-07"``, for the frames among (name, (width, height)); others
-    are left out.
-
-    Both must fit, the name and the size, since a picture called 7 may come from anywhere.
+    """name → group, such as ``"ClinicDB-07"``, for those (name, (width, height)) that fit in both:
+    a picture called 7 may come from anywhere.
     """
     known = ((name, clinicdb_sequence(name)) for name, size in frames if size == FRAME)
     return {name: f"ClinicDB-{sequence:02d}" for name, sequence in known if sequence}
 
 
 def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Write ``{data set: {name: group}}`` as the CSV file ``dataset,name,group`` that ``kdas
-    compare --groups`` reads.
-
-    Raises:
-        UserError: it cannot be written there; an older file stays as it was.
+    """Write ``{data set: {name: group}}`` as ``kdas compare --groups`` reads it; `UserError` if it
+    cannot be written there.
     """
-    rows = (
-        (dataset, name, group) for dataset, names in groups.items() for name, group in names.items()
-    )
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows([("dataset", "name", "group"), *rows])
-    atomic_write(path, table.getvalue().encode(), "choose another place")
+    rows = [(dataset, *item) for dataset, names in groups.items() for item in names.items()]
+    table = pd.DataFrame(rows, columns=["dataset", "name", "group"])
+    atomic_write(path, table.to_csv(index=False).encode(), "choose another place")

@@ -1,9 +1,11 @@
-"""Figures of images and masks: chapter 1."""
+"""Figures of chapter 1: images and masks, on disk and drawn."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,157 +15,146 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, RED, SKY, grid, outlined
-from kdas_core import UserError
-from kdas_core.data.dataset import resize_pair
+from kdas_book.figures import basics as plots
+from kdas_core.data.dataset import resize_image, resize_pair
 from kdas_core.data.images import read_image, read_mask
-from kdas_core.files import atomic_write
+from kdas_core.data.layout import Pair, PairIndex
+
+SHARE = "polyp's share of the image, %"
+CHANNELS = {"red": plots.RED, "green": plots.GREEN, "blue": plots.BLUE}
+
+
+def squeezed(pair: Pair, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of a pair as squares, as a network sees them."""
+    return resize_pair(read_image(pair.image), read_mask(pair.mask), side)
+
+
+def with_masks(pairs: Iterable[tuple], titles: Sequence[str] = (), size: float = 1.9) -> Figure:
+    """Three rows: images, their masks, bool or in 0 … 255, and the outlines of these on those."""
+    images, given = zip(*pairs)
+    masks = [mask / (1 if mask.dtype == bool else 255) for mask in given]
+    rows = {"image": images, "mask": masks, "both": list(map(plots.outlined, images, masks))}
+    return plots.grid(rows, titles, size, cmap="gray", vmin=0, vmax=1)
+
+
+def enlarged(cells: Mapping[str, np.ndarray], window: tuple[slice, slice], white: float) -> Figure:
+    """One window of several grey pictures, pixel by pixel."""
+    row = [cell[window] for cell in cells.values()]
+    look = {"cmap": "gray", "interpolation": "nearest"}
+    return plots.grid({"": row}, list(cells), 2.1, None, vmin=0, vmax=white, **look)
 
 
 def edge_window(mask: np.ndarray, side: int) -> tuple[slice, slice]:
-    """Rows and columns of a square window on the mask's edge, at the edge pixel that is nearest to
-    the picture's centre.
-
-    Args:
-        mask: bool (H, W) with at least one True. side: pixels; at most H and W.
+    """Rows and columns of a square window, ``side`` pixels wide, on the edge of a bool mask (H, W)
+    that is not empty, at the edge pixel nearest to the picture's centre.
     """
-    height, width = mask.shape
-    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    inner = cv2.erode(padded, np.ones((3, 3), np.uint8))[1:-1, 1:-1] > 0
-    edge = mask & ~inner if (mask & ~inner).any() else mask
-    rows, columns = np.nonzero(edge)
-    nearest = np.argmin((rows - height / 2) ** 2 + (columns - width / 2) ** 2)
-    top = int(np.clip(rows[nearest] - side // 2, 0, height - side))
-    left = int(np.clip(columns[nearest] - side // 2, 0, width - side))
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    edge = np.argwhere(mask & ~inner if (mask & ~inner).any() else mask)
+    nearest = edge[((edge - np.array(mask.shape) / 2) ** 2).sum(1).argmin()]
+    top, left = np.clip(nearest - side // 2, 0, np.array(mask.shape) - side)
     return slice(top, top + side), slice(left, left + side)
 
 
 def trivial_predictors(shares: np.ndarray) -> Figure:
-    """How large the polyps are, and what two predictors that never look would score on a polyp of
-    each size.
-
-    Args:
-        shares: the polyp's share of each image, in (0, 1].
+    """How large the polyps are (shares of their images, in (0, 1]), and what two predictors that
+    never look would score on a polyp of each size.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3))
-    median = float(np.median(shares))
-    left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=SKY)
-    left.axvline(100 * median, color="black", lw=1)
-    left.annotate(f" median {100 * median:.1f} %", (100 * median, left.get_ylim()[1]), va="top")
-    left.set(xlabel="polyp's share of the image, %", ylabel="training images")
+    median, p = 100 * float(np.median(shares)), np.linspace(0.001, 0.999, 400)
+    left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=plots.SKY)
+    left.annotate(f" median {median:.1f} %", (median, left.get_ylim()[1]), va="top")
     left.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    p = np.linspace(0.001, 0.999, 400)
-    right.plot(100 * p, 1 - p, "--", color=BLUE, label="all background: accuracy")
-    right.plot(100 * p, 0 * p, "-", color=BLUE, label="all background: Dice")
-    right.plot(100 * p, p, "--", color=ORANGE, label="all foreground: accuracy")
-    right.plot(100 * p, 2 * p / (1 + p), "-", color=ORANGE, label="all foreground: Dice")
-    right.axvline(100 * median, color="black", lw=1)
-    right.set(xlabel="polyp's share of the image, %", ylabel="score", ylim=(-0.03, 1.03))
+    left.set(xlabel=SHARE, ylabel="training images")
+    right.plot(100 * p, 1 - p, "--", color=plots.BLUE, label="all background: accuracy")
+    right.plot(100 * p, 0 * p, "-", color=plots.BLUE, label="all background: Dice")
+    right.plot(100 * p, p, "--", color=plots.ORANGE, label="all foreground: accuracy")
+    right.plot(100 * p, 2 * p / (1 + p), "-", color=plots.ORANGE, label="all foreground: Dice")
+    right.set(xlabel=SHARE, ylabel="score", ylim=(-0.03, 1.03))
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
+    for axis in (left, right):
+        axis.axvline(median, color="black", lw=1)
     return figure
 
 
-def strips(
-    values: Mapping[str, np.ndarray], label: str, colours: Sequence = (), log: bool = False
-) -> Figure:
-    """One row of dots for each group of values, and a black tick at its median.
-
-    Args:
-        values: group → its values. colours: for each group, one RGB colour in [0, 1] a value;
-            empty: all blue.
-    """
-    figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
-    scatter = np.random.default_rng(0)
-    for row, (_name, numbers_of) in enumerate(values.items()):
-        height = row + scatter.uniform(-0.25, 0.25, len(numbers_of))
-        colour = colours[row] if len(colours) else BLUE
-        axis.scatter(
-            numbers_of,
-            height,
-            s=40 if len(colours) else 22,
-            c=colour,
-            linewidth=0.3,
-            edgecolor="black",
-        )
-        axis.plot([np.median(numbers_of)] * 2, [row - 0.42, row + 0.42], color="black", lw=2.5)
-    axis.set(yticks=range(len(values)), yticklabels=list(values), xlabel=label)
-    axis.invert_yaxis()
-    if log:
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter("{x:g}")
-    return figure
+def at_size(size: int, picture: np.ndarray, mask: np.ndarray, answer: np.ndarray) -> Figure:
+    """A picture, what is left of it at a size in pixels, and the verdict on a copy of its mask."""
+    small, frame = resize_image(picture, size), mask.shape[::-1]
+    seen = cv2.resize(small, frame, interpolation=cv2.INTER_NEAREST)
+    row = [picture, seen, plots.error_overlay(picture, answer, mask)]
+    last = f"perfect copy: Dice {plots.dice(answer, mask):.3f}"
+    return plots.grid({"": row}, ["the picture", f"as seen at {size} px", last], fontsize=9)
 
 
-def twins(pairs: Sequence[NearDuplicate], side: int = 220) -> Figure:
+def copied(pairs: PairIndex) -> Path:
+    """A temporary folder with copies of the pairs, which goes when Python ends."""
+    place = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    for part in ("image", "mask"):
+        (place / f"{part}s").mkdir()
+        for pair in pairs:
+            shutil.copy(getattr(pair, part), place / f"{part}s")
+    return place
+
+
+def by_name_and_order(by_order: Sequence[tuple[Path, Path]], pairs: PairIndex) -> Figure:
+    """Images with the outline of their own mask, and with that of the mask they get by order."""
+    own = {pair.name: pair for pair in pairs}
+    rows: dict[str, list] = {"by name": [], "by order": []}
+    for image, mask in by_order:
+        rows["by name"].append(plots.outlined(*squeezed(own[image.stem], 256)))
+        rows["by order"].append(plots.outlined(*squeezed(Pair("", image, mask), 256)))
+    return plots.grid(rows, [f"pair {i + 1}" for i in range(len(by_order))], size=1.4)
+
+
+def most_alike(judged: PairIndex, known: PairIndex, likeness: np.ndarray) -> Figure:
+    """The four pictures that are most like a known one, above those; likeness: (judged, known)."""
+    closest = np.argsort(-likeness.max(1))[:4]
+    shown = {
+        "validation": judged.take(closest),
+        "training": known.take(likeness[closest].argmax(1)),
+    }
+    rows = {k: [resize_image(read_image(pair.image), 200) for pair in v] for k, v in shown.items()}
+    titles = [name[:12] for name in shown["validation"].names]
+    titles += [f"likeness {value:.3f}" for value in likeness[closest].max(1)]
+    return plots.grid(rows, titles, size=1.7, fontsize=8)
+
+
+def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
     """Pictures that are alike, one above the other, each with the outline of its own mask and its
-    set and file.
-
-    Where two pictures are one (`twins.NEAR`), the Dice of their masks says how well two drawings of
-    one polyp agree.
-
-    Args:
-        pairs: as ``Check.near`` or ``Check.closest`` hold them; with none, the figure says so.
-        side: pixels; pictures are squeezed into squares, as a network sees them.
+    set and file; with none, the figure says so. Where two pictures are one, the Dice of their masks
+    says how well two drawings of one polyp agree.
     """
     if not pairs:
         figure, axis = plt.subplots(figsize=(4, 0.8))
         axis.text(0.5, 0.5, "no two pictures to compare", ha="center", va="center")
         axis.axis("off")
         return figure
-    columns = [
-        [resize_pair(read_image(p.image), read_mask(p.mask), side) for p in found.pairs]
-        for found in pairs
-    ]
-    rows = {
-        row: [outlined(*column[i]) for column in columns]
-        for i, row in enumerate(("one", "the other"))
-    }
-    figure = grid(rows, size=1.65)
-    for k, found in enumerate(pairs):
-        for i, (name, pair) in enumerate(zip(found.sets, found.pairs)):
-            file = pair.name if len(pair.name) <= 18 else pair.name[:17] + "…"
-            figure.axes[i * len(pairs) + k].set_title(f"{name}\n{file}", fontsize=7)
+    rows, titles = {}, []
+    for i, label in enumerate(("one", "the other")):
+        rows[label] = [plots.outlined(*squeezed(found.pairs[i], 220)) for found in pairs]
+        for found in pairs:
+            name = found.pairs[i].name
+            titles.append(f"{found.sets[i]}\n{name if len(name) <= 18 else name[:17] + '…'}")
+    figure = plots.grid(rows, titles, size=1.65, fontsize=7)
+    for found, axis in zip(pairs, figure.axes[len(pairs) :]):
         below = f"{found.distance} of {BITS} bits apart"
         if found.distance <= NEAR:  # one picture, drawn twice
-            one, other = (mask > 0 for _, mask in columns[k])
-            below += f"\nDice of the masks {2 * (one & other).sum() / max(1, one.sum() + other.sum()):.2f}"
-        figure.axes[len(pairs) + k].set_xlabel(below, fontsize=8)
+            one, other = (squeezed(pair, 220)[1] > 0 for pair in found.pairs)
+            below += f"\nDice of the masks {plots.dice(one, other):.2f}"
+        axis.set_xlabel(below, fontsize=8)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure to a file, in the format of its suffix; an older file stays until the new one
-    is whole.
-
-    Raises:
-        UserError: the suffix is none that matplotlib writes, or the file cannot be written.
-    """
-    drawn = io.BytesIO()
-    try:
-        figure.savefig(drawn, format=path.suffix[1:] or None)
-    except ValueError as error:
-        raise UserError(
-            f"{path} cannot be written ({error}); give a path such as figure.png."
-        ) from error
-    atomic_write(path, drawn.getvalue(), "give a path such as figure.png")
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """One panel a set: how often each brightness of red, green and blue occurs, a line style for
-    each kind of picture.
-
-    Args:
-        sets: name of a set → kind of picture (``"drawn"``, ``"real"``) → histogram (3, bins), rows
-            summing to 1.
+    each kind of picture (``"drawn"``, ``"real"``); histograms are (3, bins), rows summing to 1.
     """
-    figure, axes = plt.subplots(
-        1, len(sets), figsize=(2.1 * len(sets), 2.2), sharey=True, squeeze=False
-    )
+    inches = (2.1 * len(sets), 2.2)
+    figure, axes = plt.subplots(1, len(sets), figsize=inches, sharey=True, squeeze=False)
     for axis, (name, kinds) in zip(axes[0], sets.items()):
         for (kind, histogram), line in zip(kinds.items(), ("-", ":")):
-            bins = histogram.shape[1]
-            level = (np.arange(bins) + 0.5) * 256 / bins
-            for row, colour, word in zip(histogram, (RED, GREEN, BLUE), ("red", "green", "blue")):
+            level = (np.arange(histogram.shape[1]) + 0.5) * 256 / histogram.shape[1]
+            for row, (word, colour) in zip(histogram, CHANNELS.items()):
                 axis.plot(level, 100 * row, line, color=colour, lw=1.4, label=f"{word}, {kind}")
         axis.set(title=name, xlabel="grey level", xticks=(0, 128, 255))
     axes[0, 0].set_ylabel("% of lit pixels")
@@ -173,37 +164,23 @@ def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[str, str]) -> Figure:
     """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour
-    for each kind of picture.
-
-    An axis is logarithmic where its bars span a factor of five or more, and linear where they do
-    not.
+    for each kind of picture. An axis is logarithmic where its bars span a factor of five or more.
 
     Args:
-        tables: name of a set → kind of picture → a row a picture, as
-            `kdas_book.data.image_statistics.describe` returns them.
+        tables: name of a set → kind of picture → a row a picture.
         columns: column of the tables → label of the panel's axis.
     """
-    figure, axes = plt.subplots(
-        1, len(columns), figsize=(2.9 * len(columns), 0.5 * len(tables) + 0.9), sharey=True
-    )
-    for axis, (column, label) in zip(np.atleast_1d(axes), columns.items()):
+    inches = (2.9 * len(columns), 0.5 * len(tables) + 0.9)
+    figure, axes = plt.subplots(1, len(columns), figsize=inches, sharey=True, squeeze=False)
+    for axis, (column, label) in zip(axes[0], columns.items()):
         ends = []
         for row, kinds in enumerate(tables.values()):
-            for place, (kind, table) in enumerate(kinds.items()):
-                height = row + 0.34 * (place - (len(kinds) - 1) / 2)
+            heights = row + 0.34 * (np.arange(len(kinds)) - (len(kinds) - 1) / 2)
+            for height, colour, (kind, table) in zip(heights, plots.PALETTE, kinds.items()):
                 low, median, high = table[column].quantile([0.1, 0.5, 0.9])
-                colour = (BLUE, ORANGE)[place]
-                axis.plot(
-                    [low, high],
-                    [height] * 2,
-                    color=colour,
-                    lw=6,
-                    alpha=0.55,
-                    solid_capstyle="butt",
-                    label=kind,
-                )
+                axis.hlines(height, low, high, color=colour, lw=6, alpha=0.55, label=kind)
+                axis.vlines(median, height - 0.15, height + 0.15, color="black", lw=1.5)
                 ends += [low, high]
-                axis.plot([median] * 2, [height - 0.15, height + 0.15], color="black", lw=1.5)
         axis.set(xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))
         if max(ends) >= 5 * min(ends):
             axis.set_xscale("log")
@@ -212,5 +189,6 @@ def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[s
         axis.xaxis.set_major_formatter("{x:g}")
     axis.invert_yaxis()
     handles, words = axis.get_legend_handles_labels()
-    axis.legend(*zip(*{w: (h, w) for h, w in zip(handles, words)}.values()), fontsize=8, loc="best")
+    by_kind = dict(zip(words, handles))
+    axis.legend(by_kind.values(), by_kind.keys(), fontsize=8, loc="best")
     return figure

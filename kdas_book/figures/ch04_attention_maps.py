@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from kdas_book.figures.basics import BLUE, RED, as_map, bare, outlined
 
-OUTLINE = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 0.9}
+OUTLINE: dict[str, Any] = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 0.9}
 
 
 def numbers(
@@ -69,7 +70,7 @@ def map_table(
     bare(axes.flat)
     for axis, title in zip(axes[0], ["image", *logits, *shares]):
         axis.set_title(title, fontsize=9)
-    below = {"location": "bottom", "shrink": 0.5, "aspect": 40, "label": "logit"}
+    below: dict[str, Any] = {"location": "bottom", "shrink": 0.5, "aspect": 40, "label": "logit"}
     figure.colorbar(drawn, ax=axes[:, 1 : 1 + len(logits)], **below)
     return figure
 
@@ -83,7 +84,7 @@ def row_looks_at(
         image, mask: (3, H, W) and (1, H, W). logits, attended: (H, W). weights: (H, H).
         row: the query, from 0 at the top.
     """
-    ratios = {"width_ratios": (1, 0.45, 1.1)}
+    ratios: dict[str, Any] = {"width_ratios": (1, 0.45, 1.1)}
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(7.2, 2.5), **ratios)
     height = len(logits)
     left.imshow(outlined(image, mask))
@@ -119,7 +120,7 @@ def pixels_by_temperature(
     figure, axis = plt.subplots(figsize=(6.4, 3.2))
     for name, values in effective.items():
         axis.plot(temperatures, values, marker="o", ms=3, label=name)
-    small = {"fontsize": 8, "color": "#555555"}
+    small: dict[str, Any] = {"fontsize": 8, "color": "#555555"}
     for level, name, end, side in ((polyp, "polyp", -1, "right"), (total, "whole map", 0, "left")):
         axis.axhline(level, color="#777777", ls="--", lw=1)
         text = f"{name}, {level:,.0f} px"
@@ -166,7 +167,7 @@ def share_of_half(distribution: Tensor) -> float:
 def attention_pair(
     student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None
 ) -> Figure:
-    """Two distributions (H, W) over the pixels on one scale, each relative to its mean, 1/pixels."""
+    """Two distributions (H, W) over the pixels on one scale, each relative to an even one."""
     figure, axes = plt.subplots(1, 2, figsize=(5.4, 2.9))
     top = max(float(teacher.max()), float(student.max())) * teacher.numel()
     bare(axes)
@@ -183,13 +184,13 @@ def attention_pair(
 # --- tables ---------------------------------------------------------------------------------------
 
 ALT_AT_EPOCH = (
-    "Where the teacher's and the student's attended maps put their mass on one image, at the chosen "
-    "epoch and temperature; the polyp is outlined."
+    "Where the teacher's and the student's attended maps put their mass on one image, at the "
+    "chosen epoch and temperature; the polyp is outlined."
 )
 CAPTION_AT_EPOCH = (
-    "The student that is trained with kdas, epoch by epoch, beside its teacher, with the outline of "
-    "the polyp, on the watched image on which the teacher does best. At a high temperature the two "
-    "look alike from the start."
+    "The student that is trained with kdas, epoch by epoch, beside its teacher, with the outline "
+    "of the polyp, on the watched image on which the teacher does best. At a high temperature "
+    "the two look alike from the start."
 )
 
 

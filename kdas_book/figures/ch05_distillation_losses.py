@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -136,7 +136,11 @@ def _landscape(axis: Axes, name: str, parts: Landscape, steps: Tensor) -> None:
     low, high = float(steps[0]), float(steps[-1])
     axis.set_facecolor("#8a8a8a")  # a plain has no low places
     if np.ptp(value) > 1e-6 * np.abs(value).max():
-        look = {"cmap": "cividis", "norm": PowerNorm(0.5), "interpolation": "bilinear"}
+        look: dict[str, Any] = {
+            "cmap": "cividis",
+            "norm": PowerNorm(0.5),
+            "interpolation": "bilinear",
+        }
         axis.imshow(value, extent=(low, high, low, high), origin="lower", **look)
         axis.contour(steps, steps, value, 12, colors="white", linewidths=0.5, alpha=0.6)
         some, length = slice(1, None, 2), np.hypot(right, up).max()
@@ -186,7 +190,7 @@ def _norm(margin: Axes, axis: Axes, row: int, term: str, value: float) -> None:
     where, filled = (axis, colour) if value > 0 else (margin, "white")
     where.plot(value, row, "o", ms=8, color=colour, mfc=filled, mew=1.8)
     if value > 0:
-        beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+        beside: dict[str, Any] = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
         axis.annotate(f"{value:.3g}", (value, row), fontsize=9, **beside)
 
 

@@ -1,4 +1,4 @@
-"""Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and their accidents."""
+"""Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and accidents."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) ->
         kept = min(1.0, float(after @ gradient / np.linalg.norm(after) / length))
         axis.add_patch(border)
         for arrow, colour in ((gradient, "#bbbbbb"), (after, BLUE)):
-            style = {"arrowstyle": "-|>", "color": colour, "lw": 2.5, "shrinkB": 0}
+            style: dict[str, Any] = {"arrowstyle": "-|>", "color": colour, "lw": 2.5, "shrinkB": 0}
             axis.annotate("", arrow, (0, 0), arrowprops=style)
         ticks = [-0.5, 0, 0.5, 1]
         axis.set(xlim=(-0.6, 1.3), ylim=(-0.6, 1.3), xticks=ticks, yticks=ticks, aspect="equal")

@@ -13,7 +13,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, SKY, error_overlay, grid
-from kdas_book.figures.ch07_metrics import *  # noqa: F403 - until figures/__init__.py is gone
 from kdas_book.figures.ch07_metrics import bare
 from kdas_core.data.images import read_image, read_mask
 from kdas_core.data.layout import Pair

@@ -8,9 +8,9 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
+import math
 import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from torch import nn
 
 from kdas_book.build.run_notebook import machine
 from kdas_book.session import Session
-from kdas_book.study.spec import FILES, SCHEMA, is_finished, read_record
+from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_core import UserError
 from kdas_core.data.images import read_mask
-from kdas_core.data.layout import FULL_COUNTS
+from kdas_core.data.layout import FULL_COUNTS, PairIndex
 from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_prediction
 from kdas_core.evaluation.metrics import dice
 from kdas_core.files import atomic_write
@@ -31,125 +31,75 @@ from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.weights import weights_digest
 from kdas_core.training.checkpoint import latest_checkpoint, revision
 
-__all__ = [
-    "FILES",
-    "SCHEMA",
-    "Scores",
-    "finish",
-    "is_finished",
-    "network",
-    "per_image",
-    "read_record",
-    "score",
-    "table",
-]
-
-_LIBRARIES = ("torch", "timm", "numpy", "opencv-python-headless", "papermill")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One network on all test sets.
-
-    Attributes:
-        results: ``{data set: EvaluationResult}``, in the released convention.
-        agreement: ``{data set: Dice of the network's cut against the teacher's, one value an
-            image}``; empty for the teacher.
-    """
-
-    results: dict[str, EvaluationResult]
-    agreement: dict[str, pd.Series]
+_LIBRARIES = ("kdas_core", "torch", "timm", "numpy", "opencv-python-headless", "papermill")
+Scores = dict[str, EvaluationResult]  # one network on all test sets, in the released convention
 
 
 def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
-    """The frozen network of a cell: that of the best epoch on validation, or that of the last.
-
-    Raises:
-        UserError: the last epoch's checkpoint is not there.
+    """The frozen network of a cell: that of the best epoch on validation, or that of the last (a
+    UserError if its checkpoint is not there).
     """
-    if epoch == "best" or (what == "teacher" and run.released_teacher):
-        return run.teacher() if what == "teacher" else run.student(what)
-    folder, role = run.folder(what), "teacher" if what == "teacher" else "student"
-    assert folder is not None  # a released teacher has been returned
+    role = "teacher" if what == "teacher" else "student"
+    folder = None if epoch == "best" else run.folder(what)  # a released teacher has none
+    if folder is None:
+        return run.teacher() if role == "teacher" else run.student(what)
     state = latest_checkpoint(folder)
     if state is None:
-        raise UserError(
-            f"{folder} has no checkpoint of its last epoch; remove the folder, and the cell trains anew."
-        )
-    net = build(role, backbone=run.recipe.teacher if what == "teacher" else run.recipe.student)
-    averaged = {
-        key.removeprefix("module."): value
-        for key, value in state["ema"].items()
-        if key.startswith("module.")
-    }
+        fact = f"{folder} has no checkpoint of its last epoch"
+        raise UserError(f"{fact}; remove the folder, and the cell trains anew.")
+    prefix, ema = "module.", state["ema"].items()
+    averaged = {key.removeprefix(prefix): value for key, value in ema if key.startswith(prefix)}
+    net = build(role, backbone=getattr(run.recipe, role))
     net.load_state_dict(averaged or state["network"])
     return freeze(net).to(run.device)
 
 
 def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> Scores:
-    """Draw the masks of all test sets, and score them by the released protocol.
+    """Draw the masks of all test sets in the cell's folder; score them by the released protocol.
 
-    Args:
-        out: the cell's folder; the teacher's masks are looked for in ``out/../teacher/masks``.
-        keep_masks: leave the masks in ``out/masks`` (the teacher's, since all cells compare with
-            them).
+    ``per_image`` gets one more column, ``agreement``: Dice of the network's cut against the
+    teacher's, whose masks stand in ``out/../teacher/masks`` (NaN without them). The masks are kept
+    for the teacher alone, which all cells compare with.
     """
-    masks, results, agreement = out / "masks", {}, {}
+    scores = {}
     for name, index in run.data.tests.items():
-        predict_files(net, [pair.image for pair in index], masks / name, run.recipe.image_size)
-        results[name] = evaluate(masks / name, index.folder / "masks", names=index.names)
-        of_teacher = out.parent / "teacher" / "masks" / name
+        masks, of_teacher = (where / "masks" / name for where in (out, out.parent / "teacher"))
+        predict_files(net, [pair.image for pair in index], masks, run.recipe.image_size)
+        result = evaluate(masks, index.folder / "masks", names=index.names)
+        result.per_image["agreement"] = math.nan
         if of_teacher.is_dir() and not keep_masks:
-            both = {
-                n: [read_prediction(f / f"{n}.png") for f in (masks / name, of_teacher)]
-                for n in index.names
-            }
-            agreement[name] = pd.Series(
-                {n: dice(mine, theirs >= 128) for n, (mine, theirs) in both.items()}
-            )
+            likeness = {image: _agreement(masks, of_teacher, image) for image in index.names}
+            result.per_image["agreement"] = result.per_image["name"].map(likeness)
+        scores[name] = result
     if not keep_masks:
-        shutil.rmtree(masks)
-        with contextlib.suppress(
-            OSError
-        ):  # a folder that was made for these masks alone goes with them
+        shutil.rmtree(out / "masks")
+        with contextlib.suppress(OSError):  # a folder made for these masks alone goes with them
             out.rmdir()
-    return Scores(results, agreement)
+    return scores
 
 
-def per_image(run: Session, best: Scores, last: Scores) -> pd.DataFrame:
-    """One row an image: its set and name, the polyp's share of it, Dice and IoU of the best epoch,
-    Dice of the last, agreement.
-    """
-    tables = []
-    for name, index in run.data.tests.items():
-        share = {pair.name: read_mask(pair.mask).mean() for pair in index}
-        table = best.results[name].per_image.set_index("name")[["dice", "iou"]]
-        table = table.assign(
-            dice_last=last.results[name].per_image.set_index("name")["dice"], share=pd.Series(share)
-        )
-        table["agreement"] = best.agreement.get(name)
-        tables.append(table.reset_index().assign(dataset=name))
-    return pd.concat(tables, ignore_index=True)[
-        ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
-    ]
+def _agreement(masks: Path, of_teacher: Path, name: str) -> float:
+    mine, theirs = (read_prediction(folder / f"{name}.png") for folder in (masks, of_teacher))
+    return dice(mine, theirs >= 128)
+
+
+def table(scores: Scores) -> pd.DataFrame:
+    """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
+    rows = {name: result.summary | {"n": result.n} for name, result in scores.items()}
+    return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
 
 
 def finish(
     run: Session, what: str, label: str, out: Path, best: Scores, last: Scores
 ) -> dict[str, Any]:
-    """Write the cell's record; ``metrics.json`` comes last, and a cell that has it is finished.
-
-    Returns:
-        What is in ``metrics.json``; ``SCHEMA`` counts its versions.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written.
+    """Write the cell's record, and return what is in ``metrics.json``; it comes last, and a cell
+    that has it is finished. A UserError if the disk is full, or the folder cannot be written.
     """
     net = network(run, what)
     recipe = run.recipe.for_teacher() if what == "teacher" else replace(run.recipe, objective=what)
     training = {} if what == "teacher" and run.released_teacher else run.metrics(what)
     history = run.history(what) if training else pd.DataFrame()
-    images = per_image(run, best, last)
+    now = datetime.datetime.now(datetime.timezone.utc)
     record = {
         "schema": SCHEMA,
         "label": label,
@@ -157,9 +107,9 @@ def finish(
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "revision": training.get("revision") or revision(),
-        "versions": {name: version(name) for name in ("kdas_core", *_LIBRARIES)},
+        "versions": _versions(),
         "hardware": machine(),
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "finished": now.isoformat(timespec="seconds"),
         "minutes": round(training.get("seconds", 0) / 60, 2),
         "epochs": training.get("epochs"),
         "best_epoch": training.get("best_epoch"),
@@ -167,47 +117,53 @@ def finish(
         "teacher": weights_digest(run.teacher()),
         "parameters": count_parameters(net),
         "macs": count_macs(net, run.recipe.image_size),
-        "convention": next(iter(best.results.values())).convention,
+        "convention": next(iter(best.values())).convention,
         "data": {
             "name": run.data.root.name,
             "synthetic": run.data.synthetic,
             "train": len(run.data.train),
             "validation": len(run.data.validation),
         },
-        "sets": {name: _of_set(name, best, last) for name in best.results},
+        "sets": {name: _of_set(name, best[name], last[name]) for name in best},
     }
-    texts = (
-        history.to_csv(index=False),
-        images.to_csv(index=False, float_format="%.6f"),
-        json.dumps(record, indent=1),
-    )
+    tests = run.data.tests.items()
+    images = pd.concat([_images(name, index, best[name], last[name]) for name, index in tests])
+    table = images.to_csv(index=False, float_format="%.6f")
+    texts = history.to_csv(index=False), table, json.dumps(record, indent=1)
     for name, text in zip(FILES, texts):
         atomic_write(out / name, text.encode(), durable=True)
     return read_record(out)
 
 
-def _of_set(name: str, best: Scores, last: Scores) -> dict[str, Any]:
-    result, agreement = best.results[name], best.agreement.get(name)
+def _of_set(name: str, best: EvaluationResult, last: EvaluationResult) -> dict[str, Any]:
+    """A set's part of the record."""
+    agreement = best.per_image["agreement"]
     return {
-        "n": result.n,
+        "n": best.n,
         "of": FULL_COUNTS.get(name),
-        "best": {metric: result.summary[metric] for metric in ALL_METRICS},
-        "last": {metric: last.results[name].summary[metric] for metric in ALL_METRICS},
-        "agreement": None if agreement is None else float(agreement.mean()),
+        "best": {metric: best.summary[metric] for metric in ALL_METRICS},
+        "last": {metric: last.summary[metric] for metric in ALL_METRICS},
+        "agreement": None if agreement.isna().all() else float(agreement.mean()),
     }
 
 
-def version(name: str) -> str:
-    """Of an installed package; empty where it is not installed."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _images(
+    name: str, index: PairIndex, best: EvaluationResult, last: EvaluationResult
+) -> pd.DataFrame:
+    """One row an image of a set: the polyp's share of it, Dice and IoU of the best epoch, Dice of
+    the last, agreement.
+    """
+    images = best.per_image.set_index("name")
+    images["share"] = pd.Series({pair.name: read_mask(pair.mask).mean() for pair in index})
+    images["dice_last"] = last.per_image.set_index("name")["dice"]
+    columns = ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
+    return images.assign(dataset=name).reset_index()[columns]
 
 
-def table(scores: Scores) -> pd.DataFrame:
-    """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
-    rows: Mapping[str, dict] = {
-        name: result.summary | {"n": result.n} for name, result in scores.results.items()
-    }
-    return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
+def _versions() -> dict[str, str]:
+    """Of the libraries; empty where one is not installed."""
+    versions = dict.fromkeys(_LIBRARIES, "")
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions

@@ -1,29 +1,34 @@
-"""Who runs the cells: processes of this machine, or the workers of a Dask cluster. Both start
-``execute`` in a process of its own.
+"""Who runs the cells: Dask, on this machine or on a cluster. A worker starts ``run_cell`` in a
+process of its own for each cell.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
 import queue
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kdas_core import UserError
 
-Outcome = tuple[Path, dict[str, Any]]
+Outcome = dict[str, Any]  # as run_cell returns it
+Events = Generator[tuple[Path, Outcome | None], None, None]
 ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
 _PACKAGE = Path(__file__).resolve().parents[2]
+_LOCAL: dict[str, Any] = {
+    "distributed.scheduler.worker-saturation": 1.0,  # a free worker gets the next cell at once
+    "distributed.scheduler.worker-ttl": None,  # a laptop that slept has not lost its workers
+    "distributed.scheduler.http.routes": [],  # the pages that Dask cannot do without are empty
+    "distributed.worker.http.routes": [],
+}
 
 
 def default_processes() -> int:
@@ -33,35 +38,193 @@ def default_processes() -> int:
     return torch.cuda.device_count() or max(1, _processors() // 2)
 
 
-def run_process(
-    folder: Path, environment: dict[str, str], unwanted: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
-    """Run one cell in a process of its own and wait for it.
+def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Events:
+    """Run the cells: so many at once on this machine, or on a Dask cluster.
 
-    Args:
-        environment: what the process has besides our own environment.
-        unwanted: asked twice a second; once it says True, the process writes a checkpoint and ends.
+    Here each cell has its share of the processors, and a GPU where there are some. A cluster's
+    workers must see the same folders; each thread takes a cell. Where workers declare a resource
+    ``GPU``, only they get cells, one for each unit of it: start a worker for each GPU with
+    ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is run by another
+    from its last checkpoint, or waits for one. When the caller stops early (Ctrl-C, SIGTERM) or
+    the scheduler dies, the cells write a checkpoint and stop.
 
-    Returns:
-        What ``execute.run_cell`` returns; if the process dies, ``error`` has more lines: the last
-        ones that it wrote.
+    Yields:
+        A cell's folder and None each time it begins, its folder and outcome when it has ended.
+
+    Raises:
+        UserError: Dask is not installed, nobody answers at the scheduler's address ``dask``, there
+            is no worker, or the scheduler went away; finished cells stay finished.
+    """
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
+    with _quiet(), _remote(dask) if dask else _local(processes) as client:
+        yield from _events(client, folders, 0 if dask else processes)
+
+
+@contextmanager
+def _remote(address: str) -> Iterator[Any]:
+    """A client of the scheduler at this address."""
+    import distributed
+
+    gone = UserError(
+        f"The Dask scheduler at {address} cannot be reached; the cells that have finished stay so, "
+        "and the same command goes on."
+    )
+    try:
+        client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
+    except (OSError, ValueError):  # a ValueError is about the address
+        raise gone from None
+    try:
+        with client:
+            yield client
+    except OSError as error:
+        raise gone from error
+
+
+@contextmanager
+def _local(processes: int) -> Iterator[Any]:
+    """A client of workers in threads of this process, since each cell has a process anyway. At the
+    end, cells that are under way are stopped and waited for.
+    """
+    import dask
+    import distributed
+
+    options: dict[str, Any] = {"n_workers": processes, "threads_per_worker": 1, "processes": False}
+    options["memory_limit"] = 0  # no manager that pauses workers
+    options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
+    with dask.config.set(_LOCAL), distributed.LocalCluster(**options) as cluster:
+        with distributed.Client(cluster, set_as_default=False) as client:
+            yield client
+        while any(worker.state.executing for worker in cluster.workers.values()):
+            time.sleep(0.05)
+
+
+def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
+    """Submit the cells, and tell what becomes of them."""
+    import distributed
+
+    address = client.scheduler.address
+    try:
+        client.wait_for_workers(1, timeout=ANSWER)
+    except distributed.TimeoutError:
+        where = f"The Dask scheduler at {address}"
+        raise UserError(f'{where} has no workers; "dask worker {address}" starts one.') from None
+    events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    topic = f"kdas-{uuid.uuid4()}"
+    client.subscribe_topic(topic, lambda event: events.put((event[1], None)))
+    workers = client.sync(client.scheduler.identity)["workers"].values()
+    share = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
+    waiting = {}
+    for place, folder in enumerate(map(str, folders)):
+        options = {"pure": False, "priority": -place, "resources": share}
+        future = client.submit(_on_worker, folder, topic, processes, **options)
+        future.add_done_callback(lambda future, folder=folder: events.put((folder, future)))
+        waiting[folder] = future
+    while waiting:
+        folder, future = events.get()
+        if future is None and folder in waiting:
+            yield Path(folder), None
+        elif future is not None:
+            del waiting[folder]
+            yield Path(folder), _outcome(future)
+
+
+def _outcome(future: Any) -> Outcome:
+    """What a cell's process said, or why Dask could not run it."""
+    from distributed import KilledWorker
+
+    if future.status == "cancelled":
+        raise ConnectionError("the scheduler is gone")
+    if future.status == "finished":
+        return future.result()
+    error = future.exception()
+    died = isinstance(error, KilledWorker)
+    return _failed("several workers died while they ran it" if died else str(error))
+
+
+def _failed(error: str, seconds: float = 0.0) -> Outcome:
+    return {"state": "failed", "seconds": seconds, "error": error}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Dask logs of a lost connection says no more than our sentence."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
+    """One cell, for as long as the worker lives and somebody waits for the cell; ``processes`` is
+    the number of our own workers, 0 on a cluster.
+    """
+    from distributed import Reschedule, get_worker
+
+    worker = get_worker()
+    if not Path(folder).is_dir():
+        where = f"{folder} is not there on worker {worker.address}"
+        raise UserError(f"{where}; all workers must see the study's folder.")
+    worker.log_event(topic, folder)
+    key = worker.get_current_task()
+
+    def unwanted() -> bool:
+        task = worker.state.tasks.get(key)
+        alive = worker.status.name in ("running", "paused")
+        return not alive or task is None or task.state == "cancelled"
+
+    if processes:
+        share = _share(worker.name, processes)
+    else:  # a nanny sets OMP_NUM_THREADS to 1 for its workers, which is nobody's wish
+        share = {"OMP_NUM_THREADS": str(max(1, _processors() // worker.state.nthreads))}
+    outcome = run_process(Path(folder), share, unwanted)
+    if outcome["state"] == "failed" and unwanted():
+        raise Reschedule  # stopped, not failed; another worker goes on
+    return outcome
+
+
+def _share(slot: int, processes: int) -> dict[str, str]:
+    """What the n-th of the processes has to itself. Threads that the user has limited stay so."""
+    import torch
+
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // processes))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    gpus = names[: torch.cuda.device_count()]
+    gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)].strip()} if gpus else {}
+    return {"OMP_NUM_THREADS": threads, **gpu}
+
+
+def _processors() -> int:
+    """Those that we may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool]) -> Outcome:
+    """Run one cell in a process that has ``share`` besides our environment, and wait for it. Once
+    ``unwanted()``, asked twice a second, is True, the process writes a checkpoint and ends. If it
+    dies, ``error`` has its last lines.
     """
     began = time.perf_counter()
+    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "kdas_book.study.run_cell", str(folder), str(os.getpid())],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environment, "PYTHONPATH": _before(_PACKAGE)},
+            env={**os.environ, **share, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
         )
     except OSError as error:
-        return {
-            "state": "failed",
-            "seconds": 0.0,
-            "error": f"its process could not be started ({error.strerror})",
-        }
+        return _failed(f"its process could not be started ({error.strerror})")
     while True:
         try:
             out, err = process.communicate(timeout=0.5)
@@ -72,213 +235,8 @@ def run_process(
     try:
         return json.loads(out)
     except ValueError:
-        return {
-            "state": "failed",
-            "seconds": time.perf_counter() - began,
-            "error": _death(process.returncode, err),
-        }
-
-
-def _death(code: int, err: str) -> str:
-    how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
-    last = err.strip().splitlines()[-30:] or ["without a word"]
-    return "\n".join([f"its process {how}: {last[-1]}", "", *last])
-
-
-def _before(package: Path) -> str:
-    return os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-
-
-def _processors() -> int:
-    """Those that we may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# --- this machine -----------------------------------------------------------------------------------------------------
-
-
-def local(
-    folders: Sequence[Path], processes: int, begun: Callable[[Path], None]
-) -> Generator[Outcome, None, None]:
-    """Run the cells in so many processes at once; each has its share of the processors, and a GPU
-    where there are some.
-
-    Args:
-        begun: called with a cell's folder when its turn has come, in a thread.
-
-    Yields:
-        Each cell's folder and outcome, in the order in which they end.
-
-    When the caller stops early (Ctrl-C, SIGTERM), so do the processes, after writing a checkpoint.
-    """
-    import torch
-
-    gpus = torch.cuda.device_count()
-    shares: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-    for slot in range(processes):
-        shares.put(_share(slot, processes, gpus))
-    stopped = threading.Event()
-
-    def work(folder: Path) -> dict[str, Any]:
-        share = shares.get()
-        try:
-            begun(folder)
-            return run_process(folder, share, stopped.is_set)
-        finally:
-            shares.put(share)
-
-    pool = ThreadPoolExecutor(processes, thread_name_prefix="cell")
-    futures = {pool.submit(work, folder): folder for folder in folders}
-    try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)  # waits for those that are under way
-
-
-def _share(slot: int, processes: int, gpus: int) -> dict[str, str]:
-    """What the n-th of the processes has to itself. Threads that the user has limited stay so."""
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // processes))
-    return {"OMP_NUM_THREADS": threads} | (
-        {"CUDA_VISIBLE_DEVICES": _gpu(slot % gpus)} if gpus else {}
-    )
-
-
-def _gpu(number: int) -> str:
-    """The number, or name, that the n-th visible GPU has on the machine."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[number].strip() if visible else str(number)
-
-
-# --- a cluster --------------------------------------------------------------------------------------------------------
-
-
-def on_dask(
-    folders: Sequence[Path], address: str, begun: Callable[[Path], None]
-) -> Generator[Outcome, None, None]:
-    """Send the cells to a Dask cluster whose workers see the same folders; ``local`` says what is
-    yielded.
-
-    A worker takes one cell for each of its threads. Where workers declare a resource ``GPU``, only
-    they get cells, one for each unit of it: start one worker for each GPU, with
-    ``CUDA_VISIBLE_DEVICES`` and ``--resources GPU=1``. A cell whose worker dies is run by another,
-    from its last checkpoint; where none is left, the cells wait for a new one. When the caller
-    stops early, or the scheduler dies, the workers stop their cells as well.
-
-    Args:
-        begun: called with a cell's folder each time a worker takes it, in a thread.
-
-    Raises:
-        UserError: Dask is not installed, nobody answers at this address or there is no worker, or
-            the scheduler went away; finished cells stay finished.
-    """
-    try:
-        import distributed
-    except ImportError:
-        raise UserError('Clusters need Dask; "pip install kdas_core[cluster]" brings it.') from None
-    gone = UserError(
-        f"The Dask scheduler at {address} cannot be reached; the cells that have finished stay so, and the same command goes on."
-    )
-    with _quiet():
-        try:
-            client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
-        except (OSError, ValueError):  # a ValueError is about the address
-            raise gone from None
-        try:
-            with client:
-                for future, folder in _submitted(client, folders, begun):
-                    if future.status == "cancelled":
-                        raise gone
-                    yield (
-                        folder,
-                        future.result()
-                        if future.status == "finished"
-                        else _lost(future.exception()),
-                    )
-        except OSError as error:
-            raise gone from error
-
-
-def _submitted(
-    client: Any, folders: Sequence[Path], begun: Callable[[Path], None]
-) -> Iterator[tuple[Any, Path]]:
-    """Each cell's future, when it has ended, and folder."""
-    import distributed
-
-    address = client.scheduler.address
-    try:
-        client.wait_for_workers(1, timeout=ANSWER)
-    except distributed.TimeoutError:
-        raise UserError(
-            f'The Dask scheduler at {address} has no workers; "dask worker {address}" starts one.'
-        ) from None
-    topic = f"kdas-{uuid.uuid4()}"
-    client.subscribe_topic(topic, lambda event: begun(Path(event[1])))
-    workers = client.sync(client.scheduler.identity)["workers"].values()
-    share = (
-        {"resources": {"GPU": 1}} if any("GPU" in worker["resources"] for worker in workers) else {}
-    )
-    futures = {
-        client.submit(_on_worker, str(folder), topic, pure=False, **share): folder
-        for folder in folders
-    }
-    for future in distributed.as_completed(futures, loop=client.loop):
-        yield future, futures[future]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask logs of a lost connection says no more than our sentence."""
-    loggers = [
-        logging.getLogger(name) for name in ("distributed", "distributed.client")
-    ]  # each has a level of its own
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, before):
-            logger.setLevel(level)
-
-
-def _lost(error: BaseException) -> dict[str, Any]:
-    """The outcome of a cell that Dask could not run."""
-    from distributed import KilledWorker
-
-    why = (
-        "several workers died while they ran it" if isinstance(error, KilledWorker) else str(error)
-    )
-    return {"state": "failed", "seconds": 0.0, "error": why}
-
-
-def _on_worker(folder: str, topic: str) -> dict[str, Any]:
-    """One cell in a worker's thread, for as long as the worker lives and somebody waits for the
-    cell.
-    """
-    from distributed import Reschedule, get_worker
-
-    worker = get_worker()
-    if not Path(folder).is_dir():
-        raise UserError(
-            f"{folder} is not there on worker {worker.address}; all workers must see the study's folder."
-        )
-    worker.log_event(topic, folder)
-    key = worker.get_current_task()
-
-    def unwanted() -> bool:
-        task = worker.state.tasks.get(key)
-        return (
-            worker.status.name not in ("running", "paused")
-            or task is None
-            or task.state == "cancelled"
-        )
-
-    # The number of threads in our own environment is nobody's wish: a nanny sets it to 1 for its
-    # workers.
-    share = {"OMP_NUM_THREADS": str(max(1, _processors() // max(1, worker.state.nthreads)))}
-    outcome = run_process(Path(folder), share, unwanted)
-    if outcome["state"] == "failed" and unwanted():
-        raise Reschedule  # stopped, not failed; another worker goes on
-    return outcome
+        code = process.returncode
+        how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+        last = err.strip().splitlines()[-30:] or ["without a word"]
+        lines = [f"its process {how}: {last[-1]}", "", *last]
+        return _failed("\n".join(lines), time.perf_counter() - began)

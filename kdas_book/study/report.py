@@ -1,81 +1,73 @@
-"""What a study says: its tables, its figures, its ledger. Chapter 9 shows them; ``kdas study
-report`` writes them to a folder.
-"""
+"""What a study says: tables, figures, and what became of the claims."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from scipy import stats
-from scipy.optimize import brentq
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
-from kdas_book import figures as plots
 from kdas_book.data.videos import clinicdb_sequence
+from kdas_book.figures import ch09_study as figures
+from kdas_book.figures.basics import save
 from kdas_book.study.results import KEYS, Results
+from kdas_book.study.seeds import (  # noqa: F401  chapter 9 takes all of them from here
+    BASE,
+    MEAN,
+    averages,
+    by_set,
+    detectable,
+    detectable_table,
+    power_of,
+    seed_differences,
+    seeds_for,
+)
 from kdas_core import UserError
-from kdas_core.evaluation import comparison as statistics
+from kdas_core.evaluation import comparison
 from kdas_core.files import atomic_write
 from kdas_core.losses import hyperparameters_of
 
-HYPERPARAMETERS = (
-    "alpha",
-    "temperature",
-    "attention_weight",
-    "guiding_weight",
-    "distillation_warm_up",
-)
-BASE = "supervised"
+TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 CLINICDB = "CVC-ClinicDB"
-MEAN = "mean of the sets"
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
-    """Mean ± sd over the seeds, a row a label, a column a test set, and the mean over the sets.
-
-    Args:
-        column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
+    """Mean ± sd over the seeds of a column of ``results.scores``: a row a label, a column a test
+    set, and the mean over the sets.
     """
-    wide = _by_set(results, column)
+    wide = by_set(results, column)
     runs = wide.reset_index().rename(columns={"objective": "method"})
-    text = statistics.seed_table(runs)["mean ± sd"].unstack()
+    text = comparison.seed_table(runs)["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
 
 
-def _by_set(results: Results, column: str) -> pd.DataFrame:
-    """A row a training, a column a test set, and the mean over the sets."""
-    wide = results.scores.pivot(index=KEYS, columns="dataset", values=column)[results.datasets]
-    return wide.assign(**{MEAN: wide.mean(axis=1)})
+def _agreement(results: Results) -> pd.DataFrame:
+    return dice_table(results, "agreement")
 
 
-def compare_to_baseline(results: Results, base: str = BASE, resamples: int = 9999) -> pd.DataFrame:
+def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
     """Each label against ``base``, image by image: Dice averaged over the seeds, bootstrap
-    interval, Wilcoxon test.
+    interval, Wilcoxon test, p-values corrected by Holm over all rows of the table.
 
-    The p-values are corrected by Holm over all rows of the table. Interval and test are about other
-    images, for these trained networks; how far other seeds would move a difference stands in
-    :func:`seed_differences`. The frames of CVC-ClinicDB are drawn video by video; of the other sets
-    nobody knows the videos, so their frames are taken for independent, and their intervals are too
-    short.
+    Interval and test are about other images, for these trained networks; :func:`seed_differences`
+    is about other seeds. The frames of CVC-ClinicDB are drawn video by video; of the other sets the
+    videos are not known, their frames are taken for independent, and the intervals are too short.
 
     Returns:
-        Index ``(objective, dataset)``; columns as ``statistics.compare`` gives them.
+        Index ``(objective, dataset)``; columns as ``comparison.compare`` gives them.
 
     Raises:
-        UserError: ``base`` has not been trained.
+        UserError: ``base`` has not been trained, or nothing else has.
     """
     tables = {
-        label: {name: rows[["name", "dice"]] for name, rows in part.groupby("dataset", sort=False)}
+        label: dict(iter(part.groupby("dataset", sort=False)[["name", "dice"]]))
         for label, part in results.images.groupby("objective", sort=False)
     }
     if base not in tables:
@@ -83,241 +75,80 @@ def compare_to_baseline(results: Results, base: str = BASE, resamples: int = 999
     others = [label for label in results.labels if label != base and label in tables]
     if not others:
         raise UserError(f'Nothing but "{base}" is finished yet, so there is nothing to compare.')
-    videos = {
-        name: str(clinicdb_sequence(name) or name)
-        for name in tables[base].get(CLINICDB, {"name": []})["name"]
-    }
-    groups = {CLINICDB: videos} if videos and not results.about["data"]["synthetic"] else None
-    compared = {
-        label: statistics.compare(tables[label], tables[base], groups=groups, resamples=resamples)
-        for label in others
-    }
-    table = pd.concat(compared, names=["objective", "dataset"])
-    table["p_holm"] = statistics.holm(table["p"])
-    return table
-
-
-def seed_differences(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
-    """Each label's difference from ``base`` seed by seed: two trainings of one seed begin with the
-    same weights and see the same batches.
-
-    Args:
-        column: ``dice``, ``dice_last``, ``agreement`` or any metric of ``results.scores``.
-
-    Returns:
-        Index ``(objective, dataset)``, ``"mean of the sets"`` among the sets; columns
-        ``difference``, ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``,
-        ``same_sign`` (have all seeds the sign of the mean?).
-    """
-    return _differences(_by_set(results, column), results.labels, base)
-
-
-def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFrame:
-    """:func:`~kdas_core.evaluation.comparison.seed_table` of a table with a row a training."""
-    rows = {}
-    for label in labels:
-        if label == base or label not in wide.index.get_level_values(0):
-            continue
-        for name, values in (wide.loc[label] - wide.loc[base]).dropna().items():
-            n, mean, sd = len(values), values.mean(), values.std(ddof=1)
-            half = stats.t.ppf(0.975, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
-            same = bool((np.sign(values) == np.sign(mean)).all())
-            rows[label, name] = [mean, sd, mean - half, mean + half, n, same]
-    columns = ["difference", "sd", "low", "high", "seeds", "same_sign"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).set_index(
-        pd.MultiIndex.from_tuples(rows, names=["objective", "dataset"])
-    )
-
-
-def averages(results: Results, base: str = BASE) -> pd.DataFrame:
-    """:func:`seed_differences` for three ways to make one number of several sets, since none of them is
-    the right one.
-
-    The mean of the sets counts a set of 20 images like one of 380. The mean of the whole sets
-    leaves out those of which only a part is there. The mean of the images counts each image once;
-    CVC-300 is left out where CVC-ColonDB, which holds its frames, is there.
-    """
-    wide = results.scores.pivot(index=KEYS, columns="dataset", values="dice")[results.datasets]
-    whole = [name for name in wide if " of " not in results.images_of(name)]
-    counts = results.scores.groupby("dataset")["n_images"].first()[wide.columns]
-    once = counts.drop("CVC-300", errors="ignore") if "CVC-ColonDB" in counts else counts
-    ways = {MEAN: wide.mean(axis=1)}
-    if whole:
-        ways["mean of the whole sets"] = wide[whole].mean(axis=1)
-    ways["mean of the images"] = (wide[once.index] * once).sum(axis=1) / once.sum()
-    return _differences(pd.DataFrame(ways), results.labels, base).rename_axis(
-        ["objective", "one number"]
-    )
-
-
-def detectable(sd: float, seeds: int, power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest mean difference that a paired t-test over so many seeds finds with this power.
-
-    Args:
-        sd: standard deviation of the differences, seed by seed.
-        seeds: at least 2.
-        power, level: probability of finding it; two-sided level of the test.
-
-    Raises:
-        UserError: fewer than two seeds.
-
-    >>> round(detectable(0.01, 3), 3), round(detectable(0.01, 10), 3)
-    (0.033, 0.01)
-    """
-    if seeds < 2:
-        raise UserError(
-            f"With {seeds} seed there is no spread between seeds; a test needs two, and should have more."
-        )
-    high = 1.0
-    while power_of(high, 1.0, seeds, level) < power:
-        high *= 2
-    return sd * brentq(lambda effect: power_of(effect, 1.0, seeds, level) - power, 0, high)
-
-
-def power_of(difference: float, sd: float, seeds: int, level: float = 0.05) -> float:
-    """How often a paired t-test over so many seeds finds a true difference with its right sign;
-    ``sd`` as in :func:`detectable`.
-    """
-    limit = stats.t.ppf(1 - level / 2, seeds - 1)
-    return float(stats.nct.sf(limit, seeds - 1, difference / sd * math.sqrt(seeds)))
-
-
-def detectable_table(results: Results, seeds: tuple[int, ...] = (2, 3, 5, 10, 20)) -> pd.DataFrame:
-    """What n seeds could detect (Dice, power 80 %), and how many seeds find a hundredth; a row a
-    set.
-
-    From the spread of the seeds' differences pooled over the labels.
-    """
-    spread = (
-        seed_differences(results)
-        .groupby(level="dataset", sort=False)["sd"]
-        .agg(lambda sd: math.sqrt((sd**2).mean()))
-    )
-    table = {f"{n} seeds": [detectable(sd, n) for sd in spread] for n in seeds}
-    table |= {"seeds for 0.01": [seeds_for(0.01, sd) for sd in spread]}
-    return pd.DataFrame(
-        {"sd of a difference": spread, **{k: pd.Series(v, spread.index) for k, v in table.items()}}
-    )
-
-
-def seeds_for(difference: float, sd: float, power: float = 0.8) -> int:
-    """The number of seeds with which a paired t-test finds this difference with this power; ``sd``
-    as in :func:`detectable`.
-
-    >>> seeds_for(0.01, 0.01)
-    10
-    """
-    enough = 2
-    while power_of(difference, sd, enough) < power:
-        enough += 1
-    return enough
+    groups = None
+    if CLINICDB in tables[base] and not results.about["data"]["synthetic"]:
+        frames = tables[base][CLINICDB]["name"]
+        groups = {CLINICDB: {name: str(clinicdb_sequence(name) or name) for name in frames}}
+    rows = {name: comparison.compare(tables[name], tables[base], groups=groups) for name in others}
+    table = pd.concat(rows, names=["objective", "dataset"])
+    return table.assign(p_holm=comparison.holm(table["p"]))
 
 
 def last_or_best(results: Results) -> pd.DataFrame:
-    """What the choice of the epoch is worth: mean Dice of the best epoch on validation minus that
-    of the last, by label and set.
-    """
-    rows = results.scores[results.scores["objective"] != "teacher"]
-    gain = (
-        (rows["dice"] - rows["dice_last"])
-        .groupby([rows["objective"], rows["dataset"]], sort=False)
-        .mean()
-    )
-    return gain.unstack()[results.datasets].loc[
-        [label for label in results.labels if label in gain.index]
-    ]
+    """Mean Dice of the best epoch on validation minus that of the last, by label and set."""
+    gain = results.scores.assign(gain=results.scores["dice"] - results.scores["dice_last"])
+    table = gain.pivot_table("gain", "objective", "dataset")[results.datasets]
+    return table.loc[[label for label in results.labels if label in table.index]]
 
 
 def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
-    """Mean Dice of each label, over all test images, in groups of equal number by the polyp's share
-    of the image.
-    """
+    """Mean Dice of each label over all test images, in groups of equal number by polyp size."""
     images = results.images
-    one = images[images["objective"] == images["objective"].iloc[0]]
-    edges = np.quantile(one["share"], np.linspace(0, 1, bins + 1)[1:-1])
-    names = [
-        f"{100 * a:.1f} to {100 * b:.1f} %"
-        for a, b in zip([one["share"].min(), *edges], [*edges, one["share"].max()])
-    ]
-    group = pd.Series(np.digitize(images["share"], edges), images.index).map(dict(enumerate(names)))
-    table = images.groupby([images["objective"], group], sort=False)["dice"].mean().unstack()
-    return table[names]
+    share = images.loc[images["objective"] == images["objective"].iloc[0], "share"]
+    edges = np.quantile(share, np.linspace(0, 1, bins + 1))
+    names = [f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip(edges, edges[1:])]
+    group = np.array(names)[np.digitize(images["share"], edges[1:-1])]
+    return images.pivot_table("dice", "objective", group, sort=False)[names]
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """Parameters, multiply-accumulates of one image, minutes of training, best epoch and validation
-    Dice, by label.
-
-    Minutes are those of the quickest seed, since other programs may have slowed the rest; the
-    others are means over the seeds.
+    """Parameters, multiply-accumulates of one image, minutes of training (of the quickest seed,
+    since other programs may have slowed the rest), best epoch and validation Dice (means), by
+    label.
     """
-    scores = results.scores.drop_duplicates(KEYS)
-    rows = {}
-    for label, part in scores.groupby("objective", sort=False):
-        role = "teacher" if label == "teacher" else "student"
-        rows[label] = {
-            "parameters (M)": results.about["parameters"][role] / 1e6,
-            "MACs (G)": results.about["macs"][role] / 1e9,
-            "minutes (quickest seed)": part["minutes"].min(),
-            "best epoch": part["best_epoch"].mean(),
-            "of": part["epochs"].max(),
-            "validation Dice": part["validation_dice"].mean(),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+    by_label = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
+    labels = [label for label, _ in by_label]
+    roles = ["teacher" if label == "teacher" else "student" for label in labels]
+    table = {
+        "parameters (M)": pd.Series(roles, labels).map(results.about["parameters"]) / 1e6,
+        "MACs (G)": pd.Series(roles, labels).map(results.about["macs"]) / 1e9,
+        "minutes (quickest seed)": by_label["minutes"].min(),
+        "best epoch": by_label["best_epoch"].mean(),
+        "of": by_label["epochs"].max(),
+        "validation Dice": by_label["validation_dice"].mean(),
+    }
+    return pd.DataFrame(table).loc[labels].rename_axis(None)
 
 
-def tries(results: Results, base: str = BASE) -> pd.DataFrame:
-    """A study that was made to choose hyperparameters, looked at on validation alone: one row a label.
-
-    Returns:
-        ``kind`` (the objective), the hyperparameters that the objective has (an empty field for the others),
-        ``validation Dice`` (mean over the seeds) and its difference from ``base``.
+def tries(results: Results) -> pd.DataFrame:
+    """A study made to choose hyperparameters, looked at on validation alone: a row a label; the
+    objective (``kind``), the hyperparameters that it has, ``validation Dice`` (mean over the seeds)
+    and its difference from supervised.
     """
     rows = {}
     for label in results.labels:
         recipe = results.about["recipes"][label]
-        own = hyperparameters_of(recipe["objective"])
-        hyperparameters = {
-            hyperparameter: f"{recipe[hyperparameter]:g}" if hyperparameter in own else ""
-            for hyperparameter in HYPERPARAMETERS
-            if hyperparameter != "distillation_warm_up"
-        }
-        warm_up = f"{recipe['distillation_warm_up']:g}" if recipe["objective"] != base else ""
-        rows[label] = {
-            "kind": recipe["objective"],
-            **hyperparameters,
-            "distillation_warm_up": warm_up,
-        }
+        kind = recipe["objective"]
+        own = {*hyperparameters_of(kind), "" if kind == BASE else "distillation_warm_up"}
+        rows[label] = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
+        rows[label] = {"kind": kind, **rows[label]}
+    table = pd.DataFrame.from_dict(rows, orient="index")
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
-    table = pd.DataFrame.from_dict(rows, orient="index").join(reached.rename("validation Dice"))
-    return table.assign(
-        **{f"minus {base}": table["validation Dice"] - table["validation Dice"].get(base, math.nan)}
-    )
-
-
-# --- the ledger -------------------------------------------------------------------------------------------------------
-
-STATES = ("reproduced", "not reproduced", "undecided", "not tested")
+    gain = reached - reached.get(BASE, math.nan)
+    return table.assign(**{"validation Dice": reached, f"minus {BASE}": gain})
 
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
-    """What was claimed, and what became of it here.
+    """What was claimed, and what became of it here: ``claim, source, state, evidence, caveat``.
 
     A claim that names two labels says that the first has the higher Dice. It is *reproduced* where
     the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
-    reproduced* where it lies below 0, *undecided* otherwise and with a single seed. A claim without
-    labels, or about labels that were not trained, is *not tested*; the file says why.
-
-    Args:
-        claims: CSV with the columns ``claim, source, better, than, caveat``; the book keeps one in
-            ``book/results/claims.csv``.
-        more: other studies; a claim is judged by the first that has trained both labels.
-
-    Returns:
-        ``claim, source, state, evidence, caveat``, a row a claim.
+    reproduced* where it lies below 0, *undecided* otherwise and with a single seed, and *not
+    tested* without labels, or about labels that were not trained. It is judged by the first study
+    that has trained both labels.
 
     Raises:
-        UserError: the file is missing or lacks a column.
+        UserError: the CSV of claims is missing or lacks a column.
     """
     try:
         table = pd.read_csv(claims, keep_default_na=False)
@@ -325,137 +156,91 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
         raise UserError(f"{claims} cannot be read as a table of claims ({error}).") from error
     if absent := [c for c in ("claim", "source", "better", "than", "caveat") if c not in table]:
         raise UserError(f"{claims} lacks the column {', '.join(absent)}.")
-    rows = []
-    for claim in table.to_dict("records"):
-        state, evidence = _judged((results, *more), claim["better"], claim["than"])
-        rows.append(
-            {
-                **{k: claim[k] for k in ("claim", "source")},
-                "state": state,
-                "evidence": evidence,
-                "caveat": claim["caveat"],
-            }
-        )
-    return pd.DataFrame(rows, columns=["claim", "source", "state", "evidence", "caveat"])
+    judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
+    table[["state", "evidence"]] = pd.DataFrame(judged, table.index, ["state", "evidence"])
+    return table[["claim", "source", "state", "evidence", "caveat"]]
 
 
 def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, str]:
+    """State and evidence of a claim."""
     if not better or not than:
         return "not tested", ""
     results = next((r for r in studies if {better, than} <= set(r.scores["objective"])), None)
     if results is None:
         trained = set().union(*(r.scores["objective"] for r in studies))
-        missing = [label for label in (better, than) if label not in trained]
-        return (
-            "not tested",
-            f"{' and '.join(missing)} not trained" if missing else "not trained in one study",
-        )
+        missing = " and ".join(label for label in (better, than) if label not in trained)
+        return "not tested", f"{missing} not trained" if missing else "not trained in one study"
     seen = seed_differences(results, than).loc[(better, MEAN)]
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
         return "undecided", evidence
     last = seed_differences(results, than, "dice_last").loc[(better, MEAN)]
     evidence += (
-        f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch {last['difference']:+.3f}, {last['low']:+.3f} to "
-        f"{last['high']:+.3f}; with this spread {detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
+        f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
+        f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
+        f"{detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
-    state = (
-        "reproduced" if seen["low"] > 0 else "not reproduced" if seen["high"] < 0 else "undecided"
-    )
-    return state, evidence
+    undecided = "not reproduced" if seen["high"] < 0 else "undecided"
+    return "reproduced" if seen["low"] > 0 else undecided, evidence
 
 
-# --- all of it, in files ----------------------------------------------------------------------------------------------
+_TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
+    "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table, ".3f"),
+    "against_supervised": ("Against supervised, image by image", compare_to_baseline, ".4f"),
+    "seed_differences": ("Against supervised, seed by seed", seed_differences, ".3f"),
+    "averages": ("Against supervised, one number for all sets", averages, ".3f"),
+    "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best, ".3f"),
+    "agreement": ("Dice of the student's cut against the teacher's", _agreement, ".3f"),
+    "by_size": ("Dice by the polyp's share of the image", by_size, ".3f"),
+    "costs": ("Costs", costs, ".2f"),
+    "detectable": ("The difference that n seeds could detect", detectable_table, ".3f"),
+}
 
 
 def write_report(results: Results, out: str | Path, claims: str | Path | None = None) -> list[Path]:
-    """``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the figures as
-    PNG and SVG.
-
-    Returns:
-        The files.
+    """Write ``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the
+    figures as PNG and SVG.
 
     Raises:
         UserError: nothing to compare yet, or the folder cannot be written.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    tables: dict[str, tuple[str, Callable[[], pd.DataFrame], str]] = {
-        "dice": ("Dice at 0.5, mean ± sd over seeds", lambda: dice_table(results), ".3f"),
-        "against_supervised": (
-            "Against supervised, image by image",
-            lambda: compare_to_baseline(results),
-            ".4f",
-        ),
-        "seed_differences": (
-            "Against supervised, seed by seed",
-            lambda: seed_differences(results),
-            ".3f",
-        ),
-        "averages": (
-            "Against supervised, one number for all sets",
-            lambda: averages(results),
-            ".3f",
-        ),
-        "last_or_best": ("Best epoch minus last epoch, Dice", lambda: last_or_best(results), ".3f"),
-        "agreement": (
-            "Dice of the student's cut against the teacher's",
-            lambda: dice_table(results, "agreement"),
-            ".3f",
-        ),
-        "by_size": ("Dice by the polyp's share of the image", lambda: by_size(results), ".3f"),
-        "costs": ("Costs", lambda: costs(results), ".2f"),
-        "detectable": (
-            "The difference that n seeds could detect",
-            lambda: detectable_table(results),
-            ".3f",
-        ),
-    }
+    tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
     if claims:
-        tables["ledger"] = ("Ledger", lambda: claims_table(results, claims), ".3f")
-    files, parts = (
-        [],
-        [f"# Study {results.name}", *filter(None, [results.completeness, summary(results)])],
-    )
-    for stem, (title, make, form) in tables.items():
-        table = make()
+        tables["ledger"] = ("Ledger", claims_table(results, claims), ".3f")
+    parts = [f"# Study {results.name}", results.completeness, summary(results)]
+    files = [out / "report.md"]
+    for stem, (title, table, form) in tables.items():
         note = f"{title} ({results.completeness})" if results.completeness else title
-        markdown = tabulate(table.reset_index(), "keys", "github", floatfmt=form, showindex=False)
-        latex = tabulate(
-            table.reset_index(), "keys", "latex_booktabs", floatfmt=form, showindex=False
-        )
-        for suffix, text in (
-            (".csv", table.to_csv()),
-            (".md", markdown + "\n"),
-            (".tex", f"% {note}\n{latex}\n"),
-        ):
+        plain = table.reset_index()
+        options = {"headers": "keys", "floatfmt": form, "showindex": False}
+        markdown = tabulate(plain, tablefmt="github", **options)
+        latex = tabulate(plain, tablefmt="latex_booktabs", **options)
+        texts = {".csv": table.to_csv(), ".md": f"{markdown}\n", ".tex": f"% {note}\n{latex}\n"}
+        for suffix, text in texts.items():
             atomic_write(out / f"{stem}{suffix}", text.encode())
             files.append(out / f"{stem}{suffix}")
         parts += [f"## {note}", markdown]
-    for stem, draw in figures(results).items():
-        figure = draw()
+    for stem, figure in _figures(results):
         for suffix in (".png", ".svg"):
-            plots.save(figure, out / f"{stem}{suffix}")
+            save(figure, out / f"{stem}{suffix}")
             files.append(out / f"{stem}{suffix}")
         plt.close(figure)
         parts.append(f"![{stem.replace('_', ' ')}]({stem}.png)")
-    atomic_write(out / "report.md", ("\n\n".join(parts) + "\n").encode())
-    return [out / "report.md", *files]
+    atomic_write(files[0], ("\n\n".join(filter(None, parts)) + "\n").encode())
+    return files
 
 
-def figures(results: Results) -> dict[str, Callable]:
-    """The study's figures by file name, each drawn when it is called."""
-    return {
-        "scores_by_seed": lambda: plots.scores_by_seed(results.scores, panel_titles(results)),
-        "curves_by_objective": lambda: plots.curves_by_objective(results.curves),
-        "differences": lambda: plots.differences_by_set(
-            compare_to_baseline(results), seed_differences(results)
-        ),
-        "dice_by_size": lambda: plots.lines_by_group(
-            by_size(results), "polyp's share of the image", "Dice"
-        ),
-        "agreement_and_dice": lambda: plots.agreement_and_dice(results.scores),
-    }
+def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
+    """The study's figures and their file names."""
+    yield "scores_by_seed", figures.scores_by_seed(results.scores, panel_titles(results))
+    yield "curves_by_objective", figures.curves_by_objective(results.curves)
+    by_image, by_seed = compare_to_baseline(results), seed_differences(results)
+    yield "differences", figures.differences_by_set(by_image, by_seed)
+    across = "polyp's share of the image"
+    yield "dice_by_size", figures.lines_by_group(by_size(results), across, "Dice")
+    yield "agreement_and_dice", figures.agreement_and_dice(results.scores)
 
 
 def panel_titles(results: Results) -> dict[str, str]:
@@ -474,7 +259,8 @@ def summary(results: Results) -> str:
     kind = "synthetic images" if data["synthetic"] else "images"
     seeds = results.scores.loc[results.scores["objective"] != "teacher", "seed"].nunique()
     return (
-        f"Preset {about['preset']}: teacher {recipe['teacher']}, student {recipe['student']}, {recipe['image_size']} px, "
-        f"{data['train']} training and {data['validation']} validation {kind}, {_seeds(seeds)}; the epoch that is best on validation. "
-        f"Dice is cut at 0.5; convention {about['convention']}. Run on {' and '.join(about['hardware'])}."
+        f"Preset {about['preset']}: teacher {recipe['teacher']}, student {recipe['student']}, "
+        f"{recipe['image_size']} px, {data['train']} training and {data['validation']} validation "
+        f"{kind}, {_seeds(seeds)}; the epoch that is best on validation. Dice is cut at 0.5; "
+        f"convention {about['convention']}. Run on {' and '.join(about['hardware'])}."
     )

@@ -1,16 +1,10 @@
-"""What a study found, as tables: collected from the folders of its cells, kept in four small files,
-read again from them.
-
-NAME.csv               one row a label, seed and test set: the released 13 metrics, Dice and IoU of the best epoch, the last epoch's, …
-NAME_images.csv.gz     one row a label, seed and image
-NAME_curves.csv.gz     one row a label, seed and epoch
-NAME.json              what was run, on what, with what
+"""What a study found, as tables: collected from the folders of its cells, kept in four small files
+(``NAME.csv``, ``NAME_images.csv.gz``, ``NAME_curves.csv.gz``, ``NAME.json``), read again from them.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -18,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kdas_book.study.spec import FILES, Study, read_record, read_study
@@ -28,7 +21,6 @@ from kdas_core.evaluation import METRICS
 from kdas_core.files import atomic_write
 
 KEYS = ["objective", "seed"]
-_OF_IMAGES = ["dice", "iou", "dice_last", "agreement"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +28,12 @@ class Results:
     """The tables of a study.
 
     Attributes:
-        name: the study's.
-        scores: ``objective`` (the label), ``seed``, ``dataset``, ``n_images``, ``dice``, ``iou``,
-            the released 13 metrics, ``dice_last``, ``agreement``, ``validation_dice``,
-            ``best_epoch``, ``epochs``, ``minutes``, ``revision``.
-        images: means over the seeds, one row a label and image: ``objective, dataset, name, share,
+        scores: a row a training run and test set: ``objective`` (the label), ``seed``, ``dataset``,
+            ``n_images``, the metrics, and what :func:`_rows` adds.
+        images: means over the seeds, a row a label and image: ``objective, dataset, name, share,
             dice, iou, dice_last, agreement``.
         curves: ``objective, seed`` and the columns of a run's ``history.csv``.
-        about: ``planned`` and ``finished`` (numbers of cells), ``preset``, ``convention``,
-            ``recipes`` (hyperparameters by label), ``parameters``, ``macs``, ``hardware``, ``versions``,
-            ``data``, ``teacher``.
+        about: what was run, on what, with what; :func:`_about` lists it.
     """
 
     name: str
@@ -62,7 +50,7 @@ class Results:
     @property
     def datasets(self) -> list[str]:
         """The test sets, in the order of the study."""
-        return list(dict.fromkeys(self.scores["dataset"]))
+        return list(self.scores["dataset"].unique())
 
     @property
     def completeness(self) -> str:
@@ -80,38 +68,33 @@ class Results:
 
 
 def collect(folder: str | Path) -> Results:
-    """The tables of a study's folder, cell by cell, so that memory does not grow with the seeds.
+    """The tables of a study's folder.
 
     Raises:
         UserError: not a study's folder, no student has finished, a record is cut short, or cells
-            that cannot stand in one table: other conventions, other numbers of test images, another
-            teacher or other data.
+            that cannot stand in one table: another convention, teacher, data or test images.
     """
-    folder = Path(folder)
+    return _collect(Path(folder))[0]
+
+
+def _collect(folder: Path) -> tuple[Results, pd.DataFrame]:
+    """The results, and the images' rows of every seed."""
     study = read_study(folder / "study.yaml")
     records = _records(study, folder)
     _refuse_mixtures(list(records.values()))
-    means = _Means()
-    for name in records:
-        means.add(
-            records[name]["label"],
-            pd.read_csv(folder / name / "per_image.csv", dtype={"name": str}),
-        )
-    curves = [
-        _read_curve(folder / name).assign(**_keys(record)) for name, record in records.items()
-    ]
-    curves = pd.concat([curve for curve in curves if len(curve)], ignore_index=True)
     scores = pd.DataFrame([row for record in records.values() for row in _rows(record)])
-    return Results(study.name, scores, means.table(), _keys_first(curves), _about(study, records))
+    images = _tables(folder, records, "per_image.csv")
+    curves = _tables(folder, records, "history.csv")
+    about = _about(study, records)
+    return Results(study.name, scores, _means(images), curves, about), images
 
 
 def _records(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
     there = [cell.name for cell in study.cells() if (folder / cell.name / "metrics.json").exists()]
-    if missing := [
-        f"{name}/{file}" for name in there for file in FILES if not (folder / name / file).is_file()
-    ]:
+    wanted = [f"{name}/{file}" for name in there for file in FILES]
+    if missing := [file for file in wanted if not (folder / file).is_file()]:
         raise UserError(f"{folder} lacks {', '.join(missing)}; run the study again.")
-    if not [name for name in there if name != "teacher"]:
+    if not set(there) - {"teacher"}:
         raise UserError(f'{folder} has no finished training yet; "kdas study run" makes some.')
     return {name: read_record(folder / name) for name in there}
 
@@ -119,100 +102,72 @@ def _records(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
 def _refuse_mixtures(records: list[dict[str, Any]]) -> None:
     """What stands in one table must have been measured in one way."""
     facts = {
-        "the convention": lambda record: record["convention"],
-        "the numbers of test images": lambda record: tuple(
-            (name, s["n"]) for name, s in sorted(record["sets"].items())
-        ),
-        "the teacher": lambda record: record["teacher"][:12],
-        "the data": lambda record: tuple(sorted(record["data"].items())),
+        "the convention": [r["convention"] for r in records],
+        "the numbers of test images": [
+            tuple((name, s["n"]) for name, s in sorted(r["sets"].items())) for r in records
+        ],
+        "the teacher": [r["teacher"][:12] for r in records],
+        "the data": [tuple(sorted(r["data"].items())) for r in records],
     }
-    for what, fact in facts.items():
-        counts = Counter(fact(record) for record in records)
-        if len(counts) > 1:
-            odd = counts.most_common()[-1][0]
-            where = ", ".join(f"{r['label']}-seed{r['seed']}" for r in records if fact(r) == odd)
-            raise UserError(
-                f"These cells do not belong into one table: {what} of {where} differs from that of the others."
-            )
-
-
-def _keys(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {"objective": record["label"], "seed": record["seed"]}
-
-
-def _keys_first(table: pd.DataFrame) -> pd.DataFrame:
-    return table[KEYS + [column for column in table if column not in KEYS]]
-
-
-def _read_curve(folder: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(folder / "history.csv")
-    except pd.errors.EmptyDataError:  # a released teacher has no history
-        return pd.DataFrame()
+    for what, values in facts.items():
+        odd = Counter(values).most_common()[-1][0]
+        cells = [f"{r['label']}-seed{r['seed']}" for r, v in zip(records, values) if v == odd]
+        if len(cells) < len(records):
+            differ = f"{what} of {', '.join(cells)} differs from that of the others"
+            raise UserError(f"These cells do not belong into one table: {differ}.")
 
 
 def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row of ``scores`` for each test set."""
+    kept = ("validation_dice", "best_epoch", "epochs", "minutes", "revision")
     for name, scores in record["sets"].items():
-        best = scores["best"]
         yield {
-            **_keys(record),
+            "objective": record["label"],
+            "seed": record["seed"],
             "dataset": name,
             "n_images": scores["n"],
-            **{metric: best[metric] for metric in ("dice", "iou", *METRICS)},
+            **{metric: scores["best"][metric] for metric in ("dice", "iou", *METRICS)},
             "dice_last": scores["last"]["dice"],
             "agreement": scores["agreement"],
-            **{
-                key: record[key]
-                for key in ("validation_dice", "best_epoch", "epochs", "minutes", "revision")
-            },
+            **{key: record[key] for key in kept},
         }
 
 
-class _Means:
-    """Means over seeds, image by image, without keeping the seeds."""
+def _tables(folder: Path, records: Mapping[str, Mapping], file: str) -> pd.DataFrame:
+    """This file of all cells, with the cells' label and seed in front."""
+    tables = {}
+    for name, record in records.items():
+        try:
+            table = pd.read_csv(folder / name / file, dtype={"name": str})
+        except pd.errors.EmptyDataError:  # a released teacher has no history
+            continue
+        tables[record["label"], record["seed"]] = table
+    return pd.concat(tables, names=KEYS).reset_index(KEYS).reset_index(drop=True)
 
-    def __init__(self) -> None:
-        self._images: pd.DataFrame | None = None
-        self._sums: dict[str, np.ndarray] = {}
-        self._counts: Counter[str] = Counter()
 
-    def add(self, label: str, table: pd.DataFrame) -> None:
-        """One cell's ``per_image.csv``.
-
-        Raises:
-            UserError: its images are not those of the others.
-        """
-        if self._images is None:
-            self._images = table[["dataset", "name", "share"]]
-        elif not table[["dataset", "name"]].equals(self._images[["dataset", "name"]]):
-            raise UserError(
-                f"The images of {label} are not those of the other cells, so they cannot be compared."
-            )
-        values = table[_OF_IMAGES].to_numpy(float)
-        self._sums[label] = self._sums.get(label, 0) + values
-        self._counts[label] += 1
-
-    def table(self) -> pd.DataFrame:
-        assert self._images is not None  # there is a cell
-        parts = [
-            self._images.assign(
-                **dict(zip(_OF_IMAGES, (sums / self._counts[label]).T)), objective=label
-            )
-            for label, sums in self._sums.items()
-        ]
-        table = pd.concat(parts, ignore_index=True)
-        return table[["objective", *(column for column in table if column != "objective")]]
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over the seeds, image by image; a UserError if not all cells have the same images."""
+    image = ["dataset", "name"]
+    images = None
+    for (label, _), part in rows.groupby(KEYS, sort=False):
+        names = part[image].reset_index(drop=True)
+        if not names.equals(names if images is None else images):
+            other = f"The images of {label} are not those of the other cells"
+            raise UserError(f"{other}, so they cannot be compared.")
+        images = names
+    columns = {"share": "first"} | dict.fromkeys(("dice", "iou", "dice_last", "agreement"), "mean")
+    return rows.groupby(["objective", *image], sort=False).agg(columns).reset_index()
 
 
 def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     first = next(record for name, record in records.items() if name != "teacher")
+    teacher = records.get("teacher", {})
     recipes: dict[str, dict] = {}
     for record in records.values():  # the seed is not part of a label's recipe
         recipes.setdefault(record["label"], record["recipe"] | {"seed": None})
-    teacher = records.get("teacher", {})
     return {
         "planned": len(study.cells()) - 1,
-        "finished": sum(name != "teacher" for name in records),
+        "finished": len(records.keys() - {"teacher"}),
         "preset": study.preset,
         "recipes": recipes,
         "parameters": {"student": first["parameters"], "teacher": teacher.get("parameters")},
@@ -222,69 +177,40 @@ def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     }
 
 
-# --- kept in files ----------------------------------------------------------------------------------------------------
-
-
 def keep(folder: str | Path, out: str | Path) -> list[Path]:
-    """Write a study's results as four small files, ``out/<name>_study.csv`` and its companions.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: as :func:`collect`; a file cannot be written.
-    """
-    folder, results = Path(folder), collect(folder)
-    stem = f"{results.name}_study"
-    packed = io.BytesIO()
-    with gzip.GzipFile(
-        fileobj=packed, mode="wb", mtime=0
-    ) as file:  # no time of day: the same results, the same bytes
-        for i, (name, record) in enumerate(
-            _records(read_study(folder / "study.yaml"), folder).items()
-        ):
-            table = pd.read_csv(folder / name / "per_image.csv", dtype={"name": str}).assign(
-                **_keys(record)
-            )
-            file.write(
-                _keys_first(table).to_csv(index=False, header=not i, float_format="%.4f").encode()
-            )
-    curves = gzip.compress(
-        results.curves.to_csv(index=False, float_format="%.5f").encode(), mtime=0
-    )
-    files = {
-        f"{stem}.csv": results.scores.to_csv(index=False, float_format="%.6f").encode(),
-        f"{stem}_images.csv.gz": packed.getvalue(),
-        f"{stem}_curves.csv.gz": curves,
-        f"{stem}.json": (json.dumps(results.about, indent=1) + "\n").encode(),
+    """Write ``out/<name>_study.csv`` and its companions; the same results are the same bytes."""
+    results, images = _collect(Path(folder))
+    texts = {
+        ".csv": results.scores.to_csv(index=False, float_format="%.6f"),
+        "_images.csv.gz": images.to_csv(index=False, float_format="%.4f"),
+        "_curves.csv.gz": results.curves.to_csv(index=False, float_format="%.5f"),
+        ".json": json.dumps(results.about, indent=1) + "\n",
     }
-    Path(out).mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        atomic_write(Path(out) / name, content)
-    return [Path(out) / name for name in files]
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    files = [out / f"{results.name}_study{end}" for end in texts]
+    for file, text in zip(files, texts.values()):
+        data = text.encode()
+        atomic_write(file, gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
+    return files
 
 
 def load(csv: str | Path) -> Results:
-    """The results that :func:`keep` wrote, from ``<name>_study.csv`` and its companions beside it.
-
-    Raises:
-        UserError: a file is missing or cannot be read.
+    """The results that :func:`keep` wrote, from ``<name>_study.csv`` and its companions beside it;
+    a UserError if one of them is missing or cannot be read.
     """
     csv = Path(csv)
     stem = csv.with_suffix("")
     try:
         scores = pd.read_csv(csv)
-        rows = pd.read_csv(f"{stem}_images.csv.gz", dtype={"name": str})
+        images = pd.read_csv(f"{stem}_images.csv.gz", dtype={"name": str})
         curves = pd.read_csv(f"{stem}_curves.csv.gz")
         about = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
         raise UserError(
             f"{csv} and its companions cannot be read ({error}); kdas study report writes them."
         ) from error
-    means = _Means()
-    for (label, _), table in rows.groupby(KEYS, sort=False):
-        means.add(label, table.reset_index(drop=True))
-    return Results(csv.stem.removesuffix("_study"), scores, means.table(), curves, about)
+    return Results(csv.stem.removesuffix("_study"), scores, _means(images), curves, about)
 
 
 def open_results(path: str | Path) -> Results:

@@ -1,12 +1,12 @@
 """Run one cell in a process of its own: ``python -m kdas_book.study.run_cell FOLDER PARENT``.
 
-The folder says in ``cell.json`` what to run. Whoever starts this, ``kdas study run`` or a worker of
-a cluster, may be killed; then this process stops as well, at a checkpoint. A second one for the
-same cell waits for the first and finds the cell finished.
+The folder says in ``cell.json`` what to run. When whoever started this is killed, it stops as well,
+at a checkpoint. A second process for the same cell waits for the first and finds it finished.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,10 +29,8 @@ _PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoin
 
 
 def run_cell(folder: Path) -> dict[str, Any]:
-    """Run the cell in this folder unless it is finished.
-
-    Returns:
-        ``{"state": "done" | "failed", "seconds": of this call, "error": one line}``
+    """Run the cell in this folder unless it is finished: ``{"state": "done" | "failed", "seconds":
+    of this call, "error": one line}``.
     """
     with FileLock(folder / ".lock"):
         began = time.perf_counter()
@@ -44,23 +42,21 @@ def run_cell(folder: Path) -> dict[str, Any]:
             error = f"{folder / 'notebook.ipynb'} ended before it had written the record."
         if error:
             atomic_write(folder / FAILED, error.encode())
+    state = "failed" if error else "done"
     seconds = time.perf_counter() - began
-    return {
-        "state": "failed" if error else "done",
-        "seconds": seconds,
-        "error": error.partition("\n")[0],
-    }
+    return {"state": state, "seconds": seconds, "error": error.partition("\n")[0]}
 
 
 def _execute(folder: Path) -> str:
     """What went wrong; empty if nothing did."""
     from kdas_book.build.run_notebook import run_notebook
 
+    file = folder / "cell.json"
     try:
-        cell = json.loads((folder / "cell.json").read_text(encoding="utf-8"))
+        cell = json.loads(file.read_text(encoding="utf-8"))
         template, parameters = Path(cell["template"]), dict(cell["parameters"])
     except (OSError, ValueError, TypeError, KeyError) as error:
-        return f"{folder / 'cell.json'} cannot be used ({error}); start the study again, which writes it anew."
+        return f"{file} cannot be used ({error}); start the study again, which writes it anew."
     try:
         run_notebook(template, folder / "notebook.ipynb", parameters, folder / ".kernel")
     except UserError as error:
@@ -72,10 +68,8 @@ def _execute(folder: Path) -> str:
     return ""
 
 
-def stop_with(parent: int) -> None:
-    """Pass a request to stop (SIGTERM) on to the kernel, which writes a checkpoint; the death of
-    ``parent`` counts as one.
-    """
+def _stop_with(parent: int) -> None:
+    """Pass SIGTERM on to the kernel, which writes a checkpoint; so does the death of ``parent``."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -92,8 +86,8 @@ def stop_with(parent: int) -> None:
 
 
 def _end_kernels() -> None:
-    """The first request makes a training write its checkpoint and end its cell; the next ones end
-    the kernel, which is idle then.
+    """The first request makes a training run write its checkpoint and end its notebook cell; the
+    next ones end the kernel, which is idle then.
     """
     import psutil
 
@@ -101,25 +95,15 @@ def _end_kernels() -> None:
     until = time.monotonic() + _PATIENCE
     while kernels and time.monotonic() < until:
         for kernel in kernels:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 kernel.terminate()
-            except psutil.NoSuchProcess:
-                pass
         _, kernels = psutil.wait_procs(kernels, timeout=0.5)
     for kernel in kernels:
         kernel.kill()
 
 
-def _answer_apart() -> Any:
-    """Standard output for the answer alone; what anything else prints goes to standard error from
-    now on.
-    """
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answer
-
-
 if __name__ == "__main__":
-    stop_with(int(sys.argv[2]))
-    with _answer_apart() as answer:
+    _stop_with(int(sys.argv[2]))
+    with os.fdopen(os.dup(1), "w") as answer:  # what anything else prints goes to standard error
+        os.dup2(2, 1)
         json.dump(run_cell(Path(sys.argv[1])), answer)

@@ -68,6 +68,14 @@ def header_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file as it is; a UserError where it is missing or may not be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} {_fact(path, error)}.") from error
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """A picture file as Pillow opens it: the header is read, pixels are not.

@@ -1,13 +1,11 @@
-"""What every layout is read into: frames with shapes or a mask file, and the search for their
-images.
-"""
+"""What every layout is read into: frames with shapes or a mask file, and the search for images."""
 
 from __future__ import annotations
 
 import json
-import math
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.layout import SUFFIXES, natural
+from kdas_core.data.layout import SUFFIXES, first_few, natural
 
 LARGEST_JSON = 2**30  # bytes; Python needs about ten times as much memory to read it
 
@@ -25,54 +23,42 @@ class Shape:
     """One annotated object, in pixels from the picture's upper left corner (the first pixel spans 0
     to 1).
 
-    Attributes:
-        kind: ``"polygon"`` (data: list of float (N, 2) arrays, the parts), ``"box"`` (x0, y0, x1,
-            y1), ``"circle"`` (x, y, radius), ``"rle"`` ((height, width), run lengths) or
-            ``"bitmap"`` ((x, y), bool array).
-        label: the category, as text.
-        relative: coordinates are fractions of the picture's width and height instead of pixels.
+    ``data`` by ``kind``: polygon: its parts, float (N, 2) each; box: x0, y0, x1, y1; circle: x, y,
+    radius; rle: (height, width), run lengths; bitmap: (x, y), bool array.
     """
 
     kind: str
-    label: str
+    label: str  # the category
     data: Any
-    relative: bool = False
+    relative: bool = False  # coordinates are fractions of the picture's width and height
 
 
 @dataclass
 class Frame:
-    """One picture of the source and what is said about it.
+    """One picture of the source and what is said about it."""
 
-    Attributes:
-        name: path below the source, without suffix, ``/`` between folders: ``video1/frame_07``.
-        where: how a sentence calls the annotation, such as ``instances.json, image 7``.
-        image: the file, or the content of one that is embedded in the annotation.
-        page: of a TIFF stack, from 0.
-        size: (width, height) that the annotation states.
-        shapes: None where nothing at all is said about the picture; empty: "nothing there".
-        mask: a file whose pixels are the answer, used instead of shapes.
-        faults: sentences about what is wrong; a frame with faults is never written.
-    """
+    name: str  # path below the source, without suffix: video1/frame_07
+    where: str  # how a sentence calls the annotation: instances.json, images[7]
+    image: Path | bytes = b""  # the file, or the content of one that is embedded in the annotation
+    page: int | None = None  # of a TIFF stack, from 0
+    size: tuple[int, int] | None = None  # (width, height) that the annotation states
+    shapes: list[Shape] = field(default_factory=list)
+    mask: Path | None = None  # a file whose pixels are the answer, used instead of shapes
+    annotated: bool = True  # False: nothing is said about the picture, not even "nothing there"
+    faults: list[str] = field(default_factory=list)  # a frame with faults is never written
+    counts: Counter = field(default_factory=Counter)  # what was done with it
 
-    name: str
-    where: str
-    image: Path | bytes
-    page: int | None = None
-    size: tuple[int, int] | None = None
-    shapes: list[Shape] | None = None
-    mask: Path | None = None
-    faults: list[str] = field(default_factory=list)
-
-    @property
-    def is_annotated(self) -> bool:
-        return self.shapes is not None or self.mask is not None
+    def add(self, where: str, read: Callable[..., Shape], *entry: Any) -> None:
+        """Add the shape of an entry, or the fault why ``read`` refuses it."""
+        try:
+            self.shapes.append(read(*entry))
+        except ValueError as error:
+            self.faults.append(f"{where} {error}.")
 
 
 @dataclass
 class Listing:
-    """What a reader found: frames, and faults that belong to no frame. ``labels``: categories that
-    the source declares.
-    """
+    """What a reader found: frames, faults that belong to none, categories that are declared."""
 
     frames: list[Frame] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -80,69 +66,84 @@ class Listing:
 
 
 class Images:
-    """The image files below some folders, found by relative path, else by bare name where that is
-    unique.
-    """
+    """The image files below a folder, and the name of each: its path there without suffix."""
 
-    def __init__(self, *folders: Path):
-        self.folders = folders
-        self._by_path: dict[str, list[Path]] = {}
-        self._by_name: dict[str, list[Path]] = {}
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.names: dict[Path, str] = {}
-        for folder in dict.fromkeys(folders):
-            for path in files_below(folder, SUFFIXES):
-                if path not in self.names:
-                    relative = normal(path.relative_to(folder).as_posix())
-                    self.names[path] = without_suffix(relative)
-                    self._by_path.setdefault(relative, []).append(path)
-                    self._by_name.setdefault(PurePosixPath(relative).name, []).append(path)
+        self.by_stem: dict[str, list[Path]] = defaultdict(list)
+        self._by_path: dict[str, list[Path]] = defaultdict(list)
+        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        for path in files_below(folder, SUFFIXES):
+            relative = normal(path.relative_to(folder).as_posix())
+            self.names[path] = without_suffix(relative)
+            self.by_stem[path.stem].append(path)
+            self._by_path[relative].append(path)
+            self._by_name[PurePosixPath(relative).name].append(path)
 
-    def find(self, name: str) -> Path:
-        """The file that an annotation calls ``name``; back slashes and foreign folders in front are
-        overlooked.
+    @classmethod
+    def near(cls, folder: Path, chosen: Path | None) -> Images:
+        """Of the chosen folder, else of ``folder`` or, if that holds none, of the one above it."""
+        there = cls(chosen or folder)
+        return there if there.names or chosen else cls(folder.parent)
 
-        Raises:
-            UserError: there is none, or several fit.
+    def place(self, frame: Frame, name: str, where: str, first: Path | None = None) -> None:
+        """Give a frame the image ``first``, else the one that its annotation calls ``name``, by
+        path or by bare name; back slashes and foreign folders in front are overlooked.
         """
         wanted = normal(name.replace("\\", "/")).removeprefix("./")
         found = self._by_path.get(wanted) or self._by_name.get(PurePosixPath(wanted).name, [])
+        found = [first] if first in self.names else found
         if len(found) == 1:
-            return found[0]
-        below = " and ".join(str(folder) for folder in self.folders)
-        if found:
-            raise UserError(
-                f"{name} could be any of {_first(found)}; name the folder with --images."
-            )
-        raise UserError(
-            f"the image {name} is not below {below}; name its folder with --images, or remove the entry"
-        )
+            frame.image = found[0]
+            frame.name = self.names[found[0]]
+            return
+        fault = f"{name} could be any of {first_few([str(path) for path in found])}"
+        fault += "; name the folder with --images."
+        if not found:
+            fault = f"the image {name} is not below {self.folder}"
+            fault += "; name its folder with --images, or remove the entry"
+        frame.faults.append(f"{where}: {fault}")
 
-    def rest(self, frames: Iterable[Frame]) -> list[Frame]:
-        """A frame without annotation for every image that none of the frames has, and no faulty one
-        could mean.
-        """
-        frames = list(frames)
-        used = {frame.image for frame in frames if isinstance(frame.image, Path)}
+    def add_rest(self, frames: list[Frame]) -> None:
+        """Add a frame without annotation for every image that none has and no faulty one means."""
+        used = {frame.image for frame in frames}
         meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
-        left = [path for path in self.names if path not in used and path.stem not in meant]
-        return [Frame(self.names[path], str(path), path) for path in left]
+        for path, name in self.names.items():
+            if path not in used and path.stem not in meant:
+                frames.append(Frame(name, str(path), path, annotated=False))
 
 
-def files_below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files with these suffixes (any case) in a folder and those below, in natural order; hidden
-    ones are passed over.
+def read_each(
+    folder: Path, suffix: str, program: str, there: Images, fill: Callable, skip: tuple = ()
+) -> Listing:
+    """The frames of a layout with an annotation file for each image; then those of other images.
+
+    ``fill(frame, path, there)`` reads a file, or raises UserError: the frame's fault. Files whose
+    stems are in ``skip`` are no annotations.
     """
+    frames = []
+    for path in files_below(folder, (suffix,)):
+        if path.stem not in skip:
+            frame = Frame(path.relative_to(folder).with_suffix("").as_posix(), str(path))
+            try:
+                fill(frame, path, there)
+            except UserError as error:
+                frame.faults.append(str(error))
+            frames.append(frame)
+    if not frames:
+        raise UserError(f"{folder} holds no {suffix} files; {program} one for each image.")
+    there.add_rest(frames)
+    return Listing(frames)
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files with these suffixes (any case), below included, in natural order, none hidden."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder.")
-    found = [
-        path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()
-    ]
-    shown = [
-        path
-        for path in found
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    yield from sorted(shown, key=lambda path: natural(path.relative_to(folder).as_posix()))
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    shown = [found[name] for name in sorted(found, key=natural) if "/." not in f"/{name}"]
+    return [path for path in shown if path.suffix.lower() in suffixes and path.is_file()]
 
 
 def normal(name: str) -> str:
@@ -157,17 +158,11 @@ def without_suffix(name: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file.
-
-    Raises:
-        UserError: it cannot be read, is larger than `LARGEST_JSON`, or is not JSON.
-    """
+    """Raises UserError: the file cannot be read, is larger than `LARGEST_JSON`, or is not JSON."""
     try:
-        if path.stat().st_size > LARGEST_JSON:
-            size = f"{path.stat().st_size / 2**30:.1f} GB"
-            raise UserError(
-                f"{path} has {size}, too much to read at once; divide it into several files."
-            )
+        if (size := path.stat().st_size) > LARGEST_JSON:
+            fact = f"{path} has {size / 2**30:.1f} GB, too much to read at once"
+            raise UserError(f"{fact}; divide it into several files.")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}).") from error
@@ -181,37 +176,27 @@ def points(values: Any) -> np.ndarray:
     """Coordinates as float (N, 2), from ``[[x, y], …]`` or ``[x, y, x, y, …]``.
 
     Raises:
-        ValueError: not numbers, an odd number of them, or one that is infinite.
+        ValueError: not finite numbers, or not pairs.
     """
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError("has coordinates that are no numbers") from error
+    array = numbers(values)
     if array.ndim == 1 and array.size % 2 == 0:
         array = array.reshape(-1, 2)
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError("has coordinates that are not pairs of x and y")
+    return array
+
+
+def numbers(values: Any) -> np.ndarray:
+    """Raises ValueError: not finite numbers."""
+    try:
+        array = np.vectorize(float, otypes=[float])(values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("has coordinates that are no numbers") from error
     if not np.isfinite(array).all():
         raise ValueError("has a coordinate that is not finite")
     return array
 
 
-def number(value: Any) -> float:
-    """Raises ValueError: not a finite number."""
-    try:
-        value = float(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError("has coordinates that are no numbers") from error
-    if not math.isfinite(value):
-        raise ValueError("has a coordinate that is not finite")
-    return value
-
-
 def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
     """(width, height) if both are positive whole numbers, else None: nothing is stated."""
-    good = all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in (width, height))
-    return (width, height) if good else None
-
-
-def _first(paths: list[Path], limit: int = 3) -> str:
-    return ", ".join(str(path) for path in paths[:limit]) + (", …" if len(paths) > limit else "")
+    return (width, height) if all(type(v) is int and v > 0 for v in (width, height)) else None

@@ -17,18 +17,14 @@ from kdas_core import UserError
 def groups_of(
     names: Sequence[str], group_by: str, groups: str | Path
 ) -> tuple[list[str], list[str]]:
-    """The group (video, patient) of each frame.
+    """The group (video, patient) of each frame, and a sentence for each name that has none. With
+    neither rule each frame is its own group.
 
     Args:
         names: paths below the source without suffix, ``/`` between folders.
         group_by: a regular expression that is searched in each name; its first bracket, or else all
-            that matched, is the group. Empty: not used.
-        groups: a CSV file with the columns ``name`` and ``group``; a name with or without its
-            folders. Empty: not used.
-
-    Returns:
-        the groups, and a sentence for each name that belongs to none. With neither rule each frame
-        is its own group.
+            that matched, is the group.
+        groups: a CSV file with the columns ``name`` (with or without its folders) and ``group``.
 
     Raises:
         UserError: the expression or the file cannot be understood.
@@ -42,32 +38,24 @@ def groups_of(
         except re.error as error:
             raise UserError(
                 f'--group-by "{group_by}" is no regular expression ({error}).'
-            ) from error
+            ) from None
         matches = [rule.search(name) for name in names]
-        found = [m and (m.group(1) if rule.groups else m.group()) for m in matches]
+        found = [match[min(rule.groups, 1)] if match else None for match in matches]
         what = f'--group-by "{group_by}" finds nothing in'
     elif groups:
         table = _table(Path(groups))
-        found = [
-            table.get(normal(name)) or table.get(normal(PurePosixPath(name).name)) for name in names
-        ]
+        paths = [PurePosixPath(normal(name)) for name in names]
+        found = [table.get(str(path)) or table.get(path.name) for path in paths]
         what = f"{groups} has no group for"
     else:
         return list(names), []
-    return [group or "" for group in found], [
-        f"{what} {name}." for name, group in zip(names, found) if not group
-    ]
+    alone = [f"{what} {name}." for name, group in zip(names, found) if not group]
+    return [group or "" for group in found], alone
 
 
 def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
     """Which frames are for testing: whole groups, drawn until their frames come as near to the
-    share as they can.
-
-    Args:
-        share: of the frames, 0 to 1. Strictly between, at least one group goes to either side.
-
-    Returns:
-        A bool for each frame.
+    share (0 to 1) as they can. Strictly between 0 and 1 at least one group goes to either side.
 
     Raises:
         UserError: fewer than two groups to divide.
@@ -76,19 +64,17 @@ def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
     if share in (0, 1):
         return [share == 1] * len(groups)
     if len(members) < 2:
-        raise UserError(
-            f'All {len(groups)} frames are of one group, "{next(iter(members), "")}", which cannot be divided; use '
-            "--split 0 or --split 1."
-        )
-    order, wanted = list(members), share * len(groups)
+        fact = f'All {len(groups)} frames are of one group, "{next(iter(members), "")}"'
+        raise UserError(f"{fact}, which cannot be divided; use --split 0 or --split 1.")
+    order = list(members)
     np.random.default_rng(seed).shuffle(order)
     chosen: set[str] = set()
-    taken = 0
+    left = share * len(groups)
     for group in order:
-        closer = abs(taken + members[group] - wanted) < abs(taken - wanted)
+        closer = abs(left - members[group]) < abs(left)
         if closer and len(chosen) < len(order) - 1:
             chosen.add(group)
-            taken += members[group]
+            left -= members[group]
     chosen = chosen or {min(members, key=members.__getitem__)}
     return [group in chosen for group in groups]
 
@@ -99,18 +85,13 @@ def _table(path: Path) -> dict[str, str]:
             rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    if (
-        not rows
-        or rows[0] != ["name", "group"]
-        or any(len(row) != 2 or not all(row) for row in rows)
-    ):
-        raise UserError(
-            f"{path} must have the header name,group and then a line with both for each frame."
-        )
+    whole = all(len(row) == 2 and all(row) for row in rows)
+    if rows[:1] != [["name", "group"]] or not whole:
+        must = "the header name,group and then a line with both for each frame"
+        raise UserError(f"{path} must have {must}.")
     table: dict[str, str] = {}
     for name, group in rows[1:]:
-        if table.setdefault(normal(name), group) != group:
-            raise UserError(
-                f"{path} puts {name} in {table[normal(name)]} and in {group}; choose one."
-            )
+        first = table.setdefault(normal(name), group)
+        if first != group:
+            raise UserError(f"{path} puts {name} in {first} and in {group}; choose one.")
     return table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,133 +11,91 @@ from kdas_book.data.importing.shapes import BOXES
 from kdas_core import UserError
 
 NOTE = "imported.json"  # in each set's folder: where its pairs come from
+_WORDS = {"box": BOXES, "negatives": ("keep", "drop"), "exif": ("turned", "stored")}
+_COUNTS = {  # of an import, and what each says
+    "copied": "images copied byte for byte",
+    "rewritten": "images written anew as PNG",
+    "outlines": "outlines drawn",
+    "weak": "boxes drawn as weak masks: no outline is known",
+    "clipped": "shapes cut off at the picture's border",
+    "other_label": "shapes of other categories left out",
+    "dropped": "frames without a polyp left out",
+}
 
 
 @dataclass(frozen=True)
 class Options:
     """How a source is read and divided.
 
-    Attributes:
-        images, masks: folders, where they are not where the layout has them.
-        mask_suffix: what a mask file's name has more than its image's (layout ``masks``).
-        labels: categories that are polyps; may be empty where the source has only one.
-        values: grey values, or palette indices, that are polyp in mask files of several classes.
-        colours: the same as hexadecimal RGB, ``"ff0000"``.
-        box: ``"ellipse"`` or ``"rectangle"``: draw an annotation that is only a box as a weak mask;
-            None: refuse it.
-        negatives: what becomes of frames without a polyp. None: those that the source declares get
-            an empty mask, and an image about which it says nothing is a fault; ``"keep"``: both get
-            an empty mask; ``"drop"``: both are left out.
-        split: share of the frames that becomes the test set, 0 to 1.
-        test_name: the test set's folder in ``TestDataset``.
-        group_by, groups: see :func:`grouping.groups_of`; frames of one group stay together.
-        seed: of the division.
-        prefix: put the folders in front of a name: ``video1/007`` becomes ``video1_007``.
-        exif: see :func:`pixels.load_picture`.
-        skip: leave frames with faults out, and list them in the note, instead of refusing the
-            source.
+    ``box``: "ellipse" or "rectangle" draws a box without outline as a weak mask; None refuses it.
+    ``negatives``: None: frames that the source declares without polyp get an empty mask, and an
+    image about which it says nothing is a fault; "keep": both get an empty mask; "drop": both are
+    left out. ``exif``: "turned" or "stored", see :func:`pixels.load_picture`.
     """
 
-    images: Path | None = None
-    masks: Path | None = None
-    mask_suffix: str = ""
-    labels: tuple[str, ...] = ()
-    values: tuple[int, ...] = ()
-    colours: tuple[str, ...] = ()
+    images: Path | None = None  # folder, where it is not where the layout has it
+    masks: Path | None = None  # the same, of the layout masks; so are the next and values, colours
+    mask_suffix: str = ""  # what a mask file's name has more than its image's
+    labels: tuple[str, ...] = ()  # categories that are polyps; may be empty where there is only one
+    values: tuple[int, ...] = ()  # grey values, or palette indices, that are polyp
+    colours: tuple[str, ...] = ()  # the same as hexadecimal RGB: ff0000
     box: str | None = None
     negatives: str | None = None
-    split: float = 0.0
-    test_name: str = "Own"
-    group_by: str = ""
+    split: float = 0.0  # share of the frames that becomes the test set, 0 to 1
+    test_name: str = "Own"  # the test set's folder in TestDataset
+    group_by: str = ""  # these two: see grouping.groups_of; frames of a group stay together
     groups: str = ""
-    seed: int = 0
-    prefix: bool = False
+    seed: int = 0  # of the division
+    prefix: bool = False  # put the folders in front of a name: video1/007 becomes video1_007
     exif: str | None = None
-    skip: bool = False
+    skip: bool = False  # leave frames with faults out and list them in the note
 
     def __post_init__(self):
         for name in ("labels", "values", "colours"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("images", "masks"):
-            object.__setattr__(
-                self, name, Path(getattr(self, name)) if getattr(self, name) else None
-            )
-        known = {"box": BOXES, "negatives": ("keep", "drop"), "exif": ("turned", "stored")}
-        for name, words in known.items():
-            if getattr(self, name) not in (None, *words):
-                raise UserError(f'{name} is "{getattr(self, name)}"; choose {" or ".join(words)}.')
+            folder = getattr(self, name)
+            object.__setattr__(self, name, Path(folder) if folder else None)
+        for name, words in _WORDS.items():
+            if (word := getattr(self, name)) not in (None, *words):
+                raise UserError(f'{name} is "{word}"; choose {" or ".join(words)}.')
         if not 0 <= self.split <= 1:
             raise UserError(f"split is {self.split}; it is a share and must lie between 0 and 1.")
         if self.test_name in ("", ".", "..") or set(self.test_name) & set('/\\:*?"<>|'):
             raise UserError(f'test_name is "{self.test_name}"; it must be the name of a folder.')
-        if self.group_by and self.groups:
-            raise UserError("group_by and groups are two ways of saying the same; choose one.")
-        if self.values and self.colours:
-            raise UserError("values and colours are two ways of saying the same; choose one.")
-        self.rgb  # noqa: B018 - refuses what is no colour
-
-    @property
-    def rgb(self) -> tuple[tuple[int, int, int], ...]:
-        try:
-            codes = [bytes.fromhex(colour.removeprefix("#")) for colour in self.colours]
-        except ValueError:
-            codes = [b""]
-        if any(len(code) != 3 for code in codes):
-            raise UserError(
-                f"colours are {', '.join(self.colours)}; write each as six hexadecimal digits, such as ff0000."
-            )
-        return tuple((red, green, blue) for red, green, blue in codes)
+        for one, other in (("group_by", "groups"), ("values", "colours")):
+            if getattr(self, one) and getattr(self, other):
+                raise UserError(f"{one} and {other} are two ways of saying the same; choose one.")
+        if not all(re.fullmatch("#?[0-9a-fA-F]{6}", colour) for colour in self.colours):
+            fact = f"colours are {', '.join(self.colours)}"
+            raise UserError(f"{fact}; write each as six hexadecimal digits, such as ff0000.")
 
 
 @dataclass
 class Imported:
-    """What an import did; ``print`` it.
-
-    Attributes:
-        sets: folder below ``out`` → ``{"pairs", "groups", "without_polyp", "median_share"}``; the
-            share of polyp pixels is of the pairs that have any.
-        counts: ``copied`` (images kept byte for byte), ``outlines``, ``weak`` (boxes drawn as
-            masks), ``clipped`` (shapes that stuck out of their picture), ``other_label`` (shapes of
-            categories not chosen), ``dropped`` (frames without polyp).
-        skipped: a sentence for each fault that ``skip`` let pass.
-    """
+    """What an import did; ``print`` it."""
 
     out: Path
     layout: str
+    by_frame: bool  # each frame was its own group
+    # Folder below out → pairs, groups, without_polyp, median_share (of the pairs with a polyp).
     sets: dict[str, dict] = field(default_factory=dict)
     counts: Counter = field(default_factory=Counter)
-    skipped: list[str] = field(default_factory=list)
-    by_frame: bool = False
+    skipped: list[str] = field(default_factory=list)  # each fault that the option skip let pass
 
     def __str__(self) -> str:
-        lines = [
-            f"{self.out}: {sum(about['pairs'] for about in self.sets.values())} pairs from {self.layout}"
-        ]
+        total = sum(about["pairs"] for about in self.sets.values())
+        lines = [f"{self.out}: {total} pairs from {self.layout}"]
         for folder, about in self.sets.items():
             groups = "" if self.by_frame else f" of {about['groups']} groups"
-            share = (
-                f"median polyp share {about['median_share']:.1%}"
-                if about["median_share"]
-                else "no polyp at all"
-            )
-            lines.append(
-                f"  {folder}: {about['pairs']} pairs{groups}, {share}, {about['without_polyp']} without a polyp"
-            )
-        c = self.counts
-        said = {
-            "copied": "images copied byte for byte",
-            "rewritten": "images written anew as PNG",
-            "outlines": "outlines drawn",
-            "weak": "boxes drawn as weak masks: no outline is known",
-            "clipped": "shapes cut off at the picture's border",
-            "other_label": "shapes of other categories left out",
-            "dropped": "frames without a polyp left out",
-        }
-        lines += [f"  {c[key]} {text}" for key, text in said.items() if c[key]]
+            median = about["median_share"]
+            share = f"median polyp share {median:.1%}" if median else "no polyp at all"
+            pairs = f"{about['pairs']} pairs{groups}"
+            lines.append(f"  {folder}: {pairs}, {share}, {about['without_polyp']} without a polyp")
+        lines += [f"  {self.counts[k]} {text}" for k, text in _COUNTS.items() if self.counts[k]]
         if self.skipped:
             lines.append(f"  {len(self.skipped)} faults skipped; {NOTE} lists them")
         if self.by_frame and len(self.sets) > 1:
-            lines.append(
-                "  Divided frame by frame: if frames come from videos, say --group-by or --groups."
-            )
+            way_out = "if frames come from videos, say --group-by or --groups."
+            lines.append(f"  Divided frame by frame: {way_out}")
         return "\n".join([*lines, f'Next: "kdas data check {self.out}"'])

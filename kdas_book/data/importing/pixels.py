@@ -3,86 +3,71 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageColor, ImageOps, TiffImagePlugin
 
+from kdas_book.data.importing.frames import Frame
+from kdas_book.data.importing.options import Options
 from kdas_core import UserError
-from kdas_core.data.images import THRESHOLD
-from kdas_core.data.layout import SUFFIXES
+from kdas_core.data.images import SUFFIXES, THRESHOLD, read_bytes
 
 _FORMATS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-_TURNED = range(2, 9)  # EXIF orientations other than "as stored"
+_ORIENTATION = ExifTags.Base.Orientation
 
 
-@dataclass(frozen=True)
-class Picture:
-    """An image file as it will be written: its content, suffix and (width, height), and whether it
-    is the source's, byte by byte.
-    """
+class Picture(NamedTuple):
+    """An image file as it will be written."""
 
     code: bytes
     suffix: str
-    size: tuple[int, int]
-    copied: bool
+    size: tuple[int, int]  # (width, height)
+    copied: bool  # it is the source's, byte by byte
 
 
 def load_picture(
-    image: Path | bytes,
-    page: int | None,
-    stated: tuple[int, int] | None,
-    exif: str | None,
-    bits: int,
+    frame: Frame, size: tuple[int, int] | None, exif: str | None, bits: int
 ) -> Picture:
-    """Decode an image and decide what of it can stay.
-
-    A sound 8-bit file without an EXIF turn is kept byte for byte. A page of a stack, a picture of
-    more than 8 bits and a turned one become PNG, without EXIF.
+    """A frame's image. A sound 8-bit file without an EXIF turn is kept byte for byte; a page of a
+    stack, a picture of more than 8 bits and a turned one become PNG, without EXIF.
 
     Args:
-        page: which page of a TIFF stack; None where the file has one.
-        stated: (width, height) that the annotation states; tells whether it was drawn on the turned
-            picture.
-        exif: ``"turned"`` or ``"stored"``: on which picture the annotation was drawn; None: what
-            ``stated`` says.
-        bits: how many bits of a picture of more than 8 are in use; the upper eight of them are
-            kept.
+        size: (width, height) that the annotation states, if it does.
+        exif: ``"turned"`` or ``"stored"``: on which picture the annotation was drawn; None: on the
+            one that has the size.
+        bits: how many bits of a deep picture are in use; the upper eight of them are kept.
 
     Raises:
-        UserError: the file is no image, cut off, or of a size that is not stated; or nothing tells
-            if it was turned.
+        UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
-    name = image if isinstance(image, Path) else "the embedded image"
-    raw = _content(image)
-    stored, form, orientation, deep = _opened(raw, name)
-    if page is not None or deep:
-        pixels = _pages(raw, name)[page or 0]
-        if pixels.dtype.itemsize > 1:
+    name = frame.image if isinstance(frame.image, Path) else "the embedded image"
+    raw = frame.image if isinstance(frame.image, bytes) else read_bytes(frame.image)
+    stored, orientation, deep = _opened(raw, name)
+    suffix = _FORMATS.get(str(stored.format))
+    if frame.page is not None or deep:
+        pixels = _pages(raw, name)[frame.page or 0]
+        if pixels.dtype == np.uint16:
             pixels = (pixels >> (bits - 8)).astype(np.uint8)
-        stored, form = Image.fromarray(pixels).convert("RGB"), None
-    elif form == "GIF" or form not in _FORMATS:
-        stored, form = stored.convert("RGB"), None
-    if orientation in _TURNED:
-        stored, form = _upright(stored, orientation, stated, exif, name), None
-    if stated and stored.size != stated:
-        (w, h), (sw, sh) = stored.size, stated
-        raise UserError(
-            f"{name} is {w}×{h}, but its annotation is for {sw}×{sh}; outlines would lie in the wrong place."
-        )
-    if form:
-        suffix = image.suffix.lower() if isinstance(image, Path) else ""
-        return Picture(raw, suffix if suffix in SUFFIXES else _FORMATS[form], stored.size, True)
-    return Picture(png(np.asarray(stored.convert("RGB"))), ".png", stored.size, False)
+        stored, suffix = Image.fromarray(pixels), None
+    if orientation in range(2, 9):
+        stored, suffix = _upright(stored, orientation, size, exif, name), None
+    if size and stored.size != size:
+        (w, h), (sw, sh) = stored.size, size
+        fact = f"{name} is {w}×{h}, but its annotation is for {sw}×{sh}"
+        raise UserError(f"{fact}; outlines would lie in the wrong place.")
+    if not suffix:
+        return Picture(png(np.asarray(stored.convert("RGB"))), ".png", stored.size, False)
+    if isinstance(name, Path) and name.suffix.lower() in SUFFIXES:
+        suffix = name.suffix.lower()
+    return Picture(raw, suffix, stored.size, True)
 
 
 def count_pages(path: Path) -> int:
-    """Pages of a TIFF stack, 1 for every other file (also one that cannot be read; that is said
-    later).
-    """
+    """Pages of a TIFF stack, 1 for every other file, sound or not."""
     try:
         with Image.open(path) as image:
             return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
@@ -91,12 +76,10 @@ def count_pages(path: Path) -> int:
 
 
 def bits_in_use(path: Path) -> int:
-    """How many bits the largest value of a deep image needs, 8 to 16; 8 for every other file, sound
-    or not.
-    """
+    """Bits of the largest value of a deep image, 8 to 16; 8 for every other file, sound or not."""
     try:
-        raw = _content(path)
-        if not _opened(raw, path, decode=False)[3]:
+        raw = read_bytes(path)
+        if not _opened(raw, path, decode=False)[2]:
             return 8
         return max(8, *(int(page.max()).bit_length() for page in _pages(raw, path)))
     except UserError:
@@ -108,88 +91,63 @@ def png(pixels: np.ndarray) -> bytes:
     return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
 
 
-# --- masks ------------------------------------------------------------------------------------------------------------
-
-
-def load_mask(
-    path: Path, page: int | None, values: tuple[int, ...], colours: tuple[tuple, ...]
-) -> np.ndarray:
-    """A mask file as bool (H, W).
-
-    Args:
-        values: grey values (of a palette image: its indices) that are polyp; empty: from half the
-            range upwards, 128 of 255.
-        colours: RGB colours that are polyp, compared exactly.
+def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
+    """A mask file as bool (H, W). Polyp are the options' grey values (of a palette image: its
+    indices) or their colours; without either what is at least half the range, 128 of 255.
 
     Raises:
         UserError: the file cannot be read, or its values do not tell what is polyp.
     """
-    raw = _content(path)
-    mask, form, _, deep = _opened(raw, path)
-    if colours:
-        if form in ("JPEG", "MPO"):
+    raw, values = read_bytes(path), options.values
+    mask, _, deep = _opened(raw, path)
+    if options.colours:
+        if mask.format in ("JPEG", "MPO"):
             raise UserError(f"{path} is a JPEG, whose colours are not exact; export masks as PNG.")
         rgb = np.asarray(mask.convert("RGB"))
-        return np.any([(rgb == np.array(colour)).all(-1) for colour in colours], axis=0)
+        wanted = [ImageColor.getrgb(f"#{colour[-6:]}") for colour in options.colours]
+        return np.any([(rgb == colour).all(-1) for colour in wanted], axis=0)
     if page is not None or deep:
         levels = _pages(raw, path)[page or 0]
-    elif values and mask.mode in ("P", "L", "1"):
-        levels = np.asarray(mask if mask.mode == "P" else mask.convert("L"))
+    elif values:
+        modes = {"P": "P", "L": "L", "1": "L"}  # of others it must be seen whether they are grey
+        levels = np.asarray(mask.convert(modes.get(mask.mode, "RGB")))
     else:
-        levels = np.asarray(mask.convert("RGB" if values else "L"))
-    if levels.ndim == 3:
-        if (levels != levels[..., :1]).any() and values:
-            raise UserError(
-                f"{path} is a mask in colours; say which are polyp with --colours, such as --colours ff0000."
-            )
-        levels = levels[..., 0] if values else np.asarray(Image.fromarray(levels).convert("L"))
+        levels = np.asarray(mask.convert("L"))
     if values:
-        return np.isin(levels, values)
+        grey = levels if levels.ndim == 2 else levels[..., 0]
+        if levels.ndim == 3 and (levels != grey[..., None]).any():
+            fact = f"{path} is a mask in colours; say which are polyp with --colours"
+            raise UserError(f"{fact}, such as --colours ff0000.")
+        return np.isin(grey, values)
+    if levels.ndim == 3 and levels.dtype == np.uint16:  # Pillow has no such colours
+        levels = cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)
+    elif levels.ndim == 3:
+        levels = np.asarray(Image.fromarray(levels).convert("L"))
     half = THRESHOLD if levels.dtype == np.uint8 else 2**15
     if 0 < levels.max() < half:
         found = ", ".join(str(v) for v in np.unique(levels)[:8])
-        raise UserError(
-            f"{path} has the values {found}, none of them white; say which are polyp, such as --values 1."
-        )
+        fact = f"{path} has the values {found}, none of them white"
+        raise UserError(f"{fact}; say which are polyp, such as --values 1.")
     return levels >= half
 
 
-# --- decoding ---------------------------------------------------------------------------------------------------------
-
-
-def _content(image: Path | bytes) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise UserError(f"{image} cannot be read ({error.strerror}).") from error
-
-
-def _opened(
-    raw: bytes, name: Path | str, decode: bool = True
-) -> tuple[Image.Image, str | None, int, bool]:
-    """(image, format, EXIF orientation, has it more than 8 bits?); everything is decoded, so that a
-    cut-off file is found.
-    """
+def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Image, int, bool]:
+    """The image, its EXIF orientation, and has it more than 8 bits? Cut-off files are found."""
     try:
         image = Image.open(io.BytesIO(raw))
-        form, orientation = image.format, int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        depths = (raw[24] if form == "PNG" else 8,)
-        if form == "TIFF":
-            bits = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]
-            depths = bits if isinstance(bits, tuple) else (bits,)
+        orientation = image.getexif().get(_ORIENTATION, 1)  # TIFF: load() turns and forgets it
+        deepest = raw[24] if image.format == "PNG" else 8
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            deepest = np.max(image.tag_v2.get(258, 8))
         if decode:
             image.load()
     except _BROKEN as error:
         raise UserError(f"{name} is truncated or not an image; copy or export it again.") from error
-    return image, form, orientation, max(depths) > 8
+    return image, orientation, deepest > 8
 
 
 def _pages(raw: bytes, name: Path | str) -> list[np.ndarray]:
-    """The pages of a file as they are stored: whole numbers of 8 or 16 bits, (H, W) or RGB (H, W,
-    3).
-    """
+    """The pages of a file as they are stored: 8 or 16 bits, (H, W) or RGB (H, W, 3)."""
     done, pages = cv2.imdecodemulti(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
     if not done or not pages:
         raise UserError(f"{name} cannot be decoded; export it as 8-bit PNG.")
@@ -199,17 +157,15 @@ def _pages(raw: bytes, name: Path | str) -> list[np.ndarray]:
 
 
 def _upright(
-    stored: Image.Image, orientation: int, stated, exif: str | None, name: Path | str
+    stored: Image.Image, orientation: int, size, exif: str | None, name: Path | str
 ) -> Image.Image:
     """The picture on which the annotation was drawn: turned as EXIF says, or as it is stored."""
-    stored.getexif()[ExifTags.Base.Orientation] = orientation
+    stored.getexif()[_ORIENTATION] = orientation
     turned = ImageOps.exif_transpose(stored)
     if exif is None:
-        fits = [stated is not None and picture.size == stated for picture in (stored, turned)]
-        if fits[0] == fits[1]:
-            raise UserError(
-                f"{name} has an EXIF orientation and nothing tells if it was annotated turned; say --exif turned (most "
-                "tools show it so) or --exif stored."
-            )
-        return stored if fits[0] else turned
+        if (stored.size == size) == (turned.size == size):
+            fact = f"{name} has an EXIF orientation and nothing tells if it was annotated turned"
+            way_out = "say --exif turned (most tools show it so) or --exif stored"
+            raise UserError(f"{fact}; {way_out}.")
+        exif = "turned" if turned.size == size else "stored"
     return turned if exif == "turned" else stored

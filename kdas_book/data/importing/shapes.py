@@ -11,123 +11,100 @@ BOXES = ("ellipse", "rectangle")
 
 
 def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple[np.ndarray, bool]:
-    """A shape as a mask, cut off at the picture's border.
-
-    Args:
-        box: how a box becomes an area: ``"ellipse"`` (the largest in it) or ``"rectangle"`` (all of
-            it).
-
-    Returns:
-        mask bool (height, width), and whether more than a pixel of the shape stuck out of the
-        picture.
+    """A shape as a mask, bool (height, width), cut off at the picture's border; and whether more
+    than a pixel of it stuck out (of a bitmap: any pixel). ``box`` is one of `BOXES`.
 
     Raises:
         ValueError: the shape covers no pixel, or does not belong to a picture of this size. The
-            text says what it is like and follows a noun: ``"has 2 points and encloses no area"``.
+            text follows a noun: ``"has 2 points and encloses no area"``.
 
     >>> mask, _ = draw(Shape("box", "polyp", (1, 1, 3, 2)), 4, 3, "rectangle")
     >>> mask.astype(int).tolist()
     [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
-    scale = np.array([width, height] if shape.relative else [1, 1], float)
+    size = np.array([width, height])
+    mask = np.zeros((height, width), bool)
+    corners = np.array([(0, 0), size])
     if shape.kind == "rle":
-        size, counts = shape.data
-        return _runs(size, counts, width, height), False
-    if shape.kind == "bitmap":
-        corner, bitmap = shape.data
-        return _pasted(corner, bitmap, width, height)
-    if shape.kind == "polygon":
-        mask, reach = np.zeros((height, width), bool), []
-        for part in shape.data:
-            mask |= _polygon(part * scale, width, height)
-            reach.append(part * scale)
-        corners = np.concatenate(reach)
+        _add_runs(mask, *shape.data)
+    elif shape.kind == "bitmap":
+        corners = _add_bitmap(mask, *shape.data)
+    elif shape.kind == "polygon":
+        parts = [part * size if shape.relative else part for part in shape.data]
+        for part in parts:
+            _add_polygon(mask, part)
+        corners = np.concatenate(parts)
     else:
-        corners, mask = _round_or_square(shape, scale, width, height, box)
+        corners = _corners(shape, size, box)
+        _add_round_or_square(mask, corners, round_=shape.kind == "circle" or box == "ellipse")
     if not mask.any():
-        outside = (corners.max(0) <= 0).any() or (corners.min(0) >= (width, height)).any()
-        raise ValueError(
-            f"lies outside the {width}×{height} picture" if outside else "covers no pixel"
-        )
-    return mask, bool((corners < -1).any() or (corners > np.array([width, height]) + 1).any())
+        outside = (corners.max(0) <= 0).any() or (corners.min(0) >= size).any()
+        fact = f"lies outside the {width}×{height} picture" if outside else "covers no pixel"
+        raise ValueError(fact)
+    margin = 0 if shape.kind == "bitmap" else 1
+    return mask, bool((corners < -margin).any() or (corners > size + margin).any())
 
 
-def _polygon(corners: np.ndarray, width: int, height: int) -> np.ndarray:
+def _add_polygon(mask: np.ndarray, corners: np.ndarray) -> None:
     """Pixel centres inside a polygon; where it crosses itself, the even-odd rule.
 
-    OpenCV's ``fillPoly`` would count every pixel that the outline touches and make each polyp half
-    a pixel larger all around (2 % of the area at a diameter of 170 pixels), so matplotlib's test of
-    points is used.
+    OpenCV's ``fillPoly`` would count every pixel that the outline touches: polyps half a pixel
+    larger all around, 2 % of the area at a diameter of 170 pixels.
     """
-    mask = np.zeros((height, width), bool)
     if len(corners) < 3:
         raise ValueError(f"has {len(corners)} points and encloses no area")
-    x, y = corners.T
-    if abs(np.dot(x - x[0], np.roll(y - y[0], 1)) - np.dot(y - y[0], np.roll(x - x[0], 1))) < 1e-9:
+    x, y = (corners - corners[0]).T
+    if abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) < 1e-9:
         raise ValueError("encloses no area")
-    left, top = np.clip(np.floor(corners.min(0)), 0, (width, height)).astype(int)
-    right, bottom = np.clip(np.ceil(corners.max(0)), 0, (width, height)).astype(int)
+    left, top = np.clip(np.floor(corners.min(0)), 0, mask.shape[::-1]).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(0)), 0, mask.shape[::-1]).astype(int)
     if right > left and bottom > top:
-        centres = np.stack(
-            np.meshgrid(np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5), axis=-1
-        )
-        inside = Outline(corners).contains_points(centres.reshape(-1, 2))
-        mask[top:bottom, left:right] = inside.reshape(bottom - top, right - left)
-    return mask
+        rows, columns = np.mgrid[top:bottom, left:right] + 0.5
+        inside = Outline(corners).contains_points(np.column_stack([columns.flat, rows.flat]))
+        mask[top:bottom, left:right] |= inside.reshape(rows.shape)
 
 
-def _round_or_square(shape: Shape, scale: np.ndarray, width: int, height: int, box: str | None):
-    """Corners (2, 2) and mask of a circle or a box."""
+def _corners(shape: Shape, size: np.ndarray, box: str | None) -> np.ndarray:
+    """The upper left and the lower right corner, (2, 2), of a circle or a box."""
     if shape.kind == "circle":
         x, y, radius = shape.data
         corners = np.array([[x - radius, y - radius], [x + radius, y + radius]])
+    elif box in BOXES:
+        corners = np.array(shape.data, float).reshape(2, 2) * (size if shape.relative else 1)
     else:
-        if box not in BOXES:
-            raise ValueError(
-                "is a box and no outline; say --box ellipse or --box rectangle to draw it as a weak mask"
-            )
-        corners = np.array(shape.data, float).reshape(2, 2) * scale
+        way_out = "say --box ellipse or --box rectangle to draw it as a weak mask"
+        raise ValueError(f"is a box and no outline; {way_out}")
     if (corners[1] <= corners[0]).any():
         raise ValueError("has no width or no height")
-    u, v = (np.arange(length) + 0.5 for length in (width, height))
+    return corners
+
+
+def _add_round_or_square(mask: np.ndarray, corners: np.ndarray, round_: bool) -> None:
+    """From its middle to its border an ellipse or a box goes from 0 to 1."""
+    v, u = (np.arange(length) + 0.5 for length in mask.shape)
     (cx, cy), (rx, ry) = corners.mean(0), (corners[1] - corners[0]) / 2
-    u, v = (u - cx)[None] / rx, (v - cy)[:, None] / ry
-    if shape.kind == "circle" or box == "ellipse":
-        return corners, u**2 + v**2 <= 1
-    return corners, (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
+    u, v = (u - cx) / rx, (v - cy)[:, None] / ry
+    mask |= u**2 + v**2 <= 1 if round_ else (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
 
 
-def _pasted(
-    corner: tuple[int, int], bitmap: np.ndarray, width: int, height: int
-) -> tuple[np.ndarray, bool]:
-    """A small mask laid into the picture with its first pixel at ``corner`` (x, y)."""
+def _add_bitmap(mask: np.ndarray, corner: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
+    """Lay a small mask into the picture, its first pixel at ``corner`` (x, y); returns corners."""
+    corners = np.array([corner, corner + bitmap.shape[::-1]])
+    (x0, y0), (x1, y1) = np.clip(corners, 0, mask.shape[::-1])
     x, y = corner
-    h, w = bitmap.shape
-    whole = np.zeros((height, width), bool)
-    if not (-w < x < width and -h < y < height):
-        raise ValueError(f"lies outside the {width}×{height} picture")
-    part = bitmap[max(0, -y) : height - y, max(0, -x) : width - x]
-    whole[max(0, y) : max(0, y) + part.shape[0], max(0, x) : max(0, x) + part.shape[1]] = part
-    if not whole.any():
-        raise ValueError("covers no pixel")
-    return whole, part.shape != bitmap.shape
+    mask[y0:y1, x0:x1] = bitmap[y0 - y : y1 - y, x0 - x : x1 - x]
+    return corners
 
 
-# --- run-length encoding ----------------------------------------------------------------------------------------------
-
-
-def _runs(size: tuple[int, int], counts: np.ndarray, width: int, height: int) -> np.ndarray:
+def _add_runs(mask: np.ndarray, size: tuple[int, int], counts: np.ndarray) -> None:
     """COCO's run lengths: background and object in turn, down the columns."""
-    if size != (height, width):
-        raise ValueError(
-            f"is a run-length mask of {size[1]}×{size[0]} pixels, but the picture has {width}×{height}"
-        )
-    if (counts < 0).any() or counts.sum() != width * height:
+    height, width = mask.shape
+    if size != mask.shape:
+        what = f"is a run-length mask of {size[1]}×{size[0]} pixels"
+        raise ValueError(f"{what}, but the picture has {width}×{height}")
+    if (counts < 0).any() or counts.sum() != mask.size:
         raise ValueError(f"has run lengths that do not add up to {width}×{height} pixels")
-    mask = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
-    if not mask.any():
-        raise ValueError("covers no pixel")
-    return mask
+    mask.T[:] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
 
 
 def run_lengths(counts: object) -> np.ndarray:
@@ -135,9 +112,8 @@ def run_lengths(counts: object) -> np.ndarray:
 
     In the text each length is written in groups of five bits, lowest first, a sixth bit says that
     another group follows, and 48 is added to make a letter; from the fourth length on, the
-    difference to the one two before is kept. The library of the format's authors, pycocotools,
-    reads past the end of a damaged text and crashes, so we decode it here (the tests compare the
-    two).
+    difference to the one two before is kept. The format's own library, pycocotools, crashes on
+    damaged text; the tests compare the two.
 
     Raises:
         ValueError: not such a list or text.
@@ -146,10 +122,7 @@ def run_lengths(counts: object) -> np.ndarray:
     [5, 2, 2, 2, 5]
     """
     if isinstance(counts, list):
-        good = all(
-            isinstance(c, int) and not isinstance(c, bool) and 0 <= c < 2**40 for c in counts
-        )
-        if not good:
+        if not all(type(count) is int and 0 <= count < 2**40 for count in counts):
             raise ValueError("has run lengths that are no whole numbers")
         return np.array(counts, dtype=np.int64)
     if not isinstance(counts, str):

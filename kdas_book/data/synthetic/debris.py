@@ -1,6 +1,4 @@
-"""What else lies in a colon or enters it: stool, bubbles, and now and then an instrument. None of
-it is ever polyp.
-"""
+"""What else lies in a colon or enters it, and is never polyp: stool, bubbles, an instrument."""
 
 from __future__ import annotations
 
@@ -9,51 +7,44 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 
-from kdas_book.data.synthetic.fields import View, noise, slope, step
+from kdas_book.data.synthetic.fields import View, log_uniform, noise, slope, step
 from kdas_book.data.synthetic.styles import Style
 from kdas_book.data.synthetic.wall import Surface
 
 
-def add_stool(surface: Surface, view: View, rng: np.random.Generator) -> None:
-    """Lay residue on the wall: a thin yellow film with thicker clots, on the side where fluid
-    gathers.
-    """
+def add_stool(surface: Surface, view: View, rng: Generator) -> None:
+    """A thin yellow film with thicker clots, on the side where fluid gathers."""
     down = rng.uniform(0, 2 * math.pi)
-    low = math.cos(down) * view.x + math.sin(down) * view.y[:, None]
+    low = math.cos(down) * view.x + math.sin(down) * view.y
     thick = noise(view, 3.5, rng, 4) + 0.7 * low - rng.uniform(0.9, 1.7)
     film, clot = step(thick, -0.3, 0.5), step(thick, 0.45, 0.6)
     ochre = np.array((0.72, 0.50, 0.15) if rng.random() < 0.7 else (0.42, 0.35, 0.15), np.float32)
-    cover = np.maximum(0.45 * film, 0.9 * clot)[..., None]
-    surface.colour += cover * (
-        ochre * (1 + 0.10 * noise(view, 25, rng, 2)[..., None]) - surface.colour
-    )
-    lean = slope(np.minimum(np.maximum(thick, 0.4), 1.2) * np.float32(0.12), view) * clot
+    skin = ochre * (1 + 0.10 * noise(view, 25, rng, 2)[..., None])
+    surface.colour += np.maximum(0.45 * film, 0.9 * clot)[..., None] * (skin - surface.colour)
+    lean = slope(np.clip(thick, 0.4, 1.2) * np.float32(0.12), view) * clot
     surface.light *= np.clip(1 + 0.35 * (lean[0] + lean[1]), 0.5, 1.3)
     surface.slope += lean
     surface.wet = np.maximum(surface.wet, 0.6 * film)
 
 
-def add_bubbles(surface: Surface, view: View, rng: np.random.Generator) -> None:
-    """Lay a few bubbles on the wall: a bright rim, a spot of the lamp near the top, the wall seen
-    through them.
-    """
+def add_bubbles(surface: Surface, view: View, rng: Generator) -> None:
+    """A few bubbles: a bright rim, a spot of the lamp near the top, the wall seen through them."""
     middle = rng.uniform(-0.7, 0.7, 2)
     for _ in range(int(rng.integers(3, 20))):
         x, y = middle + 0.16 * rng.standard_normal(2)
-        radius = math.exp(rng.uniform(math.log(0.018), math.log(0.06)))
+        radius = log_uniform(rng, 0.018, 0.06)
         at = view.window(x, y, 1.15 * radius)
-        seen = view.crop(*at)
-        u, v = (seen.x - x) / radius, (seen.y - y)[:, None] / radius
+        part = surface.crop(at)
+        u, v = (distance / radius for distance in view.crop(at).offset(x, y))
         far = np.sqrt(u * u + v * v)
         rim = np.exp(-(((far - 0.88) / 0.10) ** 2)) * (0.55 - 0.45 * v)
         spot = np.exp(-((u + 0.35) ** 2 + (v + 0.4) ** 2) / 0.03)
         inside = step(far, 1.0, 0.9)
-        surface.light[at] = (
-            surface.light[at] * (1 - 0.12 * inside) + 0.5 * rim * inside + 1.4 * spot
-        )
-        surface.colour[at] += (0.5 * rim + spot)[..., None].clip(0, 1) * (1 - surface.colour[at])
-        surface.wet[at] *= 1 - inside
+        part.light[:] = part.light * (1 - 0.12 * inside) + 0.5 * rim * inside + 1.4 * spot
+        part.colour += (0.5 * rim + spot)[..., None].clip(0, 1) * (1 - part.colour)
+        part.wet *= 1 - inside
 
 
 @dataclass(frozen=True)
@@ -72,36 +63,26 @@ class Instrument:
         return np.hypot(dx - along * self.towards[0], dy - along * self.towards[1])
 
 
-def place_instrument(view: View, look: Style, rng: np.random.Generator) -> Instrument | None:
+def place_instrument(view: View, look: Style, rng: Generator) -> Instrument | None:
     """An instrument in as many pictures as the style says, else None."""
-    here, angle, kind = (
-        rng.random() < look.instrument,
-        rng.uniform(0.1, 0.9) * math.pi,
-        rng.random() < 0.6,
-    )
-    tip = rng.uniform(-0.35, 0.35, 2) * view.half
+    here = rng.random() < look.instrument
+    angle = rng.uniform(0.1, 0.9) * math.pi  # from below, where the working channel is
+    kind = "snare" if rng.random() < 0.6 else "forceps"
+    x, y = (rng.uniform(-0.35, 0.35, 2) * view.half).tolist()
     width = rng.uniform(0.045, 0.075)
-    shaft = (math.cos(angle), math.sin(angle))  # from below, where the working channel is
-    return (
-        Instrument((float(tip[0]), float(tip[1])), shaft, width, "snare" if kind else "forceps")
-        if here
-        else None
-    )
+    return Instrument((x, y), (math.cos(angle), math.sin(angle)), width, kind) if here else None
 
 
 def draw_instrument(
-    picture: np.ndarray, tool: Instrument, view: View, rng: np.random.Generator
+    picture: np.ndarray, tool: Instrument, view: View, rng: Generator
 ) -> np.ndarray:
-    """Draw it over the lit picture (H, W, 3), in place; returns the pixels that it hides, bool (H,
-    W).
-    """
-    dx, dy = view.x - np.float32(tool.tip[0]), (view.y - np.float32(tool.tip[1]))[:, None]
+    """Draw it over the lit picture (H, W, 3), in place; returns what it hides, bool (H, W)."""
+    dx, dy = view.offset(*tool.tip)
     along = dx * tool.towards[0] + dy * tool.towards[1]
     across = (dy * tool.towards[0] - dx * tool.towards[1]) / tool.width
     edge = np.float32(1 / (tool.width * view.unit))
-    shaft = step(np.abs(across), 1 + edge, 1 - edge) * step(
-        along, -0.5 / view.unit, 0.5 / view.unit
-    )
+    shaft = step(np.abs(across), 1 + edge, 1 - edge)
+    shaft *= step(along, -0.5 / view.unit, 0.5 / view.unit)
     shadow = step(np.abs(across - 0.8), 1.8, 0.6) * step(along, -0.05, 0.1)
     picture *= (1 - 0.45 * shadow)[..., None]
     body = np.sqrt(np.clip(1 - across**2, 0, 1)) * (0.35 + 0.65 * step(along, -0.3, 1.2))
@@ -110,43 +91,33 @@ def draw_instrument(
         colour = np.array(colours[int(rng.integers(3))], np.float32)
     else:  # a metal coil
         colour = np.array([0.62, 0.64, 0.66], np.float32)
-        body = body * (0.8 + 0.2 * np.sin(along * np.float32(120)))
+        body = body * (0.8 + 0.2 * np.sin(along * 120))
     shine = np.exp(-(((across + 0.35) / 0.16) ** 2))
     skin = body[..., None] * colour + 0.6 * shine[..., None]
     picture += shaft[..., None] * (skin - picture)
-    return (shaft > 0.5) | _draw_tip(picture, tool, view, rng)
+    tip = _tip(tool, view, rng)
+    gleam = 0.75 + 0.25 * noise(view, 40, rng)[..., None]
+    metal = np.array([0.75, 0.75, 0.72], np.float32) * gleam
+    picture += (tip * np.float32(1 / 255))[..., None] * (metal - picture)
+    return (shaft > 0.5) | (tip > 127)
 
 
-def _draw_tip(picture: np.ndarray, tool: Instrument, view: View, rng) -> np.ndarray:
-    """The wire loop of a snare or the two cups of forceps; returns its pixels."""
+def _tip(tool: Instrument, view: View, rng: Generator) -> np.ndarray:
+    """The wire loop of a snare or the two cups of forceps, uint8 (H, W)."""
     canvas = np.zeros(view.size, np.uint8)
     back, side = np.array(tool.towards), np.array([-tool.towards[1], tool.towards[0]])
     if tool.kind == "snare":
-        length, wide, turn = (
-            rng.uniform(0.25, 0.45),
-            rng.uniform(0.10, 0.2),
-            np.linspace(0, 2 * np.pi, 40),
-        )
-        loop = (
-            tool.tip
-            - np.outer((1 - np.cos(turn)) * length / 2, back)
-            + np.outer(np.sin(turn) * wide, side)
-        )
+        length = rng.uniform(0.25, 0.45)
+        wide = rng.uniform(0.10, 0.2)
+        turn = np.linspace(0, 2 * np.pi, 40)
+        loop = tool.tip - np.outer((1 - np.cos(turn)) * length / 2, back)
+        loop += np.outer(np.sin(turn) * wide, side)
         thick = max(1, round(0.014 * view.unit))
-        cv2.polylines(
-            canvas, [view.pixels(loop).reshape(-1, 1, 2)], False, 255, thick, cv2.LINE_AA, 4
-        )
+        cv2.polylines(canvas, [view.pixels(loop)], False, 255, thick, cv2.LINE_AA, 4)
     else:
+        along = np.array([0.02, -0.06, -0.14, -0.17, -0.10, 0.0])
+        across = np.array([0.2, 1.0, 1.3, 0.9, 0.35, 0.1])
         for sign in (-1, 1):
-            along, across = (
-                np.array([0.02, -0.06, -0.14, -0.17, -0.10, 0.0]),
-                np.array([0.2, 1.0, 1.3, 0.9, 0.35, 0.1]),
-            )
             cup = tool.tip + np.outer(along, back) + np.outer(sign * across * tool.width, side)
-            cv2.fillPoly(canvas, [view.pixels(cup).reshape(-1, 1, 2)], 255, cv2.LINE_AA, 4)
-    cover = (canvas * np.float32(1 / 255))[..., None]
-    metal = np.array([0.75, 0.75, 0.72], np.float32) * (
-        0.75 + 0.25 * noise(view, 40, rng)[..., None]
-    )
-    picture += cover * (metal - picture)
-    return canvas > 127
+            cv2.fillPoly(canvas, [view.pixels(cup)], 255, cv2.LINE_AA, 4)
+    return canvas

@@ -1,0 +1,223 @@
+"""Figures of chapter 2: the diagrams of PVT v2 and of the decoder, with numbers read off the built
+networks, and what the teacher makes of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple, cast
+
+import matplotlib.pyplot as plt
+import timm
+from IPython.display import SVG
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from kdas_book.figures.basics import GREEN, ORANGE, PURPLE, YELLOW, as_picture, grid, outlined
+from kdas_book.figures.svg import LARGE, PLAIN, STUDENT, TEACHER, Canvas, tint
+from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
+
+SIZE = 352  # of the paper's images, in pixels
+
+
+class Stage(NamedTuple):
+    """One stage of a PVT v2; ``reduction`` is R, by which keys and values shrink each way."""
+
+    stride: int
+    channels: int
+    blocks: int
+    heads: int
+    reduction: int
+
+
+@cache
+def stages_of(backbone: str) -> list[Stage]:
+    """The four stages of a PVT v2 as timm builds it."""
+    net: Any = timm.create_model(backbone, pretrained=False, features_only=True)
+    stages = []
+    for i, stride in enumerate(STRIDES):
+        blocks = getattr(net, f"stages_{i}").blocks
+        of = blocks[0].attn
+        reduction = of.sr.stride[0] if of.sr else 1
+        stages.append(Stage(stride, of.dim, len(blocks), of.num_heads, reduction))
+    return stages
+
+
+def pyramid() -> SVG:
+    """The PVT v2 pyramid at 352 pixels: strides, shapes, channels, blocks and the reduction R of
+    teacher (B2) and student (B0).
+    """
+    pairs = list(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0")))
+    shapes = [f"stride {a.stride}: {a.channels} or {b.channels} channels" for a, b in pairs]
+    about = "Four stages, one after the other, make maps that get coarser and deeper. B2 or B0 at "
+    about += f"{', '.join(shapes)}."
+    canvas = Canvas("pyramid", "The pyramid of PVT v2", about, height=406)
+    for x, words in ((320, "R"), (386, "channels"), (467, "blocks")):
+        canvas.text(x, 26, words, font_weight="600")
+    for x in (386, 467):
+        canvas.text(x - 17, 46, "B2", fill=TEACHER, font_weight="600")
+        canvas.text(x + 17, 46, "B0", fill=STUDENT, font_weight="600")
+    above = canvas.box((20, 20, 240, 40), f"image, {SIZE} × {SIZE} × 3")
+    for i, (a, b) in enumerate(pairs):
+        width, y, side = 212 - 30 * i, 94 + 74 * i, SIZE // a.stride
+        lines = (f"f{'₁₂₃₄'[i]}, stride {a.stride}", f"{side} × {side}")
+        here = canvas.box((140 - width / 2, y, width, 46), *lines, colour=GREEN)
+        canvas.arrow(above.bottom(), here.top())
+        canvas.add("path", d=f"M290 {y - 14}h214", stroke=tint(PLAIN, 0.5))
+        canvas.text(320, y + 23, str(a.reduction), LARGE)  # B0 reduces like B2
+        for x, large, small in ((386, a.channels, b.channels), (467, a.blocks, b.blocks)):
+            canvas.text(x - 8, y + 23, str(large), LARGE, fill=TEACHER, anchor="end")
+            canvas.text(x + 8, y + 23, str(small), LARGE, fill=STUDENT, anchor="start")
+        above = here
+    note = "R: keys and values come from a map that is R times smaller each way"
+    canvas.text(20, 386, note, anchor="start")
+    return canvas.svg()
+
+
+def attention_with_reduction(stage: int = 1) -> SVG:
+    """Spatial-reduction attention of one stage (1 to 4) of the teacher at 352 pixels: every token
+    asks, and only the reduced tokens are asked.
+    """
+    stride, channels, _, heads, r = stages_of("pvt_v2_b2")[stage - 1]
+    side = SIZE // stride
+    tokens, keys = f"{side**2:,}", f"{(side // r) ** 2:,}"
+    how = [f"{r} × {r} convolution, stride {r}", "then layer normalisation"]
+    if r == 1:
+        how = ["the map as it is", "R = 1: nothing to reduce"]
+    about = (
+        f"The queries come from all {tokens} tokens of the map, keys and values from {keys} tokens"
+        f": {', '.join(how)}. So there are {tokens} × {keys} weights, {tokens} × {tokens} divided "
+        f"by {r * r}."
+    )
+    title = "Attention with reduced keys and values"
+    canvas = Canvas("attention-with-reduction", title, about, height=466)
+    of_map = f"{side} × {side}, {channels} channels"
+    canvas.box((20, 18, 480, 46), f"map X: {tokens} tokens", of_map, colour=GREEN)
+    reduced = canvas.box((250, 100, 250, 64), f"SR: {keys} tokens", *how, colour=ORANGE)
+    asks = canvas.box((20, 206, 150, 46), "Q", f"{tokens} queries")
+    asked = canvas.box((250, 206, 115, 46), "K", f"{keys} keys")
+    told = canvas.box((385, 206, 115, 46), "V", f"{keys} values")
+    of_head = f"{heads} head{'s' * (heads > 1)}, d = {channels // heads}"
+    softmax = (f"{tokens} × {keys} weights", "softmax over the keys of Q Kᵀ / √d", of_head)
+    canvas.box((20, 290, 345, 64), *softmax, colour=PURPLE)
+    canvas.box((140, 386, 360, 40), f"weights · V, projected: {tokens} tokens", colour=GREEN)
+    for box, y in ((asks, 64), (reduced, 64), (asked, 164), (told, 164)):
+        canvas.arrow((box.top().x, y), box.top())
+    for start, y in ((asks.bottom(), 290), (asked.bottom(), 290), (told.bottom(), 386)):
+        canvas.arrow(start, (start.x, y))
+    canvas.arrow((250, 354), (250, 386))
+    if r > 1:
+        without = f"Without SR: {tokens} × {tokens} weights, {r * r} times as many."
+        canvas.text(20, 446, without, anchor="start")
+    return canvas.svg()
+
+
+ABOUT_DECODER = (
+    f"The deep maps f2, f3 and f4 are brought to {WIDTH} channels and joined by cascaded fusion to "
+    "the map D. The shallow map f1 passes camouflage identification, channel and then spatial "
+    "attention, and is brought to as many channels. Similarity aggregation puts its detail into D "
+    "and gives J. One head makes P1 of D, another one P2 of J, and the prediction is the sigmoid "
+    "of their sum."
+)
+
+
+def decoder() -> SVG:
+    """The decoder of Polyp-PVT, from the four maps of the backbone to the prediction σ(P₁ + P₂)."""
+    canvas = Canvas("decoder", "The decoder of Polyp-PVT", ABOUT_DECODER, height=548)
+    maps, thin = [], []
+    for i, (a, b) in enumerate(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0"))):
+        lines = (f"f{'₁₂₃₄'[i]}", f"stride {a.stride}", f"{a.channels} / {b.channels} ch.")
+        maps.append(canvas.box((20 + 124 * i, 16, 108, 64), *lines, colour=GREEN))
+    reduction = ("1 × 1, BN", f"{WIDTH} channels")
+    for i in (1, 2, 3):
+        thin.append(canvas.box((20 + 124 * i, 106, 108, 46), *reduction))
+        canvas.arrow(thin[-1].bottom(), (thin[-1].bottom().x, 182))
+    gates = ("camouflage", "identification:", "channel, then", "spatial gates")
+    camouflage = canvas.box((20, 106, 108, 82), *gates, colour=PURPLE)
+    detail = canvas.box((20, 214, 108, 46), *reduction)
+    joins = ("a deeper map multiplies a shallower one;", "the products are joined, deep to shallow")
+    canvas.box((144, 182, 356, 64), "cascaded fusion", *joins, colour=PURPLE)
+    anchors = SimilarityAggregation().grid ** 2
+    talks = (f"{anchors} anchors, a graph convolution;", "its result is added to D")
+    similar = canvas.box((20, 316, 256, 64), "similarity aggregation", *talks, colour=PURPLE)
+    for k, x, side, source in ((2, 73, 165, similar.bottom()), (1, 327, 385, (402, 246))):
+        head = canvas.box((x, 420, 150, 46), f"head {k}: 1 × 1", "to 1 channel, × 8 up")
+        canvas.arrow(source, head.top())
+        canvas.arrow(head.bottom(), (head.bottom().x, 512), (side, 512))
+    canvas.box((165, 492, 220, 40), "prediction σ(P₁ + P₂)", colour=ORANGE)
+    for shallow, reduced in zip(maps, (camouflage, *thin)):
+        canvas.arrow(shallow.bottom(), reduced.top())
+    canvas.arrow(camouflage.bottom(), detail.top())
+    canvas.arrow(detail.bottom(), (74, 316))
+    canvas.arrow((402, 348), similar.right())
+    canvas.text(82, 288, "r₁, stride 4", anchor="start")
+    canvas.text(410, 288, "D, stride 8", anchor="start")
+    canvas.text(156, 400, "J, stride 8", anchor="start")
+    canvas.text(140, 490, "P₂", LARGE, anchor="end")
+    canvas.text(410, 490, "P₁", LARGE, anchor="start")
+    return canvas.svg()
+
+
+def strength(features: Tensor) -> Tensor:
+    """Root mean square over channels at each position, (B, C, H, W) → (B, H, W)."""
+    return features.square().mean(dim=1).sqrt()
+
+
+def through_cells(image: Tensor, mask: Tensor) -> Figure:
+    """The outline of a mask on its image, then the polyp's share of each cell of each stride.
+
+    Args:
+        image: (3, S, S), normalised. mask: (1, S, S) in [0, 1].
+    """
+    cells = [avg_pool2d(mask, stride) for stride in STRIDES]
+    sides = [image.shape[-1] // stride for stride in STRIDES]
+    titles = [f"stride {s}\n{side} × {side} cells" for s, side in zip(STRIDES, sides)]
+    row = [outlined(image, mask), *cells]
+    return grid({"": row}, ["image and mask", *titles], vmin=0, vmax=1, cmap="gray")
+
+
+def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **imshow) -> Figure:
+    """One row an image: its mask's outline, then the ``maps``, (B, C, H, W) by their strength."""
+    columns = [m if isinstance(m, list) or m.shape[1] == 1 else strength(m) for m in maps.values()]
+    rows = {}
+    for i, pair in enumerate(zip(images, masks)):
+        rows[f"image {i + 1}"] = [outlined(*pair), *(column[i] for column in columns)]
+    return grid(rows, ["image and mask", *maps], size=1.6, **imshow)
+
+
+def anchor_grid(assignment: Tensor) -> Figure:
+    """The assignment maps (N, h, w) of N = side² anchors on one scale (1 is an equal share), each
+    where its anchor lies in the picture, numbered from 1.
+    """
+    side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
+    rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
+    titles = [f"anchor {number}" for number in range(1, len(assignment) + 1)]
+    scale = {"vmin": float(relative.min()), "vmax": float(relative.max())}
+    figure = grid(rows, titles, size=1.3, fontsize=8, **scale)
+    figure.set_layout_engine("compressed")
+    _colorbar(figure, figure.axes, 0.7)
+    return figure
+
+
+def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
+    """One anchor, counted from 0: the cell that it averages, one of the inner ones of a grid of
+    (side + 2)², framed in the image (3, S, S), beside the positions that are assigned to it.
+    """
+    side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
+    titles = (f"cell of anchor {anchor + 1}", "assigned to it")
+    figure = grid({"": [as_picture(image), relative[anchor]]}, titles, size=2.5)
+    cell = image.shape[-1] / (side + 2)
+    corner = ((anchor % side + 1) * cell - 0.5, (anchor // side + 1) * cell - 0.5)
+    frame = plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2)
+    figure.axes[0].add_patch(frame)
+    _colorbar(figure, figure.axes[1:], 0.8)
+    return figure
+
+
+def _colorbar(figure: Figure, axes: list[Axes], shrink: float) -> None:
+    """The scale of the maps on these axes."""
+    bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=shrink, label="× equal share")
+    cast(plt.ScalarFormatter, bar.formatter).set_useOffset(False)

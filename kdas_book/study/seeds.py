@@ -1,0 +1,110 @@
+"""What seeds say: the differences seed by seed, and how many seeds a paired t-test needs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from kdas_book.study.results import KEYS, Results
+from kdas_core import UserError
+
+BASE = "supervised"
+MEAN = "mean of the sets"
+# Half the level on the side of the right sign: a find with the wrong one does not count.
+_TEST = {"alpha": 0.025, "alternative": "larger"}
+_POWER = 0.8
+
+
+def by_set(results: Results, column: str) -> pd.DataFrame:
+    """A row a training run, a column a test set, and the mean over the sets."""
+    wide = results.scores.pivot(index=KEYS, columns="dataset", values=column)[results.datasets]
+    return wide.assign(**{MEAN: wide.mean(axis=1)})
+
+
+def seed_differences(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
+    """Each label's difference from ``base`` seed by seed: two training runs of one seed begin with
+    the same weights and see the same batches.
+
+    Returns:
+        Index ``(objective, dataset)``, the mean of the sets among them; columns ``difference``,
+        ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``, ``same_sign``.
+    """
+    return _differences(by_set(results, column), results.labels, base)
+
+
+def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFrame:
+    """:func:`seed_differences` of a table with a row a training run."""
+    others = [label for label in labels if label != base and label in wide.index]
+    gains = {label: (wide.loc[label] - wide.loc[base]).dropna().T for label in others}
+    by_seed = pd.concat(gains, names=["objective", "dataset"])
+    mean, sd, n = by_seed.mean(axis=1), by_seed.std(axis=1), by_seed.count(axis=1)
+    half = stats.t.ppf(0.975, n - 1) * sd / np.sqrt(n)
+    same = np.sign(by_seed).eq(np.sign(mean), axis=0) | by_seed.isna()
+    columns = {"difference": mean, "sd": sd, "low": mean - half, "high": mean + half, "seeds": n}
+    return pd.DataFrame({**columns, "same_sign": same.all(axis=1)})
+
+
+def averages(results: Results) -> pd.DataFrame:
+    """:func:`seed_differences` for three ways to make one number of several sets.
+
+    The mean of the sets counts a set of 20 images like one of 380. The mean of the whole sets
+    leaves out those of which only a part is there. The mean of the images counts each image once,
+    so without CVC-300 where CVC-ColonDB, which holds its frames, is there.
+    """
+    wide = results.scores.pivot(index=KEYS, columns="dataset", values="dice")[results.datasets]
+    whole = [name for name in wide if " of " not in results.images_of(name)]
+    counts = results.scores.groupby("dataset")["n_images"].first()[wide.columns]
+    once = counts.drop("CVC-300", errors="ignore") if "CVC-ColonDB" in counts else counts
+    ways = {MEAN: wide.mean(axis=1)}
+    if whole:
+        ways["mean of the whole sets"] = wide[whole].mean(axis=1)
+    ways["mean of the images"] = (wide[once.index] * once).sum(axis=1) / once.sum()
+    table = _differences(pd.DataFrame(ways), results.labels, BASE)
+    return table.rename_axis(["objective", "one number"])
+
+
+def power_of(difference: float, sd: float, seeds: int) -> float:
+    """How often a test over so many seeds finds a true difference with its right sign; ``sd`` is
+    the standard deviation of the differences, seed by seed.
+    """
+    return float(TTestPower().power(difference / sd, seeds, **_TEST))
+
+
+def detectable(sd: float, seeds: int) -> float:
+    """The smallest mean difference that a test over so many seeds finds four times in five.
+
+    Raises:
+        UserError: fewer than two seeds.
+
+    >>> round(detectable(0.01, 3), 3), round(detectable(0.01, 10), 3)
+    (0.033, 0.01)
+    """
+    if seeds < 2:
+        raise UserError(f"With {seeds} seed there is no spread between seeds; a test needs two.")
+    return sd * float(TTestPower().solve_power(nobs=seeds, power=_POWER, **_TEST))
+
+
+def seeds_for(difference: float, sd: float) -> int:
+    """The number of seeds with which a test finds this difference four times in five.
+
+    >>> seeds_for(0.01, 0.01)
+    10
+    """
+    if not power_of(difference, sd, 2) < _POWER:  # no fewer than two, so nothing to solve
+        return 2
+    return math.ceil(TTestPower().solve_power(difference / sd, power=_POWER, **_TEST))
+
+
+def detectable_table(results: Results) -> pd.DataFrame:
+    """What n seeds could detect (Dice, power 80 %), and how many seeds find a hundredth, by set;
+    from the spread of the seeds' differences pooled over the labels.
+    """
+    variance = seed_differences(results)["sd"] ** 2
+    spread = np.sqrt(variance.groupby(level="dataset", sort=False).mean())
+    table = {"sd of a difference": spread}
+    table |= {f"{n} seeds": spread * detectable(1.0, n) for n in (2, 3, 5, 10, 20)}
+    return pd.DataFrame({**table, "seeds for 0.01": spread.map(lambda sd: seeds_for(0.01, sd))})
