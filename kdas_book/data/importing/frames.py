@@ -105,19 +105,12 @@ class Images:
             fault += "; name its folder with --images, or remove the entry"
         frame.faults.append(f"{where}: {fault}")
 
-    def add_rest(self, frames: list[Frame]) -> None:
-        """Add a frame without annotation for every image that none has and no faulty one means."""
-        used = {frame.image for frame in frames}
-        meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
-        for path, name in self.names.items():
-            if path not in used and path.stem not in meant:
-                frames.append(Frame(name, str(path), path, annotated=False))
-
 
 def read_each(
     folder: Path, suffix: str, program: str, there: Images, fill: Callable, skip: tuple = ()
 ) -> Listing:
-    """The frames of a layout with an annotation file for each image; then those of other images.
+    """The frames of a layout with an annotation file for each image; then a frame without
+    annotation for every image that none has and no faulty one means.
 
     ``fill(frame, path, there)`` reads a file, or raises UserError: the frame's fault. Files whose
     stems are in ``skip`` are no annotations.
@@ -133,7 +126,11 @@ def read_each(
             frames.append(frame)
     if not frames:
         raise UserError(f"{folder} holds no {suffix} files; {program} one for each image.")
-    there.add_rest(frames)
+    used = {frame.image for frame in frames}
+    meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
+    for path, name in there.names.items():
+        if path not in used and path.stem not in meant:
+            frames.append(Frame(name, str(path), path, annotated=False))
     return Listing(frames)
 
 
