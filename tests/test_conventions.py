@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import py_sod_metrics as sod
 import pytest
 from hypothesis import given, settings
@@ -20,7 +19,7 @@ from kdas_core.evaluation import CONVENTIONS, THRESHOLDS, image_curves, image_me
 from kdas_core.evaluation.boundary import boundary_iou, hausdorff_95
 from kdas_core.evaluation.conventions import convention
 from kdas_core.evaluation.metrics import soft_dice
-from kdas_core.evaluation.scores import BINS, calibration_error, score_image, set_scores
+from kdas_core.evaluation.scores import BINS, EvaluationResult, score_image, set_scores
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -263,16 +262,17 @@ def test_surface_metrics_come_when_asked_for_and_by_the_convention():
 # --- calibration ------------------------------------------------------------------------------------------------------
 
 
-def of_set(*pairs: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
-    return set_scores((str(i), score_image(*pair)) for i, pair in enumerate(pairs))[3]
+def of_set(*pairs: tuple[np.ndarray, np.ndarray]) -> EvaluationResult:
+    return set_scores((str(i), score_image(*pair)) for i, pair in enumerate(pairs))
 
 
 def test_a_map_that_says_what_comes_true_is_calibrated():
     rng = np.random.default_rng(0)
     p = rng.integers(0, 256, (300, 400), dtype=np.uint8)
-    frame = of_set((p, rng.uniform(size=p.shape) < p / 255))
+    result = of_set((p, rng.uniform(size=p.shape) < p / 255))
+    frame = result.calibration
     assert len(frame) == BINS and frame["weight"].sum() == pytest.approx(1)
-    assert calibration_error(frame) < 0.01
+    assert result.calibration_error < 0.01
     assert np.abs(frame["observed"] - frame["predicted"]).max() < 0.03
 
 
@@ -281,12 +281,12 @@ def test_a_map_that_says_what_comes_true_is_calibrated():
 def test_the_error_of_a_constant_map_is_its_distance_from_the_polyps_share(level, polyp):
     mask = np.zeros((10, 10), bool)
     mask.flat[:polyp] = True
-    frame = of_set((np.full((10, 10), level, np.uint8), mask))
-    assert len(frame) == 1
-    assert calibration_error(frame) == pytest.approx(abs(level / 255 - polyp / 100))
+    result = of_set((np.full((10, 10), level, np.uint8), mask))
+    assert len(result.calibration) == 1
+    assert result.calibration_error == pytest.approx(abs(level / 255 - polyp / 100))
 
 
 def test_each_image_counts_the_same_in_calibration_whatever_its_size():
     sure, unsure = np.full((4, 4), 255, np.uint8), np.zeros((40, 40), np.uint8)
-    frame = of_set((sure, np.ones((4, 4), bool)), (unsure, np.zeros((40, 40), bool)))
-    assert frame["weight"].tolist() == [0.5, 0.5]
+    result = of_set((sure, np.ones((4, 4), bool)), (unsure, np.zeros((40, 40), bool)))
+    assert result.calibration["weight"].tolist() == [0.5, 0.5]

@@ -10,7 +10,7 @@ import yaml
 from kdas_book.reports.tables import metric_problems, table, write_texts
 from kdas_core import UserError
 from kdas_core.evaluation import SURFACE_METRICS, evaluate_sets, find_problems
-from kdas_core.evaluation.files import benchmark, sentence
+from kdas_core.evaluation.files import Problems, benchmark
 from kdas_core.evaluation.scores import DEFAULT
 
 PATHS = ("gt_root", "pred_root", "result_path")
@@ -27,10 +27,8 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
       ``pred_root``), four decimals. An older line of the method is replaced, other lines stay.
     - ``result_all.csv``: one line a data set, of :func:`~kdas_book.reports.tables.table`.
 
-    ``surface`` and the other options are those of ``evaluate_sets``, whose result it returns.
-
-    Raises:
-        UserError: with everything that is wrong with the file and the images.
+    Options, errors and result are those of ``evaluate_sets``, and a UserError names all that is
+    wrong with the file as well.
     """
     config = read_config(path)
     metrics, preds = config["metrics"], config["pred_root"]
@@ -62,9 +60,7 @@ def _released_csv(file: Path, row: Mapping[str, str]) -> str:
 
 
 def read_config(path: str | Path) -> dict:
-    """The content of ``Eval:``, or a UserError with all that is wrong with the file and (as far as
-    it says where they are) the images.
-    """
+    """The content of ``Eval:``, or a UserError with all that is wrong with it and its images."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -75,28 +71,24 @@ def read_config(path: str | Path) -> dict:
     known = ", ".join(CONFIG_KEYS)
     if not isinstance(content, dict) or not isinstance(content.get("Eval"), dict):
         raise UserError(f"{path} has no section Eval; it must hold Eval: with {known}.")
-    section, problems = content["Eval"], []
+    section, problems = content["Eval"], Problems()
     unknown = [str(key) for key in content if key != "Eval"]
     unknown += [f"Eval.{key}" for key in section if key not in CONFIG_KEYS]
-    if unknown:
-        problems.append(f"{path} has the unknown key {', '.join(unknown)}; Eval knows {known}.")
-    if missing := [f"Eval.{key}" for key in CONFIG_KEYS if key not in section]:
-        problems.append(f"{path} lacks {', '.join(missing)}; all of {known} are required.")
-    for key in (key for key in CONFIG_KEYS if key in section and not _is_sound(section, key)):
+    problems.about(unknown, f"{path} has the unknown key {{names}}; Eval knows {known}.")
+    missing = [f"Eval.{key}" for key in CONFIG_KEYS if key not in section]
+    problems.about(missing, f"{path} lacks {{names}}; all of {known} are required.")
+    wrong = [key for key in CONFIG_KEYS if not _is_sound(section, key)]
+    for key in (key for key in wrong if key in section):
         wanted = "the path of a folder" if key in PATHS else "a list of names"
         problems.append(f"{path} has {section[key]!r} as Eval.{key}; it must be {wanted}.")
-    if _is_sound(section, "metrics"):
+    if "metrics" not in wrong:
         problems += metric_problems(section["metrics"], str(path))
-    if problems:
-        raise UserError(sentence(problems + _image_problems(section)))
+    # Of a sound file the evaluation itself checks the images.
+    if problems and not {"pred_root", "gt_root", "datasets"} & set(wrong):
+        sets = benchmark(section["pred_root"], section["gt_root"], section["datasets"])
+        problems += find_problems(sets, DEFAULT)[1]
+    problems.stop()
     return section
-
-
-def _image_problems(section: dict) -> list[str]:
-    if not all(_is_sound(section, key) for key in ("pred_root", "gt_root", "datasets")):
-        return []
-    sets = benchmark(section["pred_root"], section["gt_root"], section["datasets"])
-    return find_problems(sets, DEFAULT)[2]
 
 
 def _is_sound(section: dict, key: str) -> bool:

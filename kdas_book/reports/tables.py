@@ -14,9 +14,11 @@ from tabulate import tabulate
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS, METRICS, SURFACE_METRICS, EvaluationResult
+from kdas_core.files import unwritten
 
 KNOWN = (*ALL_METRICS, *SURFACE_METRICS)
 REPORTED = {"mean_dice": "meanDic", "mean_iou": "meanIoU", "mae": "mae"}
+# What a reader of a number on these sets must know; said next to the numbers.
 CAVEATS = {
     "CVC-300": "Its 60 frames are also in CVC-ColonDB: the two sets do not confirm each other.",
     "CVC-ClinicDB": "Its 62 frames are of videos that occur in training: it tests memory as well.",
@@ -24,8 +26,6 @@ CAVEATS = {
     "less evidence than 380 images.",
     "ETIS-LaribPolypDB": "Frames of a few videos: less evidence than 196 images.",
 }
-"""What a reader of a number on these sets must know; said next to the numbers."""
-
 Results = Mapping[str, EvaluationResult]  # by the name of the data set
 
 
@@ -51,12 +51,10 @@ def table(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFram
         raise UserError(problems[0])
     if absent := ", ".join(metric for metric in metrics if metric not in measured):
         raise UserError(f"{absent} was not measured; evaluate with surface=True (--surface).")
-    rows = [
-        [r.n, images_label(name, r), r.convention, *(r.summary[metric] for metric in metrics)]
-        for name, r in results.items()
-    ]
     index = pd.Index(list(results), name="dataset", dtype=object)
-    return pd.DataFrame(rows, index, ["n", "images", "convention", *metrics])
+    about = [(r.n, images_label(name, r), r.convention) for name, r in results.items()]
+    frame = pd.DataFrame(about, index, ["n", "images", "convention"])
+    return frame.assign(**{m: [r.summary[m] for r in results.values()] for m in metrics})
 
 
 def notes(results: Results) -> list[str]:
@@ -90,20 +88,16 @@ def claims_table(
     model: str | None = None,
     reservations: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """Reported numbers beside ours, with everything that one must know before comparing them.
+    """Reported numbers beside ours: a row for each reported number on a data set that was measured;
+    ``difference`` is measured − reported, and ``not_comparable`` says why it must not be read as
+    one (empty: it may).
 
     Args:
         run: what to call the run, such as the name of its folder.
         published: a CSV file as ``book/results/published_results.csv``; empty: not reported.
-        model: only rows of this model.
+            UserError: it is missing or lacks a column.
+        model: only rows of this model; UserError: there is none.
         reservations: what else keeps this run from being compared, such as ``"other networks"``.
-
-    Returns:
-        One row for each reported number on a data set that was measured; ``difference`` is measured
-        − reported, and ``not_comparable`` says why it must not be read as one (empty: it may).
-
-    Raises:
-        UserError: the file is missing or lacks a column; no row of this model.
     """
     about = ["model", "dataset", "source", "confidence"]
     needed = [*about, *REPORTED]
@@ -118,20 +112,20 @@ def claims_table(
         reported = reported[reported["model"] == model]
         if reported.empty:
             raise UserError(f"{published} has no row of the model {model}; it has {known}.")
-    frame = reported[needed].rename(columns=REPORTED)
-    frame = frame.melt(about, var_name="metric", value_name="reported").dropna(subset="reported")
-    frame = frame[frame["dataset"].isin(results)].assign(run=run)
-    order = {name: place for place, name in enumerate(results)}
-    frame = frame.sort_values("dataset", key=lambda names: names.map(order), kind="stable")
-    of = [(name, results[name]) for name in frame["dataset"]]
-    frame["measured"] = [result.summary[m] for (_, result), m in zip(of, frame["metric"])]
+    reported = reported[needed].rename(columns=REPORTED)
+    reported = reported.melt(about, var_name="metric", value_name="reported").dropna(
+        subset="reported"
+    )
+    ours = table(results, list(REPORTED.values())).drop(columns="n").assign(run=run).reset_index()
+    of_sets = [[*_reservations(*pair), *reservations] for pair in results.items()]
+    ours["not_comparable"] = [", ".join(reasons) for reasons in of_sets]
+    same = ["dataset", "images", "convention", "run", "not_comparable"]
+    ours = ours.melt(same, var_name="metric", value_name="measured", ignore_index=False)
+    frame = ours.sort_index(kind="stable").merge(reported, on=["dataset", "metric"])
     frame["difference"] = frame["measured"] - frame["reported"]
-    frame["images"] = [images_label(*pair) for pair in of]
-    frame["convention"] = [result.convention for _, result in of]
-    frame["not_comparable"] = [", ".join([*_reservations(*pair), *reservations]) for pair in of]
     columns = "dataset metric model reported measured difference images convention run "
     columns += "not_comparable source confidence"
-    return frame[columns.split()].reset_index(drop=True)
+    return frame[columns.split()]
 
 
 def _reservations(dataset: str, result: EvaluationResult) -> list[str]:
@@ -149,8 +143,7 @@ def write_json(results: Results, path: str | Path) -> Path:
     """Write ``{dataset: {metric: value, …, "n": …, "per_image": {name: {metric: value}}}}``, the
     whole file or nothing, and return its path. NaN, which only ``strict`` brings, becomes null.
     """
-    write_texts({Path(path): _as_json(results)})
-    return Path(path)
+    return write_texts({Path(path): _as_json(results)})[0]
 
 
 def write_all(results: Results, folder: str | Path) -> list[Path]:
@@ -159,9 +152,8 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     decimals and the notes. Returns the paths.
     """
     frame, said = table(results), notes(results)
-    images = [r.per_image.assign(dataset=name) for name, r in results.items()]
-    per_image = pd.concat(images, ignore_index=True)
-    per_image.insert(0, "dataset", per_image.pop("dataset"))
+    images = {name: result.per_image for name, result in results.items()}
+    per_image = pd.concat(images, names=["dataset"]).reset_index("dataset")
     shown = {"headers": "keys", "showindex": False, "floatfmt": ".3f", "disable_numparse": [1, 2]}
     markdown = tabulate(frame.reset_index(), tablefmt="github", **shown)
     latex = tabulate(frame.reset_index(), tablefmt="latex_booktabs", **shown)
@@ -172,9 +164,7 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
         "metrics.tex": "\n".join([latex, *(f"% {note}" for note in said)]) + "\n",
         "per_image.csv": per_image.to_csv(index=False, lineterminator="\n"),
     }
-    written = {Path(folder) / name: text for name, text in texts.items()}
-    write_texts(written)
-    return list(written)
+    return write_texts({Path(folder) / name: text for name, text in texts.items()})
 
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
@@ -190,11 +180,11 @@ def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
         return tables
     except OSError as error:
-        why = error.strerror
-        raise UserError(f"{path} cannot be read ({why}); give a metrics.json.") from error
+        fact = f"{path} cannot be read ({error.strerror})"
+        raise UserError(f"{fact}; give a metrics.json.") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        way_out = "give the metrics.json of kdas evaluate"
-        raise UserError(f"{path} is not a file of results; {way_out}.") from error
+        fact = f"{path} is not a file of results"
+        raise UserError(f"{fact}; give the metrics.json of kdas evaluate.") from error
 
 
 def metric_problems(metrics: Sequence[str], where: str) -> list[str]:
@@ -222,7 +212,7 @@ def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else float(value) for name, value in numbers.items()}
 
 
-def write_texts(texts: Mapping[Path, str]) -> None:
+def write_texts(texts: Mapping[Path, str]) -> list[Path]:
     """Write all files or none: each beside its place first, renamed last."""
     drafts = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
     path = next(iter(texts))
@@ -232,9 +222,9 @@ def write_texts(texts: Mapping[Path, str]) -> None:
             drafts[path].write_text(text, encoding="utf-8")
         for path in texts:
             os.replace(drafts[path], path)
+        return list(texts)
     except OSError as error:
-        why = error.strerror
-        raise UserError(f"{path} cannot be written ({why}); choose another place.") from error
+        raise unwritten(path, error, "choose another place") from error
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)

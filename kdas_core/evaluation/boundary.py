@@ -1,7 +1,4 @@
-"""How far apart two outlines are, in pixels of the original image: what overlap cannot say.
-
-Both measures act on the map cut at one half, cut and gt: bool, (H, W).
-"""
+"""How far apart two outlines are, of a mask and of a map cut at one half: both bool, (H, W)."""
 
 from __future__ import annotations
 
@@ -10,33 +7,19 @@ import warnings
 import numpy as np
 from scipy import ndimage
 
-from kdas_core.evaluation.conventions import RELEASED, Convention
-from kdas_core.evaluation.metrics import check_pair
+from kdas_core.evaluation.conventions import Array
 
 SURFACE_METRICS = ("hd95", "boundary_iou")
-"""Names, in the order in which tables show them."""
 
 
-def surface_metrics(
-    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
-) -> dict[str, float]:
-    """``{"hd95": …, "boundary_iou": …}`` of one grey map (uint8) and its mask (bool), (H, W)."""
-    check_pair(pred, gt)
-    cut = convention.cut(pred)
-    return {"hd95": hausdorff_95(cut, gt, strict), "boundary_iou": boundary_iou(cut, gt)}
-
-
-def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float:
+def hausdorff_95(cut: Array, gt: Array, strict: bool = False) -> float:
     """95 % of the points of each outline lie at most this far from the other outline; the larger of
-    the two, in pixels, ≥ 0 (Euclidean, by MONAI). Less is better.
-
-    Two empty masks agree: 0. Where one is empty no distance exists; the image's diagonal stands for
-    it, so that missing a polyp costs (``strict``: NaN).
+    the two, in pixels, ≥ 0 (Euclidean, by MONAI). Less is better. Two empty masks: 0; one: the
+    image's diagonal, so that missing a polyp costs (``strict``: NaN).
     """
-    if not cut.any() and not gt.any():
-        return 0.0
     if not cut.any() or not gt.any():
-        return float("nan") if strict else float(np.hypot(*gt.shape))
+        one_is_empty = np.nan if strict else float(np.hypot(*gt.shape))
+        return one_is_empty if cut.any() or gt.any() else 0.0
     # Here, since PyTorch and MONAI take seconds to import and most evaluations do without.
     import torch
     from monai.metrics import compute_hausdorff_distance
@@ -47,7 +30,7 @@ def hausdorff_95(cut: np.ndarray, gt: np.ndarray, strict: bool = False) -> float
     return float(compute_hausdorff_distance(a, b, include_background=True, percentile=95))
 
 
-def boundary_iou(cut: np.ndarray, gt: np.ndarray) -> float:
+def boundary_iou(cut: Array, gt: Array) -> float:
     """IoU, in [0, 1], of the two rims: of each mask the pixels within 2 % of the image's diagonal
     of its outline. A small polyp is all rim. Two empty masks agree: 1.
 

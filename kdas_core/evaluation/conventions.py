@@ -12,15 +12,14 @@ import numpy as np
 
 from kdas_core import UserError
 
-HALF = 128
-"""The lowest 8-bit grey level above one half."""
-
+Array = np.ndarray
+HALF = 128  # the lowest 8-bit grey level above one half
 _GREY = np.arange(256) / 255
 
 
 @dataclass(frozen=True)
 class Convention:
-    """The rules of one program.
+    """The rules of one program; ``values(pred)[pred]`` is measured.
 
     Attributes:
         levels: of a map, before it is measured: ``saved``, as they are; ``stretched``, the darkest
@@ -35,11 +34,10 @@ class Convention:
     polyp_from: int = HALF
     matlab: bool = False
 
-    def values(self, pred: np.ndarray) -> np.ndarray:
+    def values(self, pred: Array) -> Array:
         """What each grey level of a map, uint8 (H, W), counts as: float64 (256,), in [0, 1].
-
-        ``values(pred)[pred]`` is measured. Stretched and rounded a constant map becomes black, as
-        in PraNet's saving script; unrounded it stays, as in MATLAB's ``mapminmax``.
+        Stretched and rounded a constant map becomes black, as in PraNet's saving script; unrounded
+        it stays, as in MATLAB's ``mapminmax``.
         """
         if self.levels == "saved":
             return _GREY
@@ -52,7 +50,7 @@ class Convention:
         stretched = np.clip((np.arange(256) - low) / (high - low), 0, 1)
         return np.rint(255 * stretched) / 255 if rounded else stretched
 
-    def cut(self, pred: np.ndarray) -> np.ndarray:
+    def cut(self, pred: Array) -> Array:
         """The map cut at one half: bool, (H, W)."""
         return (self.values(pred) >= 0.5)[pred]
 
@@ -63,7 +61,6 @@ _BINARY = Convention("binary", "cut")  # as UACANet's own test script saves them
 _PRANET = Convention("pranet", "stretched, unrounded", HALF + 1, matlab=True)  # MATLAB programs
 
 CONVENTIONS = {rules.name: rules for rules in (RELEASED, _MIN_MAX, _BINARY, _PRANET)}
-"""By name; the first is the default everywhere."""
 
 
 def convention(name: str) -> Convention:
@@ -73,6 +70,6 @@ def convention(name: str) -> Convention:
     return CONVENTIONS[name]
 
 
-def minmax_grey(pred: np.ndarray) -> np.ndarray:
+def minmax_grey(pred: Array) -> Array:
     """The map, uint8 (H, W), as convention ``min-max`` stretches it: uint8 of the same shape."""
     return np.rint(255 * _MIN_MAX.values(pred)).astype(np.uint8)[pred]

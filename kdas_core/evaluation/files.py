@@ -1,27 +1,49 @@
-"""Which prediction belongs to which mask, and everything that can be wrong with the two folders.
-
-Nothing is computed here. All problems of all sets are collected, so that one run shows them all.
-"""
+"""Which prediction belongs to which mask, and everything that can be wrong with the two folders."""
 
 from __future__ import annotations
 
 import csv
-import unicodedata
+import io
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
-from PIL import Image
 
 from kdas_core import UserError
-from kdas_core.data.layout import SUFFIXES, natural
+from kdas_core.data.images import opened
+from kdas_core.data.layout import SUFFIXES, list_images, natural
 from kdas_core.evaluation.conventions import HALF, Convention
 
 SHOWN = 40  # problems and names in one message; the rest are counted
 MOST_GREY = 0.01  # share of a mask neither dark nor light; JPEG masks of the benchmark have 0.0005
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+
+class Problems(list[str]):
+    """All that is wrong with some input, a sentence each, so that one run shows everything."""
+
+    def about(self, names: Iterable[object], text: str) -> None:
+        """Add the sentence if there are names; its ``{n}`` and ``{names}`` stand for them."""
+        if names := list(names):
+            self.append(text.replace("{n}", str(len(names))).replace("{names}", listed(names)))
+
+    def stop(self, not_done: str = "scored") -> None:
+        """UserError: one problem as it is; several as a list of lines below what was not done."""
+        if len(self) == 1:
+            raise UserError(self[0])
+        if self:
+            head = f"Nothing was {not_done}, since {len(self)} things are wrong:"
+            more = [f"and {len(self) - SHOWN} more"] if len(self) > SHOWN else []
+            raise UserError("\n- ".join([head, *self[:SHOWN], *more]))
+
+
+def listed(names: Iterable[object]) -> str:
+    """The first names of a list, and how many more there are."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return ", ".join(texts[:SHOWN]) + more
 
 
 @dataclass(frozen=True)
@@ -47,43 +69,37 @@ def benchmark(
     preds: str | Path, masks: str | Path, datasets: Iterable[str], names: Mapping | None = None
 ) -> dict[str, SetFolders]:
     """``{data set: its folders}`` below two roots; ``names`` limits the sets it mentions."""
-    pred_root, gt_root = roots = Path(preds), Path(masks)
-    sets = {}
-    for key in datasets:
-        chosen = (names or {}).get(key)
-        sets[key] = SetFolders(pred_root / key, gt_root / key / "masks", roots, chosen)
-    return sets
+    roots = below, gt = Path(preds), Path(masks)
+    chosen = names or {}
+    return {
+        key: SetFolders(below / key, gt / key / "masks", roots, chosen.get(key)) for key in datasets
+    }
 
 
-def match(folders: SetFolders, problems: list[str]) -> tuple[list[Match], tuple[str, ...]]:
-    """Pair by stem, never by place in a listing; what is wrong is added to ``problems``.
-
-    Returns:
-        One :class:`Match` a mask, sorted by file name, and the names of predictions of no mask.
+def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[str, ...]]:
+    """Pair by stem: a :class:`Match` for each mask, sorted by file name, and the names of
+    predictions of no mask. What is wrong is added to ``problems``.
     """
     pred_dir, gt_dir = folders.preds, folders.masks
     masks = _by_stem(gt_dir, folders.roots[1], "mask", problems)
     preds = _by_stem(pred_dir, folders.roots[0], "prediction", problems)
     if not masks or not preds:
         return [], ()
-    wanted = list(masks)
-    if folders.names is not None:
-        stems = {unicodedata.normalize("NFC", name) for name in folders.names}
-        wanted = [name for name in masks if name in stems]
-        if not stems:
-            problems.append(f"No image of {gt_dir} was chosen; name some, or leave names out.")
-        if absent := listed(sorted(stems - masks.keys())):
-            way_out = "take these names out, or add the masks"
-            problems.append(f"{gt_dir} holds no mask for {absent}; {way_out}.")
-    if missing := [name for name in wanted if name not in preds]:
-        folded = {name.casefold(): path.name for name, path in preds.items()}
-        near = [folded[name.casefold()] for name in missing if name.casefold() in folded]
-        problems.append(
-            f"{pred_dir} lacks the prediction of {len(missing)} of {len(wanted)} masks "
-            f"({listed(f'{name}.png' for name in missing)})"
-            + (f" but holds {listed(near)}, whose case differs" if near else "")
-            + '; write them with "kdas predict".'
-        )
+    chosen = masks if folders.names is None else folders.names
+    stems = {normalize("NFC", name) for name in chosen}
+    if not stems:
+        problems.append(f"No image of {gt_dir} was chosen; name some, or leave names out.")
+    way_out = "take these names out, or add the masks"
+    problems.about(
+        sorted(stems - masks.keys()), f"{gt_dir} holds no mask for {{names}}; {way_out}."
+    )
+    wanted = [name for name in masks if name in stems]
+    missing = [name for name in wanted if name not in preds]
+    folded = {name.casefold(): path.name for name, path in preds.items()}
+    near = [folded[name.casefold()] for name in missing if name.casefold() in folded]
+    but = f" but holds {listed(near)}, whose case differs" if near else ""
+    fact = f"{pred_dir} lacks the prediction of {{n}} of {len(wanted)} masks ({{names}}){but}"
+    problems.about((f"{name}.png" for name in missing), f'{fact}; write them with "kdas predict".')
     pairs = [Match(name, preds[name], masks[name]) for name in wanted if name in preds]
     return pairs, tuple(sorted(preds.keys() - set(wanted)))
 
@@ -92,23 +108,19 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     """Names whose image, in ``images`` beside the folder of masks, has the same bytes as that of an
     earlier name, in natural order. UserError: such an image is missing.
     """
-    folder = gt_dir.parent / "images"
-    problems: list[str] = []
-    images = _by_stem(folder, gt_dir.parent, "image", problems)
-    names = sorted(names, key=natural)
-    if lacking := listed(name for name in names if name not in images):
-        problems.append(f"{folder} lacks the image of {lacking}; add it, to find repeats.")
-    if problems:
-        raise UserError(sentence(problems))
+    folder, names = gt_dir.parent / "images", sorted(names, key=natural)
+    images = {normalize("NFC", path.stem): path for path in list_images(folder)}
+    if lacking := [name for name in names if name not in images]:
+        raise UserError(f"{folder} lacks the image of {listed(lacking)}; add it, to find repeats.")
     first: dict[bytes, str] = {}
-    hashes = {name: sha256(images[name].read_bytes()).digest() for name in names}
-    return tuple(name for name in names if first.setdefault(hashes[name], name) != name)
+    hashes = [sha256(images[name].read_bytes()).digest() for name in names]
+    return tuple(n for n, content in zip(names, hashes) if first.setdefault(content, n) != n)
 
 
 def file_problems(pair: Match, rules: Convention) -> list[str]:
     """What is wrong with the two files of one pair; both are decoded in full."""
     arrays, problems = [], []
-    for read, given in ((read_prediction, (pair.pred,)), (read_ground_truth, (pair.mask, rules))):
+    for read, *given in (read_prediction, pair.pred), (read_ground_truth, pair.mask, rules):
         try:
             arrays.append(read(*given))
         except UserError as error:
@@ -125,12 +137,12 @@ def file_problems(pair: Match, rules: Convention) -> list[str]:
 
 
 def read_prediction(path: str | Path) -> np.ndarray:
-    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp.
+    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp. Colour
+    files of equal channels count as grey; an alpha channel is not looked at.
 
-    Colour files of equal channels count as grey; an alpha channel is not looked at. UserError: the
-    file is missing, broken, in colour, or has more than 8 bits.
+    UserError: the file is missing, broken, in colour, or has more than 8 bits.
     """
-    return _grey(Path(path), "prediction", "predict it again")
+    return _grey(Path(path), "prediction")
 
 
 def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
@@ -139,7 +151,7 @@ def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
     UserError: as of :func:`read_prediction`; or too many pixels are between black and white (the
     edges of a JPEG pass), or no pixel is polyp and not all are 0 (0 and 1 instead of 0 and 255).
     """
-    grey = _grey(Path(path), "mask", "restore it")
+    grey = _grey(Path(path), "mask")
     middle = ((grey >= HALF // 4) & (grey < 256 - HALF // 4)).mean()
     if middle > MOST_GREY:
         fact = f"{100 * middle:.0f} % of its pixels are neither dark nor light"
@@ -151,108 +163,78 @@ def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
     return grey >= rules.polyp_from
 
 
+def _grey(path: Path, what: str) -> np.ndarray:
+    with opened(path) as image:
+        if image.mode in ("1", "L", "LA"):
+            return np.array(image.convert("L"))
+        if image.mode not in ("P", "PA", "RGB", "RGBA"):
+            fact = f"does not have 8 bits a pixel (Pillow's mode {image.mode})"
+            raise UserError(f"{path} {fact}; save a {what} as 8-bit grey, 0 to 255.")
+        colours = np.array(image.convert("RGB"))
+    if (colours != colours[..., :1]).any():
+        raise UserError(f"{path} is in colour; save the {what} itself as grey, and no overlay.")
+    return colours[..., 0].copy()
+
+
 def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
-    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``.
+    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``,
+    from a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
+    cells are text (001 stays 001); blanks around them do not count.
 
-    Args:
-        path: a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
-            cells are text (001 stays 001); blanks around them do not count.
-
-    Raises:
-        UserError: with all lines that lack a cell or put an image in a second group, or because the
-            file cannot be read, has another header, or no rows.
+    UserError: with all lines that lack a cell or put an image in a second group, or because the
+    file cannot be read, has another header, or no rows.
     """
     try:
-        # Excel begins a UTF-8 file with a mark; this codec takes it away where there is one.
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+        # Excel begins a file with a mark, which this codec drops; names are compared in form NFC.
+        text = normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
+        reader = csv.reader(io.StringIO(text))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
     header = ",".join(rows[0][1]) if rows else ""
     if header != "dataset,name,group" or len(rows) < 2:
         wanted = "must have the header dataset,name,group and then a line for each image"
         raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
-    problems: list[str] = []
+    problems = Problems()
     groups: dict[str, dict[str, str]] = {}
     for line, cells in rows[1:]:
         if len(cells) != 3 or not all(cells):
             problems.append(f"{path}, line {line}, lacks one of three cells, or has more; mend it.")
             continue
-        # The evaluation gives names in this form, whichever way an accent was typed.
-        dataset, name, group = (unicodedata.normalize("NFC", cell) for cell in cells)
+        dataset, name, group = cells
         first = groups.setdefault(dataset, {}).setdefault(name, group)
         if first != group:
             fact = f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}"
             problems.append(f"{fact}; choose one.")
-    if problems:
-        raise UserError(sentence(problems, "compared"))
+    problems.stop("compared")
     return groups
 
 
-def sentence(problems: list[str], not_done: str = "scored") -> str:
-    """One problem as it is; several as a list of lines below what was not done."""
-    if len(problems) == 1:
-        return problems[0]
-    lines = [f"Nothing was {not_done}, since {len(problems)} things are wrong:"]
-    lines += [f"- {problem}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"- and {len(problems) - SHOWN} more")
-    return "\n".join(lines)
-
-
-def listed(names: Iterable[object]) -> str:
-    """The first names of a list, and how many more there are."""
-    texts = [str(name) for name in names]
-    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
-    return ", ".join(texts[:SHOWN]) + more
-
-
-def _by_stem(folder: Path, root: Path, what: str, problems: list[str]) -> dict[str, Path]:
+def _by_stem(folder: Path, root: Path, what: str, problems: Problems) -> dict[str, Path]:
     """The files of a folder by stem; none, and a problem, where there is nothing to match."""
-    suffixes = (".png",) if what == "prediction" else SUFFIXES
-    inside = root.resolve()
-    leads_out = f"is a link that leads out of {root}; copy what it points to there."
+    inside, leads_out = root.resolve(), f"is a link that leads out of {root}"
     if not folder.is_dir():
         problems.append(f"{folder} is not a folder; a folder of {what}s is expected there.")
         return {}
     if not folder.resolve().is_relative_to(inside):
-        problems.append(f"{folder} {leads_out}")
+        problems.append(f"{folder} {leads_out}; copy what it points to there.")
         return {}
+    suffixes = (".png",) if what == "prediction" else SUFFIXES
     stems: dict[str, Path] = {}
     folded: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+    for path in sorted(folder.glob("[!.]*")):
+        if not path.name.lower().endswith(suffixes):
             continue
         if not path.resolve().is_relative_to(inside):
-            problems.append(f"{path} {leads_out}")
+            problems.append(f"{path} {leads_out}; copy what it points to there.")
         elif path.is_file():
-            stem = unicodedata.normalize("NFC", path.stem)
+            stem = normalize("NFC", path.stem)
             stems.setdefault(stem, path)
             first = folded.setdefault(stem.casefold(), path)
             if first is not path:
-                alike = f"two {what}s of one name"
-                differ = alike if first.stem == path.stem else "two names that differ only in case"
-                fact = f"{folder} holds {first.name} and {path.name}, {differ}"
-                problems.append(f"{fact}; remove or rename one of them.")
+                fact = f"{folder} holds {first.name} and {path.name}"
+                alike = "one name but for case or suffix; remove or rename one of them"
+                problems.append(f"{fact}, {alike}.")
     if not stems:
         problems.append(f"{folder} holds no {what} ({', '.join(suffixes)}); check the path.")
     return stems
-
-
-def _grey(path: Path, what: str, remedy: str) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except _BROKEN as error:
-        fact = "cannot be read as an image, it is missing, cut off or of another kind"
-        raise UserError(f"{path} {fact}; {remedy}.") from error
-    if image.mode in ("1", "L", "LA"):
-        return np.array(image.convert("L"))
-    if image.mode not in ("P", "PA", "RGB", "RGBA"):
-        fact = f"does not have 8 bits a pixel (Pillow's mode {image.mode})"
-        raise UserError(f"{path} {fact}; save a {what} as 8-bit grey, 0 to 255.")
-    colours = np.array(image.convert("RGB"))
-    if (colours != colours[..., :1]).any():
-        raise UserError(f"{path} is in colour; save the {what} itself as grey, and no overlay.")
-    return colours[..., 0].copy()

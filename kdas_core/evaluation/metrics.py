@@ -2,9 +2,8 @@
 
 Every function takes a grey map ``pred``, uint8 (H, W), and a mask ``gt``, bool (H, W); for another
 pair, curves, S-measure and weighted F-measure raise ValueError. Dice, IoU, sensitivity, specificity
-and E-measure are curves over 256 thresholds; papers print their mean and maximum. A map has only
-256 grey levels, so all five follow from one joint histogram of level and mask. For a data set the
-curves are averaged over the images first; mean and maximum are taken of the average curve.
+and E-measure are curves over 256 thresholds, all from one joint histogram of grey level and mask;
+of a data set's average curves papers print mean and maximum.
 
 Four rules of the released program shape its numbers, and are kept:
 
@@ -26,39 +25,32 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from kdas_core.evaluation.conventions import RELEASED, Convention
+from kdas_core.evaluation.conventions import RELEASED, Array, Convention
 
+# The released 13, in the released order; then ours.
 METRICS = tuple(
     "meanDic meanIoU wFm Sm meanEm mae maxEm maxDic maxIoU meanSen maxSen meanSpe maxSpe".split()
 )
-"""The released 13, in the released order."""
-
 ALL_METRICS = (*METRICS, "dice", "iou", "soft_dice")
-"""The released 13, then ours."""
-
-CURVES = ("Dic", "IoU", "Sen", "Spe", "Em")
-"""The measures that depend on the threshold, as the metrics' names abbreviate them."""
-
-THRESHOLDS = np.linspace(1, 0, 256)
-"""From 1 (only pure white is foreground) down to 0 (everything is)."""
-
+CURVES = ("Dic", "IoU", "Sen", "Spe", "Em")  # what depends on the threshold, in the names above
+THRESHOLDS = np.linspace(1, 0, 256)  # from 1, where only white is foreground, to 0: everything is
 EPS = np.finfo(np.float64).eps
 
 
-def dice(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
+def dice(pred: Array, gt: Array, convention: Convention = RELEASED) -> float:
     """Dice of the map cut at one half, ``2|P ∩ G| / (|P| + |G|)``; 1 when both are empty."""
     cut = convention.cut(pred)
     size = int(cut.sum()) + int(gt.sum())
     return 2 * int((cut & gt).sum()) / size if size else 1.0
 
 
-def iou(pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED) -> float:
+def iou(pred: Array, gt: Array, convention: Convention = RELEASED) -> float:
     """IoU of the map cut at one half, ``|P ∩ G| / |P ∪ G|``; 1 when both are empty."""
     overlap = dice(pred, gt, convention)
     return overlap / (2 - overlap)
 
 
-def soft_dice(pred: np.ndarray, gt: np.ndarray) -> float:
+def soft_dice(pred: Array, gt: Array) -> float:
     """Dice without a cut, ``(2 Σ p·g + 1) / (Σ p + Σ g + 1)``, on the map stretched to [0, 1] (a
     constant map is black): the number in the training log of the KDAS release.
     """
@@ -68,20 +60,15 @@ def soft_dice(pred: np.ndarray, gt: np.ndarray) -> float:
     return float((2 * values @ polyp + 1) / (values @ counts + polyp.sum() + 1))
 
 
-def mean_absolute_error(
-    pred: np.ndarray, gt: np.ndarray, convention: Convention = RELEASED
-) -> float:
+def mean_absolute_error(pred: Array, gt: Array, convention: Convention = RELEASED) -> float:
     """Mean of ``|p − g|`` over the pixels, in [0, 1]; of the 13 the one of which less is better."""
     return float(np.abs(convention.values(pred)[pred] - gt).mean())
 
 
 def image_curves(
-    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
-) -> dict[str, np.ndarray]:
-    """The five measures at each of the 256 thresholds.
-
-    Returns:
-        ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, each float64 (256,), in the order of ``THRESHOLDS``.
+    pred: Array, gt: Array, strict: bool = False, convention: Convention = RELEASED
+) -> dict[str, Array]:
+    """``{"Dic", "IoU", "Sen", "Spe", "Em"}``, each float64 (256,), in the order of ``THRESHOLDS``.
 
     Source: E-measure, Fan et al., IJCAI 2018; the others are ratios of counts.
     """
@@ -92,10 +79,8 @@ def image_curves(
     false_positive, true_positive = foreground_at @ histogram[:256], foreground_at @ histogram[256:]
     background, foreground = int(histogram[:256].sum()), int(histogram[256:].sum())
 
-    if background:
-        specificity = (background - false_positive) / background
-    else:
-        specificity = np.full(len(THRESHOLDS), np.nan if strict else 1.0)
+    undefined = np.nan if strict else 1.0
+    specificity = (background - false_positive) / background if background else undefined
     # max(…, 1) only guards 0/0, where nothing overlaps and the measure is 0.
     return {
         "Dic": 2 * true_positive / np.maximum(true_positive + false_positive + foreground, 1),
@@ -107,29 +92,26 @@ def image_curves(
 
 
 def _enhanced_alignment(
-    true_positive: np.ndarray, false_positive: np.ndarray, foreground: int, background: int
-) -> np.ndarray:
+    true_positive: Array, false_positive: Array, foreground: int, background: int
+) -> Array:
     """E-measure at each threshold, from the four cells of the confusion table.
 
-    Mean over the pixels (less one) of ``(1 + 2ab/(a² + b²))² / 4`` with a, b the centred binary
-    maps, so that a pixel's alignment depends only on its cell. A mask without foreground (or
-    background) has nothing to align with: the share of the image that is right is counted.
+    Mean over the pixels (less one) of ``(1 + 2ab/(a² + b²))² / 4``, a and b the centred cut and
+    mask. A mask without foreground (or background) has nothing to align with: the share of the
+    image that is right is counted.
     """
     pixels = foreground + background
     false_negative, true_negative = foreground - true_positive, background - false_positive
     if foreground == 0 or background == 0:
         return (true_positive if foreground else true_negative) / (pixels - 1)
     mean_pred, mean_gt = (true_positive + false_positive) / pixels, foreground / pixels
-    total = np.zeros(len(true_positive))
-    counts = (true_positive, false_positive, false_negative, true_negative)
-    for count, p, g in zip(counts, (1, 1, 0, 0), (1, 0, 1, 0)):
-        a, b = p - mean_pred, g - mean_gt
-        total += count * (1 + 2 * a * b / (a**2 + b**2)) ** 2 / 4
-    return total / (pixels - 1)
+    counts = np.stack([true_positive, false_positive, false_negative, true_negative])
+    a, b = np.c_[1, 1, 0, 0].T - mean_pred, np.c_[1, 0, 1, 0].T - mean_gt
+    return (counts * (1 + 2 * a * b / (a**2 + b**2)) ** 2 / 4).sum(axis=0) / (pixels - 1)
 
 
 def s_measure(
-    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
+    pred: Array, gt: Array, strict: bool = False, convention: Convention = RELEASED
 ) -> float:
     """Structure measure, in [0, 1]: half likeness of object and background, half of the four
     quadrants about the centroid. An empty mask scores 1 − mean(pred), a full one mean(pred).
@@ -147,13 +129,13 @@ def s_measure(
     return float(np.maximum(score, 0.0))  # keeps NaN
 
 
-def _object_likeness(values: np.ndarray, matlab: bool) -> float:
+def _object_likeness(values: Array, matlab: bool) -> float:
     """Near 1 when the values are high and alike: ``2x / (x² + 1 + σ)``."""
     mean, deviation = values.mean(), values.std(ddof=1 if matlab and len(values) > 1 else 0)
     return 2 * mean / (mean**2 + 1 + deviation + EPS)
 
 
-def _region_likeness(grey: np.ndarray, gt: np.ndarray, strict: bool, matlab: bool) -> float:
+def _region_likeness(grey: Array, gt: Array, strict: bool, matlab: bool) -> float:
     rows, columns = np.nonzero(gt)
     if matlab:  # counts from 1, rounds halves up, and the centroid's row lies above the cut
         y, x = int(np.floor(rows.mean() + 1.5)), int(np.floor(columns.mean() + 1.5))
@@ -168,7 +150,7 @@ def _region_likeness(grey: np.ndarray, gt: np.ndarray, strict: bool, matlab: boo
     return total
 
 
-def _structural_similarity(x: np.ndarray, y: np.ndarray) -> float:
+def _structural_similarity(x: Array, y: Array) -> float:
     """``4 x̄ ȳ σxy / ((x̄² + ȳ²)(σx² + σy²))``; 1 for two constant regions, 0 for only one."""
     mean_x, mean_y = x.mean(), y.mean()
     free = x.size - 1 + EPS
@@ -181,13 +163,11 @@ def _structural_similarity(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def weighted_f_measure(
-    pred: np.ndarray, gt: np.ndarray, strict: bool = False, convention: Convention = RELEASED
+    pred: Array, gt: Array, strict: bool = False, convention: Convention = RELEASED
 ) -> float:
-    """F-measure (β² = 1), in [0, 1], in which an error costs less near others of its kind and near
-    the polyp.
-
-    An error inside the polyp is eased by the errors around it (7×7 Gaussian, σ = 5); an error
-    outside weighs 1 at the rim and up to 2 far away, halving the difference every 5 pixels.
+    """F-measure (β² = 1), in [0, 1], in which an error inside the polyp is eased by the errors
+    around it (7×7 Gaussian, σ = 5); an error outside weighs 1 at the rim and up to 2 far away,
+    halving the difference every 5 pixels.
 
     Source: Margolin et al., CVPR 2014; beyond the border the Gaussian sees the border's own pixels
     repeated (convention ``pranet``: black).
@@ -202,8 +182,8 @@ def weighted_f_measure(
     # only polyp errors.
     eased = error[tuple(nearest)]
     kernel = np.exp(-(np.arange(-3, 4) ** 2) / (2 * 5**2))
+    border = "constant" if convention.matlab else "nearest"
     for axis in (0, 1):
-        border = "constant" if convention.matlab else "nearest"
         eased = ndimage.correlate1d(eased, kernel / kernel.sum(), axis, mode=border)
     inside = np.minimum(error, eased)[gt]
     outside = (error * (2 - 0.5 ** (distance / 5)))[~gt]
@@ -213,10 +193,9 @@ def weighted_f_measure(
     return float(2 * recall * precision / (recall + precision + EPS))
 
 
-def check_pair(pred: np.ndarray, gt: np.ndarray) -> None:
+def check_pair(pred: Array, gt: Array) -> None:
     """ValueError unless these are a uint8 map and a bool mask of one shape (H, W), ≥ 2 pixels."""
     kinds = pred.dtype == np.uint8 and gt.dtype == bool
     if not kinds or pred.ndim != 2 or pred.shape != gt.shape or pred.size < 2:
-        found = f"{pred.dtype} {pred.shape} and {gt.dtype} {gt.shape}"
-        wanted = "A uint8 map and a bool mask of one shape (H, W), two pixels or more, are measured"
-        raise ValueError(f"{wanted}; these are {found}.")
+        found = f"This is {pred.dtype} {pred.shape} and {gt.dtype} {gt.shape}"
+        raise ValueError(f"{found}; give a uint8 map and a bool mask of one shape (H, W).")

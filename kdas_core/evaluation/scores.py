@@ -10,18 +10,17 @@ import pandas as pd
 
 from kdas_core import UserError
 from kdas_core.evaluation import metrics as measures
-from kdas_core.evaluation.boundary import SURFACE_METRICS, surface_metrics
-from kdas_core.evaluation.conventions import Convention, convention
-from kdas_core.evaluation.files import listed, sentence
-from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, THRESHOLDS
+from kdas_core.evaluation.boundary import SURFACE_METRICS, boundary_iou, hausdorff_95
+from kdas_core.evaluation.conventions import Array, Convention, convention
+from kdas_core.evaluation.files import Problems
+from kdas_core.evaluation.metrics import ALL_METRICS, CURVES
 
-BINS = 20
-"""Equal steps of probability in which calibration is counted."""
+BINS = 20  # equal steps of probability in which calibration is counted
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of :func:`~kdas_core.evaluation.evaluate`, which explains them."""
+    """The options of :func:`~kdas_core.evaluation.evaluate`."""
 
     convention: str = "released"
     strict: bool = False
@@ -46,11 +45,61 @@ class ImageScore:
     """What one image contributes to a set."""
 
     metrics: dict[str, float]
-    curves: dict[str, np.ndarray]  # each (256,), over the thresholds
-    reliability: np.ndarray  # (3, BINS): pixels, summed probability and truth, as shares of pixels
+    curves: dict[str, Array]  # each (256,), over the thresholds
+    reliability: Array  # (3, BINS): pixels, summed probability and truth, as shares of pixels
 
 
-def score_image(pred: np.ndarray, gt: np.ndarray, settings: Settings = DEFAULT) -> ImageScore:
+@dataclass(frozen=True, eq=False)
+class EvaluationResult:
+    """The scores of one test set.
+
+    Attributes:
+        summary: ``{metric: value}`` of the set, in the order of ``ALL_METRICS``, then
+            ``SURFACE_METRICS`` where they were asked for.
+        per_image: a row an image, sorted by file name: ``name``, then the metrics of that image.
+        curves: ``{"Dic", "IoU", "Sen", "Spe", "Em"}``, averaged over the images, each (256,) in the
+            order of ``THRESHOLDS``.
+        calibration: is a pixel called 0.8 polyp in 8 of 10 cases? A row a bin of probability that
+            occurs: ``weight`` (its share of the pixels; sums to 1), ``predicted`` (mean
+            probability), ``observed`` (share of polyp). Each image counts the same.
+        convention, strict: as in :func:`evaluate`.
+        ignored: names of predictions without a mask (or left out by ``names``); they do not count.
+        dropped: names left out because their image repeats an earlier one.
+        synthetic: were the masks written by our own generator?
+
+    Source: reliability diagrams as in Guo et al., ICML 2017, for the probability of "polyp".
+    """
+
+    summary: dict[str, float]
+    per_image: pd.DataFrame
+    curves: dict[str, Array]
+    calibration: pd.DataFrame
+    convention: str = "released"
+    strict: bool = False
+    ignored: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    synthetic: bool = False
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.per_image)
+
+    @property
+    def calibration_error(self) -> float:
+        """Expected calibration error in [0, 1], less is better: |predicted − observed| averaged by
+        weight. Easy background, which is most of a frame, makes it small for everybody.
+        """
+        bins = self.calibration
+        return float((bins["weight"] * (bins["predicted"] - bins["observed"]).abs()).sum())
+
+    def worst(self, count: int, metric: str = "dice") -> pd.DataFrame:
+        """The rows of ``per_image`` with the worst values, worst first."""
+        more_is_better = metric not in ("mae", "hd95")
+        return self.per_image.sort_values(metric, ascending=more_is_better, kind="stable")[:count]
+
+
+def score_image(pred: Array, gt: Array, settings: Settings = DEFAULT) -> ImageScore:
     """Everything there is to measure on one image, uint8 and bool of shape (H, W)."""
     rules, strict = settings.rules, settings.strict
     numbers = {
@@ -62,28 +111,24 @@ def score_image(pred: np.ndarray, gt: np.ndarray, settings: Settings = DEFAULT) 
         "soft_dice": measures.soft_dice(pred, gt),
     }
     if settings.surface:
-        numbers |= surface_metrics(pred, gt, strict, rules)
+        cut = rules.cut(pred)
+        numbers |= {"hd95": hausdorff_95(cut, gt, strict), "boundary_iou": boundary_iou(cut, gt)}
     curves = measures.image_curves(pred, gt, strict, rules)
-    return ImageScore(_summary(numbers, curves), curves, _reliability(pred, gt, rules))
+    values = rules.values(pred)
+    bins = np.minimum((values * BINS).astype(int), BINS - 1)
+    counts, polyp = np.bincount(pred.ravel(), minlength=256), np.bincount(pred[gt], minlength=256)
+    sums = [np.bincount(bins, weights, BINS) for weights in (counts, counts * values, polyp)]
+    return ImageScore(_summary(numbers, curves), curves, np.stack(sums) / pred.size)
 
 
 def image_metrics(
-    pred: np.ndarray,
-    gt: np.ndarray,
-    strict: bool = False,
-    rules: str = "released",
-    surface: bool = False,
+    pred: Array, gt: Array, strict: bool = False, rules: str = "released", surface: bool = False
 ) -> dict[str, float]:
-    """The 13 released metrics of one image, then ``dice``, ``iou`` and ``soft_dice``.
+    """``{metric: value}`` of one image: the 13 released metrics, then ours, as ``ALL_METRICS``.
 
     Args:
-        pred: grey map, uint8, (H, W). gt: mask, bool, (H, W); ValueError for any other pair.
-        strict: undefined values are NaN, as released; ``metrics`` says what they are otherwise.
-        rules: a name from ``CONVENTIONS``.
-        surface: ``hd95`` and ``boundary_iou`` as well (they take longer than all the others).
-
-    Returns:
-        ``{metric: value}`` in the order of ``ALL_METRICS``.
+        pred, gt: grey map, uint8, (H, W), and mask, bool, (H, W); ValueError for any other pair.
+        rules, strict, surface: convention and options of :func:`~kdas_core.evaluation.evaluate`.
 
     >>> mask = np.zeros((60, 80), bool); mask[20:40, 20:50] = True
     >>> scores = image_metrics(np.where(mask, 255, 0).astype(np.uint8), mask)
@@ -94,40 +139,20 @@ def image_metrics(
 
 
 def set_scores(
-    scores: Iterable[tuple[str, ImageScore]],
-) -> tuple[dict[str, float], pd.DataFrame, dict[str, np.ndarray], pd.DataFrame]:
-    """Summary, table of the images, mean curves and calibration of named images, one or more.
-
-    Only sums and a row of numbers an image are kept. The calibration asks: is a pixel called 0.8
-    polyp in 8 of 10 cases? It has a row for each bin of predicted probability that occurs, with
-    ``weight`` (the bin's share of the pixels; sums to 1), ``predicted`` (mean probability) and
-    ``observed`` (share of polyp); each image counts the same.
-
-    Source: reliability diagrams as in Guo et al., ICML 2017, for the probability of "polyp".
-    """
-    rows = []
-    curve_sums = np.zeros((len(CURVES), len(THRESHOLDS)))
-    bin_sums = np.zeros((3, BINS))
-    for name, score in scores:
-        rows.append({"name": name, **score.metrics})
-        curve_sums += [score.curves[curve] for curve in CURVES]
-        bin_sums += score.reliability
-    per_image = pd.DataFrame(rows)
-    curves = dict(zip(CURVES, curve_sums / len(rows)))
-    means = {key: float(np.mean([row[key] for row in rows])) for key in per_image.columns[1:]}
-    weight, *sums = bin_sums[:, bin_sums[0] > 0] / len(rows)
-    predicted, observed = sums / weight
-    bins = pd.DataFrame({"weight": weight, "predicted": predicted, "observed": observed})
-    return _summary(means, curves), per_image, curves, bins
-
-
-def calibration_error(calibration: pd.DataFrame) -> float:
-    """Expected calibration error in [0, 1]: |predicted − observed| averaged by the bins' weights.
-
-    Most pixels of a colonoscopy frame are easy background, which makes it small for everybody.
-    """
-    away = (calibration["predicted"] - calibration["observed"]).abs()
-    return float((calibration["weight"] * away).sum())
+    scores: Iterable[tuple[str, ImageScore]], settings: Settings = DEFAULT, **about
+) -> EvaluationResult:
+    """The result of a set from its named images, one or more; ``about``: its last fields."""
+    names, found = zip(*scores)
+    per_image = pd.DataFrame([score.metrics for score in found])
+    curves = {name: np.mean([score.curves[name] for score in found], axis=0) for name in CURVES}
+    sums = np.mean([score.reliability for score in found], axis=0)
+    weight, predicted, observed = sums[:, sums[0] > 0]
+    ratios = {"predicted": predicted / weight, "observed": observed / weight}
+    bins = pd.DataFrame({"weight": weight, **ratios})
+    summary = _summary(per_image.mean(skipna=False).to_dict(), curves)
+    per_image.insert(0, "name", names)
+    about |= {"convention": settings.convention, "strict": settings.strict}
+    return EvaluationResult(summary, per_image, curves, bins, **about)
 
 
 def seed_table(values: pd.DataFrame) -> pd.DataFrame:
@@ -136,33 +161,30 @@ def seed_table(values: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
+            UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
 
     Returns:
         Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
         for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
-
-    Raises:
-        UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
 
     >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
     >>> seed_table(runs)["mean ± sd"].tolist()
     ['0.710 ± 0.010']
     """
     keys = ["method", "seed"]
-    columns = [column for column in values.columns if column not in keys]
-    if len(values) == 0 or not columns or len(columns) + 2 != values.shape[1]:
+    numbers = values.drop(columns=keys, errors="ignore")
+    if numbers.empty or numbers.shape[1] + 2 != values.shape[1]:
         raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
-    problems = []
-    if texts := [column for column in columns if not pd.api.types.is_numeric_dtype(values[column])]:
-        problems.append(f"There is more than numbers in {listed(texts)}; convert or drop them.")
-    if unnamed := int(values[keys].isna().any(axis=1).sum()):
-        problems.append(f"{unnamed} of {len(values)} runs have no method or no seed; fill it in.")
-    if len(twice := values.loc[values.duplicated(keys), keys].drop_duplicates()):
-        runs = listed(f"{row.method} with seed {row.seed}" for row in twice.itertuples())
-        problems.append(f"A run occurs more than once ({runs}); keep one row for each.")
-    if problems:
-        raise UserError(sentence(problems, "compared"))
-    methods = values.groupby("method", sort=False)[columns]
+    problems, runs = Problems(), values[keys]
+    texts = numbers.select_dtypes(exclude=["number", "bool"])
+    problems.about(texts, "There is more than numbers in {names}; convert or drop them.")
+    unnamed, way_out = runs.index[runs.isna().any(axis=1)], "fill it in."
+    problems.about(unnamed, f"{{n}} of {len(runs)} runs have no method or no seed; {way_out}")
+    twice = runs[runs.duplicated()].drop_duplicates()
+    named = (f"{method} with seed {seed}" for method, seed in twice.to_numpy())
+    problems.about(named, "A run occurs more than once ({names}); keep one row for each.")
+    problems.stop("compared")
+    methods = numbers.groupby(values["method"], sort=False)
     parts = {"mean": methods.mean(), "sd": methods.std(), "n": methods.count()}
     table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
     few = {0: "no run", 1: "{:.3f} (one seed)"}
@@ -171,18 +193,9 @@ def seed_table(values: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(["method", "column"])
 
 
-def _summary(numbers: Mapping[str, float], curves: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _summary(numbers: Mapping[str, float], curves: Mapping[str, Array]) -> dict[str, float]:
     """The numbers with mean and maximum of each curve, in the order of ``ALL_METRICS``."""
-    all_numbers = dict(numbers)
-    for name, curve in curves.items():
-        all_numbers |= {f"mean{name}": float(curve.mean()), f"max{name}": float(curve.max())}
-    order = (*ALL_METRICS, *SURFACE_METRICS)
-    return {name: all_numbers[name] for name in order if name in all_numbers}
-
-
-def _reliability(pred: np.ndarray, gt: np.ndarray, rules: Convention) -> np.ndarray:
-    values = rules.values(pred)
-    bins = np.minimum((values * BINS).astype(int), BINS - 1)
-    counts, polyp = np.bincount(pred.ravel(), minlength=256), np.bincount(pred[gt], minlength=256)
-    parts = [np.bincount(bins, weights, BINS) for weights in (counts, counts * values, polyp)]
-    return np.stack(parts) / pred.size
+    of_curves = {f"mean{name}": float(curve.mean()) for name, curve in curves.items()}
+    of_curves |= {f"max{name}": float(curve.max()) for name, curve in curves.items()}
+    numbers = {**numbers, **of_curves}
+    return {name: numbers[name] for name in (*ALL_METRICS, *SURFACE_METRICS) if name in numbers}
