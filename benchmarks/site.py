@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdas_book.build.pdf import browser
-from kdas_book.build.site import served
+from kdas_book.publishing.pdf import browser
+from kdas_book.publishing.site import served
 
 PAINT = """() => new Promise((done) => new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) if (entry.name === "first-contentful-paint") done(entry.startTime);

@@ -215,7 +215,7 @@ def study_report(
 )
 def book_(context: typer.Context) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
-    from kdas_book.build import book
+    from kdas_book.publishing import book
 
     book.app(context.args, prog_name="kdas book")
 

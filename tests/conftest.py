@@ -19,9 +19,9 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell
 
-from kdas_book.build import book
 from kdas_book.cli import main
 from kdas_book.data.synthetic import make_dataset
+from kdas_book.publishing import book
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[1]

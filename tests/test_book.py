@@ -21,9 +21,9 @@ from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from kdas_book import figures
-from kdas_book.build import book, times
-from kdas_book.build.run_notebook import BuildError, Measured, parameters_of
 from kdas_book.colab import set_repository
+from kdas_book.publishing import book, times
+from kdas_book.publishing.run_notebook import BuildError, Measured, parameters_of
 from kdas_core import UserError
 
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
@@ -57,7 +57,7 @@ def write_toc(folder: Path, *names: str) -> None:
 
 def run_cli(folder: Path, *options: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "kdas_book.build.book", *options]
+    command = [sys.executable, "-m", "kdas_book.publishing.book", *options]
     return subprocess.run(
         command,
         cwd=folder,

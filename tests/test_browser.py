@@ -17,8 +17,8 @@ import pytest
 from conftest import CHAPTERS, ROOT
 from pypdf import PdfReader
 
-from kdas_book.build.pdf import browser, print_book
-from kdas_book.build.site import served
+from kdas_book.publishing.pdf import browser, print_book
+from kdas_book.publishing.site import served
 from kdas_core import UserError
 
 pytestmark = pytest.mark.slow
@@ -290,7 +290,7 @@ def test_the_download_of_a_chapter_is_the_notebook_that_was_executed(visit, home
 
 
 def test_on_paper_links_lead_to_pages_of_the_same_pdf(chromium, whole_book, tmp_path, monkeypatch):
-    monkeypatch.setattr("kdas_book.build.pdf.browser", lambda: nullcontext(chromium))
+    monkeypatch.setattr("kdas_book.publishing.pdf.browser", lambda: nullcontext(chromium))
     paths = ["book/index.html", "book/01_data.html"]
     book = PdfReader(print_book(whole_book / "_build" / "html", paths, tmp_path / "book.pdf"))
     titles = [entry.title for entry in book.outline]

@@ -18,9 +18,9 @@ import typer
 from PIL import ImageFont
 
 from kdas_book import cli
-from kdas_book.build import book
 from kdas_book.figures import basics, ch02_teacher, diagrams
 from kdas_book.paths import find_root
+from kdas_book.publishing import book
 from kdas_core import UserError, recipe
 from kdas_core.losses import objective
 from kdas_core.models import build

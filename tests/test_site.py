@@ -17,8 +17,8 @@ from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 from PIL import Image
 
-from kdas_book.build.pdf import browser, print_book
-from kdas_book.build.site import build_site
+from kdas_book.publishing.pdf import browser, print_book
+from kdas_book.publishing.site import build_site
 from kdas_core import UserError
 
 CHAPTER = """# 2. The teacher

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from kdas_book.build.run_notebook import machine
+from kdas_book.publishing.run_notebook import machine
 from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_core import UserError

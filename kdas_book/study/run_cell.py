@@ -49,7 +49,7 @@ def run_cell(folder: Path) -> dict[str, Any]:
 
 def _execute(folder: Path) -> str:
     """What went wrong; empty if nothing did."""
-    from kdas_book.build.run_notebook import run_notebook
+    from kdas_book.publishing.run_notebook import run_notebook
 
     file = folder / "cell.json"
     try:

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from kdas_book.build.run_notebook import parameters_of
 from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
+from kdas_book.publishing.run_notebook import parameters_of
 from kdas_book.study import executors
 from kdas_book.study.run_cell import FAILED
 from kdas_book.study.spec import Cell, Study, is_finished, open_folder, read_record, read_study

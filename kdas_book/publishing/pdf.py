@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
 
-from kdas_book.build.site import served
+from kdas_book.publishing.site import served
 from kdas_core import UserError
 from kdas_core.files import atomic_write
 

@@ -22,12 +22,18 @@ import typer
 import yaml
 from typer import Option
 
-from kdas_book.build.pdf import print_book
-from kdas_book.build.run_notebook import STANDARD, Measured, machine, parameters_of, run_notebook
-from kdas_book.build.site import build_site, executed_copy, served
-from kdas_book.build.times import Progress, clock, expected_seconds, record
 from kdas_book.colab import repository
 from kdas_book.paths import find_root
+from kdas_book.publishing.pdf import print_book
+from kdas_book.publishing.run_notebook import (
+    STANDARD,
+    Measured,
+    machine,
+    parameters_of,
+    run_notebook,
+)
+from kdas_book.publishing.site import build_site, executed_copy, served
+from kdas_book.publishing.times import Progress, clock, expected_seconds, record
 from kdas_core import UserError, recipe
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdas_book.build.run_notebook import Measured, machine
+from kdas_book.publishing.run_notebook import Measured, machine
 from kdas_core.recipe import PRESETS
 
 TIMES = Path("book") / "results" / "chapter_times.csv"

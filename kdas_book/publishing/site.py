@@ -18,7 +18,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from kdas_book.build.run_notebook import BuildError
+from kdas_book.publishing.run_notebook import BuildError
 from kdas_core import UserError
 
 COLUMNS = ["chapter", "preset", "seed", "time", "peak memory", "machine", "run on"]
