@@ -52,12 +52,10 @@ def paired(a, b, groups=None, level: float = 0.95, resamples: int = 9999, seed: 
         a, b: shape (n,), finite. a wins on ``mae`` where it is worse.
         groups: n labels, e.g. the video of each frame.
         level, resamples: of the interval, between 0 and 1; bootstrap samples, at least 1.
-
-    Raises:
-        UserError: no images, or one of these is not as described.
+            UserError: one of these is not as described, or there are no images.
 
     Sources: Efron, JASA 1987 (BCa); Wilcoxon, Biometrics Bulletin 1945; Kerby, Comprehensive
-    Psychology 2014 (effect size: share of the ranks for a minus share of the ranks against it).
+    Psychology 2014 (effect size: share of the ranks for a minus share of those against it).
 
     >>> a, b = np.array([0.9, 0.8, 0.7, 0.9, 0.6]), np.array([0.8, 0.8, 0.4, 0.7, 0.7])
     >>> copies = paired(np.repeat(a, 10), np.repeat(b, 10), groups=np.repeat(np.arange(5), 10))
@@ -225,10 +223,9 @@ def _matched(a, b, metric: str, groups: Mapping | None, problems: Problems) -> t
     if len(columns) < 2:
         return ()
     for side, other in "ab", "ba":
-        theirs = columns[other].index
+        theirs, way_out = columns[other].index, "score both on the same images."
         fact = f"{side} lacks {{n}} of {len(theirs)} images of {other} ({{names}})"
-        absent = theirs.difference(columns[side].index)
-        problems.about(absent, f"{fact}; score both on the same images.")
+        problems.about(theirs.difference(columns[side].index), f"{fact}; {way_out}")
     try:
         x, y = (_numbers(values, f"{metric} of {side}") for side, values in columns.items())
     except UserError as error:

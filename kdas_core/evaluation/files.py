@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
 import numpy as np
@@ -56,8 +57,7 @@ class SetFolders:
     names: Collection[str] | None = None  # all masks if None
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """One prediction and its mask."""
 
     name: str
@@ -105,8 +105,8 @@ def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[s
 
 
 def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
-    """Names whose image, in ``images`` beside the folder of masks, has the same bytes as that of an
-    earlier name, in natural order. UserError: such an image is missing.
+    """Names whose image, in ``images`` beside the masks, has the same bytes as that of an earlier
+    name, in natural order. UserError: such an image is missing.
     """
     folder, names = gt_dir.parent / "images", sorted(names, key=natural)
     images = {normalize("NFC", path.stem): path for path in list_images(folder)}
@@ -198,14 +198,13 @@ def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
     problems = Problems()
     groups: dict[str, dict[str, str]] = {}
     for line, cells in rows[1:]:
+        where = f"{path}, line {line},"
         if len(cells) != 3 or not all(cells):
-            problems.append(f"{path}, line {line}, lacks one of three cells, or has more; mend it.")
+            problems.append(f"{where} lacks one of three cells, or has more; mend it.")
             continue
-        dataset, name, group = cells
-        first = groups.setdefault(dataset, {}).setdefault(name, group)
-        if first != group:
-            fact = f"{path}, line {line}, puts {name} of {dataset} in {group}, not in {first}"
-            problems.append(f"{fact}; choose one.")
+        key, name, group = cells
+        if (first := groups.setdefault(key, {}).setdefault(name, group)) != group:
+            problems.append(f"{where} puts {name} of {key} in {group}, not in {first}; choose one.")
     problems.stop("compared")
     return groups
 
@@ -222,9 +221,8 @@ def _by_stem(folder: Path, root: Path, what: str, problems: Problems) -> dict[st
     suffixes = (".png",) if what == "prediction" else SUFFIXES
     stems: dict[str, Path] = {}
     folded: dict[str, Path] = {}
-    for path in sorted(folder.glob("[!.]*")):
-        if not path.name.lower().endswith(suffixes):
-            continue
+    paths = (p for p in folder.glob("[!.]*") if p.name.lower().endswith(suffixes))
+    for path in sorted(paths):
         if not path.resolve().is_relative_to(inside):
             problems.append(f"{path} {leads_out}; copy what it points to there.")
         elif path.is_file():
@@ -232,9 +230,10 @@ def _by_stem(folder: Path, root: Path, what: str, problems: Problems) -> dict[st
             stems.setdefault(stem, path)
             first = folded.setdefault(stem.casefold(), path)
             if first is not path:
-                fact = f"{folder} holds {first.name} and {path.name}"
-                alike = "one name but for case or suffix; remove or rename one of them"
-                problems.append(f"{fact}, {alike}.")
+                fact = (
+                    f"{folder} holds {first.name} and {path.name}, one name but for case or suffix"
+                )
+                problems.append(f"{fact}; remove or rename one of them.")
     if not stems:
         problems.append(f"{folder} holds no {what} ({', '.join(suffixes)}); check the path.")
     return stems

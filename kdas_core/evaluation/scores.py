@@ -178,8 +178,8 @@ def seed_table(values: pd.DataFrame) -> pd.DataFrame:
     problems, runs = Problems(), values[keys]
     texts = numbers.select_dtypes(exclude=["number", "bool"])
     problems.about(texts, "There is more than numbers in {names}; convert or drop them.")
-    unnamed, way_out = runs.index[runs.isna().any(axis=1)], "fill it in."
-    problems.about(unnamed, f"{{n}} of {len(runs)} runs have no method or no seed; {way_out}")
+    fact = f"{{n}} of {len(runs)} runs have no method or no seed"
+    problems.about(runs.index[runs.isna().any(axis=1)], f"{fact}; fill it in.")
     twice = runs[runs.duplicated()].drop_duplicates()
     named = (f"{method} with seed {seed}" for method, seed in twice.to_numpy())
     problems.about(named, "A run occurs more than once ({names}); keep one row for each.")
