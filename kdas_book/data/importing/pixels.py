@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageColor, ImageOps, TiffImagePlugin
 from kdas_book.data.importing.frames import Frame
 from kdas_book.data.importing.options import Options
 from kdas_core import UserError
-from kdas_core.data.images import SUFFIXES, THRESHOLD, read_bytes
+from kdas_core.data.images import SUFFIXES, THRESHOLD
 
 _FORMATS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
@@ -45,7 +45,7 @@ def load_picture(
         UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
     name = frame.image if isinstance(frame.image, Path) else "the embedded image"
-    raw = frame.image if isinstance(frame.image, bytes) else read_bytes(frame.image)
+    raw = frame.image if isinstance(frame.image, bytes) else _content(frame.image)
     stored, orientation, deep = _opened(raw, name)
     suffix = _FORMATS.get(str(stored.format))
     if frame.page is not None or deep:
@@ -78,7 +78,7 @@ def count_pages(path: Path) -> int:
 def bits_in_use(path: Path) -> int:
     """Bits of the largest value of a deep image, 8 to 16; 8 for every other file, sound or not."""
     try:
-        raw = read_bytes(path)
+        raw = _content(path)
         if not _opened(raw, path, decode=False)[2]:
             return 8
         return max(8, *(int(page.max()).bit_length() for page in _pages(raw, path)))
@@ -98,7 +98,7 @@ def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
     Raises:
         UserError: the file cannot be read, or its values do not tell what is polyp.
     """
-    raw, values = read_bytes(path), options.values
+    raw, values = _content(path), options.values
     mask, _, deep = _opened(raw, path)
     if options.colours:
         if mask.format in ("JPEG", "MPO"):
@@ -129,6 +129,13 @@ def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
         fact = f"{path} has the values {found}, none of them white"
         raise UserError(f"{fact}; say which are polyp, such as --values 1.")
     return levels >= half
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
 
 
 def _opened(raw: bytes, name: Path | str, decode: bool = True) -> tuple[Image.Image, int, bool]:
