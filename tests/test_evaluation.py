@@ -92,6 +92,21 @@ def test_metrics_of_the_set_equal_the_released_evaluation(golden, golden_folders
     assert not [m for m in METRICS if not close(summary[m], golden[f"dataset_{m}"], m)]
 
 
+def test_no_bar_is_drawn_where_bars_are_switched_off(golden_folders, monkeypatch):
+    hidden = []
+
+    def bar(scored, *_, disable=None, **__):
+        hidden.append(disable)
+        return scored
+
+    monkeypatch.setattr("kdas_core.evaluation.tqdm", bar)
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # the notebook's bar does not read this itself
+    evaluate(*golden_folders)
+    monkeypatch.delenv("TQDM_DISABLE")
+    evaluate(*golden_folders)
+    assert hidden == [True, False]
+
+
 def test_metrics_of_each_image_equal_the_released_evaluation(golden, golden_folders):
     rows = evaluate(*golden_folders).per_image
     assert rows["name"].tolist() == [f"{i:02}" for i in range(8)]

@@ -139,7 +139,8 @@ def _run(sets: Mapping[str, files.SetFolders], settings: Settings) -> dict[str, 
         # Threads are enough: decoding, distance transforms and filters run outside Python's lock.
         with ThreadPoolExecutor(settings.workers or os.cpu_count()) as pool:
             scored = pool.map(score, kept)
-            scored = tqdm(scored, desc=key or "images", total=len(kept), leave=False)
+            hidden = "TQDM_DISABLE" in os.environ  # a bar in a notebook does not read this itself
+            scored = tqdm(scored, key or "images", len(kept), leave=False, disable=hidden)
             results[key] = scores.set_scores(scored, settings, **about)
     return results
 
