@@ -47,7 +47,7 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
     if state is None:
         fact = f"{folder} has no checkpoint of its last epoch"
         raise UserError(f"{fact}; remove the folder, and the cell trains anew.")
-    prefix, ema = "module.", state["ema"].items()
+    prefix, ema = "module.", state.get("ema", {}).items()
     averaged = {key.removeprefix(prefix): value for key, value in ema if key.startswith(prefix)}
     net = build(role, backbone=getattr(run.recipe, role))
     net.load_state_dict(averaged or state["network"])
