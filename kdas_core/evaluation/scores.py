@@ -87,8 +87,8 @@ class EvaluationResult:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error in [0, 1], less is better: |predicted − observed| averaged by
-        weight. Easy background, which is most of a frame, makes it small for everybody.
+        """Expected calibration error in [0, 1], less is better: how far ``predicted`` and
+        ``observed`` lie apart, averaged by weight. Easy background makes it small for everybody.
         """
         bins = self.calibration
         return float((bins["weight"] * (bins["predicted"] - bins["observed"]).abs()).sum())
