@@ -27,10 +27,10 @@ unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_
 .DEFAULT_GOAL := book
 
 book: $(READY)
-	$(BIN)/python -m kdas_book.publishing.book --preset "$(PRESET)" --data-root "$(DATA)" --runs-dir "$(RUNS)" --seed "$(SEED)"
+	$(BIN)/kdas book --preset "$(PRESET)" --data-root "$(DATA)" --runs-dir "$(RUNS)" --seed "$(SEED)"
 
 pdf: $(READY)
-	$(BIN)/python -m kdas_book.publishing.book pdf
+	$(BIN)/kdas book pdf
 
 test: $(READY)
 	$(BIN)/python -m pytest

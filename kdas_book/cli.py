@@ -139,11 +139,12 @@ def compare(
     """Is A better than B? Image by image: mean difference, 95 % interval, Wilcoxon p, Holm over the
     sets.
     """
+    from kdas_book.data.videos import read_groups
     from kdas_book.reports.tables import CAVEATS, comparison_table, read_per_image
     from kdas_core.evaluation import comparison as statistics
 
     tables = read_per_image(a), read_per_image(b)
-    videos = statistics.read_groups(groups) if groups else None
+    videos = read_groups(groups) if groups else None
     frame = statistics.compare(*tables, metric=metric, groups=videos)
     if csv:
         frame.to_csv(csv)

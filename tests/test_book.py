@@ -57,7 +57,7 @@ def write_toc(folder: Path, *names: str) -> None:
 
 def run_cli(folder: Path, *options: str) -> subprocess.CompletedProcess:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "kdas_book.publishing.book", *options]
+    command = [sys.executable, "-m", "kdas_book.cli", "book", *options]
     return subprocess.run(
         command,
         cwd=folder,

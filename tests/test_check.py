@@ -21,13 +21,12 @@ from PIL import Image
 from kdas_book.data.check import check_data
 from kdas_book.data.duplicates import BITS, NEAR, NONE, SCENE, fingerprint, nearest
 from kdas_book.data.synthetic import render
-from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, write_groups
+from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, read_groups, write_groups
 from kdas_book.figures import basics, ch01_data
 from kdas_core import UserError
 from kdas_core.data import layout as pairs_module
 from kdas_core.data.images import MAX_PIXELS, read_grey, read_image, read_mask
 from kdas_core.data.layout import index_pairs, list_images
-from kdas_core.evaluation.comparison import read_groups
 
 ROOT = Path(__file__).parents[1]
 

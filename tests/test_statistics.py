@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from kdas_book.data.videos import read_groups
+from kdas_book.study.seeds import seed_table
 from kdas_core import UserError
-from kdas_core.evaluation.comparison import compare, holm, paired, read_groups, seed_table
+from kdas_core.evaluation.comparison import compare, holm, paired
 
 pytestmark = pytest.mark.filterwarnings(
     "error"

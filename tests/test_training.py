@@ -257,7 +257,7 @@ def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective
 def test_sizes_of_the_three_scales_are_the_released_ones():
     batch = {"image": torch.zeros(1, 3, 352, 352), "mask": torch.zeros(1, 1, 352, 352)}
     sides = [
-        training.resized(batch, s, 352, torch.device("cpu"))[0].shape[-1]
+        training.batching.resized(batch, s, 352, torch.device("cpu"))[0].shape[-1]
         for s in preset("paper").scales
     ]
     assert sides == [256, 352, 448]
@@ -518,14 +518,16 @@ def test_norm_clipping_keeps_the_direction_and_the_clamp_bends_it(tmp_path, data
 
 def test_a_random_scale_is_one_of_the_scales_and_the_same_after_a_restart():
     recipe = preset("smoke", scales=(0.75, 1.0, 1.25), random_scale=True)
-    drawn = [training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)]
+    drawn = [
+        training.batching.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)
+    ]
     assert {scales[0] for scales in drawn} == set(recipe.scales) and all(
         len(scales) == 1 for scales in drawn
     )
     assert drawn == [
-        training.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)
+        training.batching.scales_of(recipe, epoch, step) for epoch in (1, 2) for step in range(50)
     ]
-    assert training.scales_of(replace(recipe, random_scale=False), 1, 0) == recipe.scales
+    assert training.batching.scales_of(replace(recipe, random_scale=False), 1, 0) == recipe.scales
 
 
 def test_every_term_is_recorded_at_every_step_and_the_epoch_is_their_mean(tmp_path, data, teacher):

@@ -1,18 +1,23 @@
-"""Which video a frame of CVC-ClinicDB comes from.
+"""Which video a frame comes from: of CVC-ClinicDB by its number, of other sets by a CSV file.
 
-Its 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout keeps the
-names. The borders are those of the table that its authors publish with the data (Bernal et al.,
-Computerized Medical Imaging and Graphics 2015); the images bear them out.
+CVC-ClinicDB's 612 frames, named 1 to 612, are 29 sequences one after another, and PraNet's layout
+keeps the names. The borders are those of the table that its authors publish with the data (Bernal
+et al., Computerized Medical Imaging and Graphics 2015); the images bear them out.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from unicodedata import normalize
 
 import pandas as pd
 
+from kdas_core import UserError
+from kdas_core.evaluation.files import Problems
 from kdas_core.files import atomic_write
 
 # The last frame of each sequence.
@@ -47,3 +52,36 @@ def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
     rows = [(dataset, *item) for dataset, names in groups.items() for item in names.items()]
     table = pd.DataFrame(rows, columns=["dataset", "name", "group"])
     atomic_write(path, table.to_csv(index=False).encode(), "choose another place")
+
+
+def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
+    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``,
+    from a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
+    cells are text (001 stays 001); blanks around them do not count.
+
+    UserError: with all lines that lack a cell or put an image in a second group, or because the
+    file cannot be read, has another header, or no rows.
+    """
+    try:
+        # Excel begins a file with a mark, which this codec drops; names are compared in form NFC.
+        text = normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
+        reader = csv.reader(io.StringIO(text))
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
+    header = ",".join(rows[0][1]) if rows else ""
+    if header != "dataset,name,group" or len(rows) < 2:
+        wanted = "must have the header dataset,name,group and then a line for each image"
+        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
+    problems = Problems()
+    groups: dict[str, dict[str, str]] = {}
+    for line, cells in rows[1:]:
+        where = f"{path}, line {line},"
+        if len(cells) != 3 or not all(cells):
+            problems.append(f"{where} lacks one of three cells, or has more; mend it.")
+            continue
+        key, name, group = cells
+        if (first := groups.setdefault(key, {}).setdefault(name, group)) != group:
+            problems.append(f"{where} puts {name} of {key} in {group}, not in {first}; choose one.")
+    problems.stop("compared")
+    return groups

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import time
@@ -240,16 +239,3 @@ def command(
         pairs[key] = value
     what: dict[str, Any] = {"only": only or (), "run": run, "site": site, "keep_times": keep_times}
     build(preset, data_root, runs_dir, seed, settings=pairs, **what)
-
-
-def main() -> None:
-    """As ``kdas book``: what the user can mend is said on standard error, exit code 2."""
-    try:
-        app()
-    except UserError as error:
-        print(f"kdas book: {error}", file=sys.stderr)
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()

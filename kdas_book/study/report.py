@@ -25,6 +25,7 @@ from kdas_book.study.seeds import (  # noqa: F401  chapter 9 takes all of them f
     detectable_table,
     power_of,
     seed_differences,
+    seed_table,
     seeds_for,
 )
 from kdas_core import UserError
@@ -42,7 +43,7 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     """
     wide = by_set(results, column)
     runs = wide.reset_index().rename(columns={"objective": "method"})
-    text = comparison.seed_table(runs)["mean ± sd"].unstack()
+    text = seed_table(runs)["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)

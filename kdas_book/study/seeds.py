@@ -11,12 +11,51 @@ from statsmodels.stats.power import TTestPower
 
 from kdas_book.study.results import KEYS, Results
 from kdas_core import UserError
+from kdas_core.evaluation.files import Problems
 
 BASE = "supervised"
 MEAN = "mean of the sets"
 # Half the level on the side of the right sign: a find with the wrong one does not count.
 _TEST = {"alpha": 0.025, "alternative": "larger"}
 _POWER = 0.8
+
+
+def seed_table(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over repeated training runs: how far another seed moves a number
+    on the same images (the interval of a comparison: how far other images do).
+
+    Args:
+        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
+            UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
+
+    Returns:
+        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
+        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
+
+    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
+    >>> seed_table(runs)["mean ± sd"].tolist()
+    ['0.710 ± 0.010']
+    """
+    keys = ["method", "seed"]
+    numbers = values.drop(columns=keys, errors="ignore")
+    if numbers.empty or numbers.shape[1] + 2 != values.shape[1]:
+        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
+    problems, runs = Problems(), values[keys]
+    texts = numbers.select_dtypes(exclude=["number", "bool"])
+    problems.about(texts, "There is more than numbers in {names}; convert or drop them.")
+    fact = f"{{n}} of {len(runs)} runs have no method or no seed"
+    problems.about(runs.index[runs.isna().any(axis=1)], f"{fact}; fill it in.")
+    twice = runs[runs.duplicated()].drop_duplicates()
+    named = (f"{method} with seed {seed}" for method, seed in twice.to_numpy())
+    problems.about(named, "A run occurs more than once ({names}); keep one row for each.")
+    problems.stop("compared")
+    methods = numbers.groupby(values["method"], sort=False)
+    parts = {"mean": methods.mean(), "sd": methods.std(), "n": methods.count()}
+    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
+    few = {0: "no run", 1: "{:.3f} (one seed)"}
+    rows = table.itertuples(index=False)
+    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
+    return table.rename_axis(["method", "column"])
 
 
 def by_set(results: Results, column: str) -> pd.DataFrame:

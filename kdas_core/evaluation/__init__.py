@@ -5,8 +5,6 @@ Everything that is wrong with the files of all sets (a missing prediction, anoth
 file) is said at once, before the first number is computed.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +33,10 @@ def evaluate(
     gt_dir: str | Path,
     convention: str = "released",
     names: Collection[str] | None = None,
-    **options,
+    strict: bool = False,
+    surface: bool = False,
+    drop_repeats: bool = False,
+    workers: int | None = None,
 ) -> EvaluationResult:
     """Score a folder of predictions against a folder of masks.
 
@@ -44,17 +45,17 @@ def evaluate(
         gt_dir: the masks, any of the usual image formats.
         convention: how maps and masks are read, a name from ``CONVENTIONS``; changes the numbers.
         names: only these stems; all masks if left out.
-        options: ``strict``: undefined values are NaN, as released, else ``metrics`` says what they
-            are; ``surface``: ``hd95`` and ``boundary_iou`` as well, which take about as long again;
-            ``drop_repeats``: an image that repeats an earlier one (:func:`repeats`) counts once;
-            ``workers``: threads, else as many as there are processors.
+        strict: undefined values are NaN, as released; else ``metrics`` says what they are.
+        surface: ``hd95`` and ``boundary_iou`` as well, which take about as long again.
+        drop_repeats: an image that repeats an earlier one (:func:`repeats`) counts once.
+        workers: threads, else as many as there are processors.
 
     Raises:
         UserError: with everything that is wrong with the two folders, before anything is computed.
     """
     folders = Path(pred_dir), Path(gt_dir)
     sets = {"": files.SetFolders(*folders, roots=folders, names=names)}
-    return _run(sets, Settings(convention, **options))[""]
+    return _run(sets, Settings(convention, strict, surface, drop_repeats, workers))[""]
 
 
 def evaluate_sets(
@@ -63,17 +64,20 @@ def evaluate_sets(
     datasets: Sequence[str],
     convention: str = "released",
     names: Mapping[str, Collection[str]] | None = None,
-    **options,
+    strict: bool = False,
+    surface: bool = False,
+    drop_repeats: bool = False,
+    workers: int | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score ``pred_root/NAME/*.png`` against ``gt_root/NAME/masks/*`` for each data set named.
 
-    The options, and errors, are those of :func:`evaluate`; ``names`` is ``{data set: stems}`` and
-    limits only the sets it mentions. Returns ``{data set: EvaluationResult}`` in the order given.
+    The other arguments and the errors are those of :func:`evaluate`; ``names`` is a mapping of
+    data sets to stems, and limits only those it mentions. Returns ``{data set: EvaluationResult}``.
     """
     if isinstance(datasets, str) or not datasets:
         raise UserError(f"datasets is {datasets!r}; give a list of at least one data set's name.")
     sets = files.benchmark(pred_root, gt_root, datasets, names)
-    return _run(sets, Settings(convention, **options))
+    return _run(sets, Settings(convention, strict, surface, drop_repeats, workers))
 
 
 def baselines(

@@ -1,7 +1,5 @@
 """How far apart two outlines are, of a mask and of a map cut at one half: both bool, (H, W)."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Two sets of predictions compared image by image, with a statement of how sure one may be."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from kdas_core import UserError
-from kdas_core.evaluation.files import Problems, listed, read_groups
-from kdas_core.evaluation.scores import seed_table
-
-__all__ = ["Paired", "compare", "holm", "paired", "read_groups", "seed_table"]
+from kdas_core.evaluation.files import Problems, listed
 
 _FEW = 6  # of 5 units, the smallest p that the signed-rank test can give is 2 / 2⁵ = 0.0625
 
@@ -173,8 +168,8 @@ def compare(
 
     Args:
         a, b: ``{data set: EvaluationResult or its per_image}``.
-        groups: ``{data set: {image name: group}}`` of :func:`read_groups`; may hold more than is
-            compared. A set that it does not mention is resampled by image.
+        groups: ``{data set: {image name: group}}``, of the frames of videos, say; it may hold more
+            than is compared. A set that it does not mention is resampled by image.
         options: ``level``, ``resamples``, ``seed`` of :func:`paired`.
 
     Returns:

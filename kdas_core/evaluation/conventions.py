@@ -4,8 +4,6 @@ Programs that print the same metrics read the same files by different rules, and
 many scores. A :class:`Convention` is the rules of one program; every table says which was used.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

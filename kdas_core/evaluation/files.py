@@ -1,9 +1,5 @@
 """Which prediction belongs to which mask, and everything that can be wrong with the two folders."""
 
-from __future__ import annotations
-
-import csv
-import io
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -174,39 +170,6 @@ def _grey(path: Path, what: str) -> np.ndarray:
     if (colours != colours[..., :1]).any():
         raise UserError(f"{path} is in colour; save the {what} itself as grey, and no overlay.")
     return colours[..., 0].copy()
-
-
-def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
-    """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``,
-    from a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
-    cells are text (001 stays 001); blanks around them do not count.
-
-    UserError: with all lines that lack a cell or put an image in a second group, or because the
-    file cannot be read, has another header, or no rows.
-    """
-    try:
-        # Excel begins a file with a mark, which this codec drops; names are compared in form NFC.
-        text = normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
-        reader = csv.reader(io.StringIO(text))
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    header = ",".join(rows[0][1]) if rows else ""
-    if header != "dataset,name,group" or len(rows) < 2:
-        wanted = "must have the header dataset,name,group and then a line for each image"
-        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
-    problems = Problems()
-    groups: dict[str, dict[str, str]] = {}
-    for line, cells in rows[1:]:
-        where = f"{path}, line {line},"
-        if len(cells) != 3 or not all(cells):
-            problems.append(f"{where} lacks one of three cells, or has more; mend it.")
-            continue
-        key, name, group = cells
-        if (first := groups.setdefault(key, {}).setdefault(name, group)) != group:
-            problems.append(f"{where} puts {name} of {key} in {group}, not in {first}; choose one.")
-    problems.stop("compared")
-    return groups
 
 
 def _by_stem(folder: Path, root: Path, what: str, problems: Problems) -> dict[str, Path]:

@@ -20,8 +20,6 @@ keeps the NaN): ``wFm`` of an empty mask is 1 for a black map and 0 for any othe
 of a full mask is 1 where there is overlap; a quadrant without pixels adds nothing to ``Sm``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

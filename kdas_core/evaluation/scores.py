@@ -1,6 +1,4 @@
-"""From the measures of one image to the numbers of a set, and of repeated training runs."""
-
-from __future__ import annotations
+"""From the measures of one image to the numbers of a set."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ from kdas_core import UserError
 from kdas_core.evaluation import metrics as measures
 from kdas_core.evaluation.boundary import SURFACE_METRICS, boundary_iou, hausdorff_95
 from kdas_core.evaluation.conventions import Array, Convention, convention
-from kdas_core.evaluation.files import Problems
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES
 
 BINS = 20  # equal steps of probability in which calibration is counted
@@ -153,44 +150,6 @@ def set_scores(
     per_image.insert(0, "name", names)
     about |= {"convention": settings.convention, "strict": settings.strict}
     return EvaluationResult(summary, per_image, curves, bins, **about)
-
-
-def seed_table(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over repeated training runs: how far another seed moves a number
-    on the same images (the interval of a comparison: how far other images do).
-
-    Args:
-        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
-            UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
-
-    Returns:
-        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
-        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
-
-    >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
-    >>> seed_table(runs)["mean ± sd"].tolist()
-    ['0.710 ± 0.010']
-    """
-    keys = ["method", "seed"]
-    numbers = values.drop(columns=keys, errors="ignore")
-    if numbers.empty or numbers.shape[1] + 2 != values.shape[1]:
-        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
-    problems, runs = Problems(), values[keys]
-    texts = numbers.select_dtypes(exclude=["number", "bool"])
-    problems.about(texts, "There is more than numbers in {names}; convert or drop them.")
-    fact = f"{{n}} of {len(runs)} runs have no method or no seed"
-    problems.about(runs.index[runs.isna().any(axis=1)], f"{fact}; fill it in.")
-    twice = runs[runs.duplicated()].drop_duplicates()
-    named = (f"{method} with seed {seed}" for method, seed in twice.to_numpy())
-    problems.about(named, "A run occurs more than once ({names}); keep one row for each.")
-    problems.stop("compared")
-    methods = numbers.groupby(values["method"], sort=False)
-    parts = {"mean": methods.mean(), "sd": methods.std(), "n": methods.count()}
-    table = pd.DataFrame({name: part.T.unstack() for name, part in parts.items()})
-    few = {0: "no run", 1: "{:.3f} (one seed)"}
-    rows = table.itertuples(index=False)
-    table["mean ± sd"] = [few.get(row.n, "{:.3f} ± {:.3f}").format(*row) for row in rows]
-    return table.rename_axis(["method", "column"])
 
 
 def _summary(numbers: Mapping[str, float], curves: Mapping[str, Array]) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """The training loop, written to be read from top to bottom (chapter 6).
 
-One function trains the teacher (no teacher of its own, objective ``supervised``) and every student.
-What only accidents need stands in ``safety``, what a run leaves in its folder in ``checkpoint``.
+One function trains the teacher (objective ``supervised``, no teacher of its own) and
+every student. What only accidents need stands in ``safety``, what a run leaves in its
+folder in ``checkpoint``.
 """
 
 import math
@@ -19,8 +20,7 @@ from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.losses import objective, structure_loss
 from kdas_core.recipe import Recipe
-from kdas_core.training import safety
-from kdas_core.training.batching import batches, micro_batches, prefetch, resized, scales_of
+from kdas_core.training import batching, safety
 from kdas_core.training.checkpoint import create_run_dir, run_dir, seed_everything
 from kdas_core.training.state import (
     TrainingState,
@@ -40,20 +40,21 @@ def fit(
     checkpoint_minutes: float = 5.0,
     callback: Callable[[TrainingState], None] | None = None,
 ) -> Path:
-    """Train one network, keep the epoch with the best validation Dice, and return the run's folder.
+    """Train one network, keep its best epoch on validation, return the run's folder.
 
-    Test sets are not read. A finished run is returned at once; an interrupted one goes on after its
-    last checkpoint and ends as if nothing had happened: on a CPU, to the last bit.
+    Test sets are not read. A finished run is returned at once; an interrupted one goes
+    on after its last checkpoint and ends as if nothing had happened: on a CPU, to the
+    last bit.
 
     Args:
-        runs_dir: the run's folder is made in here; its name holds the recipe's fingerprint.
+        runs_dir: where the run's folder is made; its name holds the recipe's fingerprint.
         role: ``"student"``, or ``"teacher"``, whose recipe is ``recipe.for_teacher()``.
         teacher: the network to distil from, for every objective but ``supervised``.
         checkpoint_minutes: between checkpoints within an epoch; one more follows each epoch.
         callback: called after each step and each epoch.
 
     Raises:
-        UserError: an unusable folder, a number that is not finite, no room in memory for one image.
+        UserError: an unusable folder, a number that is not finite, no memory for one image.
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
@@ -67,10 +68,9 @@ def fit(
         create_run_dir(folder, recipe)
 
     seed_everything(recipe.seed)
-    train_set = PolypDataset(
-        data.train, recipe.image_size, recipe.augment, recipe.soft_masks, recipe.seed, cached=True
-    )
-    val_set = PolypDataset(data.validation, recipe.image_size, cached=True)
+    size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
+    train_set = PolypDataset(data.train, size, augment, soft, recipe.seed, cached=True)
+    val_set = PolypDataset(data.validation, size, cached=True)
     net = start_network(recipe, role)
     steps = math.ceil(len(train_set) / recipe.batch_size)
     state = TrainingState(recipe, folder, accelerator, net, steps, callback)
@@ -83,9 +83,9 @@ def fit(
             train_set.set_epoch(epoch)
             state.train_mode()
             process = accelerator.process_index, accelerator.num_processes
-            to_come = batches(train_set, recipe, epoch, state.step, *process)
+            to_come = batching.batches(train_set, recipe, epoch, state.step, *process)
             for batch in safety.progress(to_come, state, len(train_set)):
-                for scale in scales_of(recipe, epoch, state.step):
+                for scale in batching.scales_of(recipe, epoch, state.step):
                     terms = train_step(state, batch, scale, frozen, loss_fn)
                     state.record(terms)
                 state.step += 1
@@ -101,10 +101,11 @@ def fit(
 def train_step(
     state: TrainingState, batch: dict, scale: float, teacher: Callable, loss_fn: Callable
 ) -> dict[str, float]:
-    """One optimiser step on a batch at one scale; returns the objective's terms, batch means."""
+    """One optimiser step on a batch at one scale; the objective's terms, batch means."""
     state.set_learning_rate()
     loss_fn = state.warmed_up(loss_fn)
-    terms = safety.with_less_memory(forward_backward, state, batch, scale, teacher, loss_fn)
+    step = state, batch, scale, teacher, loss_fn
+    terms = safety.with_less_memory(forward_backward, *step)
     safety.check_finite(state, terms, batch, scale)
     parameters = state.net.parameters()
     if state.recipe.gradient_norm:
@@ -124,8 +125,9 @@ def forward_backward(
     accelerator = state.accelerator
     sums: dict[str, Any] = defaultdict(float)
     state.optimiser.zero_grad()
-    for micro in micro_batches(batch, state.accumulation_steps):
-        images, mask = resized(micro, scale, state.recipe.image_size, accelerator.device)
+    size = state.recipe.image_size
+    for micro in batching.micro_batches(batch, state.accumulation_steps):
+        images, mask = batching.resized(micro, scale, size, accelerator.device)
         if state.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         teacher_maps = teacher(images)
@@ -142,14 +144,15 @@ def forward_backward(
 def validate(
     net: nn.Module, val_set: PolypDataset, batch_size: int, accelerator: Accelerator
 ) -> dict[str, float]:
-    """``val_loss`` (structure loss) and ``val_dice`` (at 0.5), means over the validation images."""
+    """``val_loss`` (structure loss) and ``val_dice`` (at 0.5), means over the images."""
     net.eval()
-    sums = torch.zeros(2, device=accelerator.device)
+    device = accelerator.device
+    sums = torch.zeros(2, device=device)
     # Each process takes every n-th image, so that none counts twice.
     mine = range(accelerator.process_index, len(val_set), accelerator.num_processes)
     parts = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    for batch in prefetch(val_set, parts):
-        images, mask = batch["image"].to(accelerator.device), batch["mask"].to(accelerator.device)
+    for batch in batching.prefetch(val_set, parts):
+        images, mask = batch["image"].to(device), batch["mask"].to(device)
         with accelerator.autocast():
             p1, p2 = (p.float() for p in net(images))
         sums[0] += (structure_loss(p1, mask) + structure_loss(p2, mask)) * len(images)

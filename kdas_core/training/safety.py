@@ -117,8 +117,10 @@ class Interruption:
         all processes after the same step, whichever of them has got it.
         """
         due = time.perf_counter() - state.saved_at >= 60 * minutes
-        flags = torch.tensor([[self.wanted, due]], device=state.accelerator.device)
-        wanted, due = state.accelerator.gather(flags).amax(dim=0).tolist()
+        wanted = self.wanted
+        if state.accelerator.num_processes > 1:  # alone, nobody has to be waited for
+            flags = torch.tensor([[wanted, due]], device=state.accelerator.device)
+            wanted, due = state.accelerator.gather(flags).amax(dim=0).tolist()
         if due or (wanted and state.step):  # at step 0 the epoch's checkpoint has just been written
             state.checkpoint()
         if wanted == signal.SIGTERM:
