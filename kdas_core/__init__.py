@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 # OpenMP's threads spin while they wait, and as soon as other programs want the cores, training
 # becomes up to nine times slower. A short spin costs little; it is chosen before PyTorch loads.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-    os.environ["GOMP_SPINCOUNT"] = "1000"
+    os.environ["GOMP_SPINCOUNT"] = "2500"
 
 
 class UserError(ValueError):
