@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdas_core.interpretability import attention_rollout, backbone_attention, grad_cam
+from kdas_book.interpretability import attention_rollout, backbone_attention, grad_cam
 from kdas_core.models import build
 
 
