@@ -25,8 +25,9 @@ from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, read_group
 from kdas_book.figures import basics, ch01_data
 from kdas_core import UserError
 from kdas_core.data import layout as pairs_module
-from kdas_core.data.images import MAX_PIXELS, read_grey, read_image, read_mask
+from kdas_core.data.images import MAX_PIXELS, read_image
 from kdas_core.data.layout import index_pairs, list_images
+from kdas_core.data.masks import read_grey, read_mask
 
 ROOT = Path(__file__).parents[1]
 

@@ -22,8 +22,9 @@ from kdas_core.data import augmentation as augment
 from kdas_core.data import dataset as polyps_module
 from kdas_core.data import load_data, split_validation
 from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
-from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair, PairIndex, index_pairs
+from kdas_core.data.masks import read_mask
 from kdas_core.training.batching import prefetch
 
 
@@ -221,8 +222,9 @@ def test_a_jpeg_mask_with_grey_levels_is_thresholded(folder):
 
 
 def test_the_threshold_lies_between_127_and_128(tmp_path):
-    Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png").tolist() == [[False, False, True, True]]
+    row = [0, 127, 128, 255] + 20 * [0]
+    Image.fromarray(np.array([row], np.uint8)).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [[False, False, True, True] + 20 * [False]]
 
 
 def test_colour_palette_alpha_and_one_bit_masks_read_alike(tmp_path):

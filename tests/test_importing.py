@@ -20,8 +20,9 @@ from kdas_book.data.check import check_data
 from kdas_book.data.importing import NOTE, frames, grouping, import_data, shapes
 from kdas_book.data.importing.frames import Shape
 from kdas_core import UserError
-from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import index_pairs, is_synthetic
+from kdas_core.data.masks import read_mask
 
 H, W = 48, 64
 

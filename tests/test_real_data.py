@@ -7,8 +7,9 @@ import pytest
 
 from kdas_core.data import load_data
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import index_pairs
+from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import baselines, evaluate
 from kdas_core.inference import predict_folder
 from kdas_core.models import build, freeze

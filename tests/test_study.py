@@ -38,7 +38,7 @@ from kdas_book.study.run_study import run
 from kdas_book.study.spec import open_folder, read_study
 from kdas_core import UserError
 from kdas_core.data import load_data
-from kdas_core.data.images import read_mask
+from kdas_core.data.masks import read_mask
 from kdas_core.models import build
 from kdas_core.models.weights import weights_digest
 from kdas_core.recipe import preset

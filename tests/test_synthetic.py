@@ -21,8 +21,9 @@ from kdas_book.data.synthetic import camera, dataset, debris, polyps, scene
 from kdas_book.data.synthetic.fields import View
 from kdas_core import UserError
 from kdas_core.data import load_data
-from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import TEST_SETS, index_pairs, is_synthetic
+from kdas_core.data.masks import read_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -24,8 +24,9 @@ from tqdm import tqdm
 from kdas_book.data.duplicates import TRAIN, Comparison, NearDuplicate, Picture, fingerprint
 from kdas_book.data.videos import clinicdb_groups
 from kdas_core import UserError
-from kdas_core.data.images import THRESHOLD, eight_bits, opened, read_grey
+from kdas_core.data.images import eight_bits, opened
 from kdas_core.data.layout import FULL_COUNTS, Pair, first_few, is_synthetic, natural, scan
+from kdas_core.data.masks import THRESHOLD, read_grey
 
 BAD_MASKS = {
     "ones": "of 0 and 1 instead of 0 and 255, which would be read as empty; multiply them by 255",

@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
 from kdas_book.figures import basics as plots
 from kdas_core.data.dataset import resize_image, resize_pair
-from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair, PairIndex
+from kdas_core.data.masks import read_mask
 
 SHARE = "polyp's share of the image, %"
 CHANNELS = {"red": plots.RED, "green": plots.GREEN, "blue": plots.BLUE}

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, SKY, error_overlay, grid
 from kdas_book.figures.ch07_metrics import bare
-from kdas_core.data.images import read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair
+from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import CONVENTIONS, EvaluationResult, read_prediction
 
 

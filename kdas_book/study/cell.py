@@ -21,8 +21,8 @@ from kdas_book.publishing.run_notebook import machine
 from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_core import UserError
-from kdas_core.data.images import read_mask
 from kdas_core.data.layout import FULL_COUNTS, PairIndex
+from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_prediction
 from kdas_core.evaluation.metrics import dice
 from kdas_core.files import atomic_write

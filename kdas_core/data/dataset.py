@@ -16,8 +16,9 @@ from torch.utils.data import Dataset
 
 from kdas_core import UserError
 from kdas_core.data.augmentation import ImagePair, augment_pair, rng_for
-from kdas_core.data.images import THRESHOLD, read_grey, read_image, read_mask
+from kdas_core.data.images import read_image
 from kdas_core.data.layout import PairIndex
+from kdas_core.data.masks import THRESHOLD, read_grey, read_mask
 
 _MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
 _STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)

@@ -1,6 +1,6 @@
-"""Reading one picture file, image or mask: what each kind of file becomes. No PyTorch.
+"""Reading one picture file: what each kind of file becomes (masks: `masks`). No PyTorch.
 
-- Pixels come as they are stored, without an EXIF orientation: masks are drawn on stored pixels.
+- Pixels come as they are stored, without an EXIF orientation.
 - 16 bits keep their upper eight; 32-bit integers and floats are refused, their white is undefined.
 - CMYK becomes RGB by Pillow's plain formula, without a colour profile. A palette is looked up.
 - Alpha is dropped, the colour under it stays. Of a file with several pages the first is read.
@@ -10,7 +10,7 @@
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,6 @@ from PIL import Image, ImageFile
 from kdas_core import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
-THRESHOLD = 128  # a mask's grey value from which a pixel is polyp
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn: a quarter of a gigabyte in RGB
 # A .jpg may be a WebP or GIF. Formats that Pillow hands to other programs (EPS) are never tried.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")
@@ -28,6 +27,7 @@ Image.preinit()  # else the first file whose suffix lies makes Pillow load all i
 # A whole file has this mark among its last bytes; some programs append a few of their own.
 _END = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}
 _TAIL = 64
+ORIENTATION = 0x0112  # the EXIF tag
 # Pillow checks the size of whatever it opens, and as it advises, its warning is an error here.
 warnings.simplefilter("error", Image.DecompressionBombWarning)
 
@@ -39,27 +39,19 @@ def read_image(path: str | Path) -> np.ndarray:
         UserError: the file is missing, no image, cut off (an image decoded in part is never
             returned), too large to be one, or has pixels of a kind that is refused.
     """
-    return _decode(Path(path), "RGB")
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """A mask file as bool, shape (H, W): polyp where the grey value is at least 128, since masks
-    kept as JPEG have grey edges. A frame without a polyp is allowed; `kdas data check` names it.
-    Raises as `read_image`.
-    """
-    return read_grey(path) >= THRESHOLD
-
-
-def read_grey(path: str | Path) -> np.ndarray:
-    """A file's grey values before any threshold: uint8, shape (H, W). Raises as `read_image`."""
-    return _decode(Path(path), "L")
+    path = Path(path)
+    with opened(path) as image:
+        pixels = decode_fast(image, path, "RGB")
+        return np.array(eight_bits(image, path).convert("RGB")) if pixels is None else pixels
 
 
 def header_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header; a file without an end mark is decoded, to see if it is cut
-    off, and so are formats that have none (tif, bmp). Raises as `read_image`.
+    off, and so are formats that have none (tif, bmp). Raises as `read_image`, and for an EXIF
+    orientation: nothing tells if a mask was drawn on the turned picture or on the stored one.
     """
     with opened(path) as image:
+        refuse_turned(image, path)
         if image.format in _END and image.fp:
             image.fp.seek(max(0, os.path.getsize(path) - _TAIL))
             if _END[image.format] in image.fp.read():
@@ -107,25 +99,37 @@ def eight_bits(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
-def _decode(path: Path, mode: str) -> np.ndarray:
-    """Pillow reads the header and has the last word; OpenCV is faster where both decode alike."""
-    with opened(path) as image:
-        content = path.read_bytes()
-        if _is_plain(image, content, mode):
-            colour = cv2.IMREAD_COLOR_RGB if mode == "RGB" else cv2.IMREAD_GRAYSCALE
-            flags = colour | cv2.IMREAD_IGNORE_ORIENTATION
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-            if pixels is not None:  # None: it is damaged. Pillow will say how, or cope with it.
-                return pixels
-        return np.array(eight_bits(image, path).convert(mode))
-
-
-def _is_plain(image: Image.Image, content: bytes, mode: str) -> bool:
-    """A whole JPEG or PNG of eight bits, grey or RGB, without transparency."""
+def decode_fast(image: ImageFile.ImageFile, path: Path, mode: str) -> np.ndarray | None:
+    """The pixels of a whole JPEG or PNG of eight bits, grey or of this mode, without transparency,
+    which OpenCV decodes as Pillow does, and faster; else None. Pillow has read the header.
+    """
+    content = path.read_bytes()
     if image.format not in _END or _END[image.format] not in content[-_TAIL:]:
-        return False  # of one cut off OpenCV would return what there is
+        return None  # of one cut off OpenCV would return what there is
     deep = image.format == "PNG" and content[24] != 8  # the header's bits per channel
-    return not deep and image.mode in (mode, "L") and "transparency" not in image.info
+    if deep or image.mode not in (mode, "L") or "transparency" in image.info:
+        return None
+    colour = cv2.IMREAD_COLOR_RGB if mode == "RGB" else cv2.IMREAD_GRAYSCALE
+    # None where it is damaged: Pillow will say how, or cope with it.
+    return cv2.imdecode(np.frombuffer(content, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def refuse_turned(image: Image.Image, path: Path) -> None:
+    """A UserError where viewers show the picture turned."""
+    if orientation(image) != 1:
+        fact = f"{path} has an EXIF orientation, so that viewers show it turned"
+        raise UserError(
+            f'{fact}; "kdas data import --as masks --exif turned" (or stored) settles it.'
+        )
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1: viewers show the pixels as they are stored."""
+    if image.format == "PNG" and "exif" not in image.info:  # getexif would decode the whole file
+        return 1
+    with suppress(Exception):  # a damaged block says nothing, and is no fault of the pixels
+        return image.getexif().get(ORIENTATION) or 1
+    return 1
 
 
 def _fact(path: Path, error: Exception) -> str:

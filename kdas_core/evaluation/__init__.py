@@ -16,10 +16,11 @@ from tqdm.auto import tqdm
 
 from kdas_core import UserError
 from kdas_core.data.layout import is_synthetic, list_images
+from kdas_core.data.masks import read_mask, read_prediction
 from kdas_core.evaluation import files, scores
 from kdas_core.evaluation.boundary import SURFACE_METRICS
 from kdas_core.evaluation.conventions import CONVENTIONS, minmax_grey
-from kdas_core.evaluation.files import read_ground_truth, read_prediction, repeats
+from kdas_core.evaluation.files import repeats
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, METRICS, THRESHOLDS, image_curves
 from kdas_core.evaluation.scores import EvaluationResult, Settings, image_metrics, score_image
 
@@ -54,7 +55,7 @@ def evaluate(
         UserError: with everything that is wrong with the two folders, before anything is computed.
     """
     folders = Path(pred_dir), Path(gt_dir)
-    sets = {"": files.SetFolders(*folders, roots=folders, names=names)}
+    sets = {"": files.SetFolders(*folders, names)}
     return _run(sets, Settings(convention, strict, surface, drop_repeats, workers))[""]
 
 
@@ -93,8 +94,8 @@ def baselines(
     """
     settings, synthetic = Settings(convention, strict), False
     if isinstance(masks, str | Path):
-        rules, synthetic = settings.rules, _of_synthetic_set(Path(masks))
-        named = ((path.stem, read_ground_truth(path, rules)) for path in list_images(masks))
+        white, synthetic = settings.rules.polyp_from, _of_synthetic_set(Path(masks))
+        named = ((path.stem, read_mask(path, white)) for path in list_images(masks))
     else:
         named = ((str(i), mask) for i, mask in enumerate(masks))
     scored: dict[str, list] = {"all foreground": [], "all background": []}
@@ -116,10 +117,12 @@ def find_problems(sets: Mapping[str, files.SetFolders], settings: Settings):
     """
     problems = files.Problems()
     found = {key: files.match(folders, problems) for key, folders in sets.items()}
-    every = [pair for pairs, _ in found.values() for pair in pairs]
+    rules = settings.rules
     with ThreadPoolExecutor(settings.workers or os.cpu_count()) as pool:
-        for wrong in pool.map(files.file_problems, every, repeat(settings.rules)):
-            problems += wrong
+        for pairs, _ in found.values():
+            wrong = list(pool.map(files.file_problems, pairs, repeat(rules)))
+            problems += [text for texts, _ in wrong for text in texts]
+            problems += files.zeros_and_ones(pairs, [largest for _, largest in wrong], rules)
     return found, problems
 
 
@@ -132,7 +135,7 @@ def _run(sets: Mapping[str, files.SetFolders], settings: Settings) -> dict[str, 
             dropped[key] = repeats(sets[key].masks, [pair.name for pair in pairs])
 
     def score(pair: files.Match) -> tuple[str, scores.ImageScore]:
-        mask = read_ground_truth(pair.mask, settings.rules)
+        mask = read_mask(pair.mask, settings.rules.polyp_from)
         return pair.name, score_image(read_prediction(pair.pred), mask, settings)
 
     results = {}

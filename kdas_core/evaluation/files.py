@@ -10,12 +10,11 @@ from unicodedata import normalize
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.images import opened
-from kdas_core.data.layout import SUFFIXES, list_images, natural
-from kdas_core.evaluation.conventions import HALF, Convention
+from kdas_core.data.layout import SUFFIXES, list_images, natural, not_utf8
+from kdas_core.data.masks import prediction_mark, read_mask, read_prediction
+from kdas_core.evaluation.conventions import Convention
 
 SHOWN = 40  # problems and names in one message; the rest are counted
-MOST_GREY = 0.01  # share of a mask neither dark nor light; JPEG masks of the benchmark have 0.0005
 
 
 class Problems(list[str]):
@@ -49,7 +48,6 @@ class SetFolders:
 
     preds: Path
     masks: Path
-    roots: tuple[Path, Path]  # of both, out of which no link may lead
     names: Collection[str] | None = None  # all masks if None
 
 
@@ -65,11 +63,8 @@ def benchmark(
     preds: str | Path, masks: str | Path, datasets: Iterable[str], names: Mapping | None = None
 ) -> dict[str, SetFolders]:
     """``{data set: its folders}`` below two roots; ``names`` limits the sets it mentions."""
-    roots = below, gt = Path(preds), Path(masks)
-    chosen = names or {}
-    return {
-        key: SetFolders(below / key, gt / key / "masks", roots, chosen.get(key)) for key in datasets
-    }
+    below, gt, chosen = Path(preds), Path(masks), names or {}
+    return {key: SetFolders(below / key, gt / key / "masks", chosen.get(key)) for key in datasets}
 
 
 def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[str, ...]]:
@@ -77,8 +72,8 @@ def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[s
     predictions of no mask. What is wrong is added to ``problems``.
     """
     pred_dir, gt_dir = folders.preds, folders.masks
-    masks = _by_stem(gt_dir, folders.roots[1], "mask", problems)
-    preds = _by_stem(pred_dir, folders.roots[0], "prediction", problems)
+    masks = _by_stem(gt_dir, "mask", problems)
+    preds = _by_stem(pred_dir, "prediction", problems)
     if not masks or not preds:
         return [], ()
     chosen = masks if folders.names is None else folders.names
@@ -113,90 +108,57 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(n for n, content in zip(names, hashes) if first.setdefault(content, n) != n)
 
 
-def file_problems(pair: Match, rules: Convention) -> list[str]:
-    """What is wrong with the two files of one pair; both are decoded in full."""
+def file_problems(pair: Match, rules: Convention) -> tuple[list[str], int]:
+    """What is wrong with the two files of one pair, both decoded in full; and the prediction's
+    largest value, 0 where it is of one value.
+    """
     arrays, problems = [], []
-    for read, *given in (read_prediction, pair.pred), (read_ground_truth, pair.mask, rules):
+    for read, *given in (read_prediction, pair.pred), (read_mask, pair.mask, rules.polyp_from):
         try:
             arrays.append(read(*given))
         except UserError as error:
             problems.append(str(error))
     if problems:
-        return problems
+        return problems, 0
     pred, mask = ("×".join(map(str, array.shape[::-1])) for array in arrays)
     if pred != mask:
         fact = f"{pair.pred} is {pred} but its mask {pair.mask} is {mask}"
-        return [f'{fact}; a prediction has its image\'s size, as "kdas predict" writes it.']
-    if arrays[0].size < 2:
-        return [f"{pair.mask} has one pixel, on which no E-measure is defined; remove it."]
-    return []
+        problems = [f'{fact}; a prediction has its image\'s size, as "kdas predict" writes it.']
+    elif arrays[0].size < 2:
+        problems = [f"{pair.mask} has one pixel, on which no E-measure is defined; remove it."]
+    return problems, int(arrays[0].max()) if np.ptp(arrays[0]) else 0
 
 
-def read_prediction(path: str | Path) -> np.ndarray:
-    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp. Colour
-    files of equal channels count as grey; an alpha channel is not looked at.
-
-    UserError: the file is missing, broken, in colour, or has more than 8 bits.
+def zeros_and_ones(pairs: list[Match], largest: list[int], rules: Convention) -> list[str]:
+    """A sentence where a set's predictions are 0 and 1 and not 0 to 255. Nothing where 1 is
+    stretched to white, and for maps of ``kdas predict``, which may be that sure of background.
     """
-    return _grey(Path(path), "prediction")
+    if set(largest) - {0} != {1} or rules.levels.startswith("stretched"):
+        return []
+    if prediction_mark(pairs[largest.index(1)].pred):
+        return []
+    fact = f"{pairs[0].pred.parent}: the predictions have the values 0 and 1 alone"
+    return [f"{fact}, and white is 255; multiply them by 255."]
 
 
-def read_ground_truth(path: str | Path, rules: Convention) -> np.ndarray:
-    """A mask as bool, shape (H, W), by the rules of a convention.
-
-    UserError: as of :func:`read_prediction`; or too many pixels are between black and white (the
-    edges of a JPEG pass), or no pixel is polyp and not all are 0 (0 and 1 instead of 0 and 255).
-    """
-    grey = _grey(Path(path), "mask")
-    middle = ((grey >= HALF // 4) & (grey < 256 - HALF // 4)).mean()
-    if middle > MOST_GREY:
-        fact = f"{100 * middle:.0f} % of its pixels are neither dark nor light"
-        raise UserError(f"{path} is not a mask of two values, {fact}; masks are 0 and 255.")
-    top = int(grey.max())
-    if 0 < top < rules.polyp_from:
-        fact = f"has {top} as its largest value, and polyp begins at {rules.polyp_from}"
-        raise UserError(f"{path} {fact}; masks are 0 and 255.")
-    return grey >= rules.polyp_from
-
-
-def _grey(path: Path, what: str) -> np.ndarray:
-    with opened(path) as image:
-        if image.mode in ("1", "L", "LA"):
-            return np.array(image.convert("L"))
-        if image.mode not in ("P", "PA", "RGB", "RGBA"):
-            fact = f"does not have 8 bits a pixel (Pillow's mode {image.mode})"
-            raise UserError(f"{path} {fact}; save a {what} as 8-bit grey, 0 to 255.")
-        colours = np.array(image.convert("RGB"))
-    if (colours != colours[..., :1]).any():
-        raise UserError(f"{path} is in colour; save the {what} itself as grey, and no overlay.")
-    return colours[..., 0].copy()
-
-
-def _by_stem(folder: Path, root: Path, what: str, problems: Problems) -> dict[str, Path]:
+def _by_stem(folder: Path, what: str, problems: Problems) -> dict[str, Path]:
     """The files of a folder by stem; none, and a problem, where there is nothing to match."""
-    inside, leads_out = root.resolve(), f"is a link that leads out of {root}"
     if not folder.is_dir():
         problems.append(f"{folder} is not a folder; a folder of {what}s is expected there.")
-        return {}
-    if not folder.resolve().is_relative_to(inside):
-        problems.append(f"{folder} {leads_out}; copy what it points to there.")
         return {}
     suffixes = (".png",) if what == "prediction" else SUFFIXES
     stems: dict[str, Path] = {}
     folded: dict[str, Path] = {}
     paths = (p for p in folder.glob("[!.]*") if p.name.lower().endswith(suffixes))
-    for path in sorted(paths):
-        if not path.resolve().is_relative_to(inside):
-            problems.append(f"{path} {leads_out}; copy what it points to there.")
-        elif path.is_file():
-            stem = normalize("NFC", path.stem)
-            stems.setdefault(stem, path)
-            first = folded.setdefault(stem.casefold(), path)
-            if first is not path:
-                fact = (
-                    f"{folder} holds {first.name} and {path.name}, one name but for case or suffix"
-                )
-                problems.append(f"{fact}; remove or rename one of them.")
+    for path in sorted(filter(Path.is_file, paths)):
+        if wrong := not_utf8(path):
+            problems.append(wrong)
+        stem = normalize("NFC", path.stem)
+        stems.setdefault(stem, path)
+        first = folded.setdefault(stem.casefold(), path)
+        if first is not path:
+            fact = f"{folder} holds {first.name} and {path.name}, one name but for case or suffix"
+            problems.append(f"{fact}; remove or rename one of them.")
     if not stems:
         problems.append(f"{folder} holds no {what} ({', '.join(suffixes)}); check the path.")
     return stems

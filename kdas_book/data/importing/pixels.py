@@ -13,7 +13,8 @@ from PIL import ExifTags, Image, ImageColor, ImageOps, TiffImagePlugin
 from kdas_book.data.importing.frames import Frame
 from kdas_book.data.importing.options import Options
 from kdas_core import UserError
-from kdas_core.data.images import SUFFIXES, THRESHOLD
+from kdas_core.data.images import SUFFIXES
+from kdas_core.data.masks import THRESHOLD
 
 _FORMATS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
