@@ -9,7 +9,8 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from hashlib import sha256
+from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ from tqdm.auto import tqdm
 
 from kdas_core import UserError
 from kdas_core.data.dataset import normalise, resize_image
-from kdas_core.data.images import read_image
-from kdas_core.data.layout import list_images
+from kdas_core.data.images import read_bytes, read_image
+from kdas_core.data.layout import first_few, list_images
+from kdas_core.data.masks import MARK, prediction_mark
 from kdas_core.files import atomic_write
 from kdas_core.models.weights import weights_digest
 
-MARK = "network"  # the text field of a PNG that says which network drew it
 THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -64,8 +65,8 @@ def predict_files(
 ) -> int:
     """Write one 8-bit grey PNG per image: ``round(255 · probability)``, same stem and size.
 
-    A mask that this network drew at this size, for an image that is not newer, is kept, so an
-    interrupted run goes on where it stopped. A mask of another network is replaced.
+    A mask that this network drew at this size, of the same picture, is kept, so an interrupted run
+    goes on where it stopped. A mask of another network or picture is replaced, and no other file.
 
     Args:
         files: the images, each of a stem of its own.
@@ -75,14 +76,22 @@ def predict_files(
         afresh: keep nothing.
 
     Returns how many of the images have their mask now: all. A UserError where an image cannot be
-    read, or ``out`` cannot be written; masks written before that stay.
+    read, or ``out`` cannot be written; masks written before that stay. A UserError too, before
+    anything is written, where ``out`` holds a PNG of such a name that was not written here.
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
     out = Path(out)
-    mark = fingerprint(net, size)
+    if any(file.resolve().parent == out.resolve() for file in files):
+        raise UserError(f"{out} is the folder of the images; choose another --out.")
+    network = fingerprint(net, size)
     masks = {file: out / f"{file.stem}.png" for file in files}
-    todo = [file for file in files if afresh or not _finished(masks[file], file, mark)]
+    before = {file: _mark_of(mask) for file, mask in masks.items()}
+    if others := [masks[file].name for file, mark in before.items() if mark == ""]:
+        fact = f"{out} holds {len(others)} file(s) of other programs ({first_few(others)})"
+        raise UserError(f"{fact}, which would be replaced; choose another --out, or remove them.")
+    kept = {f for f, mark in before.items() if mark and not afresh and mark == _mark(network, f)}
+    todo = [file for file in files if file not in kept]
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,7 +104,7 @@ def predict_files(
         writing: deque[Future] = deque()
         for p, file in zip(_probabilities(net, todo, size, batch_size), todo):
             grey = p.mul(255).round().byte().cpu().numpy()
-            writing.append(writers.submit(_write, grey, masks[file], mark))
+            writing.append(writers.submit(_write, grey, masks[file], network, file))
             if len(writing) >= THREADS:
                 writing.popleft().result()
             bar.update()
@@ -106,7 +115,7 @@ def predict_files(
 
 def fingerprint(net: nn.Module, size: int) -> str:
     """What decides the masks of a network, its weights and size, as 16 hexadecimal digits."""
-    return sha256(f"{weights_digest(net)} {size}".encode()).hexdigest()[:16]
+    return blake2b(f"{weights_digest(net)} {size}".encode(), digest_size=8).hexdigest()
 
 
 def _probabilities(
@@ -133,19 +142,22 @@ def _read(file: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
     return resize_image(image, size), image.shape[:2]
 
 
-def _write(grey: np.ndarray, path: Path, mark: str) -> None:
+def _write(grey: np.ndarray, path: Path, network: str, image: Path) -> None:
     text, content = PngInfo(), io.BytesIO()
-    text.add_text(MARK, mark)
+    text.add_text(MARK, _mark(network, image))
     Image.fromarray(grey).save(content, "PNG", pnginfo=text, compress_level=1)
     atomic_write(path, content.getvalue())
 
 
-def _finished(mask: Path, image: Path, mark: str) -> bool:
-    """Is this the mask that would be written now? A file under its own name is whole."""
-    try:
-        if mask.stat().st_mtime < image.stat().st_mtime:
-            return False
-        with Image.open(mask) as drawn, Image.open(image) as picture:
-            return drawn.size == picture.size and drawn.mode == "L" and drawn.info.get(MARK) == mark
-    except (OSError, SyntaxError, ValueError):
-        return False
+def _mark(network: str, image: Path) -> str:
+    """Which network drew a map, and of which picture."""
+    return f"{network} {blake2b(read_bytes(image), digest_size=8).hexdigest()}"
+
+
+def _mark_of(mask: Path) -> str | None:
+    """The mark of a map that is there; empty for a file of others; None where there is no file."""
+    if not os.path.lexists(mask):
+        return None
+    with suppress(UserError):
+        return prediction_mark(mask)
+    return ""

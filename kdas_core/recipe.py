@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,8 @@ class Recipe:
     teacher_seed: int | None = None  # of the teacher's own training; None: the same seed
 
     def __post_init__(self):
-        object.__setattr__(self, "scales", tuple(self.scales))
+        for name, value in vars(self).items():
+            object.__setattr__(self, name, _as_type_of(name, value))
         rules = [(name, getattr(self, name) > 0, "it must be positive") for name in _POSITIVE]
         split = 0 < self.validation_fraction < 1
         share = "it is a share of the steps and lies in [0, 1]"
@@ -209,13 +211,15 @@ def typed(values: Mapping[str, Any]) -> dict[str, Any]:
 def _as_type_of(key: str, value: Any) -> Any:
     default = _DEFAULTS[key]
     kind = int if default is None else type(default)
-    if kind is float and type(value) in (int, str):  # YAML reads 1e-3 as text
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    if kind is float and (number or isinstance(value, str)):  # YAML reads 1e-3 as text
         with suppress(ValueError):
-            value = float(value)
-    fits = type(value) is kind or (default is None and value is None)
-    if kind is tuple:
-        fits = isinstance(value, list) and all(isinstance(v, (int, float)) for v in value)
-    if not fits:
+            return float(value)
+    if kind is int and isinstance(value, Integral) and number:  # NumPy's as well
+        return int(value)
+    if kind is tuple and isinstance(value, (list, tuple)) and value:
+        return tuple(_as_type_of("alpha", part) for part in value)
+    if type(value) is not kind and not (default is None and value is None):
         raise UserError(f"{key}={value!r} does not fit; {key} is like {default!r}.")
     return value
 

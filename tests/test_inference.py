@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import cv2
@@ -119,20 +118,42 @@ def test_a_mask_of_another_network_size_or_image_is_drawn_anew(net, images, tmp_
     torch.manual_seed(1)
     assert kept(freeze(build("student")), images, out, size=96) == set()
     assert kept(net, images, out, size=96) == set()
-    os.utime(images[2], (time.time() + 10,) * 2)  # the image was changed after its mask
+    older = tmp_path / "older.jpg"
+    Image.fromarray(255 - read_image(images[2])).save(older, quality=95)
+    os.utime(older, (1e9, 1e9))
+    older.replace(images[2])  # another picture, however old the file
     assert kept(net, images, out, size=96) == every - {"2"}
-    os.utime(images[2], (1e9, 1e9))
+    images[3].touch()  # the same picture
+    assert kept(net, images, out, size=96) == every
     assert kept(net, images, out, size=96, afresh=True) == set()
-    (out / "5.png").write_bytes((out / "5.png").read_bytes()[:50])
-    assert kept(net, images, out, size=96) == every - {"5"}
-    assert read(out)["5"].shape == read_image(images[5]).shape[:2]
 
 
-def test_a_mask_by_another_hand_is_replaced(net, images, tmp_path):
-    (tmp_path / "out").mkdir()
-    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "out" / "0.png")
-    assert kept(net, images, tmp_path / "out") == set()
-    assert read(tmp_path / "out")["0"].max() > 0
+@pytest.mark.parametrize("content", ["mask", "photograph", "damaged", "link"])
+def test_no_file_of_others_is_replaced(net, images, tmp_path, content):
+    out = tmp_path / "out"
+    predict_files(net, images, out, 64)
+    foreign = out / "5.png"
+    whole = foreign.read_bytes()
+    foreign.unlink()
+    if content == "damaged":
+        foreign.write_bytes(whole[:50])
+    elif content == "link":
+        foreign.symlink_to(tmp_path / "nowhere")
+    else:
+        mode = {"mask": "L", "photograph": "RGB"}[content]
+        Image.new(mode, (80, 60)).save(foreign)
+    before = foreign.lstat()
+    for afresh in (False, True):
+        with pytest.raises(UserError, match=r"out holds 1 file\(s\) of other programs \(5\.png\)"):
+            predict_files(net, images, out, 64, afresh=afresh)
+    assert foreign.lstat() == before
+
+
+def test_masks_do_not_go_among_their_images(net, images, tmp_path):
+    before = sorted(images[0].parent.iterdir())
+    with pytest.raises(UserError, match="is the folder of the images; choose another --out"):
+        predict_files(net, images, images[0].parent, 64)
+    assert sorted(images[0].parent.iterdir()) == before
 
 
 def test_the_fingerprint_is_of_the_weights_and_the_size(net):

@@ -195,6 +195,7 @@ def test_a_run_leaves_its_files_and_its_best_epoch(tmp_path, data, teacher):
         "history.csv",
         "steps.csv",
         "best.safetensors",
+        "identity.json",
         "last.ckpt",
         "previous.ckpt",
         "metrics.json",

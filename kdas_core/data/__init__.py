@@ -19,6 +19,17 @@ class PolypData:
     tests: dict[str, PairIndex]
     synthetic: bool
 
+    def contents(self) -> dict[str, str]:
+        """Digests of what is trained and validated on, the ``images`` and the ``masks``."""
+        pairs = [pair for split in (self.train, self.validation) for pair in split]
+        paths = {"images": [p.image for p in pairs], "masks": [p.mask for p in pairs]}
+        return {what: layout.content_digest(files) for what, files in paths.items()}
+
+    def check_masks(self) -> None:
+        """A UserError where a mask cannot be used, of a test set too, before hours are spent."""
+        for index in (self.train, self.validation, *self.tests.values()):
+            layout.check_masks(index.folder, index)
+
     def label(self, name: str) -> str:
         """A test set's name and what a reader must know: ``ETIS-LaribPolypDB (20 of 196)``."""
         count, full = len(self.tests[name]), layout.FULL_COUNTS.get(name)

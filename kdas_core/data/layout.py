@@ -15,12 +15,16 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
 from operator import attrgetter
 from pathlib import Path
 
 from kdas_core import UserError
-from kdas_core.data.images import SUFFIXES, header_size
+from kdas_core.data.images import SUFFIXES, header_size, read_bytes
+from kdas_core.data.masks import read_grey
 
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB")
 FULL_COUNTS = dict(zip(TEST_SETS, (60, 62, 100, 380, 196)))
@@ -186,6 +190,39 @@ def _header_problems(pair: Pair) -> list[Problem]:
         name = f"{pair.mask.name} {mask}, image {image}"
         problems.append(Problem("pair of unequal sizes", name, text))
     return problems
+
+
+def check_masks(folder: Path, pairs: Iterable[Pair]) -> None:
+    """Decode every mask; a UserError names those that the rule of `masks` refuses."""
+
+    def wrong(pair: Pair) -> Problem | None:
+        try:
+            read_grey(pair.mask)
+        except UserError as error:
+            text = str(error).rstrip(".")
+            return Problem("mask that cannot be used", pair.mask.name, text)
+        return None
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        problems = list(filter(None, pool.map(wrong, pairs)))
+    if problems:
+        raise _error(folder, problems)
+
+
+def content_digest(paths: Iterable[Path]) -> str:
+    """Of the files' stems and bytes, in this order: 32 hexadecimal digits."""
+    digest = blake2b(digest_size=16)
+    for path in paths:
+        known = path.stat()
+        digest.update(path.stem.encode() + b"\0")
+        digest.update(_digest(path, known.st_size, known.st_mtime_ns, known.st_ino))
+    return digest.hexdigest()
+
+
+@cache
+def _digest(path: Path, *_: int) -> bytes:
+    """Of a file's bytes, read once as long as size, time and inode stay."""
+    return blake2b(read_bytes(path), digest_size=16).digest()
 
 
 def _error(folder: Path, problems: list[Problem]) -> UserError:

@@ -4,11 +4,12 @@ Only tensors are read: ``.safetensors`` cannot hold code, and ``weights_only=Tru
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -44,6 +45,12 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
+# What training scripts call the state dict in their checkpoints, outermost first.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
+_PREFIXES = r"^((module|_orig_mod|_fsdp_wrapped_module)\.)+"  # DataParallel, torch.compile, FSDP
+_LEFT_OVER = ("total_ops", "total_params")  # of a profiler
+
+
 def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A released Polyp-PVT or KDAS checkpoint under our names; keys that are ours stay."""
     renamed = {}
@@ -55,31 +62,66 @@ def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
-    """A state dict from ``.safetensors`` or a ``.pth`` of tensors only; the ``{"state_dict": ...}``
-    and ``module.`` of training scripts are taken off. A UserError for a file that is missing, is
-    damaged, holds anything but tensors, or would need code to be run.
+    """A state dict from safetensors or a file of ``torch.save``, whatever its suffix. What training
+    scripts wrap it in, prefix its keys with, or leave in it is taken off. A UserError for a file
+    that is missing, is damaged, holds anything but tensors, or would need code to be run.
     """
     path = Path(path)
     if not path.is_file():
         way_out = "teacher_weights/README.md says where released weights come from"
         raise UserError(f"{path} does not exist; {way_out}.")
     try:
-        if path.suffix == ".safetensors":
+        with open(path, "rb") as file:
+            start = file.read(256)
+        if _is_safetensors(start):
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the readers raise nearly anything
-        if any(words in str(error).lower() for words in ("weights_only", "unsupported global")):
-            fact = f"{path} holds Python objects besides tensors, which could run foreign code"
-            raise UserError(f"{fact}; save the plain state dict of the network.") from None
-        fact = f"{path} is damaged or not a checkpoint ({first_line(error)})"
-        raise UserError(f"{fact}; fetch or write it again.") from None
-    for wrapper in ("state_dict", "model"):
+        raise UserError(f"{path} {_not_weights(start, error)}.") from None
+    for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     values = list(state.values()) if isinstance(state, dict) else []
     if not values or not all(isinstance(value, Tensor) for value in values):
         raise UserError(f"{path} is not a state dict; names and their tensors are expected.")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
+    keys = {key: re.sub(_PREFIXES, "", str(key)) for key in state}
+    return {keys[key]: state[key] for key in state if not keys[key].endswith(_LEFT_OVER)}
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """Eight bytes of a length, then JSON."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**27
+
+
+def _not_weights(start: bytes, error: Exception) -> str:
+    """Why a file cannot be read as weights, and the way out."""
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page and no weights; the download needed a login or a confirmation"
+    if start.startswith(b"version https://git-lfs"):
+        return 'is a pointer of Git LFS and no weights; fetch the file itself with "git lfs pull"'
+    if any(words in str(error).lower() for words in ("weights_only", "unsupported global")):
+        fact = "holds Python objects besides tensors, which could run foreign code"
+        return f"{fact}; save the plain state dict of the network"
+    return f"is damaged or not a checkpoint ({first_line(error)}); fetch or write it again"
+
+
+def metadata_of(path: str | Path) -> dict[str, str]:
+    """What :func:`save_weights` wrote beside the tensors, such as ``role``, ``backbone``, ``size``;
+    nothing for other files.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
+def refuse_not_finite(state: Mapping[str, Tensor], where: str | Path) -> None:
+    """A UserError where a tensor has NaN or an infinite value."""
+    faulty = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if faulty:
+        fact = f"{where}: {len(faulty)} of {len(state)} tensors have NaN or infinite values"
+        raise UserError(f"{fact} (first: {faulty[0]}); the network that was trained had diverged.")
 
 
 def weights_digest(net: nn.Module) -> str:
@@ -96,6 +138,7 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
     a key does not fit, which the sentence names; then nothing is loaded.
     """
     found, wanted = translate_released(read_state(path)), net.state_dict()
+    refuse_not_finite(found, path)
     both = wanted.keys() & found.keys()
     misfits = {
         "missing": wanted.keys() - both,

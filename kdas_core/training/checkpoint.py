@@ -1,6 +1,7 @@
 """A run's folder, written so that nothing in it is ever half there, and checked when read back.
 
 recipe.yaml        every hyperparameter
+identity.json      digests of images, masks and teacher; with the recipe they name the folder
 history.csv        one row per epoch: terms of the objective, validation loss and Dice
 steps.csv          one row per optimiser step: terms of the objective
 best.safetensors   the weights of the epoch with the highest validation Dice
@@ -9,11 +10,13 @@ metrics.json       written at the end: a run that has it is finished
 """
 
 import io
+import json
 import os
 import pickle
 import random
 import subprocess
 import warnings
+from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -22,9 +25,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from kdas_core import UserError, files
 from kdas_core.data import PolypData
+from kdas_core.models.weights import weights_digest
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
@@ -35,17 +40,21 @@ _HINT = (
 write = partial(files.atomic_write, hint=_HINT, durable=True)
 
 
-def run_dir(recipe: Recipe, data: PolypData, runs_dir: str | Path, role: str) -> Path:
-    """Where a run lives: another recipe or other images give another folder."""
-    names = sorted(pair.name for split in (data.train, data.validation) for pair in split)
+def identity(data: PolypData, teacher: nn.Module | None) -> dict[str, str]:
+    """What decides a run besides its recipe: digests of images, masks and teacher's weights."""
+    return data.contents() | ({"teacher": weights_digest(teacher)} if teacher else {})
+
+
+def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, str]) -> Path:
+    """Where a run lives: another recipe or other content gives another folder."""
     what = "teacher" if role == "teacher" else recipe.objective
-    digest = recipe.fingerprint(role, data.root.name, *names)
+    digest = recipe.fingerprint(role, *content.values())
     return Path(runs_dir) / f"{what}-seed{recipe.seed}-{digest}"
 
 
-def create_run_dir(folder: Path, recipe: Recipe) -> None:
-    """Make the run's folder and its ``recipe.yaml``; UserError where it cannot be written, or holds
-    the run of another recipe.
+def create_run_dir(folder: Path, recipe: Recipe, content: dict[str, str]) -> None:
+    """Make the run's folder with ``recipe.yaml`` and ``identity.json``; UserError where it cannot
+    be written, or holds the run of another recipe.
     """
     other = "choose another --runs-dir"
     try:
@@ -55,7 +64,22 @@ def create_run_dir(folder: Path, recipe: Recipe) -> None:
     file = folder / "recipe.yaml"
     if file.is_file() and Recipe.from_yaml(file) != recipe:
         raise UserError(f"{folder} holds the run of another recipe (its recipe.yaml); {other}.")
+    if not file.is_file():
+        _say_why_anew(folder, recipe, content)
+    files.atomic_write(folder / "identity.json", json.dumps(content).encode(), other)
     files.atomic_write(file, recipe.as_yaml().encode(), other, durable=True)
+
+
+def _say_why_anew(folder: Path, recipe: Recipe, content: dict[str, str]) -> None:
+    """One line where a run of this recipe is there, but of other content."""
+    for other in sorted(folder.parent.glob(folder.name.rpartition("-")[0] + "-*/recipe.yaml")):
+        with suppress(OSError, ValueError, AttributeError):
+            known = json.loads((other.parent / "identity.json").read_text())
+            changed = [what for what, digest in content.items() if known.get(what) != digest]
+            if changed and Recipe.from_yaml(other) == recipe:
+                fact = f"{' and '.join(changed)} differ from those of {other.parent.name}"
+                print(f"{folder.name} is trained anew: {fact}.", flush=True)
+                return
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:

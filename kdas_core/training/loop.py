@@ -21,7 +21,7 @@ from kdas_core.data.dataset import PolypDataset
 from kdas_core.losses import objective, structure_loss
 from kdas_core.recipe import Recipe
 from kdas_core.training import batching, safety
-from kdas_core.training.checkpoint import create_run_dir, run_dir, seed_everything
+from kdas_core.training.checkpoint import create_run_dir, identity, run_dir, seed_everything
 from kdas_core.training.state import (
     TrainingState,
     frozen_teacher,
@@ -42,42 +42,44 @@ def fit(
 ) -> Path:
     """Train one network, keep its best epoch on validation, return the run's folder.
 
-    Test sets are not read. A finished run is returned at once; an interrupted one goes
-    on after its last checkpoint and ends as if nothing had happened: on a CPU, to the
-    last bit.
+    Nothing is learnt from test sets. A finished run is returned at once; an interrupted
+    one goes on after its last checkpoint and ends as if nothing had happened: on a CPU,
+    to the last bit.
 
     Args:
-        runs_dir: where the run's folder is made; its name holds the recipe's fingerprint.
+        runs_dir: where the run's folder is made; its name hangs on the recipe, the images,
+            the masks and the teacher's weights.
         role: ``"student"``, or ``"teacher"``, whose recipe is ``recipe.for_teacher()``.
         teacher: the network to distil from, for every objective but ``supervised``.
         checkpoint_minutes: between checkpoints within an epoch; one more follows each epoch.
         callback: called after each step and each epoch.
 
     Raises:
-        UserError: an unusable folder, a number that is not finite, no memory for one image.
+        UserError: an unusable folder or mask, a number that is not finite, no memory for
+            one image.
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
-    folder = run_dir(recipe, data, runs_dir, role)
+    content = identity(data, teacher)
+    folder = run_dir(recipe, runs_dir, role, content)
     accelerator = start_accelerator(recipe)
-    finished = (folder / "metrics.json").exists()
-    accelerator.wait_for_everyone()  # all processes have looked before one of them writes
-    if finished:
-        return folder
-    if accelerator.is_main_process:
-        create_run_dir(folder, recipe)
+    with safety.alone(folder, accelerator) as finished, safety.Interruption() as stop:
+        if finished:
+            return folder
+        data.check_masks()
+        if accelerator.is_main_process:
+            create_run_dir(folder, recipe, content)
 
-    seed_everything(recipe.seed)
-    size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
-    train_set = PolypDataset(data.train, size, augment, soft, recipe.seed, cached=True)
-    val_set = PolypDataset(data.validation, size, cached=True)
-    net = start_network(recipe, role)
-    steps = math.ceil(len(train_set) / recipe.batch_size)
-    state = TrainingState(recipe, folder, accelerator, net, steps, callback)
-    state.resume()
-    frozen = frozen_teacher(teacher, recipe, accelerator)
+        seed_everything(recipe.seed)
+        size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
+        train_set = PolypDataset(data.train, size, augment, soft, recipe.seed, cached=True)
+        val_set = PolypDataset(data.validation, size, cached=True)
+        net = start_network(recipe, role)
+        steps = math.ceil(len(train_set) / recipe.batch_size)
+        state = TrainingState(recipe, folder, accelerator, net, role, steps, callback)
+        state.resume()
+        frozen = frozen_teacher(teacher, recipe, accelerator)
 
-    with safety.Interruption() as interruption:
         while state.epoch < recipe.epochs and not state.is_stale():
             epoch = state.epoch + 1
             train_set.set_epoch(epoch)
@@ -89,12 +91,12 @@ def fit(
                     terms = train_step(state, batch, scale, frozen, loss_fn)
                     state.record(terms)
                 state.step += 1
-                interruption.check(state, checkpoint_minutes)
+                stop.check(state, checkpoint_minutes)
             scores = validate(state.eval_model, val_set, recipe.batch_size, accelerator)
             state.finish_epoch(scores)  # keeps the weights if they are the best so far
-            interruption.check(state)
+            stop.check(state)
 
-    state.finish()
+        state.finish()
     return folder
 
 

@@ -6,18 +6,42 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
+from filelock import FileLock, Timeout
 from torch import nn
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
 from kdas_core.training.checkpoint import write
 from kdas_core.training.state import TrainingState
+
+
+@contextmanager
+def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
+    """Inside, no other program trains in this folder: a second one waits. Is the run finished?"""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    if accelerator.is_main_process:
+        with suppress(OSError, NotImplementedError):  # some mounted folders know no locks
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                print(f"Another program trains in {folder}; waiting until it ends.", flush=True)
+                lock.acquire()
+    try:
+        accelerator.wait_for_everyone()
+        finished = (folder / "metrics.json").exists()
+        accelerator.wait_for_everyone()  # all processes have looked before one of them writes
+        yield finished
+    finally:
+        lock.release()
 
 
 def with_less_memory(

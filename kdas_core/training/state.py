@@ -22,6 +22,7 @@ import kdas_core
 from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
+from kdas_core.models.weights import refuse_not_finite
 from kdas_core.recipe import Recipe
 from kdas_core.training import checkpoint as files
 
@@ -94,6 +95,7 @@ class TrainingState:
     folder: Path
     accelerator: Accelerator
     net: nn.Module  # given untrained; then as it is called, self.module as it is saved
+    role: str
     batches: int  # in an epoch
     callback: Callable[["TrainingState"], None] | None = None  # after each step and each epoch
 
@@ -178,7 +180,8 @@ class TrainingState:
         self.history.append(row)
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
-                save_weights(self.eval_model, self.folder / "best.safetensors", epoch=row["epoch"])
+                best = self.folder / "best.safetensors"
+                save_weights(self.eval_model, best, epoch=row["epoch"], **self.origin())
             table = pd.DataFrame(self.history).to_csv(index=False)
             files.write(self.folder / "history.csv", table.encode())
         self.epoch += 1
@@ -186,6 +189,12 @@ class TrainingState:
         self.sums.clear()
         self.checkpoint()
         self._call_back()
+
+    def origin(self) -> dict[str, Any]:
+        """What a program must know that uses the weights: it stands in their file."""
+        backbone = getattr(self.recipe, self.role)
+        about = {"role": self.role, "backbone": backbone, "size": self.recipe.image_size}
+        return about | {"normalisation": "imagenet", "preset": self.recipe.preset}
 
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
@@ -231,6 +240,7 @@ class TrainingState:
         if saved["recipe"] != self.recipe.fingerprint():
             other = f"{self.folder} holds a checkpoint of another recipe"
             raise UserError(f"{other}; choose another --runs-dir.")
+        refuse_not_finite(saved["network"], self.folder / files.LAST)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
         for name in _PLAIN:
