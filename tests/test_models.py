@@ -13,6 +13,7 @@ from kdas_core.models import (
     count_parameters,
     freeze,
     load_weights,
+    open_network,
     save_weights,
     teacher_logits,
 )
@@ -170,3 +171,79 @@ def test_missing_imagenet_weights_are_told_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="pvt_v2_b0 could not be fetched"):
         load_imagenet_backbone(backbone)
+
+
+# --- files of other programs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", ""])
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model_state_dict", "net"])
+def test_checkpoints_of_other_programs_load(tmp_path, prefix, wrapper):
+    net, other = build("student"), build("student")
+    state = {prefix + key: value for key, value in net.state_dict().items()}
+    state[f"{prefix}backbone.total_ops"] = torch.zeros(1)  # a profiler's
+    state[f"{prefix}total_params"] = torch.zeros(1)
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
+    load_weights(other, tmp_path / "w.pth")
+    assert all(map(torch.equal, net.state_dict().values(), other.state_dict().values()))
+
+
+def test_the_content_says_what_a_file_is_and_not_its_suffix(tmp_path):
+    net, other = build("student"), build("student")
+    path = save_weights(net, tmp_path / "w.safetensors")
+    load_weights(other, path.rename(tmp_path / "renamed.pth"))
+    torch.save(net.state_dict(), tmp_path / "torch.safetensors")
+    load_weights(other, tmp_path / "torch.safetensors")
+    assert torch.equal(net.head2.weight, other.head2.weight)
+
+
+@pytest.mark.parametrize(
+    "content, fact",
+    [
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page and no weights"),
+        (b"\n <HTML lang='en'>", "is a web page and no weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
+        (b"", "is damaged or not a checkpoint"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_is_no_weights_is_called_what_it_is(tmp_path, content, fact, suffix):
+    path = tmp_path / f"w{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=fact):
+        build("student", weights=path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_value_that_is_not_finite_is_enough_to_refuse_weights(tmp_path, value):
+    state = build("student").state_dict()
+    state["reduce3.conv.weight"].view(-1)[5] = value
+    torch.save(state, tmp_path / "w.pth")
+    fact = r"1 of \d+ tensors have NaN or infinite values \(first: reduce3\.conv\.weight\)"
+    with pytest.raises(UserError, match=fact):
+        build("student", weights=tmp_path / "w.pth")
+
+
+def test_a_file_of_ours_says_which_network_it_is_of(tmp_path):
+    net = build("teacher", backbone="resnet18")
+    about = {"role": "teacher", "backbone": "resnet18", "size": 96}
+    path = save_weights(net, tmp_path / "w.safetensors", **about)
+    opened, size = open_network(path)
+    assert torch.equal(opened.head2.weight, net.head2.weight) and size == 96
+    assert opened.backbone.name == "resnet18" and not opened.training
+    for given, fact in (
+        ({"size": 352}, "was trained with size 96, and 352 is asked for"),
+        ({"role": "student"}, "was trained with role teacher, and student is asked for"),
+        ({"backbone": "pvt_v2_b0"}, "was trained with backbone resnet18, and pvt_v2_b0"),
+    ):
+        with pytest.raises(UserError, match=fact):
+            open_network(path, **given)
+    assert open_network(path, size=96, role="teacher")[1] == 96
+
+
+def test_a_released_file_is_of_the_network_that_it_fits(released_file):
+    for role, parameters in PARAMETERS.items():
+        net, size = open_network(released_file(role, 1))
+        assert count_parameters(net) == parameters and size == 352
+    with pytest.raises(UserError, match="is for another network"):
+        open_network(released_file("teacher", 1), role="student")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
 from kdas_core import UserError, files
@@ -493,3 +495,84 @@ def test_a_mounted_drive_that_cannot_push_to_the_disk_serves_as_well(data, tmp_p
     plain = fit(recipe, data, tmp_path / "disk")
     monkeypatch.setattr(os, "fsync", refused)
     same_run(fit(recipe, data, tmp_path / "My Drive" / "polyps"), plain)
+
+
+# --- a run is what decides it -----------------------------------------------------------------------------------------
+
+
+def corrected(root: Path, part: str) -> None:
+    """One picture of the training set is exchanged; name, size in bytes of the folder's other files and times stay."""
+    path = next((root / "TrainDataset" / part).iterdir())
+    before = path.stat()
+    with Image.open(path) as image:
+        ImageOps.mirror(image).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_corrected_pictures_are_trained_on_and_it_is_said(polyps, tmp_path, capsys, part):
+    root, recipe = shutil.copytree(polyps, tmp_path / "data"), preset("smoke", **TINY, seed=3)
+    first = fit(recipe, load_data(root, 0.2), tmp_path / "runs")
+    assert fit(recipe, load_data(root, 0.2), tmp_path / "runs") == first
+    moved = root.rename(tmp_path / "elsewhere")  # the same pictures under another name
+    assert fit(recipe, load_data(moved, 0.2), tmp_path / "runs") == first
+    capsys.readouterr()
+    corrected(moved, part)
+    second = fit(recipe, load_data(moved, 0.2), tmp_path / "runs")
+    assert second != first
+    assert f"is trained anew: {part} differ from those of {first.name}" in capsys.readouterr().out
+    fresh = fit(recipe, load_data(moved, 0.2), tmp_path / "fresh")
+    same_run(second, fresh)
+    assert fresh.name == second.name
+
+
+def test_another_teacher_makes_another_student(data, tmp_path, capsys):
+    recipe = preset("smoke", **{**TINY, "objective": "kdas", "epochs": 1})
+    teachers = [build("student") for _ in range(2)]
+    first, second = (fit(recipe, data, tmp_path, teacher=net) for net in teachers)
+    assert first != second
+    assert f"is trained anew: teacher differ from those of {first.name}" in capsys.readouterr().out
+    assert fit(recipe, data, tmp_path, teacher=teachers[0]) == first
+
+
+def test_masks_that_evaluation_would_refuse_stop_the_training_before_it_begins(polyps, tmp_path):
+    root = shutil.copytree(polyps, tmp_path / "data")
+    path = next((root / "TestDataset").glob("*/masks/*"))
+    with Image.open(path) as mask:
+        Image.fromarray((np.asarray(mask) > 0).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=f"{path.name} has 1 as its largest value"):
+        fit(preset("smoke", **TINY), load_data(root, 0.2), tmp_path / "runs")
+    assert not list((tmp_path / "runs").glob("*/steps.csv"))
+
+
+TWICE = """
+import sys
+from kdas_core.data import load_data
+from kdas_core.recipe import preset
+from kdas_core.training import fit
+print(fit(preset("smoke", **{tiny!r}), load_data({root!r}, 0.2), {runs!r}))
+"""
+
+
+def test_two_programs_in_one_run_take_turns(polyps, data, tmp_path):
+    code = TWICE.format(tiny=TINY, root=str(polyps), runs=str(tmp_path / "runs"))
+    command = [sys.executable, "-c", code]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert sum("Another program trains in" in text for text in said) == 1
+    assert said[0].splitlines()[-1] == said[1].splitlines()[-1]
+    same_run(Path(said[0].splitlines()[-1]), fit(preset("smoke", **TINY), data, tmp_path / "alone"))
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite_is_not_gone_on_from(data, tmp_path):
+    recipe = preset("smoke", **TINY)
+    folder = fit(recipe, data, tmp_path)
+    (folder / "metrics.json").unlink()
+    state = read_checkpoint(folder / "last.ckpt")
+    next(iter(state["network"].values())).view(-1)[0] = float("nan")
+    write_checkpoint(folder, state)
+    with pytest.raises(
+        UserError, match=r"last\.ckpt: 1 of \d+ tensors have NaN or infinite values"
+    ):
+        fit(recipe, data, tmp_path)

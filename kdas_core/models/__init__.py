@@ -1,6 +1,8 @@
 """Networks: the Polyp-PVT decoder on any timm pyramid, and their weight files (chapters 2, 3)."""
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdas_core import UserError
 from kdas_core.models.imagenet import load_imagenet_backbone
 from kdas_core.models.polyp_pvt import PolypPVT
-from kdas_core.models.weights import load_weights, save_weights
+from kdas_core.models.weights import load_weights, metadata_of, save_weights
 
 __all__ = [
     "PolypPVT",
@@ -19,10 +21,12 @@ __all__ = [
     "count_parameters",
     "freeze",
     "load_weights",
+    "open_network",
     "save_weights",
     "teacher_logits",
 ]
 
+Net = TypeVar("Net", bound=nn.Module)
 BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}
 
 
@@ -51,6 +55,27 @@ def build(
     return net
 
 
+def open_network(
+    weights: str | Path, role: str = "", backbone: str = "", size: int = 0
+) -> tuple[PolypPVT, int]:
+    """The frozen network that a file is of, and the image size (pixels) that it was trained at.
+
+    A file of ours says both. A released one is the student's or the teacher's, whichever fits, and
+    352. A UserError where what is given contradicts the file, and as :func:`build`.
+    """
+    about = metadata_of(weights)
+    for name, given in (("role", role), ("backbone", backbone), ("size", str(size or ""))):
+        if given and about.get(name, given) != given:
+            fact = f"{weights} was trained with {name} {about[name]}, and {given} is asked for"
+            raise UserError(f"{fact}; leave that out.")
+    role, backbone = role or about.get("role", ""), backbone or about.get("backbone", "")
+    size = size or int(about.get("size", 352))
+    if not role and not backbone:
+        with suppress(UserError):
+            return freeze(build("teacher", weights)), size
+    return freeze(build(role or "student", weights, backbone=backbone or None)), size
+
+
 def count_parameters(module: nn.Module) -> int:
     """Number of parameters, trainable or not."""
     return sum(p.numel() for p in module.parameters())
@@ -66,7 +91,7 @@ def count_macs(net: nn.Module, size: int) -> int:
     return counter.get_total_flops() // 2
 
 
-def freeze(net: nn.Module) -> nn.Module:
+def freeze(net: Net) -> Net:
     """Make a network a teacher: evaluation mode, and no parameter asks for a gradient."""
     return net.eval().requires_grad_(False)
 

@@ -70,12 +70,14 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         way_out = "teacher_weights/README.md says where released weights come from"
         raise UserError(f"{path} does not exist; {way_out}.")
+    start = b""
     try:
         with open(path, "rb") as file:
             start = file.read(256)
-        if _is_safetensors(start):
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            if _is_safetensors(start):
+                return load_file(path)
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make the readers raise nearly anything
         raise UserError(f"{path} {_not_weights(start, error)}.") from None
     for wrapper in _WRAPPERS:
