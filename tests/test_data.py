@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import threading
 import unicodedata
@@ -569,3 +570,22 @@ def test_an_error_in_the_batch_ahead_reaches_the_one_who_asks(train):
     next(stream)
     with pytest.raises(UserError, match="not an image"):
         next(stream)
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_that_is_no_utf8_is_refused_before_it_meets_a_table(tmp_path):
+    folder = tmp_path / "TrainDataset"
+    for part, mode in (("images", "RGB"), ("masks", "L")):
+        (folder / part).mkdir(parents=True)
+        for name in (os.fsdecode(b"\xcf\xa2\xc8\xe2_1"), "息肉", "a b", "e\u0301"):
+            content = io.BytesIO()
+            Image.new(mode, (64, 48)).save(content, "PNG")
+            (folder / part / f"{name}.png").write_bytes(content.getvalue())
+    with pytest.raises(UserError, match="2 names not in UTF-8") as raised:
+        index_pairs(folder)
+    assert "息肉" not in str(raised.value)
+    for path in folder.glob("*/*_1.png"):
+        path.rename(path.with_name("1.png"))
+    assert len(index_pairs(folder)) == 4

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from kdas_book.cli import main
@@ -21,6 +20,7 @@ from kdas_book.session import begin
 from kdas_core import UserError
 from kdas_core.data import load_data
 from kdas_core.models import build, freeze
+from kdas_core.models.weights import metadata_of
 from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, preset
 from kdas_core.training import dice_at_half, fit, load_history
 from kdas_core.training import loop as training
@@ -184,6 +184,23 @@ def test_a_recipe_file_with_an_unknown_hyperparameter_is_refused(tmp_path):
         Recipe.from_yaml(tmp_path / "r.yaml")
 
 
+@pytest.mark.parametrize(
+    "name, value",
+    [("seed", "1"), ("seed", 1.5), ("seed", None), ("seed", True), ("epochs", "8"), ("alpha", "x")]
+    + [("augment", 1), ("objective", 3), ("scales", 1.0), ("scales", ()), ("scales", ("a",))],
+)
+def test_a_value_of_another_type_is_refused_at_once(name, value):
+    with pytest.raises(UserError, match=f"{'alpha' if value == ('a',) else name}=.* does not fit"):
+        preset("smoke", **{name: value})
+
+
+def test_numbers_of_numpy_and_yaml_are_numbers():
+    recipe = preset("smoke", seed=np.int64(3), alpha=np.float32(0.5), learning_rate="1e-3")
+    assert recipe == preset("smoke", seed=3, alpha=0.5, learning_rate=0.001)
+    assert recipe.fingerprint() == preset("smoke", seed=3, alpha=0.5).fingerprint()
+    assert preset("smoke", scales=[1]).scales == (1.0,)
+
+
 # --- the loop --------------------------------------------------------------------------------------------------------
 
 
@@ -242,8 +259,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path, data, monkeypatch):
 def test_of_equally_good_epochs_the_first_is_kept_and_named(tmp_path, data, monkeypatch):
     monkeypatch.setattr(training, "validate", lambda *a: {"val_loss": 1.0, "val_dice": 0.5})
     folder = fit(preset("smoke", **TINY | {"objective": "supervised"}), data, tmp_path)
-    with safe_open(folder / "best.safetensors", framework="pt") as best:
-        assert best.metadata()["epoch"] == "1"
+    about = metadata_of(folder / "best.safetensors")
+    assert about == {
+        "epoch": 1,
+        "role": "student",
+        "backbone": "pvt_v2_b0",
+        "size": 32,
+        "normalisation": "imagenet",
+        "preset": "smoke",
+    }
     assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == 1
 
 

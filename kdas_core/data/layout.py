@@ -141,20 +141,17 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
     twice = [" and ".join(p.name for p in paths) for paths in stems.values() if len(paths) > 1]
     text = f"{folder} has one stem twice"
     problems = [Problem("stem seen twice", n, f"{text}: {n}") for n in twice]
-    unclear = [fact for name in names if (fact := not_utf8(folder / name))]
-    return stems, problems + [Problem("name that is no UTF-8", f, f) for f in unclear]
+    unclear = [(name, fact) for name in names if (fact := not_utf8(folder / name))]
+    return stems, problems + [Problem("name not in UTF-8", *found) for found in unclear]
 
 
 def not_utf8(path: Path) -> str:
     """A sentence where a name has bytes that are no text; unzip leaves such names of old archives,
-    and no table or picture could bear them.
+    and no table could bear them.
     """
-    try:
-        path.name.encode()
-    except UnicodeEncodeError:
-        shown = path.name.encode("utf-8", "backslashreplace").decode()
-        return f"{path.parent} has the name {shown}, which is no UTF-8; rename it"
-    return ""
+    if path.name.isprintable() or path.name.encode(errors="ignore") == os.fsencode(path.name):
+        return ""
+    return f"{path} has a name that is not in UTF-8; rename it"
 
 
 def _is_image(entry: os.DirEntry) -> bool:

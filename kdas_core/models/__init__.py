@@ -64,12 +64,12 @@ def open_network(
     352. A UserError where what is given contradicts the file, and as :func:`build`.
     """
     about = metadata_of(weights)
-    for name, given in (("role", role), ("backbone", backbone), ("size", str(size or ""))):
+    for name, given in (("role", role), ("backbone", backbone), ("size", size)):
         if given and about.get(name, given) != given:
             fact = f"{weights} was trained with {name} {about[name]}, and {given} is asked for"
             raise UserError(f"{fact}; leave that out.")
     role, backbone = role or about.get("role", ""), backbone or about.get("backbone", "")
-    size = size or int(about.get("size", 352))
+    size = size or about.get("size", 352)
     if not role and not backbone:
         with suppress(UserError):
             return freeze(build("teacher", weights)), size

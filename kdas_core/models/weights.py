@@ -3,10 +3,13 @@
 Only tensors are read: ``.safetensors`` cannot hold code, and ``weights_only=True`` refuses any.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from kdas_core import UserError
 from kdas_core.files import atomic_write
 
+ABOUT = "kdas"  # the field of a safetensors file that holds our metadata, as JSON
 # Released name -> ours. The first pattern that matches the start of a key is used.
 RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"backbone\.patch_embed1\.", "backbone.body.patch_embed."),
@@ -107,15 +111,13 @@ def _not_weights(start: bytes, error: Exception) -> str:
     return f"is damaged or not a checkpoint ({first_line(error)}); fetch or write it again"
 
 
-def metadata_of(path: str | Path) -> dict[str, str]:
+def metadata_of(path: str | Path) -> dict[str, Any]:
     """What :func:`save_weights` wrote beside the tensors, such as ``role``, ``backbone``, ``size``;
     nothing for other files.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}
-    except (OSError, SafetensorError):
-        return {}
+    with suppress(OSError, SafetensorError, ValueError), safe_open(path, "pt") as file:
+        return json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+    return {}
 
 
 def refuse_not_finite(state: Mapping[str, Tensor], where: str | Path) -> None:
@@ -160,7 +162,8 @@ def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
     """
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
-    data = save(tensors, metadata={key: str(value) for key, value in metadata.items()})
+    # One text: of several, safetensors writes them in a new order each time.
+    data = save(tensors, metadata={ABOUT: json.dumps(metadata)})
     atomic_write(path, data, "make room and start the same command again", durable=True)
     return path
 
