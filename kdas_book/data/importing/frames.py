@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.layout import SUFFIXES, first_few, natural
+from kdas_core.data.images import SUFFIXES, read_bytes
+from kdas_core.data.layout import first_few, natural
 
 LARGEST_JSON = 2**30  # bytes; Python needs about ten times as much memory to read it
 
@@ -23,8 +24,8 @@ class Shape:
     """One annotated object, in pixels from the picture's upper left corner (the first pixel spans 0
     to 1).
 
-    ``data`` by ``kind``: polygon: its parts, float (N, 2) each; box: x0, y0, x1, y1; circle: x, y,
-    radius; rle: (height, width), run lengths; bitmap: (x, y), bool array.
+    ``data`` by ``kind``: polygon: its parts, float (N, 2) each; box, circle: x0, y0, x1, y1;
+    rle: (height, width), run lengths; bitmap: (x, y), bool array.
     """
 
     kind: str
@@ -66,20 +67,20 @@ class Listing:
 
 
 class Images:
-    """The image files below a folder, and the name of each: its path there without suffix."""
+    """The image files below a folder, each with its name: its path there without suffix. Which of
+    them an annotation means is decided here alone.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.names: dict[Path, str] = {}
-        self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        self._by_path: dict[str, list[Path]] = defaultdict(list)
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._known: dict[tuple[str, str], list[Path]] = defaultdict(list)
         for path in files_below(folder, SUFFIXES):
             relative = normal(path.relative_to(folder).as_posix())
             self.names[path] = without_suffix(relative)
-            self.by_stem[path.stem].append(path)
-            self._by_path[relative].append(path)
-            self._by_name[PurePosixPath(relative).name].append(path)
+            self._known["path", relative].append(path)
+            self._known["file", normal(path.name)].append(path)
+            self._known["stem", path.stem].append(path)
 
     @classmethod
     def near(cls, folder: Path, chosen: Path | None) -> Images:
@@ -92,18 +93,31 @@ class Images:
         path or by bare name; back slashes and foreign folders in front are overlooked.
         """
         wanted = normal(name.replace("\\", "/")).removeprefix("./")
-        found = self._by_path.get(wanted) or self._by_name.get(PurePosixPath(wanted).name, [])
-        found = [first] if first in self.names else found
+        found = self._known["path", wanted] or self._known["file", PurePosixPath(wanted).name]
+        if first in self.names or len(found) == 1:
+            frame.image = first if first in self.names else found[0]
+            frame.name = self.names[frame.image]
+        elif found:
+            which = first_few([str(path) for path in found])
+            fact = f"{where}: {name} could be any of {which}"
+            frame.faults.append(f"{fact}; name the folder with --images.")
+        else:
+            fact = f"{where}: the image {name} is not below {self.folder}"
+            frame.faults.append(f"{fact}; name its folder with --images, or remove the entry.")
+
+    def place_by_stem(self, frame: Frame, annotation: Path) -> None:
+        """Give a frame the image of its annotation file's stem, if there are several the one whose
+        folders are the file's own.
+        """
+        same = self._known["stem", annotation.stem]
+        names = {image: self.names[image].removeprefix("images/") for image in same}
+        found = [image for image, name in names.items() if name == frame.name] or list(names)
         if len(found) == 1:
             frame.image = found[0]
-            frame.name = self.names[found[0]]
-            return
-        fault = f"{name} could be any of {first_few([str(path) for path in found])}"
-        fault += "; name the folder with --images."
-        if not found:
-            fault = f"the image {name} is not below {self.folder}"
-            fault += "; name its folder with --images, or remove the entry"
-        frame.faults.append(f"{where}: {fault}")
+            frame.name = names[found[0]]
+        else:
+            fact = f"{annotation} has {len(found)} images of its name"
+            frame.faults.append(f"{fact}; name their folder with --images.")
 
 
 def read_each(
@@ -155,25 +169,19 @@ def without_suffix(name: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError: the file cannot be read, is larger than `LARGEST_JSON`, or is not JSON."""
+    """UserError: the file cannot be read, is larger than `LARGEST_JSON`, or is not JSON."""
+    if path.is_file() and (size := path.stat().st_size) > LARGEST_JSON:
+        fact = f"{path} has {size / 2**30:.1f} GB, too much to read at once"
+        raise UserError(f"{fact}; divide it into several files.")
     try:
-        if (size := path.stat().st_size) > LARGEST_JSON:
-            fact = f"{path} has {size / 2**30:.1f} GB, too much to read at once"
-            raise UserError(f"{fact}; divide it into several files.")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be an annotation file.") from error
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both of this kind
+        return json.loads(read_bytes(path).decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); export it again.") from error
 
 
 def points(values: Any) -> np.ndarray:
-    """Coordinates as float (N, 2), from ``[[x, y], …]`` or ``[x, y, x, y, …]``.
-
-    Raises:
-        ValueError: not finite numbers, or not pairs.
+    """Coordinates as float (N, 2), from ``[[x, y], …]`` or ``[x, y, x, y, …]``; ValueError: not
+    finite numbers, or not pairs.
     """
     array = numbers(values)
     if array.ndim == 1 and array.size % 2 == 0:

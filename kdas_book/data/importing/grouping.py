@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 
 from kdas_book.data.importing.frames import normal
+from kdas_book.data.videos import read_table
 from kdas_core import UserError
+from kdas_core.evaluation.files import Problems
 
 
-def groups_of(
-    names: Sequence[str], group_by: str, groups: str | Path
-) -> tuple[list[str], list[str]]:
-    """The group (video, patient) of each frame, and a sentence for each name that has none. With
-    neither rule each frame is its own group.
+def groups_of(names: Sequence[str], group_by: str, groups: str) -> list[str]:
+    """The group (video, patient) of each frame; with neither rule each frame is its own group.
 
     Args:
         names: paths below the source without suffix, ``/`` between folders.
@@ -27,30 +25,30 @@ def groups_of(
         groups: a CSV file with the columns ``name`` (with or without its folders) and ``group``.
 
     Raises:
-        UserError: the expression or the file cannot be understood.
+        UserError: the expression or the file cannot be understood, or has no group for a name.
 
     >>> groups_of(["v1/001", "v1/002", "v2/001"], r"^[^/]+", "")
-    (['v1', 'v1', 'v2'], [])
+    ['v1', 'v1', 'v2']
     """
     if group_by:
         try:
             rule = re.compile(group_by)
         except re.error as error:
-            raise UserError(
-                f'--group-by "{group_by}" is no regular expression ({error}).'
-            ) from None
+            fact = f'--group-by "{group_by}" is no regular expression'
+            raise UserError(f"{fact} ({error}).") from None
         matches = [rule.search(name) for name in names]
-        found = [match[min(rule.groups, 1)] if match else None for match in matches]
+        found = [match[min(rule.groups, 1)] if match else "" for match in matches]
         what = f'--group-by "{group_by}" finds nothing in'
     elif groups:
-        table = _table(Path(groups))
+        table = read_table(groups, ("name", "group"), "imported")
         paths = [PurePosixPath(normal(name)) for name in names]
-        found = [table.get(str(path)) or table.get(path.name) for path in paths]
+        found = [table.get((str(p),)) or table.get((p.name,), "") for p in paths]
         what = f"{groups} has no group for"
     else:
-        return list(names), []
+        return list(names)
     alone = [f"{what} {name}." for name, group in zip(names, found) if not group]
-    return [group or "" for group in found], alone
+    Problems(alone).stop("imported")
+    return found
 
 
 def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
@@ -77,21 +75,3 @@ def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
             left -= members[group]
     chosen = chosen or {min(members, key=members.__getitem__)}
     return [group in chosen for group in groups]
-
-
-def _table(path: Path) -> dict[str, str]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    whole = all(len(row) == 2 and all(row) for row in rows)
-    if rows[:1] != [["name", "group"]] or not whole:
-        must = "the header name,group and then a line with both for each frame"
-        raise UserError(f"{path} must have {must}.")
-    table: dict[str, str] = {}
-    for name, group in rows[1:]:
-        first = table.setdefault(normal(name), group)
-        if first != group:
-            raise UserError(f"{path} puts {name} in {first} and in {group}; choose one.")
-    return table

@@ -1,4 +1,6 @@
-"""Layouts of annotation programs: COCO, Labelme, Pascal VOC, YOLO; each is read into frames."""
+"""The layouts that can be imported, each read into frames: COCO, Labelme, Pascal VOC and YOLO with
+shapes, and masks that are image files.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import base64
 import io
 import math
 import os
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -17,6 +21,7 @@ from PIL import Image
 from kdas_book.data.importing import frames as common
 from kdas_book.data.importing.frames import Frame, Images, Listing, Shape, numbers, points
 from kdas_book.data.importing.options import Options
+from kdas_book.data.importing.pixels import count_pages
 from kdas_book.data.importing.shapes import run_lengths
 from kdas_core import UserError
 
@@ -132,7 +137,8 @@ def _labelme_shape(entry: Any) -> Shape:
     if kind == "rectangle":
         return Shape("box", label, (*corners.min(0), *corners.max(0)))
     if kind == "circle":
-        return Shape("circle", label, (*corners[0], math.dist(*corners)))
+        radius = math.dist(*corners)
+        return Shape("circle", label, (*(corners[0] - radius), *(corners[0] + radius)))
     return Shape("bitmap", label, (corners[0].round().astype(int), _bitmap(entry.get("mask"))))
 
 
@@ -192,14 +198,7 @@ def read_yolo(source: Path, options: Options) -> Listing:
 
 
 def _fill_from_lines(frame: Frame, path: Path, there: Images) -> None:
-    same = {image: there.names[image].removeprefix("images/") for image in there.by_stem[path.stem]}
-    close = [image for image, name in same.items() if name == frame.name] or list(same)
-    if len(close) == 1:
-        frame.image = close[0]
-        frame.name = same[close[0]]
-    else:
-        fact = f"{path} has {len(close)} images of its name"
-        frame.faults.append(f"{fact}; name their folder with --images.")
+    there.place_by_stem(frame, path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -219,3 +218,62 @@ def _yolo_shape(label: str, *words: str) -> Shape:
         return Shape("polygon", label, [points(values)], relative=True)
     x, y, w, h = values
     return Shape("box", label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), relative=True)
+
+
+def read_masks(source: Path, options: Options) -> Listing:
+    """Images and mask files of the same name and the options' suffix (``7.jpg``, ``7_mask.png``),
+    in ``source/images`` and ``source/masks`` where these are there, else below ``source``.
+
+    A TIFF stack needs a mask stack of as many pages; each is a frame: ``stack_0001``, ….
+    """
+    suffix = options.mask_suffix
+    images = options.images or (source / "images" if (source / "images").is_dir() else source)
+    masks = options.masks or (source / "masks" if (source / "masks").is_dir() else images)
+    if masks.resolve() == images.resolve() and not suffix:
+        fact = f"Nothing tells images and masks apart in {source}"
+        way_out = "say --mask-suffix, such as _mask, or name the two folders with --images"
+        raise UserError(f"{fact}; {way_out} and --masks.")
+    of_masks = {path: name for path, name in Images(masks).names.items() if name.endswith(suffix)}
+    of_images = Images(images).names
+    if masks.resolve().is_relative_to(images.resolve()):
+        of_images = {path: name for path, name in of_images.items() if path not in of_masks}
+    if not of_images:
+        raise UserError(f"{images} holds no images beside masks; name the folder with --images.")
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for path, name in of_masks.items():
+        by_name[name.removesuffix(suffix)].append(path)
+    listing = Listing()
+    for path, name in of_images.items():
+        listing.frames += _frames_with_masks(name, path, by_name.pop(name, []))
+    left = [path for paths in by_name.values() for path in paths]
+    listing.faults = [f"{path} is a mask without an image." for path in left]
+    return listing
+
+
+def _frames_with_masks(name: str, image: Path, masks: list[Path]) -> list[Frame]:
+    """One frame, or one for each page of a stack."""
+    if len(masks) != 1:
+        frame = Frame(name, str(image), image, annotated=False)
+        if masks:
+            which = " and ".join(path.name for path in masks)
+            frame.faults.append(f"{image} has {len(masks)} masks, {which}; remove all but one.")
+        return [frame]
+    mask = masks[0]
+    pages, of_mask = count_pages(image), count_pages(mask)
+    if pages == of_mask > 1:
+        width = max(4, len(str(pages)))
+        named = [(i, f"{name}_{i + 1:0{width}}", f"{image}, page {i + 1}") for i in range(pages)]
+        return [Frame(each, where, image, i, mask=mask) for i, each, where in named]
+    frame = Frame(name, str(image), image, mask=mask)
+    if pages != of_mask:
+        frame.faults.append(f"{image} has {pages} pages, but its mask {mask} has {of_mask}.")
+    return [frame]
+
+
+READERS: dict[str, Callable[[Path, Options], Listing]] = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "voc": read_voc,
+    "yolo": read_yolo,
+    "masks": read_masks,
+}

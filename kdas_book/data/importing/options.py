@@ -23,7 +23,7 @@ _COUNTS = {  # of an import, and what each says
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Options:
     """How a source is read and divided.
 
@@ -52,10 +52,9 @@ class Options:
 
     def __post_init__(self):
         for name in ("labels", "values", "colours"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        for name in ("images", "masks"):
-            folder = getattr(self, name)
-            object.__setattr__(self, name, Path(folder) if folder else None)
+            setattr(self, name, tuple(getattr(self, name)))
+        self.images = Path(self.images) if self.images else None
+        self.masks = Path(self.masks) if self.masks else None
         for name, words in _WORDS.items():
             if (word := getattr(self, name)) not in (None, *words):
                 raise UserError(f'{name} is "{word}"; choose {" or ".join(words)}.')

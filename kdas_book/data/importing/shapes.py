@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from matplotlib.path import Path as Outline
 
@@ -23,20 +25,27 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
     [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
     size = np.array([width, height])
+    scale = size if shape.relative else 1
     mask = np.zeros((height, width), bool)
-    corners = np.array([(0, 0), size])
     if shape.kind == "rle":
+        corners = np.array([(0, 0), size])
         _add_runs(mask, *shape.data)
     elif shape.kind == "bitmap":
-        corners = _add_bitmap(mask, *shape.data)
+        corner, bitmap = shape.data
+        corners = np.array([corner, corner + bitmap.shape[::-1]])
+        (left, top), (right, bottom) = np.clip(corners, 0, size)
+        x, y = corner
+        mask[top:bottom, left:right] = bitmap[top - y : bottom - y, left - x : right - x]
     elif shape.kind == "polygon":
-        parts = [part * size if shape.relative else part for part in shape.data]
-        for part in parts:
-            _add_polygon(mask, part)
-        corners = np.concatenate(parts)
+        corners = np.concatenate(shape.data) * scale
+        for part in shape.data:
+            _add_polygon(mask, part * scale)
     else:
-        corners = _corners(shape, size, box)
-        _add_round_or_square(mask, corners, round_=shape.kind == "circle" or box == "ellipse")
+        if shape.kind == "box" and box not in BOXES:
+            way_out = "say --box ellipse or --box rectangle to draw it as a weak mask"
+            raise ValueError(f"is a box and no outline; {way_out}")
+        corners = np.reshape(shape.data, (2, 2)) * scale
+        _add_box(mask, corners, oval=shape.kind == "circle" or box == "ellipse")
     if not mask.any():
         outside = (corners.max(0) <= 0).any() or (corners.min(0) >= size).any()
         fact = f"lies outside the {width}×{height} picture" if outside else "covers no pixel"
@@ -64,44 +73,22 @@ def _add_polygon(mask: np.ndarray, corners: np.ndarray) -> None:
         mask[top:bottom, left:right] |= inside.reshape(rows.shape)
 
 
-def _corners(shape: Shape, size: np.ndarray, box: str | None) -> np.ndarray:
-    """The upper left and the lower right corner, (2, 2), of a circle or a box."""
-    if shape.kind == "circle":
-        x, y, radius = shape.data
-        corners = np.array([[x - radius, y - radius], [x + radius, y + radius]])
-    elif box in BOXES:
-        corners = np.array(shape.data, float).reshape(2, 2) * (size if shape.relative else 1)
-    else:
-        way_out = "say --box ellipse or --box rectangle to draw it as a weak mask"
-        raise ValueError(f"is a box and no outline; {way_out}")
+def _add_box(mask: np.ndarray, corners: np.ndarray, oval: bool) -> None:
+    """A box, or the ellipse in it: from its middle to its border u and v go from 0 to 1."""
     if (corners[1] <= corners[0]).any():
         raise ValueError("has no width or no height")
-    return corners
-
-
-def _add_round_or_square(mask: np.ndarray, corners: np.ndarray, round_: bool) -> None:
-    """From its middle to its border an ellipse or a box goes from 0 to 1."""
     v, u = (np.arange(length) + 0.5 for length in mask.shape)
     (cx, cy), (rx, ry) = corners.mean(0), (corners[1] - corners[0]) / 2
     u, v = (u - cx) / rx, (v - cy)[:, None] / ry
-    mask |= u**2 + v**2 <= 1 if round_ else (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
-
-
-def _add_bitmap(mask: np.ndarray, corner: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
-    """Lay a small mask into the picture, its first pixel at ``corner`` (x, y); returns corners."""
-    corners = np.array([corner, corner + bitmap.shape[::-1]])
-    (x0, y0), (x1, y1) = np.clip(corners, 0, mask.shape[::-1])
-    x, y = corner
-    mask[y0:y1, x0:x1] = bitmap[y0 - y : y1 - y, x0 - x : x1 - x]
-    return corners
+    mask |= u**2 + v**2 <= 1 if oval else (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
 
 
 def _add_runs(mask: np.ndarray, size: tuple[int, int], counts: np.ndarray) -> None:
     """COCO's run lengths: background and object in turn, down the columns."""
     height, width = mask.shape
     if size != mask.shape:
-        what = f"is a run-length mask of {size[1]}×{size[0]} pixels"
-        raise ValueError(f"{what}, but the picture has {width}×{height}")
+        fact = f"is a run-length mask of {size[1]}×{size[0]} pixels"
+        raise ValueError(f"{fact}, but the picture has {width}×{height}")
     if (counts < 0).any() or counts.sum() != mask.size:
         raise ValueError(f"has run lengths that do not add up to {width}×{height} pixels")
     mask.T[:] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
@@ -127,19 +114,12 @@ def run_lengths(counts: object) -> np.ndarray:
         return np.array(counts, dtype=np.int64)
     if not isinstance(counts, str):
         raise ValueError("has no run lengths")
+    if not re.fullmatch("([P-o]{0,7}[0-O])*", counts):  # from P on the sixth bit is set
+        raise ValueError("has run lengths that are damaged or cut off")
     lengths: list[int] = []
-    value = place = 0
-    for letter in counts:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or place > 7:
-            raise ValueError("has run lengths that are damaged")
-        value |= (bits & 31) << (5 * place)
-        place += 1
-        if not bits & 32:
-            if bits & 16:  # negative
-                value -= 1 << (5 * place)
-            lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-            value = place = 0
-    if place:
-        raise ValueError("has run lengths that are cut off")
+    for letters in re.findall("[P-o]*[0-O]", counts):
+        value = sum((ord(letter) - 48 & 31) << 5 * i for i, letter in enumerate(letters))
+        if ord(letters[-1]) - 48 & 16:  # negative
+            value -= 1 << 5 * len(letters)
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
     return np.array(lengths, dtype=np.int64)
