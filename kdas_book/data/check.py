@@ -49,12 +49,9 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Check:
-    """What `check_data` found.
-
-    Attributes:
-        table: a row for each set: pairs, sizes, median share of polyp in percent, and how many
-            masks are empty or grey, pictures repeat an earlier one byte for byte or nearly, and
-            problems there are.
+    """What `check_data` found. ``table`` has a row for each set: pairs, sizes, median share of
+    polyp in percent, and how many masks are empty or grey, pictures repeat an earlier one byte for
+    byte or nearly, and problems there are.
     """
 
     root: Path
@@ -75,10 +72,8 @@ class Check:
 
 def check_data(root: str | Path) -> Check:
     """Decode every pair and compare every picture with every other, in a benchmark
-    (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/.
-
-    Raises:
-        UserError: nothing there can be looked at.
+    (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/. UserError: nothing
+    there can be looked at.
     """
     root = Path(root)
     sets: dict[str, list[Picture]] = {}
@@ -132,7 +127,7 @@ def _look_into(folder: Path) -> tuple[list[Picture], list[str]]:
 
 
 def _look_at(pair: Pair) -> Picture | str:
-    """The pair's facts, or the sentence that says why it cannot be read."""
+    """A pair's picture, or the sentence that says why it cannot be read."""
     try:
         with opened(pair.image) as image:
             marks = _file_marks(image)
@@ -185,7 +180,6 @@ def _marked(name: str, pictures: Sequence[Picture], words: dict[str, str]) -> li
 
 
 def _row(name: str, pictures: Sequence[Picture], comparison: Comparison, problems: int) -> dict:
-    """A set's row of the table."""
     sizes = Counter("{}×{}".format(*picture.size) for picture in pictures)
     marks = Counter(mark for picture in pictures for mark in picture.marks)
     shown = ", ".join(size for size, _ in sizes.most_common(1))

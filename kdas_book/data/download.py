@@ -25,7 +25,7 @@ from kdas_book.data.fetch import browser_link, fetch
 from kdas_book.data.unpack import unpack
 from kdas_core import UserError
 from kdas_core.data.layout import index_pairs
-from kdas_core.files import atomic_write
+from kdas_core.files import atomic_write, unwritten
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
 
@@ -146,8 +146,7 @@ def get(source: Source, out: str | Path) -> str:
         busy = f'Another "kdas data get" is at work in {archive.parent}; wait for it to end.'
         raise UserError(busy) from None
     except OSError as error:
-        fact = f"{archive.parent} could not be written ({error.strerror})"
-        raise UserError(f"{fact}; mend that, or choose another --out.") from error
+        raise unwritten(archive.parent, error, "mend that, or choose another --out") from error
     noted = f"SHA-256 {digest[:12]}… noted in {out / LEDGER}"
     return f"{folder}: {pairs}, {noted}; {archive} may be removed."
 

@@ -76,18 +76,17 @@ def fingerprint(grey: Image.Image) -> np.ndarray:
 
 
 def nearest(prints: Sequence[np.ndarray], folders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every picture and every folder, the most similar picture of that folder.
-
-    In a picture's own folder only earlier pictures count: of two equal ones the second is the
-    repeat. All are compared with all: 20,000 pictures take 7 s on one core.
+    """For every picture and every folder, the most similar picture of that folder. All are compared
+    with all: 20,000 pictures take 7 s on one core.
 
     Args:
         prints: n fingerprints, the folders' one after another.
         folders: how many pictures each folder has.
 
     Returns:
-        distance int (n, len(folders)), `NONE` where the folder has no other picture; position int,
-        the same shape, of the most similar picture (the first of several) among all n.
+        distance int (n, len(folders)), `NONE` where the folder has no other picture (in its own
+        only earlier ones count: of two equal ones the second is the repeat); position int, the same
+        shape, of the most similar picture (the first of several) among all n.
     """
     n = len(prints)
     ends = np.cumsum(folders)
@@ -123,9 +122,11 @@ class Comparison:
         for j, (other, pictures) in enumerate(sets.items()):
             first = {picture.digest: picture.pair for picture in reversed(pictures)}
             for k, (name, picture) in enumerate(every):
-                twin, apart = first.get(picture.digest, picture.pair), EQUAL
+                apart = EQUAL
+                twin = first.get(picture.digest, picture.pair)
                 if twin == picture.pair:
-                    twin, apart = every[position[k, j]][1].pair, int(distance[k, j])
+                    apart = int(distance[k, j])
+                    twin = every[position[k, j]][1].pair
                 pairs = (picture.pair, twin)
                 self._found[name, other].append(NearDuplicate((name, other), pairs, apart))
         for found in self._found.values():
@@ -172,14 +173,14 @@ class Comparison:
         """A sentence if pictures of a test set are training pictures byte for byte."""
         found = self.equal(name, TRAIN) if name != TRAIN else []
         way_out = "; a score on them is no test, so remove them on one side"
-        return self._listed(found, f"in {TRAIN} as well, byte for byte", way_out)
+        return self._sentence(found, f"in {TRAIN} as well, byte for byte", way_out)
 
     def findings(self) -> list[str]:
         """What sets repeat and share, a sentence each."""
         lines = []
         for i, a in enumerate(self.sizes):
-            lines += self._listed(self.equal(a, a), "equal to an earlier one, byte for byte")
-            lines += self._listed(self.alike(a, a), "nearly equal to an earlier one")
+            lines += self._sentence(self.equal(a, a), "equal to an earlier one, byte for byte")
+            lines += self._sentence(self.alike(a, a), "nearly equal to an earlier one")
             for b in list(self.sizes)[:i]:
                 smaller_first = b == TRAIN or self.sizes[a] <= self.sizes[b]
                 lines += self._shared(a, b) if smaller_first else self._shared(b, a)
@@ -187,25 +188,20 @@ class Comparison:
 
     def _shared(self, a: str, b: str) -> list[str]:
         near = self.alike(a, b)
-        lines = self._listed(near, f"nearly equal to one of {b}")
+        lines = self._sentence(near, f"nearly equal to one of {b}")
         if b == TRAIN:  # which pictures are equal, `leaks` says
             scenes = self.alike(a, b, SCENE)
             fact = f"of the same scene as one of {b}, as neighbouring frames of a video are"
-            return lines + (self._listed(scenes, fact) if len(scenes) > len(near) else [])
-        if equal := self.equal(a, b):
-            fact = f"in {b} as well, byte for byte; scores on the two sets are not independent"
-            return [f"{self._count(equal)} {fact}.", *lines]
-        return lines
+            return lines + (self._sentence(scenes, fact) if len(scenes) > len(near) else [])
+        fact = f"in {b} as well, byte for byte; scores on the two sets are not independent"
+        return self._sentence(self.equal(a, b), fact, named=False) + lines
 
-    def _count(self, found: Sequence[NearDuplicate]) -> str:
-        name = found[0].sets[0]
-        total = self.sizes[name]
-        share = f"all {total}" if len(found) == total else f"{len(found)} of {total}"
-        return f"{name}: {share} pictures"
-
-    def _listed(self, found: Sequence[NearDuplicate], fact: str, then: str = "") -> list[str]:
-        """A sentence with the first few of what was found, if anything was."""
+    def _sentence(self, found: list, fact: str, then: str = "", named: bool = True) -> list[str]:
+        """How many were found, if any, and the first few."""
         if not found:
             return []
+        name = found[0].sets[0]
+        total = self.sizes[name]
+        count = f"all {total}" if len(found) == total else f"{len(found)} of {total}"
         few = first_few([str(one) for one in found], 3 if found[0].distance == EQUAL else 4)
-        return [f"{self._count(found)} {fact} ({few}){then}."]
+        return [f"{name}: {count} pictures {fact}{f' ({few})' if named else ''}{then}."]

@@ -19,6 +19,7 @@ import requests
 
 from kdas_book.data.unpack import require_room
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 DRIVE = "drive:"  # an address "drive:ID" is a file on Google Drive
 TIMEOUT = (6.0, 20.0)  # seconds: to connect, and between two pieces
@@ -133,9 +134,8 @@ def _explained(error: Exception, whole: Path) -> tuple[str, bool]:
         came = f"{_arrived(whole) / 1e6:.1f} MB"
         return f"the connection broke off or stood still after {came}", False
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        fact = f"{whole.parent} could not be written ({error.strerror}); what has come is kept"
-        way_out = "make room or mend the permissions and run the command again"
-        raise UserError(f"{fact}, so {way_out}.") from error
+        way_out = "what has come is kept, so make room or mend the permissions and run it again"
+        raise unwritten(whole.parent, error, way_out) from error
     return f"it does not hand the file out ({short(error)})", False
 
 

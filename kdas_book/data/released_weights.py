@@ -12,6 +12,7 @@ import gdown
 from kdas_book.data import fetch
 from kdas_book.data.download import record, verify
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 POLYP_PVT = "PolypPVT.pth"
 # The authors' page names this Drive folder and no file in it, so the folder is listed each time.
@@ -77,8 +78,7 @@ def get_polyp_pvt(out: str | Path, source: str = "") -> str:
         record(out, beside, POLYP_PVT, source, digest)
         beside.replace(target)
     except OSError as error:
-        fact = f"{target} could not be written ({error.strerror})"
-        raise UserError(f"{fact}; mend that and run the command again.") from error
+        raise unwritten(target, error, "mend that and run the command again") from error
     finally:
         beside.unlink(missing_ok=True)
     return f"{target} fits the teacher; SHA-256 {digest[:12]}… noted beside it."

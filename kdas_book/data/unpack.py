@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 MOST_FILES = 50_000
 MOST_BYTES = 8 * 10**9  # of all files together, unpacked
@@ -45,8 +46,7 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        fact = f"{folder} could not be made ({error.strerror})"
-        raise UserError(f"{fact}; mend that and run the command again.") from error
+        raise unwritten(folder, error, "mend that and run the command again") from error
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(zipped, {*roots, *RENAMED, *RENAMED.values()})

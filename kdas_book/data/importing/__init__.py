@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from kdas_book.data.importing import grouping, output
-from kdas_book.data.importing.frames import Frame, Listing, normal
+from kdas_book.data.importing.frames import Frame, Listing, Options, normal
 from kdas_book.data.importing.layouts import READERS
-from kdas_book.data.importing.options import NOTE, Imported, Options
+from kdas_book.data.importing.output import NOTE, Imported
 from kdas_core import UserError
 from kdas_core.evaluation.files import Problems
 from kdas_core.files import staging_dir, unwritten

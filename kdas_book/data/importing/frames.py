@@ -1,8 +1,9 @@
-"""What every layout is read into: frames with shapes or a mask file, and the search for images."""
+"""What an import is told, and what every layout is read into: frames with shapes or a mask file."""
 
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -17,6 +18,55 @@ from kdas_core.data.images import SUFFIXES, read_bytes
 from kdas_core.data.layout import first_few, natural
 
 LARGEST_JSON = 2**30  # bytes; Python needs about ten times as much memory to read it
+BOXES = ("ellipse", "rectangle")
+_WORDS = {"box": BOXES, "negatives": ("keep", "drop"), "exif": ("turned", "stored")}
+
+
+@dataclass
+class Options:
+    """How a source is read and divided.
+
+    ``box``: "ellipse" or "rectangle" draws a box without outline as a weak mask; None refuses it.
+    ``negatives``: None: frames that the source declares without polyp get an empty mask, and an
+    image about which it says nothing is a fault; "keep": both get an empty mask; "drop": both are
+    left out. ``exif``: "turned" or "stored", see :func:`pixels.load_picture`.
+    """
+
+    images: Path | None = None  # folder, where it is not where the layout has it
+    masks: Path | None = None  # the same, of the layout masks; so are the next and values, colours
+    mask_suffix: str = ""  # what a mask file's name has more than its image's
+    labels: tuple[str, ...] = ()  # categories that are polyps; may be empty where there is only one
+    values: tuple[int, ...] = ()  # grey values, or palette indices, that are polyp
+    colours: tuple[str, ...] = ()  # the same as hexadecimal RGB: ff0000
+    box: str | None = None
+    negatives: str | None = None
+    split: float = 0.0  # share of the frames that becomes the test set, 0 to 1
+    test_name: str = "Own"  # the test set's folder in TestDataset
+    group_by: str = ""  # these two: see grouping.groups_of; frames of a group stay together
+    groups: str = ""
+    seed: int = 0  # of the division
+    prefix: bool = False  # put the folders in front of a name: video1/007 becomes video1_007
+    exif: str | None = None
+    skip: bool = False  # leave frames with faults out and list them in the note
+
+    def __post_init__(self):
+        for name in ("labels", "values", "colours"):
+            setattr(self, name, tuple(getattr(self, name)))
+        self.images = Path(self.images) if self.images else None
+        self.masks = Path(self.masks) if self.masks else None
+        for name, words in _WORDS.items():
+            if (word := getattr(self, name)) not in (None, *words):
+                raise UserError(f'{name} is "{word}"; choose {" or ".join(words)}.')
+        if not 0 <= self.split <= 1:
+            raise UserError(f"split is {self.split}; it is a share and must lie between 0 and 1.")
+        if self.test_name in ("", ".", "..") or set(self.test_name) & set('/\\:*?"<>|'):
+            raise UserError(f'test_name is "{self.test_name}"; it must be the name of a folder.')
+        for one, other in (("group_by", "groups"), ("values", "colours")):
+            if getattr(self, one) and getattr(self, other):
+                raise UserError(f"{one} and {other} are two ways of saying the same; choose one.")
+        if not all(re.fullmatch("#?[0-9a-fA-F]{6}", colour) for colour in self.colours):
+            fact = f"colours are {', '.join(self.colours)}"
+            raise UserError(f"{fact}; write each as six hexadecimal digits, such as ff0000.")
 
 
 @dataclass(frozen=True)

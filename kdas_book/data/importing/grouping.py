@@ -16,16 +16,15 @@ from kdas_core.evaluation.files import Problems
 
 
 def groups_of(names: Sequence[str], group_by: str, groups: str) -> list[str]:
-    """The group (video, patient) of each frame; with neither rule each frame is its own group.
+    """The group (video, patient) of each frame, by its name (its path below the source without
+    suffix); with neither rule each frame is its own group.
 
     Args:
-        names: paths below the source without suffix, ``/`` between folders.
         group_by: a regular expression that is searched in each name; its first bracket, or else all
             that matched, is the group.
         groups: a CSV file with the columns ``name`` (with or without its folders) and ``group``.
 
-    Raises:
-        UserError: the expression or the file cannot be understood, or has no group for a name.
+    UserError: the expression or the file cannot be understood, or has no group for a name.
 
     >>> groups_of(["v1/001", "v1/002", "v2/001"], r"^[^/]+", "")
     ['v1', 'v1', 'v2']
@@ -34,8 +33,8 @@ def groups_of(names: Sequence[str], group_by: str, groups: str) -> list[str]:
         try:
             rule = re.compile(group_by)
         except re.error as error:
-            fact = f'--group-by "{group_by}" is no regular expression'
-            raise UserError(f"{fact} ({error}).") from None
+            fact = f'"{group_by}" is no regular expression ({error})'
+            raise UserError(f"--group-by {fact}.") from None
         matches = [rule.search(name) for name in names]
         found = [match[min(rule.groups, 1)] if match else "" for match in matches]
         what = f'--group-by "{group_by}" finds nothing in'
@@ -53,10 +52,8 @@ def groups_of(names: Sequence[str], group_by: str, groups: str) -> list[str]:
 
 def divide(groups: Sequence[str], share: float, seed: int) -> list[bool]:
     """Which frames are for testing: whole groups, drawn until their frames come as near to the
-    share (0 to 1) as they can. Strictly between 0 and 1 at least one group goes to either side.
-
-    Raises:
-        UserError: fewer than two groups to divide.
+    share (0 to 1) as they can. Strictly between 0 and 1 at least one group goes to either side;
+    UserError where there are fewer than two.
     """
     members = Counter(sorted(groups))
     if share in (0, 1):

@@ -19,8 +19,7 @@ from defusedxml.ElementTree import parse
 from PIL import Image
 
 from kdas_book.data.importing import frames as common
-from kdas_book.data.importing.frames import Frame, Images, Listing, Shape, numbers, points
-from kdas_book.data.importing.options import Options
+from kdas_book.data.importing.frames import Frame, Images, Listing, Options, Shape
 from kdas_book.data.importing.pixels import count_pages
 from kdas_book.data.importing.shapes import run_lengths
 from kdas_core import UserError
@@ -85,10 +84,10 @@ def _coco_shape(entry: dict, label: str) -> Shape:
         return Shape("rle", label, (tuple(size), run_lengths(outline.get("counts"))))
     if isinstance(outline, list) and outline:
         parts = outline if isinstance(outline[0], list) else [outline]
-        return Shape("polygon", label, [points(part) for part in parts])
+        return Shape("polygon", label, [common.points(part) for part in parts])
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError("has neither an outline nor a box")
-    x, y, width, height = numbers(box)
+    x, y, width, height = common.numbers(box)
     return Shape("box", label, (x, y, x + width, y + height))
 
 
@@ -116,8 +115,7 @@ def _fill_from_json(frame: Frame, path: Path, there: Images) -> None:
             frame.image = base64.b64decode(data, validate=True)
             frame.faults.clear()
         except ValueError:
-            fact = "imageData is not base64; save the file again in Labelme."
-            frame.faults = [f"{path}: {fact}"]
+            frame.faults = [f"{path}: imageData is not base64; save the file again in Labelme."]
     for i, entry in enumerate(content["shapes"]):
         frame.add(f"{path}, shapes[{i}]", _labelme_shape, entry)
 
@@ -126,7 +124,7 @@ def _labelme_shape(entry: Any) -> Shape:
     if not isinstance(entry, dict) or not isinstance(entry.get("label"), str):
         raise ValueError("has no label")
     kind, label = entry.get("shape_type") or "polygon", entry["label"]
-    corners = points(entry.get("points"))
+    corners = common.points(entry.get("points"))
     if kind == "polygon":
         return Shape("polygon", label, [corners])
     if kind not in ("rectangle", "circle", "mask"):
@@ -169,8 +167,7 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
     except (ParseError, ValueError, OSError) as error:  # DefusedXmlException is a ValueError
         raise UserError(f"{path} is not the XML of Pascal VOC ({error}).") from error
     if root.tag != "annotation":
-        fact = f"it begins with <{root.tag}> instead of <annotation>"
-        raise UserError(f"{path} is not the XML of Pascal VOC: {fact}.")
+        raise UserError(f"{path} is not the XML of Pascal VOC: it begins with <{root.tag}>.")
     sides = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
     frame.size = common.stated_size(*(int(side) if side.isdecimal() else 0 for side in sides))
     name = root.findtext("filename") or path.with_suffix(".jpg").name
@@ -181,7 +178,7 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
 
 def _voc_shape(entry: Element) -> Shape:
     sides = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    x0, y0, x1, y1 = numbers(sides)
+    x0, y0, x1, y1 = common.numbers(sides)
     return Shape("box", (entry.findtext("name") or "").strip(), (x0 - 1, y0 - 1, x1, y1))
 
 
@@ -211,11 +208,11 @@ def _fill_from_lines(frame: Frame, path: Path, there: Images) -> None:
 def _yolo_shape(label: str, *words: str) -> Shape:
     if len(words) < 4 or len(words) % 2 or not label.isdecimal():
         raise ValueError("is neither a class and a box nor a class and a polygon")
-    values = numbers(words)
+    values = common.numbers(words)
     if max(values) > 2 or min(values) < -1:
         raise ValueError("has coordinates that are no fractions of the picture")
     if len(values) > 4:
-        return Shape("polygon", label, [points(values)], relative=True)
+        return Shape("polygon", label, [common.points(values)], relative=True)
     x, y, w, h = values
     return Shape("box", label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), relative=True)
 

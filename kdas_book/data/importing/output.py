@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,12 +14,52 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import kdas_core
-from kdas_book.data.importing.frames import Frame
-from kdas_book.data.importing.options import NOTE, Imported, Options
+from kdas_book.data.importing.frames import Frame, Options
 from kdas_book.data.importing.pixels import bits_in_use, load_mask, load_picture, png
 from kdas_book.data.importing.shapes import draw
 from kdas_core import UserError
 from kdas_core.data.layout import is_synthetic
+
+NOTE = "imported.json"  # in each set's folder: where its pairs come from
+_COUNTS = {  # of an import, and what each says
+    "copied": "images copied byte for byte",
+    "rewritten": "images written anew as PNG",
+    "outlines": "outlines drawn",
+    "weak": "boxes drawn as weak masks: no outline is known",
+    "clipped": "shapes cut off at the picture's border",
+    "other_label": "shapes of other categories left out",
+    "dropped": "frames without a polyp left out",
+}
+
+
+@dataclass
+class Imported:
+    """What an import did; ``print`` it."""
+
+    out: Path
+    layout: str
+    by_frame: bool  # each frame was its own group
+    # Folder below out → pairs, groups, without_polyp, median_share (of the pairs with a polyp).
+    sets: dict[str, dict] = field(default_factory=dict)
+    counts: Counter = field(default_factory=Counter)
+    skipped: list[str] = field(default_factory=list)  # each fault that the option skip let pass
+
+    def __str__(self) -> str:
+        total = sum(about["pairs"] for about in self.sets.values())
+        lines = [f"{self.out}: {total} pairs from {self.layout}"]
+        for folder, about in self.sets.items():
+            groups = "" if self.by_frame else f" of {about['groups']} groups"
+            median = about["median_share"]
+            share = f"median polyp share {median:.1%}" if median else "no polyp at all"
+            pairs = f"{about['pairs']} pairs{groups}"
+            lines.append(f"  {folder}: {pairs}, {share}, {about['without_polyp']} without a polyp")
+        lines += [f"  {self.counts[k]} {text}" for k, text in _COUNTS.items() if self.counts[k]]
+        if self.skipped:
+            lines.append(f"  {len(self.skipped)} faults skipped; {NOTE} lists them")
+        if self.by_frame and len(self.sets) > 1:
+            way_out = "if frames come from videos, say --group-by or --groups."
+            lines.append(f"  Divided frame by frame: {way_out}")
+        return "\n".join([*lines, f'Next: "kdas data check {self.out}"'])
 
 
 def refuse_places(source: Path, out: Path, options: Options) -> None:
@@ -30,17 +71,14 @@ def refuse_places(source: Path, out: Path, options: Options) -> None:
     taken = " and ".join(str(out / name) for name in sets if (out / name).exists())
     read = [folder for folder in (source, options.images, options.masks) if folder]
     around = [p for p in read if p.is_dir() and out.resolve().is_relative_to(p.resolve())]
-    if around:
-        fact = f"{out} lies inside the source {around[0]}, which is only read"
-    elif out.exists() and not out.is_dir():
-        fact = f"{out} is a file"
-    elif is_synthetic(out):
-        fact = f"{out} holds synthetic polyps, and yours would pass for such"
-    elif taken:
-        fact = f"{taken} exist already, and nothing is written over"
-    else:
-        return
-    raise UserError(f"{fact}; choose another --out.")
+    for is_so, fact in (
+        (around, f"{out} lies inside the source {[*around, ''][0]}, which is only read"),
+        (out.is_file(), f"{out} is a file"),
+        (is_synthetic(out), f"{out} holds synthetic polyps, and yours would pass for such"),
+        (taken, f"{taken} exist already, and nothing is written over"),
+    ):
+        if is_so:
+            raise UserError(f"{fact}; choose another --out.")
 
 
 class Kept(NamedTuple):

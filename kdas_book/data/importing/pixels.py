@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageColor, ImageOps, TiffImagePlugin
 
-from kdas_book.data.importing.frames import Frame
-from kdas_book.data.importing.options import Options
+from kdas_book.data.importing.frames import Frame, Options
 from kdas_core import UserError
 from kdas_core.data.images import SUFFIXES, THRESHOLD, read_bytes
 
@@ -65,9 +64,7 @@ def _opened(source: Path | bytes, decode: bool = True) -> _File:
     return _File(name, raw, image, orientation, deepest > 8)
 
 
-def load_picture(
-    frame: Frame, size: tuple[int, int] | None, exif: str | None, bits: int
-) -> Picture:
+def load_picture(frame: Frame, size: tuple | None, exif: str | None, bits: int) -> Picture:
     """A frame's image. A sound 8-bit file without an EXIF turn is kept byte for byte; a page of a
     stack, a picture of more than 8 bits and a turned one become PNG, without EXIF.
 
@@ -77,30 +74,30 @@ def load_picture(
             one that has the size.
         bits: how many bits of a deep picture are in use; the upper eight of them are kept.
 
-    Raises:
-        UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
+    UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
     file = _opened(frame.image)
-    picture, suffix = file.image, _FORMATS.get(str(file.image.format))
+    picture = file.image
     if frame.page is not None or file.deep:
         pixels = file.pages()[frame.page or 0]
-        if pixels.dtype == np.uint16:
-            pixels = (pixels >> (bits - 8)).astype(np.uint8)
-        picture, suffix = Image.fromarray(pixels), None
-    if file.orientation in range(2, 9):
+        deep = pixels.dtype == np.uint16
+        picture = Image.fromarray((pixels >> (bits - 8)).astype(np.uint8) if deep else pixels)
+    turned = file.orientation in range(2, 9)
+    if turned:
         picture.getexif()[_ORIENTATION] = file.orientation
-        turned = ImageOps.exif_transpose(picture)
-        if exif is None and (picture.size == size) == (turned.size == size):
+        choices = {"turned": ImageOps.exif_transpose(picture), "stored": picture}
+        fitting = [key for key, choice in choices.items() if choice.size == size]
+        if exif is None and len(fitting) != 1:
             fact = f"{file.name} has an EXIF orientation and nothing tells if it was annotated"
             way_out = "say --exif turned (most tools show it so) or --exif stored"
             raise UserError(f"{fact} turned; {way_out}.")
-        as_turned = exif == "turned" or (exif is None and turned.size == size)
-        picture, suffix = turned if as_turned else picture, None
+        picture = choices[exif or fitting[0]]
     if size and picture.size != size:
         (w, h), (sw, sh) = picture.size, size
         fact = f"{file.name} is {w}×{h}, but its annotation is for {sw}×{sh}"
         raise UserError(f"{fact}; outlines would lie in the wrong place.")
-    if not suffix:
+    suffix = _FORMATS.get(str(file.image.format))
+    if picture is not file.image or turned or not suffix:
         return Picture(png(np.asarray(picture.convert("RGB"))), ".png", picture.size, False)
     if isinstance(file.name, Path) and file.name.suffix.lower() in SUFFIXES:
         suffix = file.name.suffix.lower()
@@ -135,8 +132,7 @@ def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
     """A mask file as bool (H, W). Polyp are the options' grey values (of a palette image: its
     indices) or their colours; without either what is at least half the range, 128 of 255.
 
-    Raises:
-        UserError: the file cannot be read, or its values do not tell what is polyp.
+    UserError: the file cannot be read, or its values do not tell what is polyp.
     """
     file = _opened(path)
     if options.colours:

@@ -7,18 +7,15 @@ import re
 import numpy as np
 from matplotlib.path import Path as Outline
 
-from kdas_book.data.importing.frames import Shape
-
-BOXES = ("ellipse", "rectangle")
+from kdas_book.data.importing.frames import BOXES, Shape
 
 
 def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple[np.ndarray, bool]:
     """A shape as a mask, bool (height, width), cut off at the picture's border; and whether more
     than a pixel of it stuck out (of a bitmap: any pixel). ``box`` is one of `BOXES`.
 
-    Raises:
-        ValueError: the shape covers no pixel, or does not belong to a picture of this size. The
-            text follows a noun: ``"has 2 points and encloses no area"``.
+    ValueError: the shape covers no pixel, or does not belong to a picture of this size. The text
+    follows a noun: ``"has 2 points and encloses no area"``.
 
     >>> mask, _ = draw(Shape("box", "polyp", (1, 1, 3, 2)), 4, 3, "rectangle")
     >>> mask.astype(int).tolist()
@@ -48,8 +45,8 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
         _add_box(mask, corners, oval=shape.kind == "circle" or box == "ellipse")
     if not mask.any():
         outside = (corners.max(0) <= 0).any() or (corners.min(0) >= size).any()
-        fact = f"lies outside the {width}×{height} picture" if outside else "covers no pixel"
-        raise ValueError(fact)
+        where = f"lies outside the {width}×{height} picture"
+        raise ValueError(where if outside else "covers no pixel")
     margin = 0 if shape.kind == "bitmap" else 1
     return mask, bool((corners < -margin).any() or (corners > size + margin).any())
 
@@ -100,10 +97,7 @@ def run_lengths(counts: object) -> np.ndarray:
     In the text each length is written in groups of five bits, lowest first, a sixth bit says that
     another group follows, and 48 is added to make a letter; from the fourth length on, the
     difference to the one two before is kept. The format's own library, pycocotools, crashes on
-    damaged text; the tests compare the two.
-
-    Raises:
-        ValueError: not such a list or text.
+    damaged text; the tests compare the two. ValueError: not such a list or text.
 
     >>> run_lengths("52203").tolist()
     [5, 2, 2, 2, 5]
