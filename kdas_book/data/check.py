@@ -6,8 +6,6 @@ training picture. A *finding* may be as it should be: repeats, pictures that set
 one video on both sides, empty masks. The public sets, untouched, have findings and no problems.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter

@@ -5,8 +5,6 @@ change or extend that table (data/README.md shows one), and an archive in ``<out
 used as if it were fetched.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -128,9 +126,8 @@ def is_complete(source: Source, out: str | Path) -> bool:
 def get(source: Source, out: str | Path) -> str:
     """Bring one data set into its place, checked before it appears there; says what was done.
 
-    Raises:
-        UserError: the archive cannot be had (the sentence says how to by hand), has changed, is
-            damaged, unsafe or incomplete; something else is in its place; the disk is full.
+    UserError: the archive cannot be had (the sentence says how to by hand), has changed, is
+    damaged, unsafe or incomplete; something else is in its place; the disk is full.
     """
     out = Path(out)
     folder, archive = out / source.folder, out / "downloads" / source.archive

@@ -10,8 +10,6 @@ Mirrored, turned or cropped copies are not recognised. (With 64 bits, six pairs 
 close as 4.)
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

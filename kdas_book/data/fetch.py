@@ -2,8 +2,6 @@
 here is what it leaves open: mirrors, room on the disk, and a look at what came.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 import zipfile
@@ -33,12 +31,9 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
     """Fetch a file from the first address that gives it, ``https://…`` or ``drive:ID``, and return
     that address. ``archive``: accept nothing but a zip archive.
 
-    What has arrived lies beside the file (``<file>.….part``) until it is whole; a later
-    call goes on from there, or begins anew if the pieces do not fit together.
-
-    Raises:
-        UserError: no address gave the file (the sentence ends with ``hint``, what the user can do
-            by hand), or it cannot be written.
+    What has arrived lies beside the file (``<file>.….part``) until it is whole; a later call goes
+    on from there, or begins anew if the pieces do not fit together. UserError: no address gave the
+    file (the sentence ends with ``hint``, what to do by hand), or it cannot be written.
     """
     reasons = []
     silent = set()

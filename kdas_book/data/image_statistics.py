@@ -2,8 +2,6 @@
 1). A network sees far more; sets that agree in all of these can still be worlds apart.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import cv2

@@ -1,7 +1,5 @@
 """``kdas weights get``: weights that others released, the Polyp-PVT teacher and two backbones."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +55,8 @@ def get_polyp_pvt(out: str | Path, source: str = "") -> str:
     """Put the teacher's weights in place, once they have been loaded into it; says what was done.
     ``source`` is the file or address to take them from, by default the authors' Drive folder.
 
-    Raises:
-        UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the
-            teacher, holds code, or is not the one that was noted before.
+    UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the
+    teacher, holds code, or is not the one that was noted before.
     """
     out = Path(out)
     target, beside = out / POLYP_PVT, out / "PolypPVT.unchecked.pth"  # a name that nothing loads

@@ -1,7 +1,5 @@
 """Unpacking an archive that somebody else made: all of it is safe and in place, or nothing is."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import stat
@@ -37,9 +35,8 @@ def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "mas
     wrapping folders that hold everything else, but never one named in ``roots``; ``image`` and
     ``mask`` become ``images`` and ``masks``.
 
-    Raises:
-        UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk,
-            or with a member that is a link, has a path out of the folder, or the name of another.
+    UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk, or
+    with a member that is a link, has a path out of the folder, or the name of another.
     """
     if not zipfile.is_zipfile(archive):
         raise UserError(f"{archive} is {_no_zip(archive)}.")

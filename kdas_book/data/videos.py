@@ -5,8 +5,6 @@ keeps the names. The borders are those of the table that its authors publish wit
 et al., Computerized Medical Imaging and Graphics 2015); the images bear them out.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from bisect import bisect_left

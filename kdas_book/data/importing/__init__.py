@@ -4,8 +4,6 @@
 reads and writes image files, ``grouping`` divides into training and test.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -32,9 +30,8 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
         source: a COCO file, or a folder for the other layouts. It is only read.
         layout: a key of ``READERS``. options: attributes of :class:`Options`.
 
-    Raises:
-        UserError: an option is wrong; ``out`` is taken or lies inside the source; or, in one
-            message, everything that is wrong with the source.
+    UserError: an option is wrong; ``out`` is taken or lies inside the source; or, in one message,
+    everything that is wrong with the source.
     """
     source, out = Path(source).expanduser(), Path(out).expanduser()
     if layout not in READERS:
@@ -99,9 +96,9 @@ def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, 
         named[stems.setdefault(stem.casefold(), stem)].append(frame)
     way_out = "say --prefix to put folders in front of names"
     way_out = "rename or remove all but one" if prefix else way_out
-    for stem, (first, *others) in named.items():
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            fact = f"{first.where}, {others[0].where}{more} would be called {stem}"
+    for stem, same in named.items():
+        if len(same) > 1:
+            more = f" and {len(same) - 2} more" if len(same) > 2 else ""
+            fact = f"{same[0].where}, {same[1].where}{more} would be called {stem}"
             problems.append(f"{fact}; {way_out}.")
     return {stem: same[0] for stem, same in named.items()}

@@ -1,7 +1,5 @@
 """What an import is told, and what every layout is read into: frames with shapes or a mask file."""
 
-from __future__ import annotations
-
 import json
 import re
 import unicodedata
@@ -133,7 +131,7 @@ class Images:
             self._known["stem", path.stem].append(path)
 
     @classmethod
-    def near(cls, folder: Path, chosen: Path | None) -> Images:
+    def near(cls, folder: Path, chosen: Path | None) -> "Images":
         """Of the chosen folder, else of ``folder`` or, if that holds none, of the one above it."""
         there = cls(chosen or folder)
         return there if there.names or chosen else cls(folder.parent)

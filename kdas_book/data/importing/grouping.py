@@ -1,7 +1,5 @@
 """Which frames belong together, and which groups become the test set."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

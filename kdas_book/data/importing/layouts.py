@@ -1,8 +1,4 @@
-"""The layouts that can be imported, each read into frames: COCO, Labelme, Pascal VOC and YOLO with
-shapes, and masks that are image files.
-"""
-
-from __future__ import annotations
+"""The layouts that can be imported, each read into frames with shapes or with mask files."""
 
 import base64
 import io
@@ -28,13 +24,13 @@ from kdas_core import UserError
 def read_coco(source: Path, options: Options) -> Listing:
     """The frames of a COCO file; images in its folder or, if that holds none, the one above it.
 
-    An image that is listed and has no annotation is a frame without a polyp; images that are not
-    listed are not looked at. A region with ``iscrowd`` (several objects that were not told apart)
-    counts as any other.
+    A listed image without an annotation is a frame without a polyp; others are not looked at. A
+    region with ``iscrowd`` (several objects that were not told apart) counts as any other.
     """
     content = common.read_json(source)
     parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(_is_table(content.get(part)) for part in parts):
+    tables = [content.get(part) if isinstance(content, dict) else None for part in parts]
+    if not all(isinstance(t, list) and all(isinstance(e, dict) for e in t) for t in tables):
         what = "it must hold lists called images, annotations and categories"
         raise UserError(f"{source} is not a COCO file: {what}.")
     there = Images.near(source.parent, options.images)
@@ -65,10 +61,6 @@ def read_coco(source: Path, options: Options) -> Listing:
             frames[key].add(where, _coco_shape, entry, known[category])
     listing.frames = list(frames.values())
     return listing
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _is_id(value: Any) -> bool:
@@ -137,25 +129,20 @@ def _labelme_shape(entry: Any) -> Shape:
     if kind == "circle":
         radius = math.dist(*corners)
         return Shape("circle", label, (*(corners[0] - radius), *(corners[0] + radius)))
-    return Shape("bitmap", label, (corners[0].round().astype(int), _bitmap(entry.get("mask"))))
-
-
-def _bitmap(text: Any) -> np.ndarray:
     try:
-        code = io.BytesIO(base64.b64decode(text, validate=True))
-        with Image.open(code, formats=["PNG"]) as image:
-            return np.asarray(image.convert("L")) > 0
-    except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        code = io.BytesIO(base64.b64decode(str(entry.get("mask")), validate=True))
+        bitmap = np.asarray(Image.open(code, formats=["PNG"]).convert("L")) > 0
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
         raise ValueError("is a mask without a PNG") from error
+    return Shape("bitmap", label, (corners[0].round().astype(int), bitmap))
 
 
 def read_voc(source: Path, options: Options) -> Listing:
     """The frames of a folder of Pascal VOC files, an XML file for each image; images there or, if
-    it holds none, one above.
+    it holds none, one above. A file without objects is a frame without a polyp.
 
     VOC counts pixels from 1 and a box holds its last row and column, so ``xmin=1, xmax=10`` are the
-    first ten pixels. A file without objects is a frame without a polyp. Entities and document types
-    in the XML are refused unread.
+    first ten pixels. Entities and document types in the XML are refused unread.
     """
     there = Images.near(source, options.images)
     return common.read_each(source, ".xml", "Pascal VOC has", there, _fill_from_xml)
@@ -239,32 +226,33 @@ def read_masks(source: Path, options: Options) -> Listing:
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path, name in of_masks.items():
         by_name[name.removesuffix(suffix)].append(path)
-    listing = Listing()
-    for path, name in of_images.items():
-        listing.frames += _frames_with_masks(name, path, by_name.pop(name, []))
+    frames = [
+        frame for p, name in of_images.items() for frame in _masked(name, p, by_name.pop(name, []))
+    ]
     left = [path for paths in by_name.values() for path in paths]
-    listing.faults = [f"{path} is a mask without an image." for path in left]
-    return listing
+    return Listing(frames, [f"{path} is a mask without an image." for path in left])
 
 
-def _frames_with_masks(name: str, image: Path, masks: list[Path]) -> list[Frame]:
+def _masked(name: str, image: Path, masks: list[Path]) -> list[Frame]:
     """One frame, or one for each page of a stack."""
+    frame = Frame(name, str(image), image)
     if len(masks) != 1:
-        frame = Frame(name, str(image), image, annotated=False)
-        if masks:
-            which = " and ".join(path.name for path in masks)
-            frame.faults.append(f"{image} has {len(masks)} masks, {which}; remove all but one.")
+        frame.annotated = False
+        which = " and ".join(path.name for path in masks)
+        fault = f"{image} has {len(masks)} masks, {which}; remove all but one."
+        frame.faults = [fault] if masks else []
         return [frame]
-    mask = masks[0]
-    pages, of_mask = count_pages(image), count_pages(mask)
-    if pages == of_mask > 1:
-        width = max(4, len(str(pages)))
-        named = [(i, f"{name}_{i + 1:0{width}}", f"{image}, page {i + 1}") for i in range(pages)]
-        return [Frame(each, where, image, i, mask=mask) for i, each, where in named]
-    frame = Frame(name, str(image), image, mask=mask)
+    frame.mask = masks[0]
+    pages, of_mask = count_pages(image), count_pages(masks[0])
     if pages != of_mask:
-        frame.faults.append(f"{image} has {pages} pages, but its mask {mask} has {of_mask}.")
-    return [frame]
+        frame.faults = [f"{image} has {pages} pages, but its mask {masks[0]} has {of_mask}."]
+    if pages != of_mask or pages == 1:
+        return [frame]
+    digits = max(4, len(str(pages)))
+    stack = [
+        (f"{name}_{i + 1:0{digits}}", f"{image}, page {i + 1}", image, i) for i in range(pages)
+    ]
+    return [Frame(*page, mask=masks[0]) for page in stack]
 
 
 READERS: dict[str, Callable[[Path, Options], Listing]] = {

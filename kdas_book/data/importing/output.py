@@ -1,13 +1,10 @@
 """Folders of an import: written beside their place, renamed when all is there."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,22 +69,13 @@ def refuse_places(source: Path, out: Path, options: Options) -> None:
     read = [folder for folder in (source, options.images, options.masks) if folder]
     around = [p for p in read if p.is_dir() and out.resolve().is_relative_to(p.resolve())]
     for is_so, fact in (
-        (around, f"{out} lies inside the source {[*around, ''][0]}, which is only read"),
+        (around, f"{out} lies inside the source {around and around[0]}, which is only read"),
         (out.is_file(), f"{out} is a file"),
         (is_synthetic(out), f"{out} holds synthetic polyps, and yours would pass for such"),
         (taken, f"{taken} exist already, and nothing is written over"),
     ):
         if is_so:
             raise UserError(f"{fact}; choose another --out.")
-
-
-class Kept(NamedTuple):
-    """A pair that is written."""
-
-    image: str  # the files' names
-    mask: str
-    frame: str  # its name in the source
-    share: float  # of the polyp
 
 
 @dataclass
@@ -99,7 +87,9 @@ class Pool:
     labels: set[str]  # the categories that are polyp
 
     def write(self, frames: dict[str, Frame], report: Imported, faults: list[str]) -> pd.DataFrame:
-        """All pairs, by the stem of each, a row each; ``faults`` gets what is wrong."""
+        """All pairs, by the stem of each: a row each with the names of its files and, in the
+        source, its frame, and the share of polyp. ``faults`` gets what is wrong.
+        """
         for part in ("images", "masks"):
             (self.folder / part).mkdir(parents=True)
         files = {frame.image for frame in frames.values() if isinstance(frame.image, Path)}
@@ -115,9 +105,9 @@ class Pool:
             if not frame.faults:
                 report.counts.update(frame.counts)
                 kept += [pair] if pair else []
-        return pd.DataFrame(kept, columns=Kept._fields)
+        return pd.DataFrame(kept)
 
-    def _write_pair(self, stem: str, frame: Frame, bits: int) -> Kept | None:
+    def _write_pair(self, stem: str, frame: Frame, bits: int) -> dict | None:
         """None if the frame has faults or is to be left out."""
         if not frame.annotated and self.options.negatives is None:
             way_out = "--negatives keep if such images show no polyp, or --negatives drop"
@@ -140,10 +130,10 @@ class Pool:
             frame.counts["dropped"] += 1
             return None
         frame.counts["copied" if picture.copied else "rewritten"] += 1
-        kept = Kept(f"{stem}{picture.suffix}", f"{stem}.png", frame.name, float(mask.mean()))
-        (self.folder / "images" / kept.image).write_bytes(picture.code)
-        (self.folder / "masks" / kept.mask).write_bytes(png(mask * np.uint8(255)))
-        return kept
+        pair = {"images": f"{stem}{picture.suffix}", "masks": f"{stem}.png"}
+        (self.folder / "images" / pair["images"]).write_bytes(picture.code)
+        (self.folder / "masks" / pair["masks"]).write_bytes(png(mask * np.uint8(255)))
+        return pair | {"frame": frame.name, "share": float(mask.mean())}
 
     def _draw(self, frame: Frame, width: int, height: int) -> np.ndarray:
         """The union of a frame's shapes; what is wrong with any is added to the frame's faults."""
@@ -168,9 +158,9 @@ class Pool:
         sets = {}
         for test, pairs in kept.groupby("test"):
             folder = f"TestDataset/{self.options.test_name}" if test else "TrainDataset"
-            for part, files in (("images", pairs["image"]), ("masks", pairs["mask"])):
+            for part in ("images", "masks"):
                 (draft / folder / part).mkdir(parents=True)
-                for file in files:
+                for file in pairs[part]:
                     os.replace(self.folder / part / file, draft / folder / part / file)
             shares = pairs["share"][pairs["share"] > 0]
             sets[folder] = {

@@ -1,7 +1,5 @@
 """Image files of a source: what is copied as it is, what has to be written anew, and how."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """From shapes to pixels. One rule for all: a pixel is polyp where its centre lies inside."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np
