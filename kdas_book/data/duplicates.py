@@ -53,9 +53,7 @@ class NearDuplicate(NamedTuple):
     distance: int
 
     def __str__(self) -> str:
-        """``5.jpg ~ 2.jpg``, with the sets' names where they differ; of equal files ``5.jpg =
-        2.jpg``, and only the first where the sets differ.
-        """
+        """``5.jpg ~ 2.jpg``, ``A/5.jpg ~ B/2.jpg``; of equal files ``5.jpg = 2.jpg``, ``5.jpg``."""
         (a, b), (one, other) = self.sets, (pair.image.name for pair in self.pairs)
         if self.distance == EQUAL:
             return f"{one} = {other}" if a == b else one
@@ -74,17 +72,13 @@ def fingerprint(grey: Image.Image) -> np.ndarray:
 
 
 def nearest(prints: Sequence[np.ndarray], folders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every picture and every folder, the most similar picture of that folder. All are compared
-    with all: 20,000 pictures take 7 s on one core.
+    """For each of n pictures and every folder, the most similar picture of that folder. ``prints``
+    are the fingerprints, the folders' one after another, and ``folders`` how many each has.
 
-    Args:
-        prints: n fingerprints, the folders' one after another.
-        folders: how many pictures each folder has.
-
-    Returns:
-        distance int (n, len(folders)), `NONE` where the folder has no other picture (in its own
-        only earlier ones count: of two equal ones the second is the repeat); position int, the same
-        shape, of the most similar picture (the first of several) among all n.
+    Returns distance, int (n, len(folders)), `NONE` where the folder has no other picture (in its
+    own only earlier ones count: of two equal ones the second is the repeat), and position, the same
+    shape, of the most similar picture (the first of several) among all n. All are compared with
+    all: 20,000 pictures take 7 s on one core.
     """
     n = len(prints)
     ends = np.cumsum(folders)

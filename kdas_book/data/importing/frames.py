@@ -142,30 +142,25 @@ class Images:
         """
         wanted = normal(name.replace("\\", "/")).removeprefix("./")
         found = self._known["path", wanted] or self._known["file", PurePosixPath(wanted).name]
-        if first in self.names or len(found) == 1:
-            frame.image = first if first in self.names else found[0]
-            frame.name = self.names[frame.image]
-        elif found:
-            which = first_few([str(path) for path in found])
-            fact = f"{where}: {name} could be any of {which}"
-            frame.faults.append(f"{fact}; name the folder with --images.")
-        else:
-            fact = f"{where}: the image {name} is not below {self.folder}"
-            frame.faults.append(f"{fact}; name its folder with --images, or remove the entry.")
+        several = f"{name} could be any of {first_few([str(path) for path in found])}"
+        fact = several if found else f"the image {name} is not below {self.folder}"
+        self._take(frame, [first] if first in self.names else found, f"{where}: {fact}")
 
     def place_by_stem(self, frame: Frame, annotation: Path) -> None:
         """Give a frame the image of its annotation file's stem, if there are several the one whose
-        folders are the file's own.
+        folders are the file's own, below ``images``.
         """
         same = self._known["stem", annotation.stem]
-        names = {image: self.names[image].removeprefix("images/") for image in same}
-        found = [image for image, name in names.items() if name == frame.name] or list(names)
+        found = [p for p in same if self.names[p].removeprefix("images/") == frame.name] or same
+        fact = f"{annotation} has {len(found)} images of its name"
+        self._take(frame, found, fact, below="images/")
+
+    def _take(self, frame: Frame, found: list[Path], fact: str, below: str = "") -> None:
         if len(found) == 1:
             frame.image = found[0]
-            frame.name = names[found[0]]
+            frame.name = self.names[found[0]].removeprefix(below)
         else:
-            fact = f"{annotation} has {len(found)} images of its name"
-            frame.faults.append(f"{fact}; name their folder with --images.")
+            frame.faults.append(f"{fact}; name its folder with --images, or remove the entry.")
 
 
 def read_each(

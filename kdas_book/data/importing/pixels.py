@@ -64,13 +64,9 @@ def _opened(source: Path | bytes, decode: bool = True) -> _File:
 
 def load_picture(frame: Frame, size: tuple | None, exif: str | None, bits: int) -> Picture:
     """A frame's image. A sound 8-bit file without an EXIF turn is kept byte for byte; a page of a
-    stack, a picture of more than 8 bits and a turned one become PNG, without EXIF.
-
-    Args:
-        size: (width, height) that the annotation states, if it does.
-        exif: ``"turned"`` or ``"stored"``: on which picture the annotation was drawn; None: on the
-            one that has the size.
-        bits: how many bits of a deep picture are in use; the upper eight of them are kept.
+    stack, a picture of more than 8 bits (of those in use the upper eight are kept) and a turned one
+    become PNG, without EXIF. The annotation states ``size``, (width, height), or None, and was
+    drawn on the picture as ``exif`` says: "turned", "stored", or, None, as it has the size.
 
     UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
