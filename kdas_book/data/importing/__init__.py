@@ -1,14 +1,14 @@
 """Other people's layouts into ours, without touching the source: what ``kdas data import`` calls.
 
 ``layouts`` reads a source into ``frames``; ``shapes`` turns annotations into masks, ``pixels``
-reads and writes image files, ``grouping`` divides into training and test.
+reads and writes image files, ``output`` divides into training and test.
 """
 
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from kdas_book.data.importing import grouping, output
+from kdas_book.data.importing import output
 from kdas_book.data.importing.frames import Frame, Listing, Options, normal
 from kdas_book.data.importing.layouts import READERS
 from kdas_book.data.importing.output import NOTE, Imported
@@ -61,9 +61,9 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
                 fact = f"No mask holds {', '.join(map(str, classes))}, so no frame has a polyp"
                 problems.append(f"{fact}; look which values or colours the masks have.")
             problems.stop(f"imported from {source}")
-            kept["group"] = grouping.groups_of(kept["frame"], chosen.group_by, chosen.groups)
-            kept["test"] = grouping.divide(kept["group"], chosen.split, chosen.seed)
-            report.sets = pool.divide(kept, draft / "sets")
+            kept["group"] = output.groups_of(kept["frame"], chosen.group_by, chosen.groups)
+            kept["test"] = output.divide(kept["group"], chosen.split, chosen.seed)
+            report.sets = pool.move(kept, draft / "sets")
             output.write_notes(draft / "sets", source, chosen, report)
             output.publish(draft / "sets", out, list(report.sets))
     except OSError as error:

@@ -40,7 +40,7 @@ class Options:
     negatives: str | None = None
     split: float = 0.0  # share of the frames that becomes the test set, 0 to 1
     test_name: str = "Own"  # the test set's folder in TestDataset
-    group_by: str = ""  # these two: see grouping.groups_of; frames of a group stay together
+    group_by: str = ""  # these two: see output.groups_of; frames of a group stay together
     groups: str = ""
     seed: int = 0  # of the division
     prefix: bool = False  # put the folders in front of a name: video1/007 becomes video1_007
@@ -163,9 +163,7 @@ class Images:
             frame.faults.append(f"{fact}; name its folder with --images, or remove the entry.")
 
 
-def read_each(
-    folder: Path, suffix: str, program: str, there: Images, fill: Callable, skip: tuple = ()
-) -> Listing:
+def read_each(folder: Path, suffix: str, there: Images, fill: Callable, skip=()) -> Listing:
     """The frames of a layout with an annotation file for each image; then a frame without
     annotation for every image that none has and no faulty one means.
 
@@ -182,7 +180,7 @@ def read_each(
                 frame.faults.append(str(error))
             frames.append(frame)
     if not frames:
-        raise UserError(f"{folder} holds no {suffix} files; {program} one for each image.")
+        raise UserError(f"{folder} holds no {suffix} files; there should be one for each image.")
     used = {frame.image for frame in frames}
     meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
     for path, name in there.names.items():

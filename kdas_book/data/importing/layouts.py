@@ -90,7 +90,7 @@ def read_labelme(source: Path, options: Options) -> Listing:
     rectangle counts as a box. A file without shapes is a frame without a polyp.
     """
     there = Images(options.images or source)
-    return common.read_each(source, ".json", "Labelme writes", there, _fill_from_json)
+    return common.read_each(source, ".json", there, _fill_from_json)
 
 
 def _fill_from_json(frame: Frame, path: Path, there: Images) -> None:
@@ -145,7 +145,7 @@ def read_voc(source: Path, options: Options) -> Listing:
     first ten pixels. Entities and document types in the XML are refused unread.
     """
     there = Images.near(source, options.images)
-    return common.read_each(source, ".xml", "Pascal VOC has", there, _fill_from_xml)
+    return common.read_each(source, ".xml", there, _fill_from_xml)
 
 
 def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
@@ -178,7 +178,7 @@ def read_yolo(source: Path, options: Options) -> Listing:
     labels = source / "labels" if (source / "labels").is_dir() else source
     there = Images.near(source, options.images)
     skip = ("classes", "train", "val", "test", "README")
-    return common.read_each(labels, ".txt", "YOLO has", there, _fill_from_lines, skip)
+    return common.read_each(labels, ".txt", there, _fill_from_lines, skip)
 
 
 def _fill_from_lines(frame: Frame, path: Path, there: Images) -> None:
