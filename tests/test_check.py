@@ -141,7 +141,7 @@ def test_sound_data_is_left_in_peace(root):
     assert check.problems == check.findings == check.near == ()
     assert check.table["pairs"].to_dict() == {"TrainDataset": 4, "Mine": 3, "Yours": 3}
     assert check.table[["empty", "grey", "repeats", "near", "problems"]].to_numpy().sum() == 0
-    assert check.shared.to_numpy().sum() == 0 and set(check.table["sizes"]) == {"112×96"}
+    assert set(check.table["sizes"]) == {"112×96"}
     shares = [
         100 * read_mask(pair.mask).mean() for pair in index_pairs(root / "TestDataset" / "Mine")
     ]
@@ -183,10 +183,7 @@ def test_sets_that_share_pictures_are_named_from_the_smaller_one(root):
     (root / "TestDataset" / "Yours" / "masks" / "2.png").unlink()
     check = check_data(root)
     assert only(check.findings).startswith("Yours: all 2 pictures in Mine as well, byte for byte")
-    assert (
-        check.shared.loc["Yours", "Mine"] == check.shared.loc["Mine", "Yours"] == 2
-        and not check.problems
-    )
+    assert not check.problems
 
 
 def test_a_test_picture_that_is_a_training_picture_is_a_problem(root):
@@ -647,11 +644,8 @@ def test_the_facts_of_the_public_sets_are_found(real_data):
     check = check_data(real_data)
     assert check.problems == ()
     assert check.table["pairs"].sum() == 2072 and check.table.loc["CVC-ColonDB", "repeats"] == 34
-    assert (
-        check.shared.loc["CVC-300", "CVC-ColonDB"] == 60
-        and check.shared.loc["Kvasir", "TrainDataset"] == 0
-    )
     text = "\n".join(check.findings)
+    assert not [line for line in check.findings if line.startswith("Kvasir:") and "Train" in line]
     assert "CVC-300: all 60 pictures in CVC-ColonDB as well, byte for byte" in text
     assert "ETIS-LaribPolypDB: 20 of the benchmark's 196 pairs" in text
     assert "CVC-ClinicDB: all 26 videos behind its 62 frames in TrainDataset" in text

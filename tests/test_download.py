@@ -18,7 +18,7 @@ from hazards import File
 
 from kdas_book.data import download
 from kdas_core import UserError
-from kdas_core.data.layout import index_pairs
+from kdas_core.data.layout import FULL_COUNTS, index_pairs
 
 
 def files_in(folder):
@@ -45,7 +45,7 @@ def sets(web, polyps, tmp_path):
         archive_of(polyps / "TrainDataset", "TrainDataset", singular=True)
     )
     web.files["/test.zip"] = File(archive_of(polyps / "TestDataset", "TestDataset"))
-    tests = dict.fromkeys(download.FULL_COUNTS, 3)
+    tests = dict.fromkeys(FULL_COUNTS, 3)
     manifest = tmp_path / "mirrors.yaml"
     entries = {
         "train": {"addresses": [f"{web.address}/train.zip"], "counts": {"": 10}},
@@ -64,7 +64,7 @@ def test_the_command_brings_both_sets_into_the_layout_and_then_leaves_them(
     said = capsys.readouterr().out
     assert "research and education" in said and said.index("research") < said.index("SHA-256")
     assert index_pairs(out / "TrainDataset").names == index_pairs(polyps / "TrainDataset").names
-    for name in download.FULL_COUNTS:
+    for name in FULL_COUNTS:
         assert len(index_pairs(out / "TestDataset" / name)) == 3
     for pair in index_pairs(out / "TrainDataset"):
         assert (

@@ -165,7 +165,7 @@ def test_a_full_disk_stops_the_transfer_and_what_came_is_kept(web, tmp_path, mon
     web.files["/f"] = File(BODY)
     with (
         files_no_larger_than(1_200_000),
-        pytest.raises(UserError, match=r"could not be written.*make room"),
+        pytest.raises(UserError, match=r"cannot be written.*make room"),
     ):
         get_file(web, tmp_path, "/f")
     assert not (tmp_path / "file.zip").exists()

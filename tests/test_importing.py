@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_masks
 
 from kdas_book.data.check import check_data
-from kdas_book.data.importing import NOTE, frames, grouping, import_data, shapes
+from kdas_book.data.importing import NOTE, frames, import_data, output, shapes
 from kdas_book.data.importing.frames import Shape
 from kdas_core import UserError
 from kdas_core.data.images import read_image
@@ -702,12 +702,12 @@ def test_the_division_is_as_near_to_the_share_as_groups_allow_and_leaves_neither
     groups = [g for g, n in {"a": 10, "b": 7, "c": 2, "d": 1}.items() for _ in range(n)]
     for seed in range(10):
         for share in (0.01, 0.3, 0.99):
-            testing = grouping.divide(groups, share, seed)
+            testing = output.divide(groups, share, seed)
             assert 0 < sum(testing) < len(groups)
             assert all(len({t for g, t in zip(groups, testing) if g == one}) == 1 for one in "abcd")
-    assert grouping.divide(groups, 0.3, 5) == grouping.divide(groups, 0.3, 5)
+    assert output.divide(groups, 0.3, 5) == output.divide(groups, 0.3, 5)
     with pytest.raises(UserError, match='of one group, "a", which cannot be divided'):
-        grouping.divide(["a", "a"], 0.5, 0)
+        output.divide(["a", "a"], 0.5, 0)
 
 
 def test_a_test_set_joins_others_and_nothing_is_written_over(tmp_path):

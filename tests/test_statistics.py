@@ -646,7 +646,7 @@ def test_all_lines_that_are_wrong_come_together_with_their_numbers(tmp_path):
         ),
         (b"name,dataset,group\n1,A,v\n", 'begins with "name,dataset,group"'),
         (b"dataset,name,group\n", "a line for each image"),
-        (b"dataset,name,group\nA, ,v\n", "line 2, lacks one of three cells"),
+        (b"dataset,name,group\nA, ,v\n", "line 2, lacks one of 3 cells"),
     ],
 )
 def test_a_file_that_does_not_group_is_refused_in_one_sentence(tmp_path, content, says):

@@ -6,12 +6,10 @@ training picture. A *finding* may be as it should be: repeats, pictures that set
 one video on both sides, empty masks. The public sets, untouched, have findings and no problems.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +48,13 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Check:
-    """What `check_data` found.
-
-    Attributes:
-        table: a row for each set: pairs, sizes, median share of polyp in percent, and how many
-            masks are empty or grey, pictures repeat an earlier one byte for byte or nearly, and
-            problems there are.
+    """What `check_data` found. ``table`` has a row for each set: pairs, sizes, median share of
+    polyp in percent, and how many masks are empty or grey, pictures repeat an earlier one byte for
+    byte or nearly, and problems there are.
     """
 
     root: Path
     table: pd.DataFrame
-    shared: pd.DataFrame  # how many pictures of the row's set are in the column's, or nearly
     problems: tuple[str, ...]  # a sentence each
     findings: tuple[str, ...]
     near: tuple[NearDuplicate, ...]  # each picture that is nearly another, with the most similar
@@ -75,53 +69,41 @@ class Check:
         return "\n\n".join(parts)
 
 
-@dataclass(frozen=True)
-class _Look(Picture):
-    """What one pair's pixels tell."""
-
-    size: tuple[int, int]
-    share: float
-    marks: frozenset[str]  # keys of BAD_MASKS and MARKS
-
-
 def check_data(root: str | Path) -> Check:
     """Decode every pair and compare every picture with every other, in a benchmark
-    (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/.
-
-    Raises:
-        UserError: nothing there can be looked at.
+    (``TrainDataset``, ``TestDataset/*``) or a folder of images/ and masks/. UserError: nothing
+    there can be looked at.
     """
     root = Path(root)
-    looks: dict[str, list[_Look]] = {}
+    sets: dict[str, list[Picture]] = {}
     problems: dict[str, list[str]] = {}
     for name, folder in _folders(root).items():
         try:
-            looks[name], problems[name] = _look_into(folder)
+            sets[name], problems[name] = _look_into(folder)
         except UserError as error:  # the folder as a whole
             problems[name] = [str(error)]
-    if not looks:
+    if not sets:
         raise UserError(next(iter(problems.values()))[0])
 
-    comparison = Comparison(looks)
+    comparison = Comparison(sets)
     public = not is_synthetic(root)
-    videos = _videos(looks) if public else {}
+    videos = _videos(sets) if public else {}
     findings = []
-    for name, of_set in looks.items():
-        full = FULL_COUNTS.get(name, len(of_set)) if public else len(of_set)
-        if full != len(of_set):
-            fact = f"{len(of_set)} of the benchmark's {full} pairs"
+    for name, pictures in sets.items():
+        full = FULL_COUNTS.get(name) if public else None
+        if full not in (None, len(pictures)):
+            fact = f"{len(pictures)} of the benchmark's {full} pairs"
             findings.append(f"{name}: {fact}; a score on it must say so.")
-        problems[name] += _marked(name, of_set, BAD_MASKS) + comparison.leaks(name)
-        findings += _marked(name, of_set, MARKS)
-    rows = [_row(name, looks[name], len(problems[name]), comparison) for name in looks]
+        problems[name] += _marked(name, pictures, BAD_MASKS) + comparison.leaks(name)
+        findings += _marked(name, pictures, MARKS)
+    rows = {name: _row(name, sets[name], comparison, len(problems[name])) for name in sets}
     return Check(
         root=root,
-        table=pd.DataFrame(rows, index=list(looks)),
-        shared=comparison.shared(),
+        table=pd.DataFrame.from_dict(rows, orient="index"),
         problems=tuple(line for lines in problems.values() for line in lines),
         findings=(*findings, *comparison.findings(), *_shared_videos(videos)),
-        near=comparison.near(),
-        closest=comparison.closest(),
+        near=tuple(comparison.near()),
+        closest=tuple(comparison.closest()),
         videos=videos,
     )
 
@@ -129,22 +111,22 @@ def check_data(root: str | Path) -> Check:
 def _folders(root: Path) -> dict[str, Path]:
     if (root / "images").is_dir():
         return {root.resolve().name: root}
-    tests = [p for p in (root / "TestDataset").glob("*") if p.is_dir() and p.name[0] != "."]
+    tests = [p for p in (root / "TestDataset").glob("[!.]*") if p.is_dir()]
     return {p.name: p for p in (root / TRAIN, *sorted(tests, key=lambda p: natural(p.name)))}
 
 
-def _look_into(folder: Path) -> tuple[list[_Look], list[str]]:
-    """What every sound pair of a folder looks like, and the problems of the others."""
+def _look_into(folder: Path) -> tuple[list[Picture], list[str]]:
+    """The pictures of a folder's sound pairs, and the problems of the others."""
     pairs, problems = scan(folder)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow frees Python's lock
         results = pool.map(_look_at, pairs)
         seen = list(tqdm(results, folder.name, len(pairs), leave=False, disable=None))
     lines = [f"{problem.text}." for problem in problems] + [r for r in seen if isinstance(r, str)]
-    return [r for r in seen if isinstance(r, _Look)], lines
+    return [r for r in seen if isinstance(r, Picture)], lines
 
 
-def _look_at(pair: Pair) -> _Look | str:
-    """The pair's facts, or the sentence that says why it cannot be read."""
+def _look_at(pair: Pair) -> Picture | str:
+    """A pair's picture, or the sentence that says why it cannot be read."""
     try:
         with opened(pair.image) as image:
             marks = _file_marks(image)
@@ -159,7 +141,7 @@ def _look_at(pair: Pair) -> _Look | str:
     except UserError as error:
         return str(error)
     share = float((levels >= THRESHOLD).mean())
-    return _Look(pair, digest, bits, size, share, frozenset(marks | _mask_marks(levels)))
+    return Picture(pair, digest, bits, size, share, frozenset(marks | _mask_marks(levels)))
 
 
 def _file_marks(image: Image.Image) -> set[str]:
@@ -186,23 +168,23 @@ def _mask_marks(levels: np.ndarray) -> set[str]:
     return marks | ({"grey"} if np.any((levels > 0) & (levels < 255)) else set())
 
 
-def _marked(name: str, looks: Sequence[_Look], words: Mapping[str, str]) -> list[str]:
+def _marked(name: str, pictures: Sequence[Picture], words: dict[str, str]) -> list[str]:
     """A sentence for each of these marks that some pair of the set carries."""
     lines = []
     for mark, fact in words.items():
-        if found := [look.pair.mask.name for look in looks if mark in look.marks]:
-            lines.append(f"{name}: {len(found)} of {len(looks)} masks ({first_few(found)}) {fact}.")
+        if found := [p.pair.mask.name for p in pictures if mark in p.marks]:
+            count = f"{len(found)} of {len(pictures)} masks ({first_few(found)})"
+            lines.append(f"{name}: {count} {fact}.")
     return lines
 
 
-def _row(name: str, looks: Sequence[_Look], problems: int, comparison: Comparison) -> dict:
-    """A set's row of the table."""
-    sizes = Counter(f"{w}×{h}" for w, h in (look.size for look in looks))
-    marks = Counter(mark for look in looks for mark in look.marks)
+def _row(name: str, pictures: Sequence[Picture], comparison: Comparison, problems: int) -> dict:
+    sizes = Counter("{}×{}".format(*picture.size) for picture in pictures)
+    marks = Counter(mark for picture in pictures for mark in picture.marks)
     shown = ", ".join(size for size, _ in sizes.most_common(1))
-    share = np.median([look.share for look in looks]) if looks else np.nan
+    share = np.median([picture.share for picture in pictures]) if pictures else np.nan
     return {
-        "pairs": len(looks),
+        "pairs": len(pictures),
         "sizes": shown if len(sizes) < 2 else f"{len(sizes)}, most {shown}",
         "polyp, %": round(100 * float(share), 1),
         "empty": marks["empty"],
@@ -213,19 +195,17 @@ def _row(name: str, looks: Sequence[_Look], problems: int, comparison: Compariso
     }
 
 
-def _videos(looks: Mapping[str, Sequence[_Look]]) -> dict[str, dict[str, str]]:
+def _videos(sets: dict[str, list[Picture]]) -> dict[str, dict[str, str]]:
     """Of CVC-ClinicDB, the one public set whose videos are known frame by frame."""
-    videos = {}
-    for name in (TRAIN, "CVC-ClinicDB"):
-        if group := clinicdb_groups((look.pair.name, look.size) for look in looks.get(name, ())):
-            videos[name] = group
-    return videos
+    names = [name for name in (TRAIN, "CVC-ClinicDB") if name in sets]
+    videos = {name: clinicdb_groups((p.pair.name, p.size) for p in sets[name]) for name in names}
+    return {name: groups for name, groups in videos.items() if groups}
 
 
-def _shared_videos(videos: Mapping[str, Mapping[str, str]]) -> list[str]:
-    train, test = (videos.get(name, {}) for name in (TRAIN, "CVC-ClinicDB"))
+def _shared_videos(videos: dict[str, dict[str, str]]) -> list[str]:
+    test = videos.get("CVC-ClinicDB", {})
     of_set = set(test.values())
-    both = of_set & set(train.values())
+    both = of_set & set(videos.get(TRAIN, {}).values())
     if not both:
         return []
     count = f"all {len(both)}" if both == of_set else f"{len(both)} of {len(of_set)}"

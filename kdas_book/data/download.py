@@ -1,10 +1,9 @@
 """``kdas data get``: where the real images live, on which terms, and how they come into ``data/``.
 
-The archives come from their authors' own addresses. A YAML file can change or extend the table
-(data/README.md shows one), and an archive in ``<out>/downloads`` is used as if it were fetched.
+The archives come from their authors' own addresses, ``sources.yaml``. A file of the same kind can
+change or extend that table (data/README.md shows one), and an archive in ``<out>/downloads`` is
+used as if it were fetched.
 """
-
-from __future__ import annotations
 
 import json
 import os
@@ -23,12 +22,10 @@ from filelock import FileLock, Timeout
 from kdas_book.data.fetch import browser_link, fetch
 from kdas_book.data.unpack import unpack
 from kdas_core import UserError
-from kdas_core.data.layout import FULL_COUNTS, index_pairs
-from kdas_core.files import atomic_write
+from kdas_core.data.layout import index_pairs
+from kdas_core.files import atomic_write, unwritten
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
-_CITE = "Whoever publishes results cites the papers listed in data/README.md."
-_UNLESS = "not without written permission"
 
 
 @dataclass(frozen=True)
@@ -46,59 +43,17 @@ class Source:
     sha256: str = ""  # empty: noted when the archive is used for the first time
 
 
-# The second address of each Drive file is the one that PraNet's page named before.
-SOURCES = (
-    Source(
-        name="train",
-        folder="TrainDataset",
-        archive="TrainDataset.zip",
-        addresses=(
-            "drive:1YiGHLw4iTvKdvbT6MgwO9zcCv8zJ_Bnb",
-            "drive:1lODorfB33jbd-im-qrtUgWnZXxB94F55",
-        ),
-        counts={"": 900 + 550},
-        terms="900 images of Kvasir-SEG and 550 of CVC-ClinicDB, both for research and education "
-        f"only; neither may be used commercially (Kvasir-SEG: {_UNLESS}). {_CITE}",
-        page="https://github.com/DengPingFan/PraNet",
-        megabytes=399.5,
-    ),
-    Source(
-        name="test",
-        folder="TestDataset",
-        archive="TestDataset.zip",
-        addresses=(
-            "drive:1Y2z7FD5p5y31vkZwQQomXFRB0HutHyao",
-            "drive:1o8OfBvYE6K-EpDyvzsmMPndnUMwb540R",
-        ),
-        counts=FULL_COUNTS,
-        terms="Five sets for research and education; CVC-ClinicDB and Kvasir-SEG may not be used "
-        f"commercially (Kvasir-SEG: {_UNLESS}). {_CITE}",
-        page="https://github.com/DengPingFan/PraNet",
-        megabytes=327.2,
-    ),
-    Source(
-        name="kvasir-seg",
-        folder="Kvasir-SEG",
-        archive="kvasir-seg.zip",
-        addresses=("https://datasets.simula.no/downloads/kvasir-seg.zip",),
-        counts={"": 1000},
-        terms="For research and education; commercial use needs written permission. Whoever "
-        "publishes results cites Jha et al., MultiMedia Modeling 2020. Its 1000 images are those "
-        "of train (900) and test (100): never train on all and test on some.",
-        page="https://datasets.simula.no/kvasir-seg/",
-        megabytes=46.2,
-    ),
-)
-
-
 def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> list[Source]:
     """The sources of these names, by default train and test; `UserError` for an unknown name or a
     manifest with something wrong.
     """
-    known = {source.name: source for source in SOURCES}
-    if manifest:
-        for name, entry in _read_manifest(Path(manifest)).items():
-            known[name] = _source(name, entry, known.get(name), f'{manifest}, "{name}"')
+    entries: dict[str, dict] = {}
+    known: dict[str, Source] = {}
+    tables = [Path(__file__).with_name("sources.yaml"), *([Path(manifest)] if manifest else [])]
+    for path in tables:
+        for name, entry in _read_table(path).items():
+            entries[name] = entries.get(name, {}) | entry
+            known[name] = _source(name, entries[name], f'{path}, "{name}"')
     for name in names:
         if name not in known:
             choices = ", ".join(known)
@@ -106,7 +61,7 @@ def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> lis
     return [known[name] for name in dict.fromkeys(names or ("train", "test"))]
 
 
-def _read_manifest(path: Path) -> dict[str, dict]:
+def _read_table(path: Path) -> dict[str, dict]:
     try:
         entries = yaml.safe_load(path.read_bytes())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -121,19 +76,17 @@ def _is_table(entries: object) -> bool:
     return isinstance(entries, dict) and all(isinstance(e, dict) for e in entries.values())
 
 
-def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
-    """A source of the manifest, which must be sound; ``where`` begins the sentence if it is not."""
-    merged = (vars(known) if known else {}) | {"name": name} | entry
+def _source(name: str, entry: dict, where: str) -> Source:
+    """A source of a table, which must be sound; ``where`` begins the sentence if it is not."""
     allowed = sorted({f.name for f in fields(Source)} - {"name"})
     unknown = ", ".join(str(key) for key in entry if key not in allowed)
-    missing = ", ".join(sorted({"folder", "archive", "addresses"} - merged.keys()))
-    addresses = merged.get("addresses")
-    counts = merged.get("counts", {})
-    listed = isinstance(addresses, list | tuple) and all(isinstance(a, str) for a in addresses)
+    missing = ", ".join(sorted({"folder", "archive", "addresses"} - entry.keys()))
+    addresses, counts = entry.get("addresses"), entry.get("counts", {})
+    listed = isinstance(addresses, list) and addresses and all(type(a) is str for a in addresses)
     counted = isinstance(counts, dict) and all(type(n) is int for n in counts.values())
-    folder = Path(str(merged.get("folder", "")))
+    folder = Path(str(entry.get("folder", "")))
     below = folder.parts and ".." not in folder.parts and not folder.is_absolute()
-    plain = below and re.fullmatch(r"\w[\w.-]*", str(merged.get("archive", "")))
+    plain = below and re.fullmatch(r"\w[\w.-]*", str(entry.get("archive", "")))
     for sound, text in (
         (not unknown, f"there is no field {unknown}; there are {', '.join(allowed)}"),
         (not missing, f"the field {missing} is missing"),
@@ -143,20 +96,17 @@ def _source(name: str, entry: dict, known: Source | None, where: str) -> Source:
     ):
         if not sound:
             raise UserError(f"{where}: {text}.")
-    return Source(**merged | {"addresses": tuple(merged["addresses"])})
+    return Source(name, **entry | {"addresses": tuple(entry["addresses"])})
 
 
 def describe(source: Source, out: str | Path) -> str:
     """Source, size, destination and terms, in four lines, for a person to agree to."""
     size = f"{source.megabytes:g} MB" if source.megabytes else "of unknown size"
     count = sum(source.counts.values()) or "an unknown number of"
-    lines = (
-        f"{source.name}: {source.archive}, {size}, {count} pairs",
-        f"from  {browser_link(source.addresses[0])} ({source.page or 'no page named'})",
-        f"to    {Path(out) / source.folder}",
-        f"terms {source.terms or 'none named; ask whoever offers the file.'}",
-    )
-    return "\n  ".join(lines)
+    return f"""{source.name}: {source.archive}, {size}, {count} pairs
+  from  {browser_link(source.addresses[0])} ({source.page or "no page named"})
+  to    {Path(out) / source.folder}
+  terms {source.terms or "none named; ask whoever offers the file."}"""
 
 
 def is_complete(source: Source, out: str | Path) -> bool:
@@ -176,11 +126,11 @@ def is_complete(source: Source, out: str | Path) -> bool:
 def get(source: Source, out: str | Path) -> str:
     """Bring one data set into its place, checked before it appears there; says what was done.
 
-    Raises:
-        UserError: the archive cannot be had (the sentence says how to by hand), has changed, is
-            damaged, unsafe or incomplete; something else is in its place; the disk is full.
+    UserError: the archive cannot be had (the sentence says how to by hand), has changed, is
+    damaged, unsafe or incomplete; something else is in its place; the disk is full.
     """
-    folder, archive = Path(out) / source.folder, Path(out) / "downloads" / source.archive
+    out = Path(out)
+    folder, archive = out / source.folder, out / "downloads" / source.archive
     counts = [f"{n} {k}" if n else f"{k} pairs" for n, k in source.counts.items()]
     pairs = ", ".join(counts) or "unpacked"
     if is_complete(source, out):
@@ -188,15 +138,14 @@ def get(source: Source, out: str | Path) -> str:
     try:
         archive.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(archive.parent / ".lock", timeout=0):  # two would write into the same files
-            digest = _place(source, Path(out), folder, archive)
+            digest = _place(source, out, folder, archive)
     except Timeout:
         busy = f'Another "kdas data get" is at work in {archive.parent}; wait for it to end.'
         raise UserError(busy) from None
     except OSError as error:
-        fact = f"{archive.parent} could not be written ({error.strerror})"
-        raise UserError(f"{fact}; mend that, or choose another --out.") from error
-    note = Path(out) / LEDGER
-    return f"{folder}: {pairs}, SHA-256 {digest[:12]}… noted in {note}; {archive} may be removed."
+        raise unwritten(archive.parent, error, "mend that, or choose another --out") from error
+    noted = f"SHA-256 {digest[:12]}… noted in {out / LEDGER}"
+    return f"{folder}: {pairs}, {noted}; {archive} may be removed."
 
 
 def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
@@ -204,10 +153,10 @@ def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
     address = "a file that was there already"
     if not archive.is_file():
         page = f" (or find it from {source.page})" if source.page else ""
-        hint = f"open {browser_link(source.addresses[0])} in a browser{page}, save the file as "
-        hint += f"{archive} and run the command again"
+        save = f"save the file as {archive} and run the command again"
+        hint = f"open {browser_link(source.addresses[0])} in a browser{page}, {save}"
         address = fetch(source.addresses, archive, hint, archive=True)
-    digest = verify(out, archive, source.sha256)
+    digest = verify(out, archive, source.archive, source.sha256)
     staged = archive.with_name(source.archive + ".unpacked")
     shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
     try:
@@ -216,7 +165,7 @@ def _place(source: Source, out: Path, folder: Path, archive: Path) -> str:
             fact = f"{archive} is not what it should be ({trouble})"
             way_out = "look into it, or remove it and run the command again"
             raise UserError(f"{fact}, so nothing was put into {folder}; {way_out}.")
-        record(out, archive, address, digest)
+        record(out, archive, source.archive, address, digest)
         folder.parent.mkdir(parents=True, exist_ok=True)
         if folder.is_dir():
             folder.rmdir()  # empty, as `is_complete` saw; Windows renames onto nothing
@@ -241,16 +190,16 @@ def _mismatch(source: Source, folder: Path) -> str:
     return ""
 
 
-def verify(out: Path, file: Path, expected: str = "", name: str = "") -> str:
+def verify(out: Path, file: Path, name: str, expected: str = "") -> str:
     """The SHA-256 of a file; `UserError` with both digests unless it is the one expected, or noted
     when its name was used first.
     """
+    digest = sha256()
     with open(file, "rb") as stream:
-        digest = sha256()
         while block := stream.read(1 << 20):
             digest.update(block)
     found = digest.hexdigest()
-    known = expected or _ledger(out).get(name or file.name, {}).get("sha256", found)
+    known = expected or _ledger(out).get(name, {}).get("sha256", found)
     if found != known:
         where = "the manifest says" if expected else f"{out / LEDGER} notes"
         way_out = "remove it to fetch it again, or, if you trust the new one, mend the entry"
@@ -259,10 +208,10 @@ def verify(out: Path, file: Path, expected: str = "", name: str = "") -> str:
     return found
 
 
-def record(out: Path, file: Path, address: str, digest: str, name: str = "") -> None:
+def record(out: Path, file: Path, name: str, address: str, digest: str) -> None:
     """Note beside the data a file that was used; an older note of the same file stays as it is."""
     ledger = _ledger(out)
-    entry = ledger.setdefault(name or file.name, {})
+    entry = ledger.setdefault(name, {})
     if entry.get("sha256") != digest:
         date = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
         size = file.stat().st_size

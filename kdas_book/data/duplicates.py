@@ -10,20 +10,21 @@ Mirrored, turned or cropped copies are not recognised. (With 64 bits, six pairs 
 close as 4.)
 """
 
-from __future__ import annotations
-
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 import imagehash
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from kdas_core.data.layout import Pair, first_few
 
 TRAIN = "TrainDataset"
 BITS = 256
+EQUAL = -1  # the distance of two files of the same bytes
 NEAR = 12
 SCENE = 32
 NONE = BITS + 1  # the distance where there is no other picture
@@ -34,15 +35,17 @@ _ROWS = 256  # pictures compared with all others at a time
 
 @dataclass(frozen=True)
 class Picture:
-    """A pair of files, a digest of the image file's bytes, and the image's `fingerprint`."""
+    """What the two files of a pair tell when they are decoded."""
 
     pair: Pair
-    digest: bytes
-    bits: np.ndarray
+    digest: bytes  # of the image file's bytes
+    bits: np.ndarray  # the image's `fingerprint`
+    size: tuple[int, int]  # (width, height)
+    share: float  # of the polyp
+    marks: frozenset[str]  # what is unusual: keys of `check.BAD_MASKS` and `check.MARKS`
 
 
-@dataclass(frozen=True)
-class NearDuplicate:
+class NearDuplicate(NamedTuple):
     """Two pictures that are alike: their sets, their pairs of files, and their distance in bits."""
 
     sets: tuple[str, str]
@@ -50,8 +53,10 @@ class NearDuplicate:
     distance: int
 
     def __str__(self) -> str:
-        """``5.jpg ~ 2.jpg``, with the sets' names where they differ."""
+        """``5.jpg ~ 2.jpg``, ``A/5.jpg ~ B/2.jpg``; of equal files ``5.jpg = 2.jpg``, ``5.jpg``."""
         (a, b), (one, other) = self.sets, (pair.image.name for pair in self.pairs)
+        if self.distance == EQUAL:
+            return f"{one} = {other}" if a == b else one
         return f"{one} ~ {other}" if a == b else f"{a}/{one} ~ {b}/{other}"
 
 
@@ -66,21 +71,14 @@ def fingerprint(grey: Image.Image) -> np.ndarray:
     return np.where(bits.ravel(), 1, -1).astype(np.int8)
 
 
-def nearest(
-    prints: Sequence[np.ndarray], folders: Sequence[int] | np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """For every picture and every folder, the most similar picture of that folder.
+def nearest(prints: Sequence[np.ndarray], folders: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of n pictures and every folder, the most similar picture of that folder. ``prints``
+    are the fingerprints, the folders' one after another, and ``folders`` how many each has.
 
-    In a picture's own folder only earlier pictures count: of two equal ones the second is the
-    repeat. All are compared with all: 20,000 pictures take 7 s on one core.
-
-    Args:
-        prints: n fingerprints, the folders' one after another.
-        folders: how many pictures each folder has.
-
-    Returns:
-        distance int (n, len(folders)), `NONE` where the folder has no other picture; position int,
-        the same shape, of the most similar picture (the first of several) among all n.
+    Returns distance, int (n, len(folders)), `NONE` where the folder has no other picture (in its
+    own only earlier ones count: of two equal ones the second is the repeat), and position, the same
+    shape, of the most similar picture (the first of several) among all n. All are compared with
+    all: 20,000 pictures take 7 s on one core.
     """
     n = len(prints)
     ends = np.cumsum(folders)
@@ -101,122 +99,101 @@ def nearest(
 
 
 class Comparison:
-    """All pictures of some sets against each other.
-
-    Args:
-        sets: name of a set → its pictures; the others must share none with ``TrainDataset``.
+    """All pictures of some sets (name → pictures) against each other. ``TrainDataset``, with which
+    the others must share none, comes first.
     """
 
     def __init__(self, sets: Mapping[str, Sequence[Picture]]):
         self.sizes = {name: len(pictures) for name, pictures in sets.items()}
-        every = pd.DataFrame(
-            [(i, name, p.pair, p.digest) for i, name in enumerate(sets) for p in sets[name]],
-            columns=["i", "set", "pair", "digest"],
-        )
-        bits = [picture.bits for pictures in sets.values() for picture in pictures]
-        distance, position = nearest(bits, np.array(list(self.sizes.values()), dtype=int))
-        parts = []
-        for j, other in enumerate(sets):
-            first = every[every["i"] == j].drop_duplicates("digest").set_index("digest")["pair"]
-            same = every["digest"].map(first)
-            part = every.assign(j=j, other=other, same=same.where(same != every["pair"]))
-            twin = every["pair"].to_numpy()[position[:, j]]
-            parts.append(part.assign(twin=twin, distance=distance[:, j]))
-        # A row for each picture and each set, closest first: the set's first one of the same bytes
-        # (in its own: an earlier one), or NaN, and its most similar one.
-        self._rows = pd.concat(parts).sort_values(["distance", "i", "j"])
+        every = [(name, picture) for name, pictures in sets.items() for picture in pictures]
+        sizes = np.array(list(self.sizes.values()), dtype=int)
+        distance, position = nearest([picture.bits for _, picture in every], sizes)
+        # For each picture of a set the most similar one of the other (in its own: an earlier one),
+        # or the first of the same bytes; closest first.
+        self._found: dict[tuple[str, str], list[NearDuplicate]] = defaultdict(list)
+        for j, (other, pictures) in enumerate(sets.items()):
+            first = {picture.digest: picture.pair for picture in reversed(pictures)}
+            for k, (name, picture) in enumerate(every):
+                apart = EQUAL
+                twin = first.get(picture.digest, picture.pair)
+                if twin == picture.pair:
+                    apart = int(distance[k, j])
+                    twin = every[position[k, j]][1].pair
+                pairs = (picture.pair, twin)
+                self._found[name, other].append(NearDuplicate((name, other), pairs, apart))
+        for found in self._found.values():
+            found.sort(key=attrgetter("distance"))
+        self._digests = {picture.pair: picture.digest for _, picture in every}
 
-    def _between(self, a: str, b: str) -> pd.DataFrame:
-        return self._rows[(self._rows["set"] == a) & (self._rows["other"] == b)]
-
-    def equal(self, a: str, b: str) -> list[str]:
-        """The files of a set that are, byte for byte, in another set as well; of a set with itself
-        ``"5.jpg = 2.jpg"`` for each that repeats an earlier one.
+    def equal(self, a: str, b: str) -> list[NearDuplicate]:
+        """The pictures of a set that are, byte for byte, in another set as well; of a set with
+        itself, those that repeat an earlier one.
         """
-        found = self._between(a, b).dropna(subset="same").sort_index()
-        names = [pair.image.name for pair in found["pair"]]
-        earlier = [pair.image.name for pair in found["same"]]
-        return [f"{one} = {other}" for one, other in zip(names, earlier)] if a == b else names
+        return [found for found in self._found[a, b] if found.distance == EQUAL]
 
     def alike(self, a: str, b: str, within: int = NEAR) -> list[NearDuplicate]:
         """Each picture of a set that is not `equal` to one of the other, with the most similar one
         there (in its own set: among the earlier ones), closest first.
         """
-        return _duplicates(self._between(a, b), within)
+        return [found for found in self._found[a, b] if EQUAL < found.distance <= within]
 
-    def shared(self) -> pd.DataFrame:
-        """How many pictures of the row's set are in the column's, byte for byte or nearly."""
-        found = self._rows["same"].notna() | (self._rows["distance"] <= NEAR)
-        counts = found.groupby([self._rows["set"], self._rows["other"]]).sum().unstack()
-        return counts.reindex(index=list(self.sizes), columns=list(self.sizes), fill_value=0)
-
-    def near(self, within: int = NEAR) -> tuple[NearDuplicate, ...]:
+    def near(self, within: int = NEAR) -> list[NearDuplicate]:
         """What is `alike` in each set and itself or an earlier set, closest first."""
-        return tuple(_duplicates(self._rows[self._rows["j"] <= self._rows["i"]], within))
+        names = list(self.sizes)
+        sets = [(a, b) for i, a in enumerate(names) for b in names[: i + 1]]
+        found = [alike for a, b in sets for alike in self.alike(a, b, within)]
+        return sorted(found, key=attrgetter("distance"))
 
-    def closest(self) -> tuple[NearDuplicate, ...]:
+    def closest(self) -> list[NearDuplicate]:
         """The four closest pairs of `near`, and the two closest between sets, however far apart;
         no picture is shown twice.
         """
-        digest = dict(zip(self._rows["pair"], self._rows["digest"]))
         every = self.near(BITS)
+        between = [found for found in every if found.sets[0] != found.sets[1]]
         chosen: list[NearDuplicate] = []
         used: set[bytes] = set()
-        for pool, count in ((every, 4), ([t for t in every if t.sets[0] != t.sets[1]], 2)):
+        for pool, count in ((every, 4), (between, 2)):
             stop = len(chosen) + count
-            for twins in pool:
-                both = {digest[pair] for pair in twins.pairs}
+            for found in pool:
+                both = {self._digests[pair] for pair in found.pairs}
                 if len(chosen) < stop and not used & both:
                     used |= both
-                    chosen.append(twins)
-        return tuple(chosen)
+                    chosen.append(found)
+        return chosen
 
     def leaks(self, name: str) -> list[str]:
         """A sentence if pictures of a test set are training pictures byte for byte."""
         found = self.equal(name, TRAIN) if name != TRAIN else []
-        lines = self._listed(name, found, f"in {TRAIN} as well, byte for byte")
-        return [f"{x[:-1]}; a score on them is no test, so remove them on one side." for x in lines]
+        way_out = "; a score on them is no test, so remove them on one side"
+        return self._sentence(found, f"in {TRAIN} as well, byte for byte", way_out)
 
     def findings(self) -> list[str]:
         """What sets repeat and share, a sentence each."""
         lines = []
         for i, a in enumerate(self.sizes):
-            lines += self._listed(a, self.equal(a, a), "equal to an earlier one, byte for byte")
-            lines += self._listed(a, self.alike(a, a), "nearly equal to an earlier one")
+            lines += self._sentence(self.equal(a, a), "equal to an earlier one, byte for byte")
+            lines += self._sentence(self.alike(a, a), "nearly equal to an earlier one")
             for b in list(self.sizes)[:i]:
-                lines += self._across(a, b)
+                smaller_first = b == TRAIN or self.sizes[a] <= self.sizes[b]
+                lines += self._shared(a, b) if smaller_first else self._shared(b, a)
         return lines
 
-    def _across(self, a: str, b: str) -> list[str]:
-        train = TRAIN in (a, b)
-        if a == TRAIN or (b != TRAIN and self.sizes[a] > self.sizes[b]):
-            a, b = b, a
-        lines = []
+    def _shared(self, a: str, b: str) -> list[str]:
         near = self.alike(a, b)
-        equal = self.equal(a, b)
-        if equal and not train:  # in training as well: see `leaks`
-            fact = f"in {b} as well, byte for byte; scores on the two sets are not independent"
-            lines.append(f"{self._count(a, equal)} {fact}.")
-        lines += self._listed(a, near, f"nearly equal to one of {b}")
-        scenes = self.alike(a, b, SCENE) if train else []
-        if len(scenes) > len(near):
+        lines = self._sentence(near, f"nearly equal to one of {b}")
+        if b == TRAIN:  # which pictures are equal, `leaks` says
+            scenes = self.alike(a, b, SCENE)
             fact = f"of the same scene as one of {b}, as neighbouring frames of a video are"
-            lines += self._listed(a, scenes, fact)
-        return lines
+            return lines + (self._sentence(scenes, fact) if len(scenes) > len(near) else [])
+        fact = f"in {b} as well, byte for byte; scores on the two sets are not independent"
+        return self._sentence(self.equal(a, b), fact, named=False) + lines
 
-    def _count(self, name: str, found: Sequence) -> str:
+    def _sentence(self, found: list, fact: str, then: str = "", named: bool = True) -> list[str]:
+        """How many were found, if any, and the first few."""
+        if not found:
+            return []
+        name = found[0].sets[0]
         total = self.sizes[name]
-        share = f"all {total}" if len(found) == total else f"{len(found)} of {total}"
-        return f"{name}: {share} pictures"
-
-    def _listed(self, name: str, found: Sequence, fact: str) -> list[str]:
-        """A sentence with the first few of what was found, if anything was."""
-        pairs = any(isinstance(one, NearDuplicate) for one in found)
-        few = first_few([str(one) for one in found], 4 if pairs else 3)
-        return [f"{self._count(name, found)} {fact} ({few})."] if found else []
-
-
-def _duplicates(rows: pd.DataFrame, within: int) -> list[NearDuplicate]:
-    rows = rows[rows["same"].isna() & (rows["distance"] <= within)]
-    columns = (rows[name] for name in ("set", "other", "pair", "twin", "distance"))
-    return [NearDuplicate((a, b), (one, other), d) for a, b, one, other, d in zip(*columns)]
+        count = f"all {total}" if len(found) == total else f"{len(found)} of {total}"
+        few = first_few([str(one) for one in found], 3 if found[0].distance == EQUAL else 4)
+        return [f"{name}: {count} pictures {fact}{f' ({few})' if named else ''}{then}."]

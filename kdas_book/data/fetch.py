@@ -2,8 +2,6 @@
 here is what it leaves open: mirrors, room on the disk, and a look at what came.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 import zipfile
@@ -11,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import gdown
@@ -18,6 +17,7 @@ import requests
 
 from kdas_book.data.unpack import require_room
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 DRIVE = "drive:"  # an address "drive:ID" is a file on Google Drive
 TIMEOUT = (6.0, 20.0)  # seconds: to connect, and between two pieces
@@ -28,18 +28,12 @@ MISMATCH = "its pieces do not fit together"
 
 
 def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False) -> str:
-    """Fetch a file from the first address that gives it, and return that address.
+    """Fetch a file from the first address that gives it, ``https://…`` or ``drive:ID``, and return
+    that address. ``archive``: accept nothing but a zip archive.
 
-    What has arrived lies beside the file (``<file>.….part``) until it is whole; a later
-    call goes on from there, or begins anew if the pieces do not fit together.
-
-    Args:
-        addresses: ``https://…`` or ``drive:ID``, the best first.
-        hint: what the user can do by hand, as the end of a sentence.
-        archive: accept nothing but a zip archive.
-
-    Raises:
-        UserError: no address gave the file, or it cannot be written.
+    What has arrived lies beside the file (``<file>.….part``) until it is whole; a later call goes
+    on from there, or begins anew if the pieces do not fit together. UserError: no address gave the
+    file (the sentence ends with ``hint``, what to do by hand), or it cannot be written.
     """
     reasons = []
     silent = set()
@@ -82,9 +76,9 @@ def _look_ahead(link: str) -> str:
     """Why the transfer must not begin, or `requests.ConnectionError` where nobody answers."""
     try:
         answer = requests.head(link, allow_redirects=True, timeout=TIMEOUT)
-    except requests.RequestException as error:
-        if isinstance(error, requests.ConnectionError):
-            raise
+    except requests.ConnectionError:
+        raise
+    except requests.RequestException:
         return ""  # some servers know no HEAD: the transfer will tell
     unprotected = link.startswith("https:") and not answer.url.startswith("https:")
     return "it leads away to an unprotected connection" if unprotected else ""
@@ -97,8 +91,7 @@ def _download(link: str, whole: Path, archive: bool) -> str:
         before = _arrived(whole)
         try:
             _transfer(link, whole)
-            reason = _fault(whole, archive, before > 0)
-            if not reason:
+            if not (reason := _fault(whole, archive, resumed=before > 0)):
                 return ""
             again = before > 0
             whole.unlink()
@@ -117,16 +110,9 @@ def _transfer(link: str, whole: Path) -> None:
     def check_room(done: int, total: int | None) -> None:
         require_room(whole.parent, (total or done) - done, "the download")
 
-    gdown.download(
-        link,
-        str(whole),
-        quiet=not sys.stderr.isatty(),
-        use_cookies=False,
-        resume=True,
-        timeout=TIMEOUT,
-        retries=RETRIES,
-        progress=check_room,
-    )
+    how: dict[str, Any] = {"resume": True, "timeout": TIMEOUT, "retries": RETRIES}
+    quiet = not sys.stderr.isatty()
+    gdown.download(link, str(whole), quiet, use_cookies=False, progress=check_room, **how)
 
 
 def _explained(error: Exception, whole: Path) -> tuple[str, bool]:
@@ -143,10 +129,8 @@ def _explained(error: Exception, whole: Path) -> tuple[str, bool]:
         came = f"{_arrived(whole) / 1e6:.1f} MB"
         return f"the connection broke off or stood still after {came}", False
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-        raise UserError(
-            f"{whole.parent} could not be written ({error.strerror}); what has come is kept, so "
-            "make room or mend the permissions and run the command again."
-        ) from error
+        way_out = "what has come is kept, so make room or mend the permissions and run it again"
+        raise unwritten(whole.parent, error, way_out) from error
     return f"it does not hand the file out ({short(error)})", False
 
 

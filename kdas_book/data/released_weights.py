@@ -1,16 +1,16 @@
 """``kdas weights get``: weights that others released, the Polyp-PVT teacher and two backbones."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import gdown
 
 from kdas_book.data import fetch
 from kdas_book.data.download import record, verify
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 POLYP_PVT = "PolypPVT.pth"
 # The authors' page names this Drive folder and no file in it, so the folder is listed each time.
@@ -47,58 +47,45 @@ def is_there(out: str | Path) -> bool:
     target = Path(out) / POLYP_PVT
     if target.exists():
         _must_fit(target)
-        verify(Path(out), target)
+        verify(Path(out), target, POLYP_PVT)
     return target.exists()
 
 
 def get_polyp_pvt(out: str | Path, source: str = "") -> str:
     """Put the teacher's weights in place, once they have been loaded into it; says what was done.
+    ``source`` is the file or address to take them from, by default the authors' Drive folder.
 
-    ``source`` is the file or address to take them from; if empty, the authors' Drive folder.
-
-    Raises:
-        UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the
-            teacher, holds code, or is not the one that was noted before.
+    UserError: the file cannot be had (the sentence says how to do it by hand), does not fit the
+    teacher, holds code, or is not the one that was noted before.
     """
     out = Path(out)
-    target, beside = out / POLYP_PVT, out / "PolypPVT.unchecked.pth"
+    target, beside = out / POLYP_PVT, out / "PolypPVT.unchecked.pth"  # a name that nothing loads
     if is_there(out):
         return f"{target} is there already and fits the teacher; left as it is."
     try:
         out.mkdir(parents=True, exist_ok=True)
-        address = _bring(source, beside)
-        _must_fit(beside, source or address)
-        digest = verify(out, beside, name=POLYP_PVT)
-        record(out, beside, address, digest, name=POLYP_PVT)
+        if "://" in source or not source:
+            source = fetch.fetch([source or _listed()], beside, BY_HAND)
+        elif Path(source).is_file():
+            shutil.copyfile(source, beside)
+        else:
+            raise UserError(f"{source} does not exist; --from takes a file or an address.")
+        _must_fit(beside, source)
+        digest = verify(out, beside, POLYP_PVT)
+        record(out, beside, POLYP_PVT, source, digest)
         beside.replace(target)
     except OSError as error:
-        fact = f"{target} could not be written ({error.strerror})"
-        raise UserError(f"{fact}; mend that and run the command again.") from error
+        raise unwritten(target, error, "mend that and run the command again") from error
     finally:
         beside.unlink(missing_ok=True)
     return f"{target} fits the teacher; SHA-256 {digest[:12]}… noted beside it."
 
 
-def _bring(source: str, beside: Path) -> str:
-    """The file, not yet trusted, under a name that nothing loads; the address it came from."""
-    if source and "://" not in source:
-        if not Path(source).is_file():
-            raise UserError(f"{source} does not exist; --from takes a file or an address.")
-        shutil.copyfile(source, beside)
-        return source
-    return fetch.fetch([source or _listed()], beside, BY_HAND)
-
-
 def _listed() -> str:
     """The address of the one file of that name in the authors' folder."""
+    how: dict[str, Any] = {"quiet": True, "use_cookies": False, "timeout": fetch.TIMEOUT}
     try:
-        files = gdown.download_folder(
-            id=DRIVE_FOLDER,
-            skip_download=True,
-            quiet=True,
-            use_cookies=False,
-            timeout=fetch.TIMEOUT,
-        )
+        files = gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, **how)
         named = [f for f in files if not isinstance(f, str) and Path(f.path).name == POLYP_PVT]
         if len(named) == 1:
             return f"drive:{named[0].id}"
@@ -122,7 +109,6 @@ def _must_fit(file: Path, called: str = "") -> None:
 
 def get_imagenet() -> list[str]:
     """Bring the ImageNet weights of both backbones into huggingface_hub's cache; a line for each.
-
     `UserError` says how to bring them by hand where they cannot be fetched.
     """
     from kdas_core.models.imagenet import hub_file, load_imagenet_backbone

@@ -1,7 +1,5 @@
 """Unpacking an archive that somebody else made: all of it is safe and in place, or nothing is."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import stat
@@ -14,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 MOST_FILES = 50_000
 MOST_BYTES = 8 * 10**9  # of all files together, unpacked
@@ -24,35 +23,27 @@ OTHER_KINDS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z", b"\x1f\x8b": "gzip", b"BZh":
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 _AFRESH = "remove it and run the command again to fetch it anew"
 
-Members = dict[PurePosixPath, zipfile.ZipInfo]  # where each file goes
-
 
 class _Unsafe(Exception):
     """What an archive has that refuses the whole of it."""
 
 
 def unpack(archive: Path, folder: Path, roots: Collection[str] = ("images", "masks")) -> None:
-    """Unpack a zip archive into a new folder, after a look at all names and headers.
+    """Unpack a zip archive into a new folder, which is there afterwards only if all went well.
 
     Left out are the traces of file browsers (``__MACOSX``, ``.DS_Store``, ``Thumbs.db``) and
-    wrapping folders that hold everything else; ``image`` and ``mask`` become ``images`` and
-    ``masks``.
+    wrapping folders that hold everything else, but never one named in ``roots``; ``image`` and
+    ``mask`` become ``images`` and ``masks``.
 
-    Args:
-        folder: must not exist; it is there afterwards only if all went well.
-        roots: names that belong to the layout, never taken for a wrapping folder.
-
-    Raises:
-        UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk,
-            or with a member that is a link, has a path out of the folder, or the name of another.
+    UserError: not a zip archive, damaged, encrypted, too large for its limits or for the disk, or
+    with a member that is a link, has a path out of the folder, or the name of another.
     """
     if not zipfile.is_zipfile(archive):
         raise UserError(f"{archive} is {_no_zip(archive)}.")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        fact = f"{folder} could not be made ({error.strerror})"
-        raise UserError(f"{fact}; mend that and run the command again.") from error
+        raise unwritten(folder, error, "mend that and run the command again") from error
     try:
         with zipfile.ZipFile(archive) as zipped:
             members = _members(zipped, {*roots, *RENAMED, *RENAMED.values()})
@@ -83,8 +74,7 @@ def _no_zip(archive: Path) -> str:
     with open(archive, "rb") as stream:
         head = stream.read(512)
     kinds = [kind for magic, kind in OTHER_KINDS.items() if head.startswith(magic)]
-    if head[257:262] == b"ustar":
-        kinds = ["tar"]
+    kinds += ["tar"] if head[257:262] == b"ustar" else []
     if kinds:
         return f"a {kinds[0]} archive, not zip; data/README.md says how to unpack it by hand"
     page = head.lstrip()[:1] == b"<"
@@ -103,39 +93,38 @@ def _fact(error: BaseException) -> str:
     return f"{fact}; nothing was unpacked, so look at it before you trust it"
 
 
-def _members(zipped: zipfile.ZipFile, roots: Collection[str]) -> Members:
+def _members(zipped: zipfile.ZipFile, roots: set[str]) -> dict[PurePosixPath, zipfile.ZipInfo]:
     """Where each file goes; one unsafe member refuses the whole archive."""
     infos = zipped.infolist()
     if len(infos) > MOST_FILES:
         raise _Unsafe(f"has {len(infos):,} members, more than the {MOST_FILES:,} allowed")
-    files: Members = {}
-    for info in infos:
-        path = _safe_path(info)
-        junk = any(part.startswith(".") or part.lower() in JUNK for part in path.parts)
-        if junk or not path.parts or info.filename.endswith(("/", "\\")):
-            continue
-        if path in files:
-            raise _Unsafe(f"has {path} twice")
-        files[path] = info
-    total = sum(info.file_size for info in files.values())
+    files = [(path.parts, info) for info in infos if (path := _safe_path(info))]
+    total = sum(info.file_size for _, info in files)
     if total > MOST_BYTES:  # zipfile never gives more than these sizes, so the sum is a true limit
         limit = f"more than the {MOST_BYTES / 1e9:g} GB allowed"
         raise _Unsafe(f"unpacks to {total / 1e9:,.1f} GB, {limit}")
     if not files:
         raise _Unsafe("holds no files")
-    members: Members = {}
-    names: dict[str, PurePosixPath] = {}
-    for path, info in _without_wrapping(files, roots).items():
-        path = PurePosixPath(*(RENAMED.get(part, part) for part in path.parts[:-1]), path.name)
+    while len({parts[0] for parts, _ in files}) == 1 and files[0][0][0] not in roots:
+        if any(len(parts) == 1 for parts, _ in files):
+            break
+        files = [(parts[1:], info) for parts, info in files]  # without the wrapping folder
+    members = {}
+    names: dict[str, zipfile.ZipInfo] = {}
+    for (*folders, file), info in files:
+        path = PurePosixPath(*(RENAMED.get(folder, folder) for folder in folders), file)
         # Windows and macOS take names for the same that differ in case or in how an accent is made.
-        first = names.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), path)
-        if first is not path:
-            raise _Unsafe(f"has {path} and {first}, one name on many systems")
+        first = names.setdefault(unicodedata.normalize("NFC", str(path)).casefold(), info)
+        if first.filename != info.filename:
+            raise _Unsafe(f"has {info.filename} and {first.filename}, one name on many systems")
+        if first is not info:
+            raise _Unsafe(f"has {path} twice")
         members[path] = info
     return members
 
 
-def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:
+def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath | None:
+    """The path of a member; None of a folder or of what is left out."""
     name = info.filename.replace("\\", "/")  # some Windows programs write them
     path = PurePosixPath(name)
     kind = stat.S_IFMT(info.external_attr >> 16)
@@ -145,12 +134,5 @@ def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath:
         raise _Unsafe(f"is encrypted ({name!r})")
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
         raise _Unsafe(f"has {name!r}, a path that leads out of the folder")
-    return path
-
-
-def _without_wrapping(files: Members, roots: Collection[str]) -> Members:
-    while True:
-        tops = {path.parts[0] for path in files}
-        if len(tops) > 1 or tops & set(roots) or any(len(path.parts) == 1 for path in files):
-            return files
-        files = {PurePosixPath(*path.parts[1:]): info for path, info in files.items()}
+    junk = any(part.startswith(".") or part.lower() in JUNK for part in path.parts)
+    return None if junk or not path.parts or name.endswith("/") else path

@@ -5,12 +5,11 @@ keeps the names. The borders are those of the table that its authors publish wit
 et al., Computerized Medical Imaging and Graphics 2015); the images bear them out.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -24,6 +23,7 @@ from kdas_core.files import atomic_write
 _LAST: tuple[int, ...] = (25, 50, 67, 78, 103, 126, 151, 177, 199, 205, 227, 252, 277, 297, 317)
 _LAST += (342, 363, 383, 408, 428, 447, 466, 478, 503, 528, 546, 571, 591, 612)
 FRAME = (384, 288)  # width and height of every frame
+_HEADER = ("dataset", "name", "group")  # of a file for `kdas compare --groups`
 
 
 def clinicdb_sequence(name: str) -> int | None:
@@ -46,42 +46,49 @@ def clinicdb_groups(frames: Iterable[tuple[str, tuple[int, int]]]) -> dict[str, 
 
 
 def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
-    """Write ``{data set: {name: group}}`` as ``kdas compare --groups`` reads it; `UserError` if it
-    cannot be written there.
-    """
+    """Write ``{data set: {name: group}}`` as `read_groups` reads it, or raise `UserError`."""
     rows = [(dataset, *item) for dataset, names in groups.items() for item in names.items()]
-    table = pd.DataFrame(rows, columns=["dataset", "name", "group"])
+    table = pd.DataFrame(rows, columns=_HEADER)
     atomic_write(path, table.to_csv(index=False).encode(), "choose another place")
 
 
 def read_groups(path: str | Path) -> dict[str, dict[str, str]]:
     """Which images belong together, e.g. the frames of one video: ``{data set: {name: group}}``,
-    from a UTF-8 CSV file with the header ``dataset,name,group`` and a line for each image. All
-    cells are text (001 stays 001); blanks around them do not count.
+    from a file that `read_table` can read.
+    """
+    groups: dict[str, dict[str, str]] = defaultdict(dict)
+    for (dataset, name), group in read_table(path, _HEADER, "compared").items():
+        groups[dataset][name] = group
+    return dict(groups)
 
-    UserError: with all lines that lack a cell or put an image in a second group, or because the
-    file cannot be read, has another header, or no rows.
+
+def read_table(path: str | Path, header: Sequence[str], not_done: str) -> dict[tuple, str]:
+    """All cells before the last → the last, of each line of a UTF-8 CSV file with this header.
+    Cells are text (001 stays 001) in Unicode's form NFC; blanks around them do not count.
+
+    UserError: with all lines that lack a cell or give one key a second value, below what was
+    ``not_done``; or because the file cannot be read, has another header, or no rows.
     """
     try:
-        # Excel begins a file with a mark, which this codec drops; names are compared in form NFC.
+        # Excel begins a file with a mark, which this codec drops.
         text = normalize("NFC", Path(path).read_text(encoding="utf-8-sig"))
         reader = csv.reader(io.StringIO(text))
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read ({error}); give a UTF-8 CSV file.") from error
-    header = ",".join(rows[0][1]) if rows else ""
-    if header != "dataset,name,group" or len(rows) < 2:
-        wanted = "must have the header dataset,name,group and then a line for each image"
-        raise UserError(f'{path} begins with "{header}", {len(rows)} lines in all; it {wanted}.')
+    first = ",".join(rows[0][1]) if rows else ""
+    if first != ",".join(header) or len(rows) < 2:
+        wanted = f"must have the header {','.join(header)} and then a line for each image"
+        raise UserError(f'{path} begins with "{first}", {len(rows)} lines in all; it {wanted}.')
     problems = Problems()
-    groups: dict[str, dict[str, str]] = {}
+    table: dict[tuple, str] = {}
     for line, cells in rows[1:]:
+        *key, value = cells
         where = f"{path}, line {line},"
-        if len(cells) != 3 or not all(cells):
-            problems.append(f"{where} lacks one of three cells, or has more; mend it.")
-            continue
-        key, name, group = cells
-        if (first := groups.setdefault(key, {}).setdefault(name, group)) != group:
-            problems.append(f"{where} puts {name} of {key} in {group}, not in {first}; choose one.")
-    problems.stop("compared")
-    return groups
+        if len(cells) != len(header) or not all(cells):
+            problems.append(f"{where} lacks one of {len(header)} cells, or has more; mend it.")
+        elif (other := table.setdefault(tuple(key), value)) != value:
+            what = " of ".join(reversed(key))
+            problems.append(f"{where} puts {what} in {value}, not in {other}; choose one.")
+    problems.stop(not_done)
+    return table

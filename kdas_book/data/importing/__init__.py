@@ -1,30 +1,22 @@
 """Other people's layouts into ours, without touching the source: what ``kdas data import`` calls.
 
-``layouts`` and ``maskfiles`` read a source into ``frames``; ``shapes`` turns annotations into
-masks, ``pixels`` reads and writes image files, ``grouping`` divides into training and test.
+``layouts`` reads a source into ``frames``; ``shapes`` turns annotations into masks, ``pixels``
+reads and writes image files, ``output`` divides into training and test.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from kdas_book.data.importing import grouping, layouts, maskfiles, output
-from kdas_book.data.importing.frames import Frame, Listing, normal
-from kdas_book.data.importing.options import NOTE, Imported, Options
+from kdas_book.data.importing import output
+from kdas_book.data.importing.frames import Frame, Listing, Options, normal
+from kdas_book.data.importing.layouts import READERS
+from kdas_book.data.importing.output import NOTE, Imported
 from kdas_core import UserError
-from kdas_core.files import staging_dir
+from kdas_core.evaluation.files import Problems
+from kdas_core.files import staging_dir, unwritten
 
 __all__ = ["NOTE", "READERS", "Imported", "Options", "import_data"]
-READERS: dict[str, Callable[[Path, Options], Listing]] = {
-    "coco": layouts.read_coco,
-    "labelme": layouts.read_labelme,
-    "voc": layouts.read_voc,
-    "yolo": layouts.read_yolo,
-    "masks": maskfiles.read,
-}
 
 
 def import_data(source: str | Path, layout: str, out: str | Path, **options) -> Imported:
@@ -38,9 +30,8 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
         source: a COCO file, or a folder for the other layouts. It is only read.
         layout: a key of ``READERS``. options: attributes of :class:`Options`.
 
-    Raises:
-        UserError: an option is wrong; ``out`` is taken or lies inside the source; or, in one
-            message, everything that is wrong with the source.
+    UserError: an option is wrong; ``out`` is taken or lies inside the source; or, in one message,
+    everything that is wrong with the source.
     """
     source, out = Path(source).expanduser(), Path(out).expanduser()
     if layout not in READERS:
@@ -54,28 +45,29 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
         chosen = replace(chosen, exif="turned")  # Labelme turns every picture before it shows it
     output.refuse_places(source, out, chosen)
     listing = READERS[layout](source, chosen)
+    labels = _choose_labels(listing, chosen)
     report = Imported(out, layout, by_frame=not (chosen.group_by or chosen.groups))
-    problems: list[str] = []
+    problems = Problems()
     faults = report.skipped if chosen.skip else problems
     faults += listing.faults
-    labels = _choose_labels(listing, chosen)
     frames = _named(listing.frames, chosen.prefix, problems)
-    with staging_dir(out) as draft:
-        pool = output.Pool(draft / "pool", chosen, labels)
-        kept = pool.write(frames, report, faults)
-        if not kept and not problems:
-            problems.append(f"Not one frame is left ({len(report.skipped)} faults skipped).")
-        elif kept and classes and not any(pair.share for pair in kept):
-            fact = f"No mask holds {', '.join(map(str, classes))}, so no frame has a polyp"
-            problems.append(f"{fact}; look which values or colours the masks have.")
-        _raise_all(source, problems)
-        names = [pair.name for pair in kept]
-        groups, alone = grouping.groups_of(names, chosen.group_by, chosen.groups)
-        _raise_all(source, alone)
-        testing = grouping.divide(groups, chosen.split, chosen.seed)
-        report.sets = pool.divide(kept, groups, testing)
-        output.write_notes(draft, source, chosen, report)
-        output.publish(draft, out, list(report.sets))
+    try:
+        with staging_dir(out) as draft:
+            pool = output.Pool(draft / "pool", chosen, labels)
+            kept = pool.write(frames, report, faults)
+            if kept.empty and not problems:
+                problems.append(f"Not one frame is left ({len(report.skipped)} faults skipped).")
+            elif classes and len(kept) and not kept["share"].any():
+                fact = f"No mask holds {', '.join(map(str, classes))}, so no frame has a polyp"
+                problems.append(f"{fact}; look which values or colours the masks have.")
+            problems.stop(f"imported from {source}")
+            kept["group"] = output.groups_of(kept["frame"], chosen.group_by, chosen.groups)
+            kept["test"] = output.divide(kept["group"], chosen.split, chosen.seed)
+            report.sets = pool.move(kept, draft / "sets")
+            output.write_notes(draft / "sets", source, chosen, report)
+            output.publish(draft / "sets", out, list(report.sets))
+    except OSError as error:
+        raise unwritten(out, error, "choose another --out") from error
     return report
 
 
@@ -104,19 +96,9 @@ def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, 
         named[stems.setdefault(stem.casefold(), stem)].append(frame)
     way_out = "say --prefix to put folders in front of names"
     way_out = "rename or remove all but one" if prefix else way_out
-    for stem, (first, *others) in named.items():
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            fact = f"{first.where}, {others[0].where}{more} would be called {stem}"
+    for stem, same in named.items():
+        if len(same) > 1:
+            more = f" and {len(same) - 2} more" if len(same) > 2 else ""
+            fact = f"{same[0].where}, {same[1].where}{more} would be called {stem}"
             problems.append(f"{fact}; {way_out}.")
     return {stem: same[0] for stem, same in named.items()}
-
-
-def _raise_all(source: Path, problems: list[str]) -> None:
-    if len(problems) == 1:
-        raise UserError(f"{problems[0]} Nothing was imported.")
-    if problems:
-        lines = [f"Nothing was imported from {source}, since {len(problems)} things are wrong:"]
-        lines += [f"- {problem}" for problem in problems[:50]]
-        lines += [f"- and {len(problems) - 50} more"] if len(problems) > 50 else []
-        raise UserError("\n".join(lines))

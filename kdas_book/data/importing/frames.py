@@ -1,8 +1,7 @@
-"""What every layout is read into: frames with shapes or a mask file, and the search for images."""
-
-from __future__ import annotations
+"""What an import is told, and what every layout is read into: frames with shapes or a mask file."""
 
 import json
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -13,9 +12,59 @@ from typing import Any
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.layout import SUFFIXES, first_few, natural
+from kdas_core.data.images import SUFFIXES, read_bytes
+from kdas_core.data.layout import first_few, natural
 
 LARGEST_JSON = 2**30  # bytes; Python needs about ten times as much memory to read it
+BOXES = ("ellipse", "rectangle")
+_WORDS = {"box": BOXES, "negatives": ("keep", "drop"), "exif": ("turned", "stored")}
+
+
+@dataclass
+class Options:
+    """How a source is read and divided.
+
+    ``box``: "ellipse" or "rectangle" draws a box without outline as a weak mask; None refuses it.
+    ``negatives``: None: frames that the source declares without polyp get an empty mask, and an
+    image about which it says nothing is a fault; "keep": both get an empty mask; "drop": both are
+    left out. ``exif``: "turned" or "stored", see :func:`pixels.load_picture`.
+    """
+
+    images: Path | None = None  # folder, where it is not where the layout has it
+    masks: Path | None = None  # the same, of the layout masks; so are the next and values, colours
+    mask_suffix: str = ""  # what a mask file's name has more than its image's
+    labels: tuple[str, ...] = ()  # categories that are polyps; may be empty where there is only one
+    values: tuple[int, ...] = ()  # grey values, or palette indices, that are polyp
+    colours: tuple[str, ...] = ()  # the same as hexadecimal RGB: ff0000
+    box: str | None = None
+    negatives: str | None = None
+    split: float = 0.0  # share of the frames that becomes the test set, 0 to 1
+    test_name: str = "Own"  # the test set's folder in TestDataset
+    group_by: str = ""  # these two: see output.groups_of; frames of a group stay together
+    groups: str = ""
+    seed: int = 0  # of the division
+    prefix: bool = False  # put the folders in front of a name: video1/007 becomes video1_007
+    exif: str | None = None
+    skip: bool = False  # leave frames with faults out and list them in the note
+
+    def __post_init__(self):
+        for name in ("labels", "values", "colours"):
+            setattr(self, name, tuple(getattr(self, name)))
+        self.images = Path(self.images) if self.images else None
+        self.masks = Path(self.masks) if self.masks else None
+        for name, words in _WORDS.items():
+            if (word := getattr(self, name)) not in (None, *words):
+                raise UserError(f'{name} is "{word}"; choose {" or ".join(words)}.')
+        if not 0 <= self.split <= 1:
+            raise UserError(f"split is {self.split}; it is a share and must lie between 0 and 1.")
+        if self.test_name in ("", ".", "..") or set(self.test_name) & set('/\\:*?"<>|'):
+            raise UserError(f'test_name is "{self.test_name}"; it must be the name of a folder.')
+        for one, other in (("group_by", "groups"), ("values", "colours")):
+            if getattr(self, one) and getattr(self, other):
+                raise UserError(f"{one} and {other} are two ways of saying the same; choose one.")
+        if not all(re.fullmatch("#?[0-9a-fA-F]{6}", colour) for colour in self.colours):
+            fact = f"colours are {', '.join(self.colours)}"
+            raise UserError(f"{fact}; write each as six hexadecimal digits, such as ff0000.")
 
 
 @dataclass(frozen=True)
@@ -23,8 +72,8 @@ class Shape:
     """One annotated object, in pixels from the picture's upper left corner (the first pixel spans 0
     to 1).
 
-    ``data`` by ``kind``: polygon: its parts, float (N, 2) each; box: x0, y0, x1, y1; circle: x, y,
-    radius; rle: (height, width), run lengths; bitmap: (x, y), bool array.
+    ``data`` by ``kind``: polygon: its parts, float (N, 2) each; box, circle: x0, y0, x1, y1;
+    rle: (height, width), run lengths; bitmap: (x, y), bool array.
     """
 
     kind: str
@@ -66,23 +115,23 @@ class Listing:
 
 
 class Images:
-    """The image files below a folder, and the name of each: its path there without suffix."""
+    """The image files below a folder, each with its name: its path there without suffix. Which of
+    them an annotation means is decided here alone.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.names: dict[Path, str] = {}
-        self.by_stem: dict[str, list[Path]] = defaultdict(list)
-        self._by_path: dict[str, list[Path]] = defaultdict(list)
-        self._by_name: dict[str, list[Path]] = defaultdict(list)
+        self._known: dict[tuple[str, str], list[Path]] = defaultdict(list)
         for path in files_below(folder, SUFFIXES):
             relative = normal(path.relative_to(folder).as_posix())
             self.names[path] = without_suffix(relative)
-            self.by_stem[path.stem].append(path)
-            self._by_path[relative].append(path)
-            self._by_name[PurePosixPath(relative).name].append(path)
+            self._known["path", relative].append(path)
+            self._known["file", normal(path.name)].append(path)
+            self._known["stem", path.stem].append(path)
 
     @classmethod
-    def near(cls, folder: Path, chosen: Path | None) -> Images:
+    def near(cls, folder: Path, chosen: Path | None) -> "Images":
         """Of the chosen folder, else of ``folder`` or, if that holds none, of the one above it."""
         there = cls(chosen or folder)
         return there if there.names or chosen else cls(folder.parent)
@@ -92,23 +141,29 @@ class Images:
         path or by bare name; back slashes and foreign folders in front are overlooked.
         """
         wanted = normal(name.replace("\\", "/")).removeprefix("./")
-        found = self._by_path.get(wanted) or self._by_name.get(PurePosixPath(wanted).name, [])
-        found = [first] if first in self.names else found
+        found = self._known["path", wanted] or self._known["file", PurePosixPath(wanted).name]
+        several = f"{name} could be any of {first_few([str(path) for path in found])}"
+        fact = several if found else f"the image {name} is not below {self.folder}"
+        self._take(frame, [first] if first in self.names else found, f"{where}: {fact}")
+
+    def place_by_stem(self, frame: Frame, annotation: Path) -> None:
+        """Give a frame the image of its annotation file's stem, if there are several the one whose
+        folders are the file's own, below ``images``.
+        """
+        same = self._known["stem", annotation.stem]
+        found = [p for p in same if self.names[p].removeprefix("images/") == frame.name] or same
+        fact = f"{annotation} has {len(found)} images of its name"
+        self._take(frame, found, fact, below="images/")
+
+    def _take(self, frame: Frame, found: list[Path], fact: str, below: str = "") -> None:
         if len(found) == 1:
             frame.image = found[0]
-            frame.name = self.names[found[0]]
-            return
-        fault = f"{name} could be any of {first_few([str(path) for path in found])}"
-        fault += "; name the folder with --images."
-        if not found:
-            fault = f"the image {name} is not below {self.folder}"
-            fault += "; name its folder with --images, or remove the entry"
-        frame.faults.append(f"{where}: {fault}")
+            frame.name = self.names[found[0]].removeprefix(below)
+        else:
+            frame.faults.append(f"{fact}; name its folder with --images, or remove the entry.")
 
 
-def read_each(
-    folder: Path, suffix: str, program: str, there: Images, fill: Callable, skip: tuple = ()
-) -> Listing:
+def read_each(folder: Path, suffix: str, there: Images, fill: Callable, skip=()) -> Listing:
     """The frames of a layout with an annotation file for each image; then a frame without
     annotation for every image that none has and no faulty one means.
 
@@ -125,7 +180,7 @@ def read_each(
                 frame.faults.append(str(error))
             frames.append(frame)
     if not frames:
-        raise UserError(f"{folder} holds no {suffix} files; {program} one for each image.")
+        raise UserError(f"{folder} holds no {suffix} files; there should be one for each image.")
     used = {frame.image for frame in frames}
     meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
     for path, name in there.names.items():
@@ -155,25 +210,19 @@ def without_suffix(name: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Raises UserError: the file cannot be read, is larger than `LARGEST_JSON`, or is not JSON."""
+    """UserError: the file cannot be read, is larger than `LARGEST_JSON`, or is not JSON."""
+    if path.is_file() and (size := path.stat().st_size) > LARGEST_JSON:
+        fact = f"{path} has {size / 2**30:.1f} GB, too much to read at once"
+        raise UserError(f"{fact}; divide it into several files.")
     try:
-        if (size := path.stat().st_size) > LARGEST_JSON:
-            fact = f"{path} has {size / 2**30:.1f} GB, too much to read at once"
-            raise UserError(f"{fact}; divide it into several files.")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply to be an annotation file.") from error
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both of this kind
+        return json.loads(read_bytes(path).decode("utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); export it again.") from error
 
 
 def points(values: Any) -> np.ndarray:
-    """Coordinates as float (N, 2), from ``[[x, y], …]`` or ``[x, y, x, y, …]``.
-
-    Raises:
-        ValueError: not finite numbers, or not pairs.
+    """Coordinates as float (N, 2), from ``[[x, y], …]`` or ``[x, y, x, y, …]``; ValueError: not
+    finite numbers, or not pairs.
     """
     array = numbers(values)
     if array.ndim == 1 and array.size % 2 == 0:

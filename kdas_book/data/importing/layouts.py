@@ -1,11 +1,11 @@
-"""Layouts of annotation programs: COCO, Labelme, Pascal VOC, YOLO; each is read into frames."""
-
-from __future__ import annotations
+"""The layouts that can be imported, each read into frames with shapes or with mask files."""
 
 import base64
 import io
 import math
 import os
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -15,8 +15,8 @@ from defusedxml.ElementTree import parse
 from PIL import Image
 
 from kdas_book.data.importing import frames as common
-from kdas_book.data.importing.frames import Frame, Images, Listing, Shape, numbers, points
-from kdas_book.data.importing.options import Options
+from kdas_book.data.importing.frames import Frame, Images, Listing, Options, Shape
+from kdas_book.data.importing.pixels import count_pages
 from kdas_book.data.importing.shapes import run_lengths
 from kdas_core import UserError
 
@@ -24,13 +24,13 @@ from kdas_core import UserError
 def read_coco(source: Path, options: Options) -> Listing:
     """The frames of a COCO file; images in its folder or, if that holds none, the one above it.
 
-    An image that is listed and has no annotation is a frame without a polyp; images that are not
-    listed are not looked at. A region with ``iscrowd`` (several objects that were not told apart)
-    counts as any other.
+    A listed image without an annotation is a frame without a polyp; others are not looked at. A
+    region with ``iscrowd`` (several objects that were not told apart) counts as any other.
     """
     content = common.read_json(source)
     parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or not all(_is_table(content.get(part)) for part in parts):
+    tables = [content.get(part) if isinstance(content, dict) else None for part in parts]
+    if not all(isinstance(t, list) and all(isinstance(e, dict) for e in t) for t in tables):
         what = "it must hold lists called images, annotations and categories"
         raise UserError(f"{source} is not a COCO file: {what}.")
     there = Images.near(source.parent, options.images)
@@ -63,10 +63,6 @@ def read_coco(source: Path, options: Options) -> Listing:
     return listing
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
-
-
 def _is_id(value: Any) -> bool:
     return isinstance(value, (int, str))
 
@@ -80,10 +76,10 @@ def _coco_shape(entry: dict, label: str) -> Shape:
         return Shape("rle", label, (tuple(size), run_lengths(outline.get("counts"))))
     if isinstance(outline, list) and outline:
         parts = outline if isinstance(outline[0], list) else [outline]
-        return Shape("polygon", label, [points(part) for part in parts])
+        return Shape("polygon", label, [common.points(part) for part in parts])
     if not isinstance(box, list) or len(box) != 4:
         raise ValueError("has neither an outline nor a box")
-    x, y, width, height = numbers(box)
+    x, y, width, height = common.numbers(box)
     return Shape("box", label, (x, y, x + width, y + height))
 
 
@@ -94,7 +90,7 @@ def read_labelme(source: Path, options: Options) -> Listing:
     rectangle counts as a box. A file without shapes is a frame without a polyp.
     """
     there = Images(options.images or source)
-    return common.read_each(source, ".json", "Labelme writes", there, _fill_from_json)
+    return common.read_each(source, ".json", there, _fill_from_json)
 
 
 def _fill_from_json(frame: Frame, path: Path, there: Images) -> None:
@@ -111,8 +107,7 @@ def _fill_from_json(frame: Frame, path: Path, there: Images) -> None:
             frame.image = base64.b64decode(data, validate=True)
             frame.faults.clear()
         except ValueError:
-            fact = "imageData is not base64; save the file again in Labelme."
-            frame.faults = [f"{path}: {fact}"]
+            frame.faults = [f"{path}: imageData is not base64; save the file again in Labelme."]
     for i, entry in enumerate(content["shapes"]):
         frame.add(f"{path}, shapes[{i}]", _labelme_shape, entry)
 
@@ -121,7 +116,7 @@ def _labelme_shape(entry: Any) -> Shape:
     if not isinstance(entry, dict) or not isinstance(entry.get("label"), str):
         raise ValueError("has no label")
     kind, label = entry.get("shape_type") or "polygon", entry["label"]
-    corners = points(entry.get("points"))
+    corners = common.points(entry.get("points"))
     if kind == "polygon":
         return Shape("polygon", label, [corners])
     if kind not in ("rectangle", "circle", "mask"):
@@ -132,29 +127,25 @@ def _labelme_shape(entry: Any) -> Shape:
     if kind == "rectangle":
         return Shape("box", label, (*corners.min(0), *corners.max(0)))
     if kind == "circle":
-        return Shape("circle", label, (*corners[0], math.dist(*corners)))
-    return Shape("bitmap", label, (corners[0].round().astype(int), _bitmap(entry.get("mask"))))
-
-
-def _bitmap(text: Any) -> np.ndarray:
+        radius = math.dist(*corners)
+        return Shape("circle", label, (*(corners[0] - radius), *(corners[0] + radius)))
     try:
-        code = io.BytesIO(base64.b64decode(text, validate=True))
-        with Image.open(code, formats=["PNG"]) as image:
-            return np.asarray(image.convert("L")) > 0
-    except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        code = io.BytesIO(base64.b64decode(str(entry.get("mask")), validate=True))
+        bitmap = np.asarray(Image.open(code, formats=["PNG"]).convert("L")) > 0
+    except Exception as error:  # damaged bytes make Pillow raise nearly anything
         raise ValueError("is a mask without a PNG") from error
+    return Shape("bitmap", label, (corners[0].round().astype(int), bitmap))
 
 
 def read_voc(source: Path, options: Options) -> Listing:
     """The frames of a folder of Pascal VOC files, an XML file for each image; images there or, if
-    it holds none, one above.
+    it holds none, one above. A file without objects is a frame without a polyp.
 
     VOC counts pixels from 1 and a box holds its last row and column, so ``xmin=1, xmax=10`` are the
-    first ten pixels. A file without objects is a frame without a polyp. Entities and document types
-    in the XML are refused unread.
+    first ten pixels. Entities and document types in the XML are refused unread.
     """
     there = Images.near(source, options.images)
-    return common.read_each(source, ".xml", "Pascal VOC has", there, _fill_from_xml)
+    return common.read_each(source, ".xml", there, _fill_from_xml)
 
 
 def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
@@ -163,8 +154,7 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
     except (ParseError, ValueError, OSError) as error:  # DefusedXmlException is a ValueError
         raise UserError(f"{path} is not the XML of Pascal VOC ({error}).") from error
     if root.tag != "annotation":
-        fact = f"it begins with <{root.tag}> instead of <annotation>"
-        raise UserError(f"{path} is not the XML of Pascal VOC: {fact}.")
+        raise UserError(f"{path} is not the XML of Pascal VOC: it begins with <{root.tag}>.")
     sides = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
     frame.size = common.stated_size(*(int(side) if side.isdecimal() else 0 for side in sides))
     name = root.findtext("filename") or path.with_suffix(".jpg").name
@@ -175,7 +165,7 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
 
 def _voc_shape(entry: Element) -> Shape:
     sides = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    x0, y0, x1, y1 = numbers(sides)
+    x0, y0, x1, y1 = common.numbers(sides)
     return Shape("box", (entry.findtext("name") or "").strip(), (x0 - 1, y0 - 1, x1, y1))
 
 
@@ -188,18 +178,11 @@ def read_yolo(source: Path, options: Options) -> Listing:
     labels = source / "labels" if (source / "labels").is_dir() else source
     there = Images.near(source, options.images)
     skip = ("classes", "train", "val", "test", "README")
-    return common.read_each(labels, ".txt", "YOLO has", there, _fill_from_lines, skip)
+    return common.read_each(labels, ".txt", there, _fill_from_lines, skip)
 
 
 def _fill_from_lines(frame: Frame, path: Path, there: Images) -> None:
-    same = {image: there.names[image].removeprefix("images/") for image in there.by_stem[path.stem]}
-    close = [image for image, name in same.items() if name == frame.name] or list(same)
-    if len(close) == 1:
-        frame.image = close[0]
-        frame.name = same[close[0]]
-    else:
-        fact = f"{path} has {len(close)} images of its name"
-        frame.faults.append(f"{fact}; name their folder with --images.")
+    there.place_by_stem(frame, path)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -212,10 +195,70 @@ def _fill_from_lines(frame: Frame, path: Path, there: Images) -> None:
 def _yolo_shape(label: str, *words: str) -> Shape:
     if len(words) < 4 or len(words) % 2 or not label.isdecimal():
         raise ValueError("is neither a class and a box nor a class and a polygon")
-    values = numbers(words)
+    values = common.numbers(words)
     if max(values) > 2 or min(values) < -1:
         raise ValueError("has coordinates that are no fractions of the picture")
     if len(values) > 4:
-        return Shape("polygon", label, [points(values)], relative=True)
+        return Shape("polygon", label, [common.points(values)], relative=True)
     x, y, w, h = values
     return Shape("box", label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), relative=True)
+
+
+def read_masks(source: Path, options: Options) -> Listing:
+    """Images and mask files of the same name and the options' suffix (``7.jpg``, ``7_mask.png``),
+    in ``source/images`` and ``source/masks`` where these are there, else below ``source``.
+
+    A TIFF stack needs a mask stack of as many pages; each is a frame: ``stack_0001``, ….
+    """
+    suffix = options.mask_suffix
+    images = options.images or (source / "images" if (source / "images").is_dir() else source)
+    masks = options.masks or (source / "masks" if (source / "masks").is_dir() else images)
+    if masks.resolve() == images.resolve() and not suffix:
+        fact = f"Nothing tells images and masks apart in {source}"
+        way_out = "say --mask-suffix, such as _mask, or name the two folders with --images"
+        raise UserError(f"{fact}; {way_out} and --masks.")
+    of_masks = {path: name for path, name in Images(masks).names.items() if name.endswith(suffix)}
+    of_images = Images(images).names
+    if masks.resolve().is_relative_to(images.resolve()):
+        of_images = {path: name for path, name in of_images.items() if path not in of_masks}
+    if not of_images:
+        raise UserError(f"{images} holds no images beside masks; name the folder with --images.")
+    by_name: dict[str, list[Path]] = defaultdict(list)
+    for path, name in of_masks.items():
+        by_name[name.removesuffix(suffix)].append(path)
+    frames = [
+        frame for p, name in of_images.items() for frame in _masked(name, p, by_name.pop(name, []))
+    ]
+    left = [path for paths in by_name.values() for path in paths]
+    return Listing(frames, [f"{path} is a mask without an image." for path in left])
+
+
+def _masked(name: str, image: Path, masks: list[Path]) -> list[Frame]:
+    """One frame, or one for each page of a stack."""
+    frame = Frame(name, str(image), image)
+    if len(masks) != 1:
+        frame.annotated = False
+        which = " and ".join(path.name for path in masks)
+        fault = f"{image} has {len(masks)} masks, {which}; remove all but one."
+        frame.faults = [fault] if masks else []
+        return [frame]
+    frame.mask = masks[0]
+    pages, of_mask = count_pages(image), count_pages(masks[0])
+    if pages != of_mask:
+        frame.faults = [f"{image} has {pages} pages, but its mask {masks[0]} has {of_mask}."]
+    if pages != of_mask or pages == 1:
+        return [frame]
+    digits = max(4, len(str(pages)))
+    stack = [
+        (f"{name}_{i + 1:0{digits}}", f"{image}, page {i + 1}", image, i) for i in range(pages)
+    ]
+    return [Frame(*page, mask=masks[0]) for page in stack]
+
+
+READERS: dict[str, Callable[[Path, Options], Listing]] = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "voc": read_voc,
+    "yolo": read_yolo,
+    "masks": read_masks,
+}

@@ -1,46 +1,50 @@
 """From shapes to pixels. One rule for all: a pixel is polyp where its centre lies inside."""
 
-from __future__ import annotations
+import re
 
 import numpy as np
 from matplotlib.path import Path as Outline
 
-from kdas_book.data.importing.frames import Shape
-
-BOXES = ("ellipse", "rectangle")
+from kdas_book.data.importing.frames import BOXES, Shape
 
 
 def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple[np.ndarray, bool]:
     """A shape as a mask, bool (height, width), cut off at the picture's border; and whether more
     than a pixel of it stuck out (of a bitmap: any pixel). ``box`` is one of `BOXES`.
 
-    Raises:
-        ValueError: the shape covers no pixel, or does not belong to a picture of this size. The
-            text follows a noun: ``"has 2 points and encloses no area"``.
+    ValueError: the shape covers no pixel, or does not belong to a picture of this size. The text
+    follows a noun: ``"has 2 points and encloses no area"``.
 
     >>> mask, _ = draw(Shape("box", "polyp", (1, 1, 3, 2)), 4, 3, "rectangle")
     >>> mask.astype(int).tolist()
     [[0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
     """
     size = np.array([width, height])
+    scale = size if shape.relative else 1
     mask = np.zeros((height, width), bool)
-    corners = np.array([(0, 0), size])
     if shape.kind == "rle":
+        corners = np.array([(0, 0), size])
         _add_runs(mask, *shape.data)
     elif shape.kind == "bitmap":
-        corners = _add_bitmap(mask, *shape.data)
+        corner, bitmap = shape.data
+        corners = np.array([corner, corner + bitmap.shape[::-1]])
+        (left, top), (right, bottom) = np.clip(corners, 0, size)
+        x, y = corner
+        mask[top:bottom, left:right] = bitmap[top - y : bottom - y, left - x : right - x]
     elif shape.kind == "polygon":
-        parts = [part * size if shape.relative else part for part in shape.data]
-        for part in parts:
-            _add_polygon(mask, part)
-        corners = np.concatenate(parts)
+        corners = np.concatenate(shape.data) * scale
+        for part in shape.data:
+            _add_polygon(mask, part * scale)
     else:
-        corners = _corners(shape, size, box)
-        _add_round_or_square(mask, corners, round_=shape.kind == "circle" or box == "ellipse")
+        if shape.kind == "box" and box not in BOXES:
+            way_out = "say --box ellipse or --box rectangle to draw it as a weak mask"
+            raise ValueError(f"is a box and no outline; {way_out}")
+        corners = np.reshape(shape.data, (2, 2)) * scale
+        _add_box(mask, corners, oval=shape.kind == "circle" or box == "ellipse")
     if not mask.any():
         outside = (corners.max(0) <= 0).any() or (corners.min(0) >= size).any()
-        fact = f"lies outside the {width}×{height} picture" if outside else "covers no pixel"
-        raise ValueError(fact)
+        where = f"lies outside the {width}×{height} picture"
+        raise ValueError(where if outside else "covers no pixel")
     margin = 0 if shape.kind == "bitmap" else 1
     return mask, bool((corners < -margin).any() or (corners > size + margin).any())
 
@@ -64,44 +68,22 @@ def _add_polygon(mask: np.ndarray, corners: np.ndarray) -> None:
         mask[top:bottom, left:right] |= inside.reshape(rows.shape)
 
 
-def _corners(shape: Shape, size: np.ndarray, box: str | None) -> np.ndarray:
-    """The upper left and the lower right corner, (2, 2), of a circle or a box."""
-    if shape.kind == "circle":
-        x, y, radius = shape.data
-        corners = np.array([[x - radius, y - radius], [x + radius, y + radius]])
-    elif box in BOXES:
-        corners = np.array(shape.data, float).reshape(2, 2) * (size if shape.relative else 1)
-    else:
-        way_out = "say --box ellipse or --box rectangle to draw it as a weak mask"
-        raise ValueError(f"is a box and no outline; {way_out}")
+def _add_box(mask: np.ndarray, corners: np.ndarray, oval: bool) -> None:
+    """A box, or the ellipse in it: from its middle to its border u and v go from 0 to 1."""
     if (corners[1] <= corners[0]).any():
         raise ValueError("has no width or no height")
-    return corners
-
-
-def _add_round_or_square(mask: np.ndarray, corners: np.ndarray, round_: bool) -> None:
-    """From its middle to its border an ellipse or a box goes from 0 to 1."""
     v, u = (np.arange(length) + 0.5 for length in mask.shape)
     (cx, cy), (rx, ry) = corners.mean(0), (corners[1] - corners[0]) / 2
     u, v = (u - cx) / rx, (v - cy)[:, None] / ry
-    mask |= u**2 + v**2 <= 1 if round_ else (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
-
-
-def _add_bitmap(mask: np.ndarray, corner: np.ndarray, bitmap: np.ndarray) -> np.ndarray:
-    """Lay a small mask into the picture, its first pixel at ``corner`` (x, y); returns corners."""
-    corners = np.array([corner, corner + bitmap.shape[::-1]])
-    (x0, y0), (x1, y1) = np.clip(corners, 0, mask.shape[::-1])
-    x, y = corner
-    mask[y0:y1, x0:x1] = bitmap[y0 - y : y1 - y, x0 - x : x1 - x]
-    return corners
+    mask |= u**2 + v**2 <= 1 if oval else (u >= -1) & (u < 1) & (v >= -1) & (v < 1)
 
 
 def _add_runs(mask: np.ndarray, size: tuple[int, int], counts: np.ndarray) -> None:
     """COCO's run lengths: background and object in turn, down the columns."""
     height, width = mask.shape
     if size != mask.shape:
-        what = f"is a run-length mask of {size[1]}×{size[0]} pixels"
-        raise ValueError(f"{what}, but the picture has {width}×{height}")
+        fact = f"is a run-length mask of {size[1]}×{size[0]} pixels"
+        raise ValueError(f"{fact}, but the picture has {width}×{height}")
     if (counts < 0).any() or counts.sum() != mask.size:
         raise ValueError(f"has run lengths that do not add up to {width}×{height} pixels")
     mask.T[:] = np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height)
@@ -113,10 +95,7 @@ def run_lengths(counts: object) -> np.ndarray:
     In the text each length is written in groups of five bits, lowest first, a sixth bit says that
     another group follows, and 48 is added to make a letter; from the fourth length on, the
     difference to the one two before is kept. The format's own library, pycocotools, crashes on
-    damaged text; the tests compare the two.
-
-    Raises:
-        ValueError: not such a list or text.
+    damaged text; the tests compare the two. ValueError: not such a list or text.
 
     >>> run_lengths("52203").tolist()
     [5, 2, 2, 2, 5]
@@ -127,19 +106,12 @@ def run_lengths(counts: object) -> np.ndarray:
         return np.array(counts, dtype=np.int64)
     if not isinstance(counts, str):
         raise ValueError("has no run lengths")
+    if not re.fullmatch("([P-o]{0,7}[0-O])*", counts):  # from P on the sixth bit is set
+        raise ValueError("has run lengths that are damaged or cut off")
     lengths: list[int] = []
-    value = place = 0
-    for letter in counts:
-        bits = ord(letter) - 48
-        if not 0 <= bits < 64 or place > 7:
-            raise ValueError("has run lengths that are damaged")
-        value |= (bits & 31) << (5 * place)
-        place += 1
-        if not bits & 32:
-            if bits & 16:  # negative
-                value -= 1 << (5 * place)
-            lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
-            value = place = 0
-    if place:
-        raise ValueError("has run lengths that are cut off")
+    for letters in re.findall("[P-o]*[0-O]", counts):
+        value = sum((ord(letter) - 48 & 31) << 5 * i for i, letter in enumerate(letters))
+        if ord(letters[-1]) - 48 & 16:  # negative
+            value -= 1 << 5 * len(letters)
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
     return np.array(lengths, dtype=np.int64)
