@@ -437,7 +437,7 @@ def test_a_table_refuses_what_was_not_measured(folders):
 
 def test_a_file_that_is_no_result_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="not a file of results"):
+    with pytest.raises(UserError, match="a.json cannot be read as a file of results"):
         read_per_image(tmp_path / "a.json")
     with pytest.raises(UserError, match="cannot be read"):
         read_per_image(tmp_path / "b.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -224,7 +225,7 @@ def study_run(*words: object):
         ),
         (
             "objectives: {a: {objective: kdas, alpha: 1}, b: {objective: kdas, alpha: 1.0}}",
-            "a and b are the same cell",
+            "a-seed0 and b-seed0 are the same cell",
         ),
         ("objectives: {../kdas: {objective: kdas}}", r'"\.\./kdas" cannot be the name of a folder'),
         (
@@ -235,7 +236,7 @@ def study_run(*words: object):
             "objectives: {kdas: , small: {objective: kdas, batch_size: 4}}",
             "small sets batch_size, .* another teacher",
         ),
-        ("seeds: [0, 1, 0]", "a seed occurs twice"),
+        ("seeds: [0, 1, 0]", "supervised-seed0 and supervised-seed0 are the same cell"),
         ("seeds: 3", r"seeds is 3; a list of whole numbers is expected, such as \[0, 1, 2\]"),
         ("seeds: [0.5]", "a list of whole numbers is expected"),
         ("seeds: []", "lacks seeds"),
@@ -868,7 +869,7 @@ def test_each_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch, visible, expecte
 
 
 def test_processors_are_shared_where_there_is_no_gpu_and_the_users_limit_holds(monkeypatch):
-    monkeypatch.setattr(engines, "_processors", lambda: 8)
+    monkeypatch.setattr(engines, "CPU_COUNT", 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert [engines._share(slot, 3) for slot in range(3)] == 3 * [{"OMP_NUM_THREADS": "2"}]
@@ -1104,12 +1105,12 @@ def test_an_address_where_nobody_answers_is_a_sentence(tmp_path, monkeypatch, ad
     assert time.monotonic() - began < 6
 
 
-def test_without_dask_the_way_to_it_is_named(tmp_path, monkeypatch):
+def test_without_dask_the_way_to_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(
         UserError, match=r'Studies need Dask; "pip install kdas_core\[book\]" brings it'
     ):
-        list(engines.run_cells([tmp_path]))
+        importlib.reload(engines)
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from kdas_book.reports.tables import metric_problems, table, write_texts
+from kdas_book.reports.tables import KNOWN, UNKNOWN, table, write_texts
 from kdas_core import UserError
 from kdas_core.evaluation import SURFACE_METRICS, evaluate_sets, find_problems
 from kdas_core.evaluation.files import Problems, benchmark
@@ -27,8 +27,8 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
       ``pred_root``), four decimals. An older line of the method is replaced, other lines stay.
     - ``result_all.csv``: one line a data set, of :func:`~kdas_book.reports.tables.table`.
 
-    Options, errors and result are those of ``evaluate_sets``, and a UserError names all that is
-    wrong with the file as well.
+    Options, errors and result are those of ``evaluate_sets``; a UserError also names all that is
+    wrong with the file.
     """
     config = read_config(path)
     metrics, preds = config["metrics"], config["pred_root"]
@@ -77,22 +77,20 @@ def read_config(path: str | Path) -> dict:
     problems.about(unknown, f"{path} has the unknown key {{names}}; Eval knows {known}.")
     missing = [f"Eval.{key}" for key in CONFIG_KEYS if key not in section]
     problems.about(missing, f"{path} lacks {{names}}; all of {known} are required.")
-    wrong = [key for key in CONFIG_KEYS if not _is_sound(section, key)]
-    for key in (key for key in wrong if key in section):
+    sound = {key: value for key, value in section.items() if _fits(key, value)}
+    for key in (key for key in CONFIG_KEYS if key in section and key not in sound):
         wanted = "the path of a folder" if key in PATHS else "a list of names"
         problems.append(f"{path} has {section[key]!r} as Eval.{key}; it must be {wanted}.")
-    if "metrics" not in wrong:
-        problems += metric_problems(section["metrics"], str(path))
+    unknown = [metric for metric in sound.get("metrics", ()) if metric not in KNOWN]
+    problems.about(unknown, f"{path} {UNKNOWN}")
     # Of a sound file the evaluation itself checks the images.
-    if problems and not {"pred_root", "gt_root", "datasets"} & set(wrong):
-        sets = benchmark(section["pred_root"], section["gt_root"], section["datasets"])
+    if problems and {"pred_root", "gt_root", "datasets"} <= sound.keys():
+        sets = benchmark(sound["pred_root"], sound["gt_root"], sound["datasets"])
         problems += find_problems(sets, DEFAULT)[1]
     problems.stop()
     return section
 
 
-def _is_sound(section: dict, key: str) -> bool:
-    value = section.get(key)
-    if key in PATHS:
-        return isinstance(value, str) and bool(value)
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+def _fits(key: str, value: object) -> bool:
+    kind = str if key in PATHS else list
+    return isinstance(value, kind) and bool(value) and all(isinstance(v, str) for v in value)

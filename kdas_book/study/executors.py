@@ -17,12 +17,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdas_core import UserError
+
+try:
+    import dask
+    import distributed
+    from dask.system import CPU_COUNT
+except ImportError:
+    raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
 
 Outcome = dict[str, Any]  # as run_cell returns it
 Events = Generator[tuple[Path, Outcome | None], None, None]
 ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
-_PACKAGE = Path(__file__).resolve().parents[2]
 _LOCAL: dict[str, Any] = {
     "distributed.scheduler.worker-saturation": 1.0,  # a free worker gets the next cell at once
     "distributed.scheduler.worker-ttl": None,  # a laptop that slept has not lost its workers
@@ -33,13 +41,11 @@ _LOCAL: dict[str, Any] = {
 
 def default_processes() -> int:
     """One for each GPU, or one for two processors."""
-    import torch
-
-    return torch.cuda.device_count() or max(1, _processors() // 2)
+    return torch.cuda.device_count() or max(1, CPU_COUNT // 2)
 
 
-def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Events:
-    """Run the cells: so many at once on this machine, or on a Dask cluster.
+def run_cells(folders: Sequence[Path], processes: int = 0, dask: str = "") -> Events:
+    """Run the cells: so many at once on this machine (0: as many as fit), or on a Dask cluster.
 
     Here each cell has its share of the processors, and a GPU where there are some. A cluster's
     workers must see the same folders; each thread takes a cell. Where workers declare a resource
@@ -52,35 +58,26 @@ def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Ev
         A cell's folder and None each time it begins, its folder and outcome when it has ended.
 
     Raises:
-        UserError: Dask is not installed, nobody answers at the scheduler's address ``dask``, there
-            is no worker, or the scheduler went away; finished cells stay finished.
+        UserError: nobody answers at the scheduler's address ``dask``, there is no worker, or the
+            scheduler went away; finished cells stay finished.
     """
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
-    with _quiet(), _remote(dask) if dask else _local(processes) as client:
-        yield from _events(client, folders, 0 if dask else processes)
+    here = 0 if dask else processes or default_processes()
+    with _quiet(), _remote(dask) if dask else _local(here) as client:
+        yield from _events(client, folders, here)
 
 
 @contextmanager
 def _remote(address: str) -> Iterator[Any]:
     """A client of the scheduler at this address."""
-    import distributed
-
-    gone = UserError(
-        f"The Dask scheduler at {address} cannot be reached; the cells that have finished stay so, "
-        "and the same command goes on."
-    )
     try:
-        client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError):  # a ValueError is about the address
-        raise gone from None
-    try:
-        with client:
+        with distributed.Client(address, timeout=ANSWER, set_as_default=False) as client:
             yield client
-    except OSError as error:
-        raise gone from error
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError is about the address
+        fact = f"The Dask scheduler at {address} cannot be reached"
+        way_out = "the cells that have finished stay so, and the same command goes on"
+        raise UserError(f"{fact}; {way_out}.") from error
 
 
 @contextmanager
@@ -88,9 +85,6 @@ def _local(processes: int) -> Iterator[Any]:
     """A client of workers in threads of this process, since each cell has a process anyway. At the
     end, cells that are under way are stopped and waited for.
     """
-    import dask
-    import distributed
-
     options: dict[str, Any] = {"n_workers": processes, "threads_per_worker": 1, "processes": False}
     options["memory_limit"] = 0  # no manager that pauses workers
     options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
@@ -101,10 +95,22 @@ def _local(processes: int) -> Iterator[Any]:
             time.sleep(0.05)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Dask logs of a lost connection says no more than our sentence."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = {logger: logger.level for logger in loggers}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
 def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
     """Submit the cells, and tell what becomes of them."""
-    import distributed
-
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=ANSWER)
@@ -116,31 +122,28 @@ def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
     client.subscribe_topic(topic, lambda event: events.put((event[1], None)))
     workers = client.sync(client.scheduler.identity)["workers"].values()
     share = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
-    waiting = {}
+    waiting = set(map(str, folders))
     for place, folder in enumerate(map(str, folders)):
         options = {"pure": False, "priority": -place, "resources": share}
         future = client.submit(_on_worker, folder, topic, processes, **options)
         future.add_done_callback(lambda future, folder=folder: events.put((folder, future)))
-        waiting[folder] = future
     while waiting:
         folder, future = events.get()
-        if future is None and folder in waiting:
-            yield Path(folder), None
-        elif future is not None:
-            del waiting[folder]
+        if future is not None:
+            waiting.remove(folder)
             yield Path(folder), _outcome(future)
+        elif folder in waiting:
+            yield Path(folder), None
 
 
-def _outcome(future: Any) -> Outcome:
+def _outcome(future: distributed.Future) -> Outcome:
     """What a cell's process said, or why Dask could not run it."""
-    from distributed import KilledWorker
-
     if future.status == "cancelled":
         raise ConnectionError("the scheduler is gone")
     if future.status == "finished":
         return future.result()
     error = future.exception()
-    died = isinstance(error, KilledWorker)
+    died = isinstance(error, distributed.KilledWorker)
     return _failed("several workers died while they ran it" if died else str(error))
 
 
@@ -148,27 +151,11 @@ def _failed(error: str, seconds: float = 0.0) -> Outcome:
     return {"state": "failed", "seconds": seconds, "error": error}
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask logs of a lost connection says no more than our sentence."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
-
-
 def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
     """One cell, for as long as the worker lives and somebody waits for the cell; ``processes`` is
     the number of our own workers, 0 on a cluster.
     """
-    from distributed import Reschedule, get_worker
-
-    worker = get_worker()
+    worker = distributed.get_worker()
     if not Path(folder).is_dir():
         where = f"{folder} is not there on worker {worker.address}"
         raise UserError(f"{where}; all workers must see the study's folder.")
@@ -183,28 +170,21 @@ def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
     if processes:
         share = _share(worker.name, processes)
     else:  # a nanny sets OMP_NUM_THREADS to 1 for its workers, which is nobody's wish
-        share = {"OMP_NUM_THREADS": str(max(1, _processors() // worker.state.nthreads))}
+        share = {"OMP_NUM_THREADS": str(max(1, CPU_COUNT // worker.state.nthreads))}
     outcome = run_process(Path(folder), share, unwanted)
     if outcome["state"] == "failed" and unwanted():
-        raise Reschedule  # stopped, not failed; another worker goes on
+        raise distributed.Reschedule  # stopped, not failed; another worker goes on
     return outcome
 
 
 def _share(slot: int, processes: int) -> dict[str, str]:
     """What the n-th of the processes has to itself. Threads that the user has limited stay so."""
-    import torch
-
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // processes))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    gpus = names[: torch.cuda.device_count()]
-    gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)].strip()} if gpus else {}
-    return {"OMP_NUM_THREADS": threads, **gpu}
-
-
-def _processors() -> int:
-    """Those that we may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = {"OMP_NUM_THREADS": str(max(1, CPU_COUNT // processes))}
+    share |= {name: os.environ[name] for name in share if os.environ.get(name)}
+    if count := torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        share["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % count].strip()
+    return share
 
 
 def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool]) -> Outcome:
@@ -213,14 +193,14 @@ def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool
     dies, ``error`` has its last lines.
     """
     began = time.perf_counter()
-    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "kdas_book.study.run_cell", str(folder), str(os.getpid())],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **share, "PYTHONPATH": path},
+            cwd=Path(__file__).parents[2],  # where the package is, installed or not
+            env=os.environ | share,
             start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
         )
     except OSError as error:

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch09_study as figures
 from kdas_book.figures.basics import save
+from kdas_book.study import seeds
 from kdas_book.study.results import KEYS, Results
-from kdas_book.study.seeds import (  # noqa: F401  chapter 9 takes all of them from here
-    BASE,
-    MEAN,
-    averages,
-    by_set,
-    detectable,
-    detectable_table,
-    power_of,
-    seed_differences,
-    seed_table,
-    seeds_for,
-)
+from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
 from kdas_core import UserError
 from kdas_core.evaluation import comparison
 from kdas_core.files import atomic_write
 from kdas_core.losses import hyperparameters_of
 
+# Chapter 9 takes these from here, too.
+averages, detectable_table = seeds.averages, seeds.detectable_table
+detectable, power_of, seeds_for = seeds.detectable, seeds.power_of, seeds.seeds_for
 TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 CLINICDB = "CVC-ClinicDB"
 
@@ -47,10 +40,6 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
-
-
-def _agreement(results: Results) -> pd.DataFrame:
-    return dice_table(results, "agreement")
 
 
 def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
@@ -69,7 +58,7 @@ def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
     """
     tables = {
         label: dict(iter(part.groupby("dataset", sort=False)[["name", "dice"]]))
-        for label, part in results.images.groupby("objective", sort=False)
+        for label, part in results.image_means.groupby("objective", sort=False)
     }
     if base not in tables:
         raise UserError(f'There is no finished training called "{base}" to compare with.')
@@ -94,7 +83,7 @@ def last_or_best(results: Results) -> pd.DataFrame:
 
 def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
     """Mean Dice of each label over all test images, in groups of equal number by polyp size."""
-    images = results.images
+    images = results.image_means
     share = images.loc[images["objective"] == images["objective"].iloc[0], "share"]
     edges = np.quantile(share, np.linspace(0, 1, bins + 1))
     names = [f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip(edges, edges[1:])]
@@ -108,17 +97,18 @@ def costs(results: Results) -> pd.DataFrame:
     label.
     """
     by_label = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
-    labels = [label for label, _ in by_label]
-    roles = ["teacher" if label == "teacher" else "student" for label in labels]
-    table = {
-        "parameters (M)": pd.Series(roles, labels).map(results.about["parameters"]) / 1e6,
-        "MACs (G)": pd.Series(roles, labels).map(results.about["macs"]) / 1e9,
-        "minutes (quickest seed)": by_label["minutes"].min(),
-        "best epoch": by_label["best_epoch"].mean(),
-        "of": by_label["epochs"].max(),
-        "validation Dice": by_label["validation_dice"].mean(),
-    }
-    return pd.DataFrame(table).loc[labels].rename_axis(None)
+    table = by_label.agg(
+        **{
+            "minutes (quickest seed)": ("minutes", "min"),
+            "best epoch": ("best_epoch", "mean"),
+            "of": ("epochs", "max"),
+            "validation Dice": ("validation_dice", "mean"),
+        }
+    ).rename_axis(None)
+    roles = table.index.where(table.index == "teacher", "student")
+    table.insert(0, "MACs (G)", roles.map(results.about["macs"]) / 1e9)
+    table.insert(0, "parameters (M)", roles.map(results.about["parameters"]) / 1e6)
+    return table
 
 
 def tries(results: Results) -> pd.DataFrame:
@@ -131,8 +121,8 @@ def tries(results: Results) -> pd.DataFrame:
         recipe = results.about["recipes"][label]
         kind = recipe["objective"]
         own = {*hyperparameters_of(kind), "" if kind == BASE else "distillation_warm_up"}
-        rows[label] = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
-        rows[label] = {"kind": kind, **rows[label]}
+        texts = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
+        rows[label] = {"kind": kind, **texts}
     table = pd.DataFrame.from_dict(rows, orient="index")
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
     gain = reached - reached.get(BASE, math.nan)
@@ -146,17 +136,14 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
     the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
     reproduced* where it lies below 0, *undecided* otherwise and with a single seed, and *not
     tested* without labels, or about labels that were not trained. It is judged by the first study
-    that has trained both labels.
-
-    Raises:
-        UserError: the CSV of claims is missing or lacks a column.
+    that has trained both labels. A UserError if the CSV of claims is missing or lacks a column.
     """
     try:
         table = pd.read_csv(claims, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{claims} cannot be read as a table of claims ({error}).") from error
-    if absent := [c for c in ("claim", "source", "better", "than", "caveat") if c not in table]:
-        raise UserError(f"{claims} lacks the column {', '.join(absent)}.")
+        table = table[["claim", "source", "better", "than", "caveat"]]
+    except (OSError, ValueError, KeyError) as error:
+        columns = "claim, source, better, than, caveat"
+        raise UserError(f"{claims} is no table of claims with {columns} ({error}).") from error
     judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
     table[["state", "evidence"]] = pd.DataFrame(judged, table.index, ["state", "evidence"])
     return table[["claim", "source", "state", "evidence", "caveat"]]
@@ -185,45 +172,58 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
     return "reproduced" if seen["low"] > 0 else undecided, evidence
 
 
-_TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
-    "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table, ".3f"),
-    "against_supervised": ("Against supervised, image by image", compare_to_baseline, ".4f"),
-    "seed_differences": ("Against supervised, seed by seed", seed_differences, ".3f"),
-    "averages": ("Against supervised, one number for all sets", averages, ".3f"),
-    "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best, ".3f"),
-    "agreement": ("Dice of the student's cut against the teacher's", _agreement, ".3f"),
-    "by_size": ("Dice by the polyp's share of the image", by_size, ".3f"),
-    "costs": ("Costs", costs, ".2f"),
-    "detectable": ("The difference that n seeds could detect", detectable_table, ".3f"),
+def _seeds(count: float) -> str:
+    return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
+
+
+_TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame]]] = {
+    "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table),
+    "against_supervised": ("Against supervised, image by image", compare_to_baseline),
+    "seed_differences": ("Against supervised, seed by seed", seed_differences),
+    "averages": ("Against supervised, one number for all sets", averages),
+    "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best),
+    "agreement": (
+        "Dice of the student's cut against the teacher's",
+        partial(dice_table, column="agreement"),
+    ),
+    "by_size": ("Dice by the polyp's share of the image", by_size),
+    "costs": ("Costs", costs),
+    "detectable": ("The difference that n seeds could detect", detectable_table),
 }
 
 
 def write_report(results: Results, out: str | Path, claims: str | Path | None = None) -> list[Path]:
     """Write ``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the
-    figures as PNG and SVG.
-
-    Raises:
-        UserError: nothing to compare yet, or the folder cannot be written.
+    figures as PNG and SVG. A UserError if there is nothing to compare yet, or the folder cannot be
+    written.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
+    tables = {stem: (title, make(results)) for stem, (title, make) in _TABLES.items()}
     if claims:
-        tables["ledger"] = ("Ledger", claims_table(results, claims), ".3f")
+        tables["ledger"] = "Ledger", claims_table(results, claims)
     parts = [f"# Study {results.name}", results.completeness, summary(results)]
     files = [out / "report.md"]
-    for stem, (title, table, form) in tables.items():
+    for stem, (title, table) in tables.items():
         note = f"{title} ({results.completeness})" if results.completeness else title
-        plain = table.reset_index()
-        options = {"headers": "keys", "floatfmt": form, "showindex": False}
-        markdown = tabulate(plain, tablefmt="github", **options)
-        latex = tabulate(plain, tablefmt="latex_booktabs", **options)
+        shown = partial(tabulate, table.reset_index(), "keys", floatfmt=".3f", showindex=False)
+        markdown, latex = shown(tablefmt="github"), shown(tablefmt="latex_booktabs")
         texts = {".csv": table.to_csv(), ".md": f"{markdown}\n", ".tex": f"% {note}\n{latex}\n"}
         for suffix, text in texts.items():
             atomic_write(out / f"{stem}{suffix}", text.encode())
             files.append(out / f"{stem}{suffix}")
         parts += [f"## {note}", markdown]
-    for stem, figure in _figures(results):
+    by_image = tables["against_supervised"][1], tables["seed_differences"][1]
+    drawn = {
+        "scores_by_seed": figures.scores_by_seed(results.scores, panel_titles(results)),
+        "curves_by_objective": figures.curves_by_objective(results.curves),
+        "differences": figures.differences_by_set(*by_image),
+        "dice_by_size": figures.lines_by_group(
+            tables["by_size"][1], "polyp's share of the image", "Dice"
+        ),
+        "agreement_and_dice": figures.agreement_and_dice(results.scores),
+    }
+    for stem, figure in drawn.items():
         for suffix in (".png", ".svg"):
             save(figure, out / f"{stem}{suffix}")
             files.append(out / f"{stem}{suffix}")
@@ -233,24 +233,9 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     return files
 
 
-def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
-    """The study's figures and their file names."""
-    yield "scores_by_seed", figures.scores_by_seed(results.scores, panel_titles(results))
-    yield "curves_by_objective", figures.curves_by_objective(results.curves)
-    by_image, by_seed = compare_to_baseline(results), seed_differences(results)
-    yield "differences", figures.differences_by_set(by_image, by_seed)
-    across = "polyp's share of the image"
-    yield "dice_by_size", figures.lines_by_group(by_size(results), across, "Dice")
-    yield "agreement_and_dice", figures.agreement_and_dice(results.scores)
-
-
 def panel_titles(results: Results) -> dict[str, str]:
     """Data set → its name, and how many images of it there are."""
     return {name: f"{name}\n{results.images_of(name)} images" for name in results.datasets}
-
-
-def _seeds(count: float) -> str:
-    return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
 
 
 def summary(results: Results) -> str:

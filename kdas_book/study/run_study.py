@@ -53,31 +53,20 @@ def run(
     with _alone(folder), _ending_on_request():
         prepare(study, folder)
         board = Board(study, folder, retry)
-        teacher, *others = study.cells()
+        teacher, *others = board.states
         with board.shown():
-            for cells in ([teacher], others):
-                todo = [folder / c.name for c in cells if board.states[c.name] == "waiting"]
+            for names in ([teacher], others):
+                todo = [folder / name for name in names if board.states[name] == "waiting"]
                 if todo:
-                    _run(todo, processes, dask, board)
-                if teacher.name in board.failed():
-                    why = board.error(teacher.name)
+                    board.follow(executors.run_cells(todo, processes, dask))
+                if teacher in board.failed():
+                    why = board.error(teacher)
                     raise UserError(f"The teacher failed ({why}); mend that, and add --retry.")
     if failed := board.failed():
-        raise UserError(
-            f"{len(failed)} of {len(board.cells)} cells failed; what went wrong is in failed.txt "
-            f"of {', '.join(failed)}, and --retry runs them again."
-        )
+        where = f"what went wrong is in failed.txt of {', '.join(failed)}"
+        count = f"{len(failed)} of {len(board.cells)} cells failed"
+        raise UserError(f"{count}; {where}, and --retry runs them again.")
     return folder
-
-
-def _run(todo: list[Path], processes: int, dask: str, board: Board) -> None:
-    events = executors.run_cells(todo, processes or executors.default_processes(), dask)
-    with closing(events):  # whatever happens here, the cells under way are stopped at once
-        for folder, outcome in events:
-            if outcome is None:
-                board.begin(folder)
-            else:
-                board.end(folder, outcome)
 
 
 def prepare(study: Study, folder: Path) -> None:
@@ -87,53 +76,42 @@ def prepare(study: Study, folder: Path) -> None:
     root, networks = find_root(), folder / "networks"
     recipe = study.recipe(study.cells()[0])
     study.refuse_other_teachers(released=(root / recipe.teacher_weights).is_file())
-    data = open_data(recipe, study.data_root, default=root / "data", made=networks)
-    _refuse_other_data(study, folder, data.root)
-    contents: dict[str, bytes] = {}
+    data = open_data(recipe, study.data_root, default=root / "data", made=networks).root
+    contents: dict[Path, str] = {}
     for cell in study.cells():
-        given = {
-            "preset": study.preset,
-            "data_root": str(data.root.absolute()),
-            "runs_dir": str(networks),
-            "seed": cell.seed,
-            "label": cell.label,
-            "objective": cell.objective,
-            "settings": study.settings_of(cell),
-            "out": str(folder / cell.name),
-        }
-        (values,) = parameters_of([root / TEMPLATE], given).values()
-        text = json.dumps({"template": str(root / TEMPLATE), "parameters": values}, indent=1)
-        contents[cell.name] = text.encode()
+        out = folder / cell.name
+        # Where no folder is named, the data may have changed since: first synthetic, then real.
+        if is_finished(out) and (name := read_record(out)["data"]["name"]) != data.name:
+            now = f"{out} was trained on {name}, and the images are now those of {data}"
+            raise UserError(f"{now}; give the study another name.")
+        given = {"preset": study.preset, "data_root": str(data.absolute()), "seed": cell.seed}
+        given |= {"runs_dir": str(networks), "label": cell.label, "objective": cell.objective}
+        given |= {"settings": cell.settings, "out": str(out)}
+        contents[out] = json.dumps(
+            {"template": str(root / TEMPLATE), "parameters": given}, indent=1
+        )
+    parameters_of([root / TEMPLATE], given)  # which knows all of them, or a UserError
     if (folder / "study.yaml").is_file():  # what the folder has had before stays in it
         before = read_study(folder / "study.yaml")
         seeds = tuple(dict.fromkeys([*before.seeds, *study.seeds]))
         study = replace(study, objectives={**before.objectives, **study.objectives}, seeds=seeds)
     # First of all, since a folder without it is taken for another's.
     atomic_write(folder / "study.yaml", study.as_yaml().encode())
-    for name, content in contents.items():
-        (folder / name).mkdir(exist_ok=True)
-        atomic_write(folder / name / "cell.json", content)
-
-
-def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
-    """Where no folder is named, the data may have changed since: first synthetic, then real."""
-    for where in (folder / cell.name for cell in study.cells()):
-        if is_finished(where) and (name := read_record(where)["data"]["name"]) != root.name:
-            now = f"{where} was trained on {name}, and the images are now those of {root}"
-            raise UserError(f"{now}; give the study another name.")
+    for out, content in contents.items():
+        out.mkdir(exist_ok=True)
+        atomic_write(out / "cell.json", content.encode())
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
     try:
-        taken = lock.acquire(blocking=False)
+        lock = FileLock(folder / ".lock").acquire(blocking=False)
     except Timeout:
         other = f"Another run of this study is under way in {folder}"
         raise UserError(f"{other}; wait for it, or stop it.") from None
     except OSError as error:
         raise unwritten(folder, error, "choose another --runs-dir") from None
-    with taken:
+    with lock:
         yield
 
 
@@ -156,17 +134,16 @@ class Board:
     def __init__(self, study: Study, folder: Path, retry: bool):
         self.folder = folder
         self.cells = study.cells()
-        self.states = {cell.name: self._state(cell, retry) for cell in self.cells}
+        self.states = {cell.name: self._state(folder / cell.name, retry) for cell in self.cells}
         self.began = dict.fromkeys(self.states, 0.0)
         self.took = dict.fromkeys(self.states, 0.0)
         self.at_once = 1  # how many cells have been seen side by side
         self._console = Console()
 
-    def _state(self, cell: Cell, retry: bool) -> str:
-        if is_finished(self.folder / cell.name):
+    def _state(self, folder: Path, retry: bool) -> str:
+        if is_finished(folder):
             return "finished before"
-        failed = (self.folder / cell.name / FAILED).exists()
-        return "failed before" if failed and not retry else "waiting"
+        return "failed before" if (folder / FAILED).exists() and not retry else "waiting"
 
     def failed(self) -> list[str]:
         """The cells that failed, now or before."""
@@ -177,6 +154,15 @@ class Board:
         file = self.folder / name / FAILED
         text = file.read_text(encoding="utf-8") if file.exists() else "no word was left of why"
         return text.partition("\n")[0]
+
+    def follow(self, events: executors.Events) -> None:
+        """Note what happens to the cells until all have ended."""
+        with closing(events):  # whatever happens here, the cells under way are stopped at once
+            for folder, outcome in events:
+                if outcome is None:
+                    self.begin(folder)
+                else:
+                    self.end(folder, outcome)
 
     def begin(self, folder: Path) -> None:
         """A cell's turn has come."""
@@ -197,16 +183,19 @@ class Board:
 
     def time_left(self) -> str:
         """From the cells that this run has finished, for those that wait or run."""
-        running = [name for name, state in self.states.items() if state == "running"]
-        waiting = list(self.states.values()).count("waiting")
-        if not running and not waiting:
+        ages, waiting, done = [], 0, []
+        for name, state in self.states.items():
+            if state == "running":
+                ages.append(time.perf_counter() - self.began[name])
+            elif state == "done" and self.took[name] and name != "teacher":
+                done.append(self.took[name])
+            waiting += state == "waiting"
+        if not ages and not waiting:
             return _clock(0)
-        ended = [name for name, state in self.states.items() if state == "done"]
-        done = [self.took[name] for name in ended if self.took[name] and name != "teacher"]
         if not done:
             return "unknown until a first cell is done"
-        now, each = time.perf_counter(), mean(done)
-        left = [max(0.0, each - (now - self.began[name])) for name in running] + waiting * [each]
+        each = mean(done)
+        left = [max(0.0, each - age) for age in ages] + waiting * [each]
         # So many at once, and no cell is divided.
         return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 
@@ -234,19 +223,18 @@ class Board:
 
     def _table(self) -> Table:
         teacher, *others = self.cells
-        caption = f"teacher: {self._shown_state(teacher)}; time left: {self.time_left()}"
+        caption = f"teacher: {self._shown(teacher)}; time left: {self.time_left()}"
         seeds = dict.fromkeys(f"seed {cell.seed}" for cell in others)
         table = Table("objective", *seeds, title=self.folder.name, caption=caption)
         for label in dict.fromkeys(cell.label for cell in others):
-            mine = [self._shown_state(cell) for cell in others if cell.label == label]
-            table.add_row(label, *mine)
+            table.add_row(label, *(self._shown(cell) for cell in others if cell.label == label))
         return table
 
-    def _shown_state(self, cell: Cell) -> str:
-        state = self.states[cell.name]
+    def _shown(self, cell: Cell) -> str:
+        state, seconds = self.states[cell.name], self.took[cell.name]
         if state == "running":
-            return f"running {_clock(time.perf_counter() - self.began[cell.name])}"
-        return f"{state} {_clock(self.took[cell.name])}" if self.took[cell.name] else state
+            seconds = time.perf_counter() - self.began[cell.name]
+        return f"{state} {_clock(seconds)}" if seconds else state
 
 
 def _clock(seconds: float) -> str:
