@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from kdas_book.reports.tables import KNOWN, UNKNOWN, table, write_texts
@@ -47,27 +48,25 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
 
 def _released_csv(file: Path, row: Mapping[str, str]) -> str:
     """The text of ``result_NAME.csv``: the lines of other methods that are there, then this row."""
-    lines = []
-    if file.is_file():
+    before = pd.DataFrame(columns=list(row))
+    if file.is_file() and file.stat().st_size:
         # The released program ends its lines with a comma.
-        texts = (line.rstrip(", ") for line in file.read_text(encoding="utf-8").splitlines())
-        lines = [[cell.strip() for cell in text.split(",")] for text in texts if text]
-        if lines and lines[0] != list(row):
-            fact = f"{file} holds other columns ({', '.join(lines[0])})"
+        before = pd.read_csv(file, dtype=str, skipinitialspace=True, index_col=False)
+        if list(before) != list(row):
+            fact = f"{file} holds other columns ({', '.join(before)})"
             raise UserError(f"{fact}; move it away, or ask for the same metrics.")
-    others = [cells for cells in lines[1:] if cells[0] != row["method"]]
-    return "".join(",".join(cells) + "\n" for cells in [row, *others, row.values()])
+    others = before[before["method"] != row["method"]]
+    lines = pd.concat([others, pd.DataFrame([row])])
+    return lines.to_csv(index=False, lineterminator="\n")
 
 
 def read_config(path: str | Path) -> dict:
     """The content of ``Eval:``, or a UserError with all that is wrong with it and its images."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give an eval.yaml.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        fact = f"{path} is not valid YAML ({' '.join(str(error).split())})"
-        raise UserError(f"{fact}; mend that line.") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        fact = f"{path} cannot be read as YAML ({' '.join(str(error).split())})"
+        raise UserError(f"{fact}; give an eval.yaml.") from error
     known = ", ".join(CONFIG_KEYS)
     if not isinstance(content, dict) or not isinstance(content.get("Eval"), dict):
         raise UserError(f"{path} has no section Eval; it must hold Eval: with {known}.")

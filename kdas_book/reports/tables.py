@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -29,6 +30,7 @@ CAVEATS = {
     "ETIS-LaribPolypDB": "Frames of a few videos: less evidence than 196 images.",
 }
 Results = Mapping[str, EvaluationResult]  # by the name of the data set
+_shown = partial(tabulate, headers="keys", floatfmt=".3f", showindex=False)
 
 
 def images_label(dataset: str, n: int, synthetic: bool, dropped: int = 0) -> str:
@@ -71,17 +73,28 @@ def verbose_table(results: Results, metrics: Sequence[str] = METRICS) -> str:
     frame = table(results, metrics)
     counts = "; ".join(f"{name} {label}" for name, label in frame["images"].items())
     conventions = ", ".join(frame["convention"].unique())
-    text = tabulate(frame[list(metrics)].reset_index(), "keys", floatfmt=".3f", showindex=False)
     about = [f"Images: {counts}.", f"Convention: {conventions}.", *notes(results)]
-    return "\n".join([text, "", *about])
+    return "\n".join([_shown(frame[list(metrics)].reset_index()), "", *about])
 
 
 def comparison_table(compared: pd.DataFrame) -> str:
     """What ``comparison.compare`` found, for a terminal: a p-value has two digits however small."""
     small = {name: compared[name].map("{:.2g}".format) for name in ("p", "p_holm")}
     frame = compared.assign(**small).reset_index()
-    texts = [frame.columns.get_loc(name) for name in small]
-    return tabulate(frame, "keys", floatfmt=".3f", showindex=False, disable_numparse=texts)
+    return _shown(frame, disable_numparse=[frame.columns.get_loc(name) for name in small])
+
+
+def texts_of(table: pd.DataFrame, notes: Sequence[str], **options) -> dict[str, str]:
+    """``{suffix: text}`` of a table: Markdown and LaTeX (booktabs), numbers with three decimals or
+    as :func:`tabulate.tabulate` takes ``options``, with notes below; CSV with all digits.
+    """
+    markdown = [_shown(table.reset_index(), tablefmt="github", **options), ""]
+    latex = [_shown(table.reset_index(), tablefmt="latex_booktabs", **options)]
+    return {
+        ".csv": table.to_csv(lineterminator="\n"),
+        ".md": "\n".join([*markdown, *(f"- {note}" for note in notes)]).rstrip() + "\n",
+        ".tex": "\n".join([*latex, *(f"% {note}" for note in notes)]) + "\n",
+    }
 
 
 def claims_table(
@@ -98,9 +111,10 @@ def claims_table(
     Args:
         run: what to call the run, such as the name of its folder.
         published: a CSV file as ``book/results/published_results.csv``; empty: not reported.
-            UserError: it cannot be read as one.
-        model: only rows of this model; UserError: there is none.
+        model: only rows of this model.
         reservations: what else keeps this run from being compared, such as ``"other networks"``.
+
+    A UserError where the file is no such table, or has no row of the model.
     """
     about = ["model", "dataset", "source", "confidence"]
     try:
@@ -108,18 +122,17 @@ def claims_table(
     except (OSError, ValueError, KeyError) as error:
         needed = ", ".join([*about, *REPORTED])
         raise UserError(f"{published} is no table with {needed} ({error}).") from error
-    if model is not None:
-        known = ", ".join(reported["model"].unique())
-        reported = reported[reported["model"] == model]
-        if reported.empty:
-            raise UserError(f"{published} has no row of the model {model}; it has {known}.")
+    known = list(reported["model"].unique())
+    if model is not None and model not in known:
+        raise UserError(f"{published} has no row of {model}; it has {', '.join(known)}.")
+    reported = reported[reported["model"].isin([model] if model else known)]
     reported = reported.melt(about, var_name="metric", value_name="reported")
-    ours = table(results, list(REPORTED.values())).drop(columns="n").assign(run=run).reset_index()
-    of_sets = [[*_reservations(*pair), *reservations] for pair in results.items()]
-    ours["not_comparable"] = [", ".join(reasons) for reasons in of_sets]
+    reported = reported.dropna(subset="reported")
+    ours = table(results, list(REPORTED.values())).drop(columns="n").reset_index()
+    reasons = [", ".join([*_reservations(*pair), *reservations]) for pair in results.items()]
+    ours = ours.assign(run=run, not_comparable=reasons)
     same = ["dataset", "images", "convention", "run", "not_comparable"]
     ours = ours.melt(same, var_name="metric", value_name="measured", ignore_index=False)
-    reported = reported.dropna(subset="reported")
     frame = ours.sort_index(kind="stable").merge(reported, on=["dataset", "metric"])
     frame["difference"] = frame["measured"] - frame["reported"]
     columns = "dataset metric model reported measured difference images convention run "
@@ -147,21 +160,12 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     ``per_image.csv``, all or none: CSV with all digits, Markdown and LaTeX (booktabs) with three
     decimals and the notes. Returns the paths.
     """
-    frame, said = table(results), notes(results)
     images = {name: result.per_image for name, result in results.items()}
     per_image = pd.concat(images, names=["dataset"]).reset_index("dataset")
-    shown = {"headers": "keys", "showindex": False, "floatfmt": ".3f", "disable_numparse": [1, 2]}
-    markdown, latex = (
-        tabulate(frame.reset_index(), tablefmt=form, **shown)
-        for form in ("github", "latex_booktabs")
-    )
-    texts = {
-        "metrics.json": _as_json(results),
-        "metrics.csv": frame.to_csv(lineterminator="\n"),
-        "metrics.md": "\n".join([markdown, "", *(f"- {note}" for note in said)]).rstrip() + "\n",
-        "metrics.tex": "\n".join([latex, *(f"% {note}" for note in said)]) + "\n",
-        "per_image.csv": per_image.to_csv(index=False, lineterminator="\n"),
-    }
+    forms = texts_of(table(results), notes(results), disable_numparse=[1, 2])
+    texts = {"metrics.json": _as_json(results)}
+    texts |= {f"metrics{suffix}": text for suffix, text in forms.items()}
+    texts["per_image.csv"] = per_image.to_csv(index=False, lineterminator="\n")
     return write_texts({Path(folder) / name: text for name, text in texts.items()})
 
 
