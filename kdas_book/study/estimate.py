@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -53,19 +52,22 @@ def plan(study: Study, runs_dir: str | Path) -> Plan:
     """
     images, full = _images(study)
     timed: dict[str, float] = {}
+    sizes: dict[str, int] = {}
     rows = {}
     parameters = 0
     for cell in study.cells():
         recipe = study.recipe(cell)
         if cell.objective not in timed:
             timed[cell.objective] = _seconds_a_step(cell, recipe)
+            net = build(cell.role, backbone=getattr(recipe, cell.role))
+            sizes[cell.objective] = count_parameters(net)
         step = timed[cell.objective]
         plain = step if cell.role == "teacher" else timed.get("supervised", step)
         released = cell.role == "teacher" and (find_root() / recipe.teacher_weights).is_file()
+        parameters += 0 if released else sizes[cell.objective]
         epochs = 0 if released else recipe.epochs
-        parameters += 0 if released else _parameters(cell.role, getattr(recipe, cell.role))
-        finished = is_finished(Path(runs_dir) / study.name / cell.name)
         steps, seconds = _steps_and_seconds(recipe, epochs, images, step, plain)
+        finished = is_finished(Path(runs_dir) / study.name / cell.name)
         state = "finished" if finished else "to do"
         rows[cell.name] = {"state": state, "steps": steps, "hours here": seconds / 3600}
     train, validation, test = images
@@ -111,11 +113,6 @@ def _seconds_a_step(cell: Cell, recipe: Recipe) -> float:
 
     timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())
     return timer.timeit(1).mean  # after two steps to warm up
-
-
-@cache
-def _parameters(role: str, backbone: str) -> int:
-    return count_parameters(build(role, backbone=backbone))
 
 
 def _images(study: Study) -> tuple[tuple[int, int, int], bool]:

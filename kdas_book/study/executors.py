@@ -4,7 +4,6 @@ process of its own for each cell.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -15,10 +14,11 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from kdas_book.study.spec import FAILED, is_finished
 from kdas_core import UserError
 
 try:
@@ -28,8 +28,6 @@ try:
 except ImportError:
     raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
 
-Outcome = dict[str, Any]  # as run_cell returns it
-Events = Generator[tuple[Path, Outcome | None], None, None]
 ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
 _LOCAL: dict[str, Any] = {
     "distributed.scheduler.worker-saturation": 1.0,  # a free worker gets the next cell at once
@@ -37,6 +35,16 @@ _LOCAL: dict[str, Any] = {
     "distributed.scheduler.http.routes": [],  # the pages that Dask cannot do without are empty
     "distributed.worker.http.routes": [],
 }
+
+
+class Outcome(NamedTuple):
+    """Of a cell: how long it ran, and the first thing to say of what went wrong."""
+
+    seconds: float = 0.0
+    error: str = ""
+
+
+Events = Generator[tuple[Path, Outcome | None], None, None]
 
 
 def default_processes() -> int:
@@ -122,15 +130,16 @@ def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
     client.subscribe_topic(topic, lambda event: events.put((event[1], None)))
     workers = client.sync(client.scheduler.identity)["workers"].values()
     share = {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
-    waiting = set(map(str, folders))
+    waiting = {}
     for place, folder in enumerate(map(str, folders)):
         options = {"pure": False, "priority": -place, "resources": share}
         future = client.submit(_on_worker, folder, topic, processes, **options)
         future.add_done_callback(lambda future, folder=folder: events.put((folder, future)))
+        waiting[folder] = future
     while waiting:
         folder, future = events.get()
         if future is not None:
-            waiting.remove(folder)
+            del waiting[folder]
             yield Path(folder), _outcome(future)
         elif folder in waiting:
             yield Path(folder), None
@@ -144,11 +153,7 @@ def _outcome(future: distributed.Future) -> Outcome:
         return future.result()
     error = future.exception()
     died = isinstance(error, distributed.KilledWorker)
-    return _failed("several workers died while they ran it" if died else str(error))
-
-
-def _failed(error: str, seconds: float = 0.0) -> Outcome:
-    return {"state": "failed", "seconds": seconds, "error": error}
+    return Outcome(error="several workers died while they ran it" if died else str(error))
 
 
 def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
@@ -172,7 +177,7 @@ def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
     else:  # a nanny sets OMP_NUM_THREADS to 1 for its workers, which is nobody's wish
         share = {"OMP_NUM_THREADS": str(max(1, CPU_COUNT // worker.state.nthreads))}
     outcome = run_process(Path(folder), share, unwanted)
-    if outcome["state"] == "failed" and unwanted():
+    if outcome.error and unwanted():
         raise distributed.Reschedule  # stopped, not failed; another worker goes on
     return outcome
 
@@ -189,34 +194,31 @@ def _share(slot: int, processes: int) -> dict[str, str]:
 
 def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool]) -> Outcome:
     """Run one cell in a process that has ``share`` besides our environment, and wait for it. Once
-    ``unwanted()``, asked twice a second, is True, the process writes a checkpoint and ends. If it
-    dies, ``error`` has its last lines.
+    ``unwanted()``, asked twice a second, is True, the process writes a checkpoint and ends.
     """
     began = time.perf_counter()
+    (folder / FAILED).unlink(missing_ok=True)
+    words = [sys.executable, "-m", "kdas_book.study.run_cell", str(folder), str(os.getpid())]
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    options["cwd"] = Path(__file__).parents[2]  # where the package is, installed or not
+    options["start_new_session"] = True  # Ctrl-C reaches us alone, and we pass it on
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kdas_book.study.run_cell", str(folder), str(os.getpid())],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],  # where the package is, installed or not
-            env=os.environ | share,
-            start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
-        )
+        process = subprocess.Popen(words, env=os.environ | share, text=True, **options)
     except OSError as error:
-        return _failed(f"its process could not be started ({error.strerror})")
+        return Outcome(error=f"its process could not be started ({error.strerror})")
     while True:
         try:
-            out, err = process.communicate(timeout=0.5)
+            _, told = process.communicate(timeout=0.5)
             break
         except subprocess.TimeoutExpired:
             if unwanted():
                 process.terminate()
-    try:
-        return json.loads(out)
-    except ValueError:
+    why = ""
+    if (folder / FAILED).exists():
+        why = (folder / FAILED).read_text(encoding="utf-8")
+    elif not is_finished(folder):
         code = process.returncode
         how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
-        last = err.strip().splitlines()[-30:] or ["without a word"]
-        lines = [f"its process {how}: {last[-1]}", "", *last]
-        return _failed("\n".join(lines), time.perf_counter() - began)
+        last = told.strip().splitlines()[-30:] or ["without a word"]
+        why = "\n".join([f"its process {how}: {last[-1]}", "", *last])
+    return Outcome(time.perf_counter() - began, why)

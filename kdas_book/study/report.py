@@ -10,17 +10,16 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
 
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch09_study as figures
 from kdas_book.figures.basics import save
+from kdas_book.reports.tables import texts_of, write_texts
 from kdas_book.study import seeds
 from kdas_book.study.results import KEYS, Results
 from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
 from kdas_core import UserError
 from kdas_core.evaluation import comparison
-from kdas_core.files import atomic_write
 from kdas_core.losses import hyperparameters_of
 
 # Chapter 9 takes these from here, too.
@@ -50,11 +49,8 @@ def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
     is about other seeds. The frames of CVC-ClinicDB are drawn video by video; of the other sets the
     videos are not known, their frames are taken for independent, and the intervals are too short.
 
-    Returns:
-        Index ``(objective, dataset)``; columns as ``comparison.compare`` gives them.
-
-    Raises:
-        UserError: ``base`` has not been trained, or nothing else has.
+    Index ``(objective, dataset)``, columns as ``comparison.compare`` gives them. A UserError if
+    ``base`` has not been trained, or nothing else has.
     """
     tables = {
         label: dict(iter(part.groupby("dataset", sort=False)[["name", "dice"]]))
@@ -138,12 +134,12 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
     tested* without labels, or about labels that were not trained. It is judged by the first study
     that has trained both labels. A UserError if the CSV of claims is missing or lacks a column.
     """
+    columns = ["claim", "source", "better", "than", "caveat"]
     try:
-        table = pd.read_csv(claims, keep_default_na=False)
-        table = table[["claim", "source", "better", "than", "caveat"]]
+        table = pd.read_csv(claims, keep_default_na=False)[columns]
     except (OSError, ValueError, KeyError) as error:
-        columns = "claim, source, better, than, caveat"
-        raise UserError(f"{claims} is no table of claims with {columns} ({error}).") from error
+        fact = f"{claims} is no table of claims with {', '.join(columns)}"
+        raise UserError(f"{fact} ({error}).") from error
     judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
     table[["state", "evidence"]] = pd.DataFrame(judged, table.index, ["state", "evidence"])
     return table[["claim", "source", "state", "evidence", "caveat"]]
@@ -158,11 +154,13 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
         trained = set().union(*(r.scores["objective"] for r in studies))
         missing = " and ".join(label for label in (better, than) if label not in trained)
         return "not tested", f"{missing} not trained" if missing else "not trained in one study"
-    seen = seed_differences(results, than).loc[(better, MEAN)]
+    seen, last = (
+        seed_differences(results, than, column).loc[(better, MEAN)]
+        for column in ("dice", "dice_last")
+    )
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
         return "undecided", evidence
-    last = seed_differences(results, than, "dice_last").loc[(better, MEAN)]
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
@@ -176,19 +174,16 @@ def _seeds(count: float) -> str:
     return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
 
 
-_TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame]]] = {
-    "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table),
-    "against_supervised": ("Against supervised, image by image", compare_to_baseline),
-    "seed_differences": ("Against supervised, seed by seed", seed_differences),
-    "averages": ("Against supervised, one number for all sets", averages),
-    "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best),
-    "agreement": (
-        "Dice of the student's cut against the teacher's",
-        partial(dice_table, column="agreement"),
-    ),
-    "by_size": ("Dice by the polyp's share of the image", by_size),
-    "costs": ("Costs", costs),
-    "detectable": ("The difference that n seeds could detect", detectable_table),
+_TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
+    "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table, ".3f"),
+    "against_supervised": ("Against supervised, image by image", compare_to_baseline, ".4f"),
+    "seed_differences": ("Against supervised, seed by seed", seed_differences, ".3f"),
+    "averages": ("Against supervised, one number for all sets", averages, ".3f"),
+    "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best, ".3f"),
+    "agreement": ("Dice against the teacher's cut", partial(dice_table, column="agreement"), ".3f"),
+    "by_size": ("Dice by the polyp's share of the image", by_size, ".3f"),
+    "costs": ("Costs", costs, ".2f"),
+    "detectable": ("The difference that n seeds could detect", detectable_table, ".3f"),
 }
 
 
@@ -197,39 +192,34 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     figures as PNG and SVG. A UserError if there is nothing to compare yet, or the folder cannot be
     written.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    tables = {stem: (title, make(results)) for stem, (title, make) in _TABLES.items()}
+    tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
     if claims:
-        tables["ledger"] = "Ledger", claims_table(results, claims)
-    parts = [f"# Study {results.name}", results.completeness, summary(results)]
-    files = [out / "report.md"]
-    for stem, (title, table) in tables.items():
-        note = f"{title} ({results.completeness})" if results.completeness else title
-        shown = partial(tabulate, table.reset_index(), "keys", floatfmt=".3f", showindex=False)
-        markdown, latex = shown(tablefmt="github"), shown(tablefmt="latex_booktabs")
-        texts = {".csv": table.to_csv(), ".md": f"{markdown}\n", ".tex": f"% {note}\n{latex}\n"}
-        for suffix, text in texts.items():
-            atomic_write(out / f"{stem}{suffix}", text.encode())
-            files.append(out / f"{stem}{suffix}")
-        parts += [f"## {note}", markdown]
-    by_image = tables["against_supervised"][1], tables["seed_differences"][1]
+        tables["ledger"] = "Ledger", claims_table(results, claims).set_index("claim"), ".3f"
     drawn = {
         "scores_by_seed": figures.scores_by_seed(results.scores, panel_titles(results)),
         "curves_by_objective": figures.curves_by_objective(results.curves),
-        "differences": figures.differences_by_set(*by_image),
+        "differences": figures.differences_by_set(
+            *(tables[stem][1] for stem in ("against_supervised", "seed_differences"))
+        ),
         "dice_by_size": figures.lines_by_group(
             tables["by_size"][1], "polyp's share of the image", "Dice"
         ),
         "agreement_and_dice": figures.agreement_and_dice(results.scores),
     }
+    notes = [results.completeness] if results.completeness else []
+    parts = [f"# Study {results.name}", *notes, summary(results)]
+    texts: dict[Path, str] = {}
+    for stem, (title, table, form) in tables.items():
+        forms = texts_of(table, notes, floatfmt=form)
+        texts |= {Path(out) / f"{stem}{suffix}": text for suffix, text in forms.items()}
+        parts.append(f"## {title}\n\n{forms['.md']}")
+    parts += [f"![{stem.replace('_', ' ')}]({stem}.png)" for stem in drawn]
+    files = write_texts({Path(out) / "report.md": "\n\n".join(parts) + "\n", **texts})
     for stem, figure in drawn.items():
         for suffix in (".png", ".svg"):
-            save(figure, out / f"{stem}{suffix}")
-            files.append(out / f"{stem}{suffix}")
+            files.append(Path(out) / f"{stem}{suffix}")
+            save(figure, files[-1])
         plt.close(figure)
-        parts.append(f"![{stem.replace('_', ' ')}]({stem}.png)")
-    atomic_write(files[0], ("\n\n".join(filter(None, parts)) + "\n").encode())
     return files
 
 

@@ -79,11 +79,8 @@ def open_results(path: str | Path) -> Results:
 
 
 def collect(folder: str | Path) -> Results:
-    """The tables of a study's folder.
-
-    Raises:
-        UserError: not a study's folder, no student has finished, a record is cut short, or cells
-            that cannot stand in one table: another convention, teacher, data or test images.
+    """The tables of a study's folder. A UserError if it is none, no student has finished, a record
+    is cut short, or cells cannot stand in one table (another convention, teacher, data, images).
     """
     folder = Path(folder)
     study = read_study(folder / "study.yaml")

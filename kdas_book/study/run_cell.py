@@ -16,33 +16,24 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 import psutil
 from filelock import FileLock
 
 from kdas_book.publishing.run_notebook import run_notebook
-from kdas_book.study.spec import is_finished
+from kdas_book.study.spec import FAILED, is_finished
 from kdas_core import UserError
 from kdas_core.files import atomic_write
 
-FAILED = "failed.txt"
 _PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoint
 
 
-def run_cell(folder: Path) -> dict[str, Any]:
-    """Run the cell in this folder unless it is finished: ``{"state": "done" | "failed", "seconds":
-    of this call, "error": one line}``.
-    """
+def run_cell(folder: Path) -> None:
+    """Run the cell in this folder unless it is finished; what goes wrong is in ``failed.txt``."""
     with FileLock(folder / ".lock"):
-        began = time.perf_counter()
-        if is_finished(folder):
-            return {"state": "done", "seconds": 0.0, "error": ""}
-        (folder / FAILED).unlink(missing_ok=True)
-        if error := _execute(folder):
+        error = "" if is_finished(folder) else _execute(folder)
+        if error:
             atomic_write(folder / FAILED, error.encode())
-    state, seconds = "failed" if error else "done", time.perf_counter() - began
-    return {"state": state, "seconds": seconds, "error": error.partition("\n")[0]}
 
 
 def _execute(folder: Path) -> str:
@@ -99,6 +90,4 @@ def _end_kernels() -> None:
 
 if __name__ == "__main__":
     _stop_with(int(sys.argv[2]))
-    with os.fdopen(os.dup(1), "w") as answer:  # what anything else prints goes to standard error
-        os.dup2(2, 1)
-        json.dump(run_cell(Path(sys.argv[1])), answer)
+    run_cell(Path(sys.argv[1]))

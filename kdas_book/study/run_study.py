@@ -1,4 +1,4 @@
-"""``kdas study run``: what is not finished yet, with a table that says where things stand."""
+"""``kdas study run``: what is not finished yet, with a line for whatever happens."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
 from kdas_book.publishing.run_notebook import parameters_of
 from kdas_book.study import executors
-from kdas_book.study.run_cell import FAILED
-from kdas_book.study.spec import Cell, Study, is_finished, open_folder, read_record, read_study
+from kdas_book.study.spec import FAILED, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
 from kdas_core.files import atomic_write, unwritten
 
@@ -36,10 +31,10 @@ TEMPLATE = Path("book") / "run_template.ipynb"
 def run(
     study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", retry: bool = False
 ) -> Path:
-    """Run every cell that is not finished, the teacher first, and return the study's folder.
+    """Run every cell that is not finished, the teacher first; return the study's folder, which is
+    made in ``runs_dir``.
 
     Args:
-        runs_dir: the study's folder is made in here.
         processes: how many cells at once on this machine; 0: one a GPU, or one for two processors.
         dask: address of a Dask scheduler, which then gets the cells.
         retry: run cells again that failed last time.
@@ -54,17 +49,18 @@ def run(
         prepare(study, folder)
         board = Board(study, folder, retry)
         teacher, *others = board.states
-        with board.shown():
+        try:
             for names in ([teacher], others):
-                todo = [folder / name for name in names if board.states[name] == "waiting"]
-                if todo:
+                if todo := [folder / name for name in names if board.states[name] == "waiting"]:
                     board.follow(executors.run_cells(todo, processes, dask))
                 if teacher in board.failed():
                     why = board.error(teacher)
                     raise UserError(f"The teacher failed ({why}); mend that, and add --retry.")
+        finally:
+            print(board.summary(), flush=True)
     if failed := board.failed():
         where = f"what went wrong is in failed.txt of {', '.join(failed)}"
-        count = f"{len(failed)} of {len(board.cells)} cells failed"
+        count = f"{len(failed)} of {len(board.states)} cells failed"
         raise UserError(f"{count}; {where}, and --retry runs them again.")
     return folder
 
@@ -129,21 +125,19 @@ def _ending_on_request() -> Iterator[None]:
 
 
 class Board:
-    """Where things stand. One more thread draws it while it changes, so no key comes or goes."""
+    """Where things stand: the state of each cell, when it began, and the seconds that it took."""
 
     def __init__(self, study: Study, folder: Path, retry: bool):
         self.folder = folder
-        self.cells = study.cells()
-        self.states = {cell.name: self._state(folder / cell.name, retry) for cell in self.cells}
-        self.began = dict.fromkeys(self.states, 0.0)
-        self.took = dict.fromkeys(self.states, 0.0)
+        self.states = {cell.name: "waiting" for cell in study.cells()}
+        for name in self.states:
+            if is_finished(folder / name):
+                self.states[name] = "finished before"
+            elif (folder / name / FAILED).exists() and not retry:
+                self.states[name] = "failed before"
+        self.began: dict[str, float] = {}
+        self.took: dict[str, float] = {}
         self.at_once = 1  # how many cells have been seen side by side
-        self._console = Console()
-
-    def _state(self, folder: Path, retry: bool) -> str:
-        if is_finished(folder):
-            return "finished before"
-        return "failed before" if (folder / FAILED).exists() and not retry else "waiting"
 
     def failed(self) -> list[str]:
         """The cells that failed, now or before."""
@@ -171,70 +165,45 @@ class Board:
         self.at_once = max(self.at_once, list(self.states.values()).count("running"))
         self._say(f"{folder.name} begun")
 
-    def end(self, folder: Path, outcome: dict[str, Any]) -> None:
+    def end(self, folder: Path, outcome: executors.Outcome) -> None:
         """A cell has ended; what is known of why it failed is kept in its folder."""
-        name, failed = folder.name, outcome["state"] == "failed"
-        if failed and not (folder / FAILED).exists():
-            atomic_write(folder / FAILED, outcome["error"].encode())
-        self.took[name] = outcome["seconds"]
-        self.states[name] = outcome["state"]
-        how = f"failed: {self.error(name)}" if failed else f"done in {_clock(self.took[name])}"
+        name, error = folder.name, outcome.error
+        if error and not (folder / FAILED).exists():
+            atomic_write(folder / FAILED, error.encode())
+        self.took[name] = outcome.seconds
+        self.states[name] = "failed" if error else "done"
+        how = f"failed: {self.error(name)}" if error else f"done in {_clock(outcome.seconds)}"
         self._say(f"{name} {how}")
 
     def time_left(self) -> str:
         """From the cells that this run has finished, for those that wait or run."""
-        ages, waiting, done = [], 0, []
-        for name, state in self.states.items():
-            if state == "running":
-                ages.append(time.perf_counter() - self.began[name])
-            elif state == "done" and self.took[name] and name != "teacher":
-                done.append(self.took[name])
-            waiting += state == "waiting"
+        now, states = time.perf_counter(), self.states.items()
+        ages = [now - self.began[name] for name, state in states if state == "running"]
+        waiting = sum(state == "waiting" for _, state in states)
+        done = [self.took[name] for name, state in states if state == "done" and name != "teacher"]
         if not ages and not waiting:
             return _clock(0)
-        if not done:
+        if not any(done):  # one that was found finished took no time
             return "unknown until a first cell is done"
-        each = mean(done)
+        each = mean(filter(None, done))
         left = [max(0.0, each - age) for age in ages] + waiting * [each]
         # So many at once, and no cell is divided.
         return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 
     def _say(self, event: str) -> None:
-        if not self._console.is_terminal:
-            done = sum(state in ("done", "finished before") for state in self.states.values())
-            # In one piece, whatever else is printed at this moment.
-            sys.stdout.write(f"[{done}/{len(self.cells)}] {event}; time left {self.time_left()}\n")
-            sys.stdout.flush()
+        done = sum(state in ("done", "finished before") for state in self.states.values())
+        # In one piece, whatever else is printed at this moment.
+        sys.stdout.write(f"[{done}/{len(self.states)}] {event}; time left {self.time_left()}\n")
+        sys.stdout.flush()
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """The table while the cells run; then a line that counts, and one for each that failed."""
-        live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
-        try:
-            with live if self._console.is_terminal else nullcontext():
-                yield
-        finally:
-            counts = Counter("stopped" if s == "running" else s for s in self.states.values())
-            lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
-            lines += [f"{name}: {self.error(name)}" for name in self.failed()]
-            if "stopped" in counts:
-                lines.append("The same command goes on from the last checkpoints.")
-            print("\n".join(lines), flush=True)
-
-    def _table(self) -> Table:
-        teacher, *others = self.cells
-        caption = f"teacher: {self._shown(teacher)}; time left: {self.time_left()}"
-        seeds = dict.fromkeys(f"seed {cell.seed}" for cell in others)
-        table = Table("objective", *seeds, title=self.folder.name, caption=caption)
-        for label in dict.fromkeys(cell.label for cell in others):
-            table.add_row(label, *(self._shown(cell) for cell in others if cell.label == label))
-        return table
-
-    def _shown(self, cell: Cell) -> str:
-        state, seconds = self.states[cell.name], self.took[cell.name]
-        if state == "running":
-            seconds = time.perf_counter() - self.began[cell.name]
-        return f"{state} {_clock(seconds)}" if seconds else state
+    def summary(self) -> str:
+        """A line that counts the states, and one for each cell that failed."""
+        counts = Counter("stopped" if s == "running" else s for s in self.states.values())
+        lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
+        lines += [f"{name}: {self.error(name)}" for name in self.failed()]
+        if "stopped" in counts:
+            lines.append("The same command goes on from the last checkpoints.")
+        return "\n".join(lines)
 
 
 def _clock(seconds: float) -> str:

@@ -26,11 +26,10 @@ from kdas_core.recipe import Recipe, preset, typed
 
 SCHEMA = 1  # raise when metrics.json changes its shape
 FILES = ("history.csv", "per_image.csv", "metrics.json")  # of a cell, in the order of writing
-_KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("name", "preset", "data_root"), (str, "a text is expected")),
-    "settings": (dict, "a mapping of hyperparameters is expected"),
-    "teacher_seed": (int, "a whole number is expected"),
-    "seeds": (list, "a list of whole numbers is expected, such as [0, 1, 2]"),
+FAILED = "failed.txt"
+_LIKE: dict[str, Any] = {  # the fields of a study file that have one type
+    **{"name": "mine", "seeds": [0, 1, 2], "preset": "smoke", "data_root": "/path/to/polyps"},
+    **{"settings": {"epochs": 2}, "teacher_seed": 0},
 }
 
 
@@ -102,10 +101,8 @@ class Study:
 
 
 def open_folder(study: Study, runs_dir: str | Path) -> Path:
-    """The study's folder, made if it is not there. Labels and seeds may be added to a study.
-
-    Raises:
-        UserError: the folder belongs to another study, or to none, or cannot be written.
+    """The study's folder, made if it is not there. Labels and seeds may be added to a study. A
+    UserError: the folder belongs to another study, or to none, or cannot be written.
     """
     folder = Path(runs_dir).expanduser().absolute() / study.name
     try:
@@ -134,15 +131,15 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
 
 def read_record(folder: Path) -> dict[str, Any]:
     """``metrics.json`` of a cell; a UserError if it is missing, cut short, or of another schema."""
-    file, again = folder / "metrics.json", "remove it, and run the study again"
+    file = folder / "metrics.json"
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        schema = record["schema"]
+        if record["schema"] == SCHEMA:
+            return record
+        fact = f"has schema {record['schema']}, not {SCHEMA}"
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{file} is missing, cut short or damaged ({error}); {again}.") from None
-    if schema != SCHEMA:
-        raise UserError(f"{file} has schema {schema}, not {SCHEMA}; {again}.")
-    return record
+        fact = f"is missing, cut short or damaged ({error})"
+    raise UserError(f"{file} {fact}; remove it, and run the study again.")
 
 
 def is_finished(folder: Path) -> bool:
@@ -154,21 +151,17 @@ def is_finished(folder: Path) -> bool:
 
 
 def read_study(path: str | Path, data_root: str = "") -> Study:
-    """The study that a file describes; ``data_root`` goes before the file's.
-
-    Raises:
-        UserError: the file cannot be read, or is no study that could run.
+    """The study that a file describes; ``data_root`` goes before the file's. A UserError if it
+    cannot be read, or is no study that could run.
     """
     try:
         values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Strict)
         return _checked(_study(values, data_root))
-    except OSError as error:
-        example = "a study is a YAML file such as book/studies/smoke.yaml"
-        raise UserError(f"{path} cannot be read ({error.strerror}); {example}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        fact = f"{path} cannot be read as YAML ({' '.join(str(error).split())})"
+        raise UserError(f"{fact}; a study is a file such as book/studies/smoke.yaml.") from error
 
 
 class _Strict(yaml.SafeLoader):
@@ -183,7 +176,7 @@ class _Strict(yaml.SafeLoader):
 
 
 def _study(values: Any, data_root: str) -> Study:
-    """The study, its values of the right kinds."""
+    """The study, its values of the right types."""
     if not isinstance(values, dict):
         expected = "fields and their values are expected, such as seeds: [0, 1, 2]"
         raise UserError(f"the file is no study: {expected}.")
@@ -193,11 +186,11 @@ def _study(values: Any, data_root: str) -> Study:
     values = {key: value for key, value in values.items() if value is not None}
     if missing := ", ".join(key for key in known[:3] if not values.get(key)):
         raise UserError(f"the file lacks {missing}.")
-    for key, (kind, expected) in _KINDS.items():
-        value = values.get(key, kind())
-        numbers = value if kind is list is type(value) else []
-        if type(value) is not kind or not all(type(n) is int and n >= 0 for n in numbers):
-            raise UserError(f"{key} is {value!r}; {expected}.")
+    for key, like in _LIKE.items():
+        value = values.get(key, like)
+        numbers = value if key == "seeds" and isinstance(value, list) else []
+        if type(value) is not type(like) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise UserError(f"{key} is {value!r}; it is like {like!r}.")
     labels = _labelled(values["objectives"])
     values["objectives"] = {label: _typed(given, label) for label, given in labels.items()}
     values["settings"] = _typed(values.get("settings", {}), "settings", "objective")
@@ -212,16 +205,17 @@ def _labelled(objectives: Any) -> dict[str, dict[Any, Any]]:
     if isinstance(objectives, list):
         pairs = [(name, {}) for name in objectives]
     elif isinstance(objectives, dict):
-        pairs = [(str(k), {} if given is None else given) for k, given in objectives.items()]
-    sound = isinstance(pairs, list) and all(isinstance(k, str) for k, _ in pairs)
-    if not sound or not all(isinstance(given, dict) for _, given in pairs):
+        pairs = [(str(label), {} if v is None else v) for label, v in objectives.items()]
+    try:
+        folded = [label.casefold() for label, _ in pairs]  # some disks do not tell KDAS from kdas
+        labelled = {label: dict(given) for label, given in pairs}
+    except (AttributeError, TypeError, ValueError):
         expected = "a list of names, or label: {objective: name, hyperparameter: value}"
-        raise UserError(f"objectives is {expected}.")
-    folded = [label.casefold() for label, _ in pairs]  # some disks do not tell KDAS from kdas
+        raise UserError(f"objectives is {expected}.") from None
     if twice := [label for label, _ in pairs if folded.count(label.casefold()) > 1]:
         names = " and ".join(twice)
         raise UserError(f"{names} stand side by side; each label may stand there once.")
-    return dict(pairs)
+    return labelled
 
 
 def _typed(values: dict[Any, Any], where: str, *forbidden: str) -> dict[str, Any]:
