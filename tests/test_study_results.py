@@ -332,7 +332,9 @@ def test_a_record_cut_short_and_a_missing_table_are_named(folder):
     metrics = folder / "kdas-seed0" / "metrics.json"
     whole = metrics.read_text()
     metrics.write_text(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"kdas-seed0/metrics\.json is missing, cut short or damaged"):
+    with pytest.raises(
+        UserError, match=r"kdas-seed0/metrics\.json is missing, cut short or damaged"
+    ):
         collect(folder)
     metrics.write_text(whole)
     (folder / "kdas-seed0" / "per_image.csv").unlink()

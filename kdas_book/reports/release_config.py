@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -19,10 +20,9 @@ CONFIG_KEYS = (*PATHS, "datasets", "metrics")
 
 
 def from_config(path: str | Path, *, surface: bool = False, **options):
-    """Run the evaluation that an ``eval.yaml`` of the KDAS release describes, unchanged.
-
-    The file reads ``Eval: {gt_root, pred_root, result_path, datasets: [...], metrics: [...]}``;
-    paths are relative to the working directory. Writes into ``result_path``, all files or none:
+    """Run the evaluation that an ``eval.yaml`` of the KDAS release describes, unchanged: ``Eval:
+    {gt_root, pred_root, result_path, datasets: [...], metrics: [...]}``, with paths relative to the
+    working directory. Writes into ``result_path``, all files or none:
 
     - ``result_NAME.csv`` for each data set, as there: a line a method (the last part of
       ``pred_root``), four decimals. An older line of the method is replaced, other lines stay.
@@ -55,8 +55,7 @@ def _released_csv(file: Path, row: Mapping[str, str]) -> str:
         if list(before) != list(row):
             fact = f"{file} holds other columns ({', '.join(before)})"
             raise UserError(f"{fact}; move it away, or ask for the same metrics.")
-    others = before[before["method"] != row["method"]]
-    lines = pd.concat([others, pd.DataFrame([row])])
+    lines = pd.concat([before[before["method"] != row["method"]], pd.DataFrame([row])])
     return lines.to_csv(index=False, lineterminator="\n")
 
 
@@ -76,10 +75,14 @@ def read_config(path: str | Path) -> dict:
     problems.about(unknown, f"{path} has the unknown key {{names}}; Eval knows {known}.")
     missing = [f"Eval.{key}" for key in CONFIG_KEYS if key not in section]
     problems.about(missing, f"{path} lacks {{names}}; all of {known} are required.")
-    sound = {key: value for key, value in section.items() if _fits(key, value)}
-    for key in (key for key in CONFIG_KEYS if key in section and key not in sound):
-        wanted = "the path of a folder" if key in PATHS else "a list of names"
-        problems.append(f"{path} has {section[key]!r} as Eval.{key}; it must be {wanted}.")
+    sound: dict[str, Any] = {}
+    for key in (key for key in CONFIG_KEYS if key in section):
+        kind, wanted = (str, "the path of a folder") if key in PATHS else (list, "a list of names")
+        value = section[key]
+        if isinstance(value, kind) and value and all(isinstance(part, str) for part in value):
+            sound[key] = value
+        else:
+            problems.append(f"{path} has {value!r} as Eval.{key}; it must be {wanted}.")
     unknown = [metric for metric in sound.get("metrics", ()) if metric not in KNOWN]
     problems.about(unknown, f"{path} {UNKNOWN}")
     # Of a sound file the evaluation itself checks the images.
@@ -88,8 +91,3 @@ def read_config(path: str | Path) -> dict:
         problems += find_problems(sets, DEFAULT)[1]
     problems.stop()
     return section
-
-
-def _fits(key: str, value: object) -> bool:
-    kind = str if key in PATHS else list
-    return isinstance(value, kind) and bool(value) and all(isinstance(v, str) for v in value)

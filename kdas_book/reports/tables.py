@@ -85,16 +85,14 @@ def comparison_table(compared: pd.DataFrame) -> str:
 
 
 def texts_of(table: pd.DataFrame, notes: Sequence[str], **options) -> dict[str, str]:
-    """``{suffix: text}`` of a table: Markdown and LaTeX (booktabs), numbers with three decimals or
-    as :func:`tabulate.tabulate` takes ``options``, with notes below; CSV with all digits.
+    """``{suffix: text}`` of a table: CSV with all digits; Markdown and LaTeX (booktabs), with notes
+    below and three decimals, or what ``options`` say to :func:`tabulate.tabulate`.
     """
-    markdown = [_shown(table.reset_index(), tablefmt="github", **options), ""]
-    latex = [_shown(table.reset_index(), tablefmt="latex_booktabs", **options)]
-    return {
-        ".csv": table.to_csv(lineterminator="\n"),
-        ".md": "\n".join([*markdown, *(f"- {note}" for note in notes)]).rstrip() + "\n",
-        ".tex": "\n".join([*latex, *(f"% {note}" for note in notes)]) + "\n",
-    }
+    frame = table.reset_index()
+    markdown = [_shown(frame, tablefmt="github", **options), "", *(f"- {n}" for n in notes)]
+    latex = [_shown(frame, tablefmt="latex_booktabs", **options), *(f"% {n}" for n in notes)]
+    texts = {".md": "\n".join(markdown).rstrip() + "\n", ".tex": "\n".join(latex) + "\n"}
+    return {".csv": table.to_csv(lineterminator="\n"), **texts}
 
 
 def claims_table(
@@ -128,16 +126,13 @@ def claims_table(
     reported = reported[reported["model"].isin([model] if model else known)]
     reported = reported.melt(about, var_name="metric", value_name="reported")
     reported = reported.dropna(subset="reported")
-    ours = table(results, list(REPORTED.values())).drop(columns="n").reset_index()
     reasons = [", ".join([*_reservations(*pair), *reservations]) for pair in results.items()]
+    ours = table(results, list(REPORTED.values())).reset_index()
     ours = ours.assign(run=run, not_comparable=reasons)
-    same = ["dataset", "images", "convention", "run", "not_comparable"]
+    same = [column for column in ours if column not in REPORTED.values()]
     ours = ours.melt(same, var_name="metric", value_name="measured", ignore_index=False)
     frame = ours.sort_index(kind="stable").merge(reported, on=["dataset", "metric"])
-    frame["difference"] = frame["measured"] - frame["reported"]
-    columns = "dataset metric model reported measured difference images convention run "
-    columns += "not_comparable source confidence"
-    return frame[columns.split()]
+    return frame.assign(difference=frame["measured"] - frame["reported"])
 
 
 def _reservations(dataset: str, result: EvaluationResult) -> list[str]:
@@ -176,7 +171,7 @@ def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
     tables = {}
     try:
         for dataset, part in json.loads(Path(path).read_text(encoding="utf-8")).items():
-            rows = [{"name": name, **values} for name, values in part["per_image"].items()]
+            rows = ({"name": name, **values} for name, values in part["per_image"].items())
             tables[dataset] = pd.DataFrame(rows)
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

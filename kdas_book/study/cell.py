@@ -79,12 +79,6 @@ def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> 
     return scores
 
 
-def table(scores: Scores) -> pd.DataFrame:
-    """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
-    rows = {name: result.summary | {"n": result.n} for name, result in scores.items()}
-    return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
-
-
 def finish(
     run: Session, what: str, label: str, out: Path, best: Scores, last: Scores
 ) -> dict[str, Any]:

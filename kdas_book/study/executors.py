@@ -62,12 +62,9 @@ def run_cells(folders: Sequence[Path], processes: int = 0, dask: str = "") -> Ev
     from its last checkpoint, or waits for one. When the caller stops early (Ctrl-C, SIGTERM) or
     the scheduler dies, the cells write a checkpoint and stop.
 
-    Yields:
-        A cell's folder and None each time it begins, its folder and outcome when it has ended.
-
-    Raises:
-        UserError: nobody answers at the scheduler's address ``dask``, there is no worker, or the
-            scheduler went away; finished cells stay finished.
+    Yields a cell's folder and None each time it begins, its folder and outcome when it has ended. A
+    UserError if nobody answers at the scheduler's address ``dask``, it has no worker, or it went
+    away; finished cells stay finished.
     """
     here = 0 if dask else processes or default_processes()
     with _quiet(), _remote(dask) if dask else _local(here) as client:
@@ -106,7 +103,7 @@ def _local(processes: int) -> Iterator[Any]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What Dask logs of a lost connection says no more than our sentence."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    loggers = map(logging.getLogger, ("distributed", "distributed.client"))
     levels = {logger: logger.level for logger in loggers}
     try:
         for logger in levels:
@@ -213,12 +210,12 @@ def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool
         except subprocess.TimeoutExpired:
             if unwanted():
                 process.terminate()
-    why = ""
+    seconds = time.perf_counter() - began
+    code = process.returncode
+    if is_finished(folder):
+        return Outcome(seconds)
     if (folder / FAILED).exists():
-        why = (folder / FAILED).read_text(encoding="utf-8")
-    elif not is_finished(folder):
-        code = process.returncode
-        how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
-        last = told.strip().splitlines()[-30:] or ["without a word"]
-        why = "\n".join([f"its process {how}: {last[-1]}", "", *last])
-    return Outcome(time.perf_counter() - began, why)
+        return Outcome(seconds, (folder / FAILED).read_text(encoding="utf-8"))
+    how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+    last = told.strip().splitlines()[-30:] or ["without a word"]
+    return Outcome(seconds, "\n".join([f"its process {how}: {last[-1]}", "", *last]))

@@ -34,8 +34,7 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     set, and the mean over the sets.
     """
     wide = by_set(results, column)
-    runs = wide.reset_index().rename(columns={"objective": "method"})
-    text = seed_table(runs)["mean ± sd"].unstack()
+    text = seed_table(wide.reset_index(names=["method", "seed"]))["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
@@ -72,8 +71,8 @@ def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
 
 def last_or_best(results: Results) -> pd.DataFrame:
     """Mean Dice of the best epoch on validation minus that of the last, by label and set."""
-    gain = results.scores.assign(gain=results.scores["dice"] - results.scores["dice_last"])
-    table = gain.pivot_table("gain", "objective", "dataset")[results.datasets]
+    gain = (by_set(results) - by_set(results, "dice_last"))[results.datasets]
+    table = gain.groupby("objective").mean()
     return table.loc[[label for label in results.labels if label in table.index]]
 
 
@@ -92,15 +91,10 @@ def costs(results: Results) -> pd.DataFrame:
     since other programs may have slowed the rest), best epoch and validation Dice (means), by
     label.
     """
-    by_label = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
-    table = by_label.agg(
-        **{
-            "minutes (quickest seed)": ("minutes", "min"),
-            "best epoch": ("best_epoch", "mean"),
-            "of": ("epochs", "max"),
-            "validation Dice": ("validation_dice", "mean"),
-        }
-    ).rename_axis(None)
+    runs = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
+    ways = {"minutes": "min", "best_epoch": "mean", "epochs": "max", "validation_dice": "mean"}
+    table = runs.agg(ways).rename_axis(None)
+    table.columns = ["minutes (quickest seed)", "best epoch", "of", "validation Dice"]
     roles = table.index.where(table.index == "teacher", "student")
     table.insert(0, "MACs (G)", roles.map(results.about["macs"]) / 1e9)
     table.insert(0, "parameters (M)", roles.map(results.about["parameters"]) / 1e6)
@@ -195,15 +189,13 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
     if claims:
         tables["ledger"] = "Ledger", claims_table(results, claims).set_index("claim"), ".3f"
+    by_image, by_seed = (tables[stem][1] for stem in ("against_supervised", "seed_differences"))
+    of_sizes = tables["by_size"][1], "polyp's share of the image", "Dice"
     drawn = {
         "scores_by_seed": figures.scores_by_seed(results.scores, panel_titles(results)),
         "curves_by_objective": figures.curves_by_objective(results.curves),
-        "differences": figures.differences_by_set(
-            *(tables[stem][1] for stem in ("against_supervised", "seed_differences"))
-        ),
-        "dice_by_size": figures.lines_by_group(
-            tables["by_size"][1], "polyp's share of the image", "Dice"
-        ),
+        "differences": figures.differences_by_set(by_image, by_seed),
+        "dice_by_size": figures.lines_by_group(*of_sizes),
         "agreement_and_dice": figures.agreement_and_dice(results.scores),
     }
     notes = [results.completeness] if results.completeness else []

@@ -27,22 +27,13 @@ KEYS = ["objective", "seed"]
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The tables of a study; in all of them ``objective`` is the label of the study file.
-
-    Attributes:
-        scores: a row a training run and test set: ``objective, seed, dataset, n_images``, the
-            metrics, and what :func:`_scores` adds.
-        images: a row a training run and image: ``objective, seed, dataset, name, share, dice, iou,
-            dice_last, agreement``.
-        curves: ``objective, seed`` and the columns of a run's ``history.csv``.
-        about: what was run, on what, with what; :func:`_about` lists it.
-    """
+    """The tables of a study; in all of them ``objective`` is the label of the study file."""
 
     name: str
-    scores: pd.DataFrame
-    images: pd.DataFrame
-    curves: pd.DataFrame
-    about: dict[str, Any]
+    scores: pd.DataFrame  # a row a training run and test set, as _scores makes it
+    images: pd.DataFrame  # a row a training run and image: share of the polyp, Dice, IoU, ...
+    curves: pd.DataFrame  # a row a training run and epoch: the columns of its history.csv
+    about: dict[str, Any]  # what was run, on what, with what, as _about lists it
 
     @cached_property
     def image_means(self) -> pd.DataFrame:

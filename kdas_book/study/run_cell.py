@@ -31,8 +31,7 @@ _PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoin
 def run_cell(folder: Path) -> None:
     """Run the cell in this folder unless it is finished; what goes wrong is in ``failed.txt``."""
     with FileLock(folder / ".lock"):
-        error = "" if is_finished(folder) else _execute(folder)
-        if error:
+        if not is_finished(folder) and (error := _execute(folder)):
             atomic_write(folder / FAILED, error.encode())
 
 
@@ -66,26 +65,21 @@ def _stop_with(parent: int) -> None:
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request finds us at it
-        _end_kernels()
+        kernels = psutil.Process().children(recursive=True)
+        until = time.monotonic() + _PATIENCE
+        while kernels and time.monotonic() < until:
+            # The first request makes a training run write its checkpoint and end its notebook cell;
+            # the next ones end the kernel, which is idle then.
+            for kernel in kernels:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    kernel.terminate()
+            _, kernels = psutil.wait_procs(kernels, timeout=0.5)
+        for kernel in kernels:
+            kernel.kill()
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _end_kernels() -> None:
-    """The first request makes a training run write its checkpoint and end its notebook cell; the
-    next ones end the kernel, which is idle then.
-    """
-    kernels = psutil.Process().children(recursive=True)
-    until = time.monotonic() + _PATIENCE
-    while kernels and time.monotonic() < until:
-        for kernel in kernels:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                kernel.terminate()
-        _, kernels = psutil.wait_procs(kernels, timeout=0.5)
-    for kernel in kernels:
-        kernel.kill()
 
 
 if __name__ == "__main__":

@@ -39,10 +39,9 @@ def run(
         dask: address of a Dask scheduler, which then gets the cells.
         retry: run cells again that failed last time.
 
-    Raises:
-        UserError: the study or the folder cannot be used, another run of the study is under way,
-            the teacher failed, or (when all have ended) other cells did.
-        SystemExit: code 0, after SIGTERM; training runs under way have written a checkpoint.
+    A UserError if the study or the folder cannot be used, another run of the study is under way,
+    the teacher failed, or (when all have ended) other cells did. SIGTERM ends it with SystemExit,
+    code 0, when training runs under way have written a checkpoint.
     """
     folder = open_folder(study, runs_dir)
     with _alone(folder), _ending_on_request():
@@ -83,9 +82,8 @@ def prepare(study: Study, folder: Path) -> None:
         given = {"preset": study.preset, "data_root": str(data.absolute()), "seed": cell.seed}
         given |= {"runs_dir": str(networks), "label": cell.label, "objective": cell.objective}
         given |= {"settings": cell.settings, "out": str(out)}
-        contents[out] = json.dumps(
-            {"template": str(root / TEMPLATE), "parameters": given}, indent=1
-        )
+        content = {"template": str(root / TEMPLATE), "parameters": given}
+        contents[out] = json.dumps(content, indent=1)
     parameters_of([root / TEMPLATE], given)  # which knows all of them, or a UserError
     if (folder / "study.yaml").is_file():  # what the folder has had before stays in it
         before = read_study(folder / "study.yaml")
@@ -93,9 +91,9 @@ def prepare(study: Study, folder: Path) -> None:
         study = replace(study, objectives={**before.objectives, **study.objectives}, seeds=seeds)
     # First of all, since a folder without it is taken for another's.
     atomic_write(folder / "study.yaml", study.as_yaml().encode())
-    for out, content in contents.items():
+    for out, text in contents.items():
         out.mkdir(exist_ok=True)
-        atomic_write(out / "cell.json", content.encode())
+        atomic_write(out / "cell.json", text.encode())
 
 
 @contextmanager
@@ -183,10 +181,9 @@ class Board:
         done = [self.took[name] for name, state in states if state == "done" and name != "teacher"]
         if not ages and not waiting:
             return _clock(0)
-        if not any(done):  # one that was found finished took no time
+        if not done:
             return "unknown until a first cell is done"
-        each = mean(filter(None, done))
-        left = [max(0.0, each - age) for age in ages] + waiting * [each]
+        left = [max(0.0, mean(done) - age) for age in ages] + waiting * [mean(done)]
         # So many at once, and no cell is divided.
         return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 

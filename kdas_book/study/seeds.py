@@ -24,13 +24,10 @@ def seed_table(values: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over repeated training runs: how far another seed moves a number
     on the same images (the interval of a comparison: how far other images do).
 
-    Args:
-        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
-            UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
-
-    Returns:
-        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
-        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
+    A row of ``values`` is a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
+    UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice. Returns, by
+    (``method``, ``column``) in the order given, ``mean``, ``sd`` (ddof 1; NaN for a single seed),
+    ``n`` (runs) and ``mean ± sd``, a text with three decimals.
 
     >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
     >>> seed_table(runs)["mean ± sd"].tolist()
@@ -65,11 +62,9 @@ def by_set(results: Results, column: str = "dice") -> pd.DataFrame:
 
 def seed_differences(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
     """Each label's difference from ``base`` seed by seed: two training runs of one seed begin with
-    the same weights and see the same batches.
-
-    Returns:
-        Index ``(objective, dataset)``, the mean of the sets among them; columns ``difference``,
-        ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``, ``same_sign``.
+    the same weights and see the same batches. Index ``(objective, dataset)``, the mean of the sets
+    among them; columns ``difference``, ``sd``, ``low`` and ``high`` (95 % interval of Student's t),
+    ``seeds``, ``same_sign``.
     """
     return _differences(by_set(results, column), results.labels, base)
 

@@ -235,8 +235,7 @@ def _checked(study: Study) -> Study:
 
     for label in (study.name, *study.objectives):
         if not re.fullmatch(r"\w[\w.+-]*", label) or label in ("teacher", "networks"):
-            way_out = "use letters, digits, _ and -"
-            raise UserError(f'"{label}" cannot be the name of a folder here; {way_out}.')
+            raise UserError(f'"{label}" cannot be the name of a folder; use letters, digits, _, -.')
     cells: dict[str, Cell] = {}
     for cell in study.cells()[1:]:
         try:
@@ -245,7 +244,6 @@ def _checked(study: Study) -> Study:
         except UserError as error:
             raise UserError(f"{cell.label}: {error}") from None
         if (earlier := cells.setdefault(recipe.fingerprint(), cell)) is not cell:
-            same = f"{earlier.name} and {cell.name} are the same cell"
-            raise UserError(f"{same}; keep one of them.")
+            raise UserError(f"{earlier.name} and {cell.name} are the same cell; keep one.")
     study.refuse_other_teachers(released=bool(recipe.teacher_weights))
     return study
