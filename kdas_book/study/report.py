@@ -203,6 +203,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     texts: dict[Path, str] = {}
     for stem, (title, table, form) in tables.items():
         forms = texts_of(table, notes, floatfmt=form)
+        forms[".tex"] = f"% {title}\n{forms['.tex']}"
         texts |= {Path(out) / f"{stem}{suffix}": text for suffix, text in forms.items()}
         parts.append(f"## {title}\n\n{forms['.md']}")
     parts += [f"![{stem.replace('_', ' ')}]({stem}.png)" for stem in drawn]
