@@ -572,8 +572,8 @@ def test_one_seed_says_nothing_about_luck_and_no_run_nothing_at_all(runs):
             "1 of 5 runs have no method or no seed",
         ),
         (lambda runs: runs.assign(ETIS="0.7"), "more than numbers in ETIS"),
-        (lambda runs: runs.drop(columns="seed"), "lacks rows, method, seed"),
-        (lambda runs: runs[["method", "seed"]], "lacks rows, method, seed or a column of numbers"),
+        (lambda runs: runs.drop(columns="seed"), "5 of 5 runs have no method or no seed"),
+        (lambda runs: runs[["method", "seed"]], "lacks rows or a column of numbers"),
         (lambda runs: runs.head(0), "lacks rows"),
     ],
 )
