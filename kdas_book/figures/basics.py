@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -35,6 +36,7 @@ COLOUR_OF = {
     "channel_wise_kd": "#8C6D1F",
     "attention_transfer": "#1B3A57",
 }
+OUTLINE = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
 STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
@@ -42,13 +44,17 @@ STYLE = {
     "savefig.bbox": "tight",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
+    "axes.formatter.useoffset": False,
+    "axes.titlesize": 9,
     "axes.titlelocation": "left",
     "axes.prop_cycle": plt.cycler(color=PALETTE),
     "font.size": 10,
     "image.cmap": "viridis",
+    "legend.fontsize": 8,
     "legend.frameon": False,
+    "lines.markersize": 4,
 }
+BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
 Array = Tensor | np.ndarray
 # chapter 8 stands beside the story
 STORY = dict(enumerate("data teacher student attention losses training evaluation".split(), 1))
@@ -122,56 +128,106 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * (one & other).sum() / max(1, one.sum() + other.sum())
 
 
-def bare(axes: Iterable[Axes]) -> None:
-    """Take ticks and frames off axes that hold pictures."""
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+def side_by_side(count: int, width: float, height: float, **options: Any):
+    """A figure and its axes, so many in a row, each of a size in inches."""
+    size = (width * count, height)
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, **options)
+    return figure, axes[0]
+
+
+def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **imshow):
+    """An RGB array as it is, or a map as :func:`as_map` takes it, without ticks and frame; the
+    mask's outline lies on it. Returns what ``axis.imshow`` returns.
+    """
+    if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
+        drawn = axis.imshow(cell)
+    else:
+        drawn = axis.imshow(as_map(cell), **imshow)
+    if mask is not None:
+        axis.contour(as_map(mask), **OUTLINE)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title)
+    axis.spines[:].set_visible(False)
+    return drawn
 
 
 def grid(
     rows: Mapping,
     titles: Sequence[str] = (),
     size: float = 1.9,
-    fontsize: float | None = None,
+    mask: Array | None = None,
+    bar: str | None = None,
     **imshow,
 ) -> Figure:
-    """Rows of pictures and maps. RGB arrays are shown as they are, two-dimensional maps with
-    viridis.
+    """Rows of pictures and maps, as :func:`show` takes them, ``size`` inches each.
 
     Args:
-        rows: label of a row → uint8 (H, W, 3) arrays, or maps as :func:`as_map` takes them.
-        titles: one for each column, or, row by row, one for each picture; in ``fontsize`` points.
-        size: inches a picture.
+        rows: label of a row → uint8 (H, W, 3) arrays, or maps.
+        titles: one for each column, or, row by row, one for each picture.
+        mask: its outline lies on all of them. bar: label of a colour bar, for maps on one scale.
         imshow: for maps, e.g. ``vmin=0, vmax=1, cmap="gray"``.
     """
     columns = max(len(row) for row in rows.values())
-    inches = (size * columns + 0.4, size * len(rows) + 0.3)
+    inches = (size * columns + (0.4 if bar is None else 1.2), size * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), columns, figsize=inches, squeeze=False)
-    bare(axes.flat)
+    for axis in axes.flat:
+        axis.set_axis_off()
     for (label, row), line in zip(rows.items(), axes):
-        line[0].set_ylabel(label)
         for axis, cell in zip(line, row):
-            if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
-                axis.imshow(cell)
-            else:
-                axis.imshow(as_map(cell), **imshow)
+            axis.set_axis_on()
+            drawn = show(axis, cell, mask=mask, **imshow)
+        line[0].set_ylabel(label)
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(title, fontsize=fontsize)
+        axis.set_title(title)
+    if bar is not None:
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label=bar)
+    return figure
+
+
+def lines(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    style: str = "o-",
+    marks: Iterable[tuple[str, float]] = (),
+    levels: Iterable[tuple[str, float]] = (),
+    **options: Any,
+) -> Figure:
+    """A line for each column of a table over its index; dashed lines stand upright at ``marks`` and
+    lie at ``levels``, each with its word.
+
+    Args:
+        x, y: names of the axes. style: as in ``plt.plot``, e.g. ``"o"`` for dots.
+        options: of the axis, e.g. ``xscale="log"``.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3))
+    for name, values in table.items():
+        axis.plot(values, style, color=COLOUR_OF.get(str(name)), label=name)
+    axis.set(xlabel=x, ylabel=y, **options)
+    small: dict[str, Any] = {"fontsize": 8, "color": GREY, "va": "bottom"}
+    for word, place in marks:
+        axis.axvline(place, color="#888888", ls="--", lw=1)
+        axis.text(place, 0.01, f" {word}", transform=axis.get_xaxis_transform(), **small)
+    for word, height in levels:
+        axis.axhline(height, color="#888888", ls="--", lw=1)
+        axis.text(0.01, height, word, transform=axis.get_yaxis_transform(), **small)
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend(**BESIDE)
     return figure
 
 
 def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Figure:
     """One panel per column of the runs' histories, one line per run."""
-    figure, axes = plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 3), squeeze=False)
-    for axis, column in zip(axes[0], columns):
+    figure, axes = side_by_side(len(columns), 4.2, 3)
+    for axis, column in zip(axes, columns):
         for name, history in histories.items():
             if column in history:
-                look = {"color": COLOUR_OF.get(name), "marker": "o", "ms": 3}
-                axis.plot(history["epoch"], history[column], label=name, **look)
+                look = {"color": COLOUR_OF.get(name), "label": name}
+                axis.plot(history["epoch"], history[column], "o-", **look)
         axis.set(title=column.replace("_", " "), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0][-1].legend()
+    axes[-1].legend()
     return figure
 
 
@@ -222,20 +278,18 @@ def chapter_strip(here: str) -> Figure:
     figure = plt.figure(figsize=(width / 72, height / 72), layout="none")
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axis.axis("off")
-    boxes = []
     for number, step in STORY.items():
         words = axis.text(0, height / 2, f"{number}  {step}", size=9, va="center", color="#444444")
         if step == here:
             words.set(color="white", weight="bold")
         fill = BLUE if step == here else "#eef2f5"
         words.set_bbox({"boxstyle": f"round,pad={pad / 9}", "fc": fill, "ec": "none"})
-        boxes.append(words)
-    lengths = [box.get_window_extent().width * 72 / figure.dpi + 2 * pad for box in boxes]
-    gap = (width - sum(lengths)) / len(boxes)  # half of one at either end
-    left = gap / 2
-    for box, length in zip(boxes, lengths):
-        box.set_x(left + pad)
-        if box is not boxes[0]:
-            axis.plot((left - gap, left), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
-        left += length + gap
+    pixels = np.array([text.get_window_extent().width for text in axis.texts])
+    lengths = pixels * 72 / figure.dpi + 2 * pad
+    gap = (width - lengths.sum()) / len(lengths)  # half of one at either end
+    ends = np.cumsum(lengths + gap) - gap / 2
+    for text, end, length in zip(axis.texts, ends, lengths):
+        text.set_x(end - length + pad)
+    for end in ends[:-1]:
+        axis.plot((end, end + gap), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
     return figure
