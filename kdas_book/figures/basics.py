@@ -35,6 +35,7 @@ COLOUR_OF = {
     "released": RED,
     "channel_wise_kd": "#8C6D1F",
     "attention_transfer": "#1B3A57",
+    "all images": "black",
 }
 OUTLINE = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
 STYLE = {

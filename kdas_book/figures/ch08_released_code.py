@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PALETTE
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines
 
 
 def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
@@ -22,9 +22,8 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
     count = pooled.groupby("script")["run"].nunique().sort_values(ascending=False)
     colours = dict(zip(sorted(count.index), (BLUE, ORANGE, GREEN)))
     figure, axes = plt.subplots(2, 1, figsize=(8, 5.4), sharex=True, height_ratios=(1.5, 1))
-    axes[0].set(
-        ylabel="soft Dice, all test images", ylim=(reaches, max(best.max(), reaches) + 0.01)
-    )
+    top = max(best.max(), reaches) + 0.01
+    axes[0].set(ylabel="soft Dice, all test images", ylim=(reaches, top))
     axes[1].set(ylabel="soft Dice", xlabel="epoch", ylim=(0, reaches))
     for axis, part in zip(axes, (pooled[high], pooled[~high])):
         for script in count.index:
@@ -58,10 +57,7 @@ def one_logged_run(scores: pd.DataFrame, pooled: pd.Series) -> Figure:
     """One run's soft Dice by epoch, a line a test set, the pooled score in black; its best epoch is
     marked.
     """
-    axis = scores.plot(figsize=(6.6, 3.2), color=PALETTE, lw=1.2, ylabel="soft Dice")
-    axis.plot(pooled.index, pooled, color="black", lw=2, label="all images")
     best, last = pooled.idxmax(), pooled.index[-1]
-    axis.axvline(best, color="black", lw=1, ls="--")
-    axis.set_title(f"best epoch {best}: {pooled[best]:.3f}; last, {last}: {pooled[last]:.3f}")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return axis.figure
+    title = f"best epoch {best}: {pooled[best]:.3f}; last, {last}: {pooled[last]:.3f}"
+    table = scores.assign(**{"all images": pooled})
+    return lines(table, "epoch", "soft Dice", "-", marks=[("best", best)], title=title)
