@@ -2,10 +2,8 @@
 Ito), and what several chapters draw with. Functions return matplotlib figures.
 """
 
-from __future__ import annotations
-
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,23 +36,6 @@ COLOUR_OF = {
     "all images": "black",
 }
 OUTLINE = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
-STYLE = {
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "savefig.bbox": "tight",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.formatter.useoffset": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.prop_cycle": plt.cycler(color=PALETTE),
-    "font.size": 10,
-    "image.cmap": "viridis",
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "lines.markersize": 4,
-}
 BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
 Array = Tensor | np.ndarray
 # chapter 8 stands beside the story
@@ -64,14 +45,19 @@ STORY[9] = "study"
 
 def use_style() -> None:
     """Give every figure from here on the book's style."""
-    plt.rcParams.update(STYLE)  # type: ignore[arg-type]  # Matplotlib's types list the keys one by one
+    plt.rc("figure", dpi=110)
+    plt.rc("figure.constrained_layout", use=True)
+    plt.rc("savefig", bbox="tight")
+    plt.rc("axes", titlesize=9, titlelocation="left", prop_cycle=plt.cycler(color=PALETTE))
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("axes.formatter", useoffset=False)
+    plt.rc("legend", fontsize=8, frameon=False)
+    plt.rc("lines", markersize=4)
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
-
-    Raises:
-        UserError: matplotlib does not write such files, or the file cannot be written.
+    UserError if matplotlib does not write such files, or the file cannot be written.
     """
     drawn, way_out = io.BytesIO(), "give a path such as figure.png"
     try:
@@ -136,9 +122,18 @@ def side_by_side(count: int, width: float, height: float, **options: Any):
     return figure, axes[0]
 
 
+def labelled(axis: Axes, x: str, y: str, **options: Any) -> Figure:
+    """Name the axes, set ``options`` of the axis, put a legend right of it; returns the figure."""
+    axis.set(xlabel=x, ylabel=y, **options)
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend(**BESIDE)
+    return axis.get_figure()
+
+
 def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **imshow):
-    """An RGB array as it is, or a map as :func:`as_map` takes it, without ticks and frame; the
-    mask's outline lies on it. Returns what ``axis.imshow`` returns.
+    """An RGB array (H, W, 3) or a map, as :func:`as_map` takes it, without ticks and frame, and the
+    mask's outline on it. Returns what ``axis.imshow`` returns.
     """
     if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
         drawn = axis.imshow(cell)
@@ -153,30 +148,25 @@ def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **
 
 
 def grid(
-    rows: Mapping,
-    titles: Sequence[str] = (),
-    size: float = 1.9,
-    mask: Array | None = None,
-    bar: str | None = None,
-    **imshow,
+    rows: Mapping, titles=(), size: float = 1.9, mask=None, bar: str | None = None, **imshow
 ) -> Figure:
-    """Rows of pictures and maps, as :func:`show` takes them, ``size`` inches each.
+    """Rows of pictures and maps.
 
     Args:
-        rows: label of a row → uint8 (H, W, 3) arrays, or maps.
+        rows: label of a row → uint8 (H, W, 3) arrays, or maps as :func:`as_map` takes them.
         titles: one for each column, or, row by row, one for each picture.
-        mask: its outline lies on all of them. bar: label of a colour bar, for maps on one scale.
+        size: inches a picture. mask: its outline lies on all of them.
+        bar: label of a colour bar, for maps on one scale.
         imshow: for maps, e.g. ``vmin=0, vmax=1, cmap="gray"``.
     """
-    columns = max(len(row) for row in rows.values())
+    columns = max(map(len, rows.values()))
     inches = (size * columns + (0.4 if bar is None else 1.2), size * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), columns, figsize=inches, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
     for (label, row), line in zip(rows.items(), axes):
         for axis, cell in zip(line, row):
-            axis.set_axis_on()
             drawn = show(axis, cell, mask=mask, **imshow)
+        for axis in line[len(row) :]:
+            axis.set_axis_off()
         line[0].set_ylabel(label)
     for axis, title in zip(axes.flat, titles):
         axis.set_title(title)
@@ -186,25 +176,18 @@ def grid(
 
 
 def lines(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    style: str = "o-",
-    marks: Iterable[tuple[str, float]] = (),
-    levels: Iterable[tuple[str, float]] = (),
-    **options: Any,
+    table: pd.DataFrame, x: str, y: str, style: str = "o-", marks=(), levels=(), **options: Any
 ) -> Figure:
-    """A line for each column of a table over its index; dashed lines stand upright at ``marks`` and
-    lie at ``levels``, each with its word.
+    """A line for each column of a table over its index.
 
     Args:
         x, y: names of the axes. style: as in ``plt.plot``, e.g. ``"o"`` for dots.
+        marks, levels: (word, place) pairs of dashed lines, upright and level.
         options: of the axis, e.g. ``xscale="log"``.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3))
     for name, values in table.items():
         axis.plot(values, style, color=COLOUR_OF.get(str(name)), label=name)
-    axis.set(xlabel=x, ylabel=y, **options)
     small: dict[str, Any] = {"fontsize": 8, "color": GREY, "va": "bottom"}
     for word, place in marks:
         axis.axvline(place, color="#888888", ls="--", lw=1)
@@ -212,10 +195,7 @@ def lines(
     for word, height in levels:
         axis.axhline(height, color="#888888", ls="--", lw=1)
         axis.text(0.01, height, word, transform=axis.get_yaxis_transform(), **small)
-    if axis.get_xscale() == "log":
-        axis.xaxis.set_major_formatter("{x:g}")
-    axis.legend(**BESIDE)
-    return figure
+    return labelled(axis, x, y, **options)
 
 
 def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Figure:
@@ -224,23 +204,29 @@ def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Fig
     for axis, column in zip(axes, columns):
         for name, history in histories.items():
             if column in history:
-                look = {"color": COLOUR_OF.get(name), "label": name}
-                axis.plot(history["epoch"], history[column], "o-", **look)
+                values = history.set_index("epoch")[column]
+                axis.plot(values, "o-", color=COLOUR_OF.get(name), label=name)
         axis.set(title=column.replace("_", " "), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[-1].legend()
     return figure
 
 
-def bars(values: Mapping[str, float], label: str, even: float | None = None) -> Figure:
-    """Horizontal bars, each with its value at the end, and a dashed line at ``even``, if given."""
-    figure, axis = plt.subplots(figsize=(6, 2.6))
-    drawn = axis.barh(list(values), list(values.values()), color=BLUE)
-    axis.bar_label(drawn, fmt=" {:.3g}")
+def bars(values: Mapping | pd.DataFrame, label: str, even: float | None = None) -> Figure:
+    """Horizontal bars, each with its value at the end, or, one a row of a table, stacked of its
+    columns, and a dashed line at ``even``, if given.
+    """
+    table = values if isinstance(values, pd.DataFrame) else pd.Series(values).to_frame()
+    size = (6.4, 0.4 * len(table) + 1)
+    axis = table.plot.barh(figsize=size, stacked=True, color=PALETTE, width=0.7)
     axis.invert_yaxis()
     if even is not None:
         axis.axvline(even, color="black", ls="--", lw=1)
-    axis.set(xlabel=label, xmargin=0.15)
+    figure = labelled(axis, label, "")
+    if len(table.columns) == 1:
+        axis.bar_label(axis.containers[0], fmt=" {:.3g}")
+        axis.margins(x=0.15)
+        axis.get_legend().remove()
     return figure
 
 
@@ -255,8 +241,8 @@ def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **map
 
 
 def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:
-    """One row of dots for each group's array of values, and a black tick at its median. Dots are
-    blue, or have ``colours``: for each group, one RGB colour in [0, 1] a value.
+    """One row of dots for each group's array of values, and a black tick at its median;
+    ``colours``: for each group, one RGB colour in [0, 1] a value.
     """
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)

@@ -1,7 +1,5 @@
 """Figures of chapter 1: images and masks, on disk and drawn."""
 
-from __future__ import annotations
-
 import atexit
 import shutil
 import tempfile
@@ -50,33 +48,25 @@ def enlarged(cells: Mapping[str, np.ndarray], mask: np.ndarray, side: int, white
 
 
 def trivial_predictors(shares: np.ndarray) -> Figure:
-    """How large the polyps are (shares of their images, in (0, 1]), and what two predictors that
-    never look would score on a polyp of each size.
-    """
-    figure, (left, right) = plots.side_by_side(2, 4.2, 3)
+    """How large the polyps are, in (0, 1], and what predictors that never look score."""
+    _, (left, right) = plots.side_by_side(2, 4.2, 3)
     median, p = 100 * float(np.median(shares)), np.linspace(0.001, 0.999, 400)
     left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=plots.SKY)
     left.annotate(f" median {median:.1f} %", (median, left.get_ylim()[1]), va="top")
     left.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     left.set(xlabel=SHARE, ylabel="training images")
-    blind = {
-        "all background": (plots.BLUE, 1 - p, 0 * p),
-        "all foreground": (plots.ORANGE, p, 2 * p / (1 + p)),
-    }
-    for name, (colour, accuracy, dice) in blind.items():
-        right.plot(100 * p, accuracy, "--", color=colour, label=f"{name}: accuracy")
-        right.plot(100 * p, dice, "-", color=colour, label=f"{name}: Dice")
-    right.set(xlabel=SHARE, ylabel="score", ylim=(-0.03, 1.03))
-    right.legend(**plots.BESIDE)
+    right.plot(100 * p, 1 - p, "C0--", label="all background: accuracy")
+    right.plot(100 * p, 0 * p, "C0-", label="all background: Dice")
+    right.plot(100 * p, p, "C1--", label="all foreground: accuracy")
+    right.plot(100 * p, 2 * p / (1 + p), "C1-", label="all foreground: Dice")
     for axis in (left, right):
         axis.axvline(median, color="black", lw=1)
-    return figure
+    return plots.labelled(right, SHARE, "score", ylim=(-0.03, 1.03))
 
 
 def at_size(size: int, picture: np.ndarray, mask: np.ndarray, answer: np.ndarray) -> Figure:
     """A picture, what is left of it at a size in pixels, and the verdict on a copy of its mask."""
-    small, frame = resize_image(picture, size), mask.shape[::-1]
-    seen = cv2.resize(small, frame, interpolation=cv2.INTER_NEAREST)
+    seen = cv2.resize(resize_image(picture, size), mask.shape[::-1], None, 0, 0, cv2.INTER_NEAREST)
     row = [picture, seen, plots.error_overlay(picture, answer, mask)]
     last = f"perfect copy: Dice {plots.dice(answer, mask):.3f}"
     return plots.grid({"": row}, ["the picture", f"as seen at {size} px", last])
@@ -114,20 +104,19 @@ def most_alike(judged: PairIndex, known: PairIndex, likeness: np.ndarray) -> Fig
 
 
 def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
-    """Pictures that are alike, one above the other, each with the outline of its own mask and its
-    set and file; with none, the figure says so. Where two pictures are one, the Dice of their masks
-    says how well two drawings of one polyp agree.
+    """Pictures that are alike, one above the other, each with its own mask's outline, set and file;
+    where two pictures are one, the Dice of their masks says how well two drawings agree.
     """
     if not pairs:
         figure = plt.figure(figsize=(4, 0.8))
         figure.text(0.5, 0.5, "no two pictures to compare", ha="center", va="center")
         return figure
-    rows, titles = {}, []
-    for i, label in enumerate(("one", "the other")):
-        rows[label] = [plots.outlined(*squeezed(found.pairs[i], 220)) for found in pairs]
+    rows: dict[str, list] = {"one": [], "the other": []}
+    titles = []
+    for i, row in enumerate(rows.values()):
         for found in pairs:
-            name = found.pairs[i].name
-            titles.append(f"{found.sets[i]}\n{name if len(name) <= 18 else name[:17] + '…'}")
+            row.append(plots.outlined(*squeezed(found.pairs[i], 220)))
+            titles.append(f"{found.sets[i]}\n{found.pairs[i].name[:18]}")
     figure = plots.grid(rows, titles, size=1.65)
     for found, axis in zip(pairs, figure.axes[len(pairs) :]):
         below = f"{found.distance} of {BITS} bits apart"
@@ -139,8 +128,8 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """One panel a set: how often each brightness of red, green and blue occurs, a line style for
-    each kind of picture (``"drawn"``, ``"real"``); histograms are (3, bins), rows summing to 1.
+    """A panel a set: kind of picture (``"drawn"``, ``"real"``), a line style each → how often each
+    brightness of red, green and blue occurs, (3, bins), rows summing to 1.
     """
     figure, axes = plots.side_by_side(len(sets), 2.1, 2.2, sharey=True)
     channels = {"red": plots.RED, "green": plots.GREEN, "blue": plots.BLUE}
@@ -148,7 +137,7 @@ def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         for (kind, histogram), line in zip(kinds.items(), ("-", ":")):
             level = (np.arange(histogram.shape[1]) + 0.5) * 256 / histogram.shape[1]
             for row, (word, colour) in zip(histogram, channels.items()):
-                axis.plot(level, 100 * row, line, color=colour, lw=1.4, label=f"{word}, {kind}")
+                axis.plot(level, 100 * row, line, color=colour, label=f"{word}, {kind}")
         axis.set(title=name, xlabel="grey level", xticks=(0, 128, 255))
     axes[0].set_ylabel("% of lit pixels")
     axes[-1].legend(**plots.BESIDE)
@@ -158,10 +147,7 @@ def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[str, str]) -> Figure:
     """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour
     for each kind of picture. An axis is logarithmic where its bars span a factor of five or more.
-
-    Args:
-        tables: name of a set → kind of picture → a row a picture.
-        columns: column of the tables → label of the panel's axis.
+    tables: set → kind of picture → a row a picture; columns: of the tables → label of the axis.
     """
     figure, axes = plots.side_by_side(len(columns), 2.9, 0.5 * len(tables) + 0.9, sharey=True)
     kinds = list(dict.fromkeys(kind for of_set in tables.values() for kind in of_set))

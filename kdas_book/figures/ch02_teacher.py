@@ -1,8 +1,6 @@
-"""Figures of chapter 2: the diagrams of PVT v2 and of the decoder, with numbers read off the built
-networks, and what the teacher makes of an image.
+"""Figures of chapter 2: PVT v2 and the decoder, with numbers read off the built networks, and what
+the teacher makes of an image.
 """
-
-from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Mapping
@@ -35,15 +33,13 @@ def stages_of(backbone: str) -> list[Stage]:
     for i, stride in enumerate(STRIDES):
         blocks = getattr(net, f"stages_{i}").blocks
         of = blocks[0].attn
-        reduction = of.sr.stride[0] if of.sr else 1
-        stages.append(Stage(stride, of.dim, len(blocks), of.num_heads, reduction))
+        r = of.sr.stride[0] if of.sr else 1
+        stages.append(Stage(stride, of.dim, len(blocks), of.num_heads, r))
     return stages
 
 
 def pyramid() -> SVG:
-    """The PVT v2 pyramid at 352 pixels: strides, shapes, channels, blocks and the reduction R of
-    teacher (B2) and student (B0).
-    """
+    """PVT v2 at 352 pixels: strides, channels, blocks, R of teacher (B2) and student (B0)."""
     pairs = list(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0")))
     about = "Four stages, one after the other, make coarser and deeper maps; channels of B2 or B0: "
     about += "; ".join(f"stride {a.stride}: {a.channels} or {b.channels}" for a, b in pairs)
@@ -65,15 +61,12 @@ def pyramid() -> SVG:
             canvas.text(x - 8, y + 23, str(large), LARGE, fill=TEACHER, anchor="end")
             canvas.text(x + 8, y + 23, str(small), LARGE, fill=STUDENT, anchor="start")
         above = here
-    note = "R: keys and values come from a map that is R times smaller each way"
-    canvas.text(260, 386, note)
+    canvas.text(260, 386, "R: keys and values come from a map that is R times smaller each way")
     return canvas.svg()
 
 
 def attention_with_reduction(stage: int = 1) -> SVG:
-    """Spatial-reduction attention of one stage (1 to 4) of the teacher at 352 pixels: every token
-    asks, and only the reduced tokens are asked.
-    """
+    """Spatial-reduction attention of one stage (1 to 4) of the teacher at 352 pixels."""
     stride, channels, _, heads, r = stages_of("pvt_v2_b2")[stage - 1]
     side = SIZE // stride
     tokens, keys = f"{side**2:,}", f"{(side // r) ** 2:,}"
@@ -84,8 +77,8 @@ def attention_with_reduction(stage: int = 1) -> SVG:
     about += f"{', '.join(how)}. So there are {tokens} × {keys} weights, 1 / {r * r} of all pairs."
     title = "Attention with reduced keys and values"
     canvas = Canvas("attention-with-reduction", title, about, height=466)
-    of_map = (f"map X: {tokens} tokens", f"{side} × {side}, {channels} channels")
-    canvas.box((20, 18, 480, 46), *of_map, colour=GREEN)
+    shape = f"{side} × {side}, {channels} channels"
+    canvas.box((20, 18, 480, 46), f"map X: {tokens} tokens", shape, colour=GREEN)
     reduced = canvas.box((250, 100, 250, 64), f"SR: {keys} tokens", *how, colour=ORANGE)
     asks = canvas.box((20, 206, 150, 46), "Q", f"{tokens} queries")
     asked = canvas.box((250, 206, 115, 46), "K", f"{keys} keys")
@@ -100,8 +93,7 @@ def attention_with_reduction(stage: int = 1) -> SVG:
         canvas.arrow(start, (start.x, y))
     canvas.arrow((250, 354), (250, 386))
     if r > 1:
-        without = f"Without SR: {tokens} × {tokens} weights, {r * r} times as many."
-        canvas.text(20, 446, without, anchor="start")
+        canvas.text(260, 446, f"Without SR: {tokens} × {tokens} weights, {r * r} times as many.")
     return canvas.svg()
 
 

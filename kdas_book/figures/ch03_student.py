@@ -1,30 +1,16 @@
 """Figures of chapter 3: what a network costs, and the student beside its teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kdas_book.figures.basics import BESIDE, PALETTE, as_map, dice, error_overlay, grid
+from kdas_book.figures.basics import as_map, dice, error_overlay, grid
 
 
-def stacked(parts: pd.DataFrame, label: str) -> Figure:
-    """Horizontal bars, one a row of the table, made of its columns."""
-    figure, axis = plt.subplots(figsize=(7, 0.55 * len(parts) + 1.3))
-    parts.plot.barh(ax=axis, stacked=True, color=PALETTE, width=0.6, xlabel=label, ylabel="")
-    axis.invert_yaxis()
-    axis.legend(**BESIDE)
-    return figure
-
-
-def beside_teacher(
-    image: Tensor, probabilities: Mapping[str, Tensor], mask: Tensor, threshold: float
-) -> Figure:
+def beside_teacher(image: Tensor, probabilities: Mapping, mask, threshold: float) -> Figure:
     """The verdicts on the networks' probability maps (1, S, S) cut at one threshold, with the Dice
     of each; image (3, S, S), normalised, mask (1, S, S).
     """

@@ -1,7 +1,5 @@
 """Figures of chapter 4: logit maps, their attention, the distributions that are compared."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -31,20 +29,13 @@ def numbers(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> F
     return figure
 
 
-def map_table(
-    images: Tensor, masks: Tensor, logits: Mapping[str, Tensor], shares: Mapping[str, Tensor]
-) -> Figure:
-    """A row an image: the picture, logit maps on one scale for all, distributions each on its own,
-    with the mask's outline on everything.
-
-    Args:
-        logits: title → (B, H, W) or (B, 1, H, W); orange is above zero (polyp), purple below.
-        shares: title → distributions over pixels, same shapes; bright is much.
+def map_table(images: Tensor, masks: Tensor, logits: Mapping, shares: Mapping) -> Figure:
+    """A row an image: the picture, logit maps on one scale for all (orange is above zero, polyp),
+    distributions each on its own; title → (B, H, W) or (B, 1, H, W), with the mask's outline.
     """
-    size = (1.6 * (1 + len(logits) + len(shares)) + 0.6, 1.6 * len(images) + 0.3)
-    figure, axes = plt.subplots(
-        len(images), 1 + len(logits) + len(shares), figsize=size, squeeze=False
-    )
+    count = 1 + len(logits) + len(shares)
+    size = (1.6 * count + 0.6, 1.6 * len(images) + 0.3)
+    figure, axes = plt.subplots(len(images), count, figsize=size, squeeze=False)
     limit = max(float(maps.float().abs().quantile(0.995)) for maps in logits.values())
     scale = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
     for line, image, mask, i in zip(axes, images, masks, range(len(images))):
@@ -60,9 +51,7 @@ def map_table(
     return figure
 
 
-def row_looks_at(
-    image: Tensor, mask: Tensor, logits: Tensor, weights: Tensor, attended: Tensor, row: int
-) -> Figure:
+def row_looks_at(image, mask, logits: Tensor, weights: Tensor, attended, row: int) -> Figure:
     """One row in the attention, counted from 0: where it lies, at which rows it looks, and what it
     becomes; logits and attended (H, W), weights (H, H).
     """
@@ -89,9 +78,7 @@ def share_of_half(distribution: Tensor) -> float:
     return (int((heaviest_first < 0.5 * heaviest_first[-1]).sum()) + 1) / distribution.numel()
 
 
-def attention_pair(
-    student: Tensor, teacher: Tensor, title: str = "", mask: Tensor | None = None
-) -> Figure:
+def attention_pair(student: Tensor, teacher: Tensor, title: str = "", mask=None) -> Figure:
     """Two distributions (H, W) over the pixels on one scale, each relative to an even one."""
     row, titles = [], []
     for name, values in (("teacher", teacher), ("student", student)):

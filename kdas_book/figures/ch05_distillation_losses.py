@@ -1,7 +1,5 @@
 """Figures of chapter 5: what each loss sees, where its gradient points, how large its terms are."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,17 +24,10 @@ COLOUR_OF_TERM = {
 }
 
 
-def panels(
-    cells: Mapping[str, Tensor | np.ndarray],
-    signed: Sequence[str] = (),
-    limits: Mapping[str, tuple[float, float]] | None = None,
-) -> Figure:
-    """Pictures and maps side by side under their titles, each map with a colour bar.
-
-    Args:
-        cells: title → uint8 (H, W, 3) picture, or a map as :func:`as_map` takes it.
-        signed: titles of maps in red and blue around 0, on one scale, so that a zero one is blank.
-        limits: titles of other maps → the ends of their colour scale, instead of their own.
+def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = None) -> Figure:
+    """Pictures and maps, title → what :func:`show` takes, side by side, each map with a colour bar:
+    those that ``signed`` names in red and blue around 0, on one scale, so that a zero one is blank;
+    the others between their ``limits``, if there are any.
     """
     figure, axes = plots.side_by_side(len(cells), 2.0, 2.15)
     largest = (
@@ -57,11 +48,8 @@ def panels(
 
 
 def signed_grid(rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tensor) -> Figure:
-    """Rows of logit maps on one red-and-blue scale; the mask's outline on those of the first row.
-
-    Args:
-        rows: label of a row → its maps, as :func:`as_map` takes them. titles: one a column.
-        mask: (H, W), [0, 1].
+    """Rows of logit maps, row by label, on one red-and-blue scale; the outline of the mask (H, W)
+    lies on those of the first row.
     """
     top = max(float(np.abs(plots.as_map(cell)).max()) for row in rows.values() for cell in row)
     look = {"bar": "logit: red polyp, blue background", "cmap": "RdBu_r"}
@@ -71,19 +59,13 @@ def signed_grid(rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tenso
     return figure
 
 
-def landscapes(
-    terms: Mapping[str, Sequence[Tensor]],
-    steps: Tensor,
-    labels: tuple[str, str],
-    goal: tuple[float, float],
-) -> Figure:
+def landscapes(terms: Mapping, steps: Tensor, labels: Sequence[str], goal: tuple) -> Figure:
     """Losses over a plane, dark where low, with lines of equal height and the ways down.
 
     Args:
-        terms: name → (value, first and second component of minus the gradient), each (n, n): rows
-            along the second direction.
-        steps: (n,) evenly spaced coordinates, the same for both directions.
-        labels: of the two directions. goal: coordinates of the ring.
+        terms: name → (value, first and second component of minus the gradient), each (n, n).
+        steps: (n,) coordinates, the same for both directions. labels: of the directions.
+        goal: coordinates of the ring.
     """
     across, down = min(3, len(terms)), -(-len(terms) // 3)
     shared: dict[str, Any] = {"squeeze": False, "sharex": True, "sharey": True}
@@ -136,9 +118,6 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
         axis.tick_params(axis="y", length=0)
     figure.supxlabel("norm of the gradient on the student's weights", fontsize=10)
     return figure
-
-
-# --- tables ---------------------------------------------------------------------------------------
 
 
 def styled(table: pd.DataFrame, form: str, **others: str) -> Styler:

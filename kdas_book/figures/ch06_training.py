@@ -1,7 +1,5 @@
 """Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and accidents."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,12 +14,10 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kdas_book.figures.basics import BESIDE, BLUE, COLOUR_OF, show, side_by_side
+from kdas_book.figures.basics import BLUE, COLOUR_OF, labelled, show, side_by_side
 from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, preset
 from kdas_core.training.batching import scaled_size
 from kdas_core.training.checkpoint import read_checkpoint
-
-# --- the recipe -----------------------------------------------------------------------------------
 
 
 def differences(one: Recipe, two: Recipe) -> pd.DataFrame:
@@ -66,17 +62,12 @@ def scales_table(soft: Mapping[float, float], size: int) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("scale")
 
 
-# --- gradients ------------------------------------------------------------------------------------
-
-
 def cosine(a: Tensor, b: Tensor) -> float:
     """Cosine of the angle between two gradients."""
     return float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0))
 
 
-def clamping(
-    gradients: Mapping[str, Tensor], limits: Sequence[float], limit: float
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def clamping(gradients: Mapping[str, Tensor], limits: Sequence, limit: float) -> tuple:
     """(cosine with the clamped gradient over the limits, what the clamp at ``limit`` does)."""
     turns = pd.DataFrame(index=limits, columns=list(gradients), dtype=float)
     rows = {}
@@ -92,9 +83,6 @@ def clamping(
     columns = ["norm", "largest element", "elements clamped", "share", "their share of ‖g‖²"]
     columns += ["cosine, clamped", "angle, degrees", "cosine, norm clipped"]
     return turns, pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-
-
-# --- runs -----------------------------------------------------------------------------------------
 
 
 def best_and_last(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -122,40 +110,31 @@ def compare_runs(one: Path, two: Path) -> pd.DataFrame:
 def _left_behind(folder: Path) -> dict[str, np.ndarray]:
     saved = read_checkpoint(folder / "last.ckpt")
     history = pd.read_csv(folder / "history.csv").drop(columns="seconds")
-    return {
-        "history": history.to_numpy().ravel(),
-        "steps": pd.read_csv(folder / "steps.csv").to_numpy().ravel(),
-        "last weights": _numbers_in(saved["network"]),
-        "AdamW": _numbers_in(saved["optimiser"]),
-        "kept weights": _numbers_in(load_file(folder / "best.safetensors")),
-        "random numbers": _numbers_in(saved["random"]),
-    }
+    found = {"history": history.to_numpy().ravel()}
+    found["steps"] = pd.read_csv(folder / "steps.csv").to_numpy().ravel()
+    for name, part in (("last weights", "network"), ("AdamW", "optimiser")):
+        found[name] = _numbers_in(saved[part])
+    found["kept weights"] = _numbers_in(load_file(folder / "best.safetensors"))
+    return found | {"random numbers": _numbers_in(saved["random"])}
 
 
 def _numbers_in(thing: Any) -> np.ndarray:
     """All numbers of nested dictionaries, lists and tensors in one flat array."""
-    if isinstance(thing, Tensor):
-        return thing.double().flatten().cpu().numpy()
-    if isinstance(thing, (int, float)):
-        return np.array([thing], float)
-    if not isinstance(thing, (dict, list, tuple)):
-        return np.empty(0)
+    if isinstance(thing, (Tensor, int, float)):
+        return torch.as_tensor(thing).double().flatten().cpu().numpy()
     parts = thing.values() if isinstance(thing, dict) else thing
-    return np.concatenate([np.empty(0), *map(_numbers_in, parts)])
+    several = isinstance(thing, (dict, list, tuple))
+    return np.concatenate([np.empty(0), *(map(_numbers_in, parts) if several else ())])
 
 
 def scaling(step_of: Callable, links: Mapping[str, float]) -> pd.DataFrame:
     """Speed-up on 1 to 8 devices, with 16 images in all and with 16 on each device."""
-    rows, devices = {}, (1, 2, 4, 8)
+    rows, devices = {}, np.array([1, 2, 4, 8])
     for link, speed in links.items():
-        for what, each in (("16 in all", False), ("16 a device", True)):
-            batches = [16 * n if each else 16 for n in devices]
+        for what, batches in (("16 in all", 0 * devices + 16), ("16 a device", 16 * devices)):
             paces = [b / sum(step_of(n, b, speed)) for n, b in zip(devices, batches)]
             rows[f"{link}, batch {what}"] = [f"{pace / paces[0]:.1f}×" for pace in paces]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["1 device", "2", "4", "8"])
-
-
-# --- figures --------------------------------------------------------------------------------------
 
 
 def at_true_size(pictures: Mapping[str, np.ndarray]) -> Figure:
@@ -199,13 +178,11 @@ def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) ->
     shown = terms.clip(lower=1e-6).rename(columns=lambda name: name.replace("_", " "))
     shown.drop(columns="total").plot(ax=left, marker="o", logy=True)
     left.plot(shown["total"], "o--", color="black", label="total")
-    left.set(xlabel="epoch", title="terms of the objective, training images")
-    left.legend(**BESIDE)
+    labelled(left, "epoch", "", title="terms of the objective, training images")
     for name, history in students.items():
-        best = history.loc[history["val_dice"].idxmax()]
-        own = COLOUR_OF.get(name)
-        right.plot(history["epoch"], history["val_dice"], "o-", color=own, label=name)
-        right.plot(best["epoch"], best["val_dice"], "o", ms=11, mfc="none", mec=own, mew=2)
+        dice, own = history.set_index("epoch")["val_dice"], COLOUR_OF.get(name)
+        right.plot(dice, "o-", color=own, label=name)
+        right.plot(dice.idxmax(), dice.max(), "o", ms=11, mfc="none", mec=own, mew=2)
     right.set(xlabel="epoch", title="Dice on the validation split", ylim=(0, 1))
     right.legend()
     return figure

@@ -1,7 +1,5 @@
 """Figures of chapter 7: conventions, comparisons, and where networks fail."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -19,8 +17,8 @@ from kdas_core.evaluation import CONVENTIONS, EvaluationResult, read_prediction
 
 
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
-    """A map, uint8 (H, W), as five programs see it, and what each makes of it: a row of ``scores``
-    a convention (or ``training log``), a column a bar.
+    """A map, uint8 (H, W), as five programs see it, and what each makes of it: a row of
+    ``scores`` a convention (or ``training log``), a column a bar.
     """
     mosaic = [list(scores.index), ["bars"] * len(scores)]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 4), height_ratios=(1, 1.25))
@@ -35,35 +33,39 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def intervals(axis: plt.Axes, table: pd.DataFrame, up: float = 0, **line) -> None:
-    """A row each of ``statistics.compare``: difference and interval, blue above 0 and red below; a
-    filled dot has a Holm p below 0.05.
+def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> Figure:
+    """Differences of Dice with their intervals, a panel a table of ``statistics.compare``: blue
+    above 0, red below, filled for a Holm p below 0.05. Where ``seeds`` gives other intervals of the
+    rows, these are thin lines below, and each panel has a scale of its own.
     """
-    y = np.arange(len(table)) - up
-    colours = [BLUE if difference >= 0 else RED for difference in table["difference"]]
-    faces = np.where(table["p_holm"] < 0.05, colours, "white").tolist()
-    axis.axvline(0, color="#444444", lw=1)
-    axis.hlines(y, table["low"], table["high"], colors=colours, **line)
-    axis.scatter(table["difference"], y, s=34, color=faces, edgecolors=colours, zorder=3)
-    axis.tick_params(axis="x", labelsize=8)
-
-
-def forest(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Differences of Dice with their intervals, one panel a table of ``statistics.compare``."""
-    height = max(1.4, 0.9 + 0.34 * max(map(len, tables.values())))
-    width = 7 / len(tables)
-    figure, axes = plots.side_by_side(len(tables), width, height, sharex=True, sharey=True)
-    for axis, (name, table) in zip(axes, tables.items()):
-        intervals(axis, table, lw=2)
-        axis.set(title=name, yticks=range(len(table)), yticklabels=table.index)
-        axis.set_ylim(len(table) - 0.5, -0.5)
+    across, down = min(3, len(tables)), -(-len(tables) // 3)
+    height = max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down
+    shared = {"squeeze": False, "sharey": True, "sharex": not seeds}
+    figure, axes = plt.subplots(down, across, figsize=(7 if across > 1 else 5, height), **shared)
+    for axis in axes.flat[len(tables) :]:
+        axis.axis("off")
+    for axis, (name, table) in zip(axes.flat, tables.items()):
+        y = np.arange(len(table))
+        colours = [BLUE if difference >= 0 else RED for difference in table["difference"]]
+        faces = np.where(table["p_holm"] < 0.05, colours, "white").tolist()
+        axis.axvline(0, color="#444444", lw=1)
+        if seeds:
+            spread = seeds[name].loc[table.index]
+            ends, below = [spread["low"], spread["high"]], [y + 0.3, y + 0.3]
+            axis.plot(ends, below, "|-", color="#333333", lw=1.2, ms=5)
+        axis.hlines(y, table["low"], table["high"], colors=colours, lw=2.5, alpha=0.6)
+        axis.scatter(table["difference"], y, s=34, color=faces, edgecolors=colours, zorder=3)
+        axis.set(yticks=y, yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
+        axis.set_title(name)
+        axis.tick_params(axis="x", labelsize=8)
+        axis.xaxis.get_major_locator().set_params(nbins=5)
     figure.supxlabel("difference of Dice", fontsize=10)
     return figure
 
 
 def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Figure:
-    """Histograms of a difference per image, shape (n,), a panel each, all on one scale; the mean is
-    a vertical line. ``images`` says which images they are.
+    """Histograms of a difference per image, (n,), on one scale, a red line at the mean; ``images``
+    says which images they are.
     """
     figure, axes = plots.side_by_side(len(differences), 2.4, 2.5, sharey=True)
     limit = max(0.05, *(np.abs(values).max() for values in differences.values()))
@@ -78,25 +80,20 @@ def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Fi
 
 
 def score_by_size(frame: pd.DataFrame) -> Figure:
-    """Dice of each image against its polyp's share of the image in (0, 1], and the networks' means
-    over four groups of equal number; columns ``network``, ``share``, ``dice``.
+    """Dice of each image against its polyp's share of it, in (0, 1], and each network's means over
+    four groups of equal number; columns ``network``, ``share``, ``dice``.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.4))
+    axis = plt.figure(figsize=(7, 3.4)).subplots()
     for network, rows in frame.groupby("network", sort=False):
         values, colour = rows[["share", "dice"]], COLOUR_OF.get(network)
         groups = values.groupby(pd.qcut(rows["share"], 4, duplicates="drop"), observed=True).mean()
         axis.plot(100 * values["share"], values["dice"], ".", color=colour, alpha=0.3, ms=5)
         axis.plot(100 * groups["share"], groups["dice"], "o-", color=colour, label=network)
-    axis.set(xscale="log", xlabel="polyp's share of the image, %")
-    axis.set(ylabel="Dice", ylim=(-0.03, 1.03))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.legend(**plots.BESIDE)
-    return figure
+    look = {"xscale": "log", "ylim": (-0.03, 1.03)}
+    return plots.labelled(axis, "polyp's share of the image, %", "Dice", **look)
 
 
-def worst_images(
-    results: Mapping[str, EvaluationResult], pairs: Mapping[str, Iterable[Pair]], folder: Path
-) -> Figure:
+def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: Path) -> Figure:
     """The four images of each data set with a network's lowest Dice, from its results, the sets'
     pairs and its predictions ``folder/SET/NAME.png``: found green, missed orange, false purple.
     """
@@ -116,8 +113,8 @@ def worst_images(
 
 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:
-    """What a probability is worth: predicted against observed, and how many pixels stand behind
-    each point; title of a panel → ``{network: EvaluationResult}``.
+    """What a probability is worth, predicted against observed, and how many pixels stand behind
+    each point; title of a panel → network → result.
     """
     share = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
     figure, axes = plt.subplots(2, len(results), figsize=(7, 4.4), **share)

@@ -1,11 +1,6 @@
-"""What each measure of chapter 7 sees in a picture. The numbers are computed there and then, by the
-functions that score wherever they can be taken apart.
-
-``grey`` is a prediction, uint8 (H, W), ``mask`` bool (H, W), neither empty nor full, and ``image``
-uint8 RGB (H, W, 3).
+"""What each measure of chapter 7 sees in a picture. ``grey`` is a prediction, uint8 (H, W),
+``mask`` bool (H, W), neither empty nor full, and ``image`` uint8 RGB (H, W, 3).
 """
-
-from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
@@ -24,7 +19,7 @@ from kdas_core.evaluation.boundary import boundary_iou
 from kdas_core.evaluation.metrics import THRESHOLDS, image_curves
 from kdas_core.evaluation.scores import image_metrics
 
-COLOURS = dict(zip(metrics.CURVES, (BLUE, SKY, ORANGE, GREEN, PURPLE)))
+COLOURS = dict(zip(metrics.CURVES, plots.PALETTE))
 WORDS = dict(zip(metrics.CURVES, ("Dice", "IoU", "sensitivity", "specificity", "E-measure")))
 
 
@@ -34,9 +29,7 @@ def shifted(mask: np.ndarray, step: int) -> np.ndarray:
 
 
 def constructed_predictions(mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Five predictions whose mistake is known, uint8 (H, W) by name; lengths are a sixth of the
-    diameter of a disc of the polyp's area.
-    """
+    """Five predictions whose mistake is known; lengths are a sixth of the polyp's diameter."""
     white, sixth = mask.astype(np.uint8) * 255, np.sqrt(mask.sum() / np.pi) / 3
     step = max(1, round(sixth))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * step + 1, 2 * step + 1))
@@ -50,9 +43,7 @@ def constructed_predictions(mask: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def shifted_scores(mask: np.ndarray, shift: int) -> dict[str, float]:
-    """Scores of a perfect mask that was moved sideways by so many pixels: ten in which more is
-    better, then ``hd95`` in pixels.
-    """
+    """Of a perfect mask moved sideways: ten scores in which more is better, ``hd95`` in pixels."""
     scores = image_metrics(shifted(mask, shift), mask, surface=True)
     scores["1 − mae"] = 1 - scores["mae"]
     names = "dice iou boundary_iou meanDic wFm Sm meanEm meanSen meanSpe".split()
@@ -61,14 +52,13 @@ def shifted_scores(mask: np.ndarray, shift: int) -> dict[str, float]:
 
 def five_curves(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """The five measures that depend on the cut, over the 256 thresholds; a dot at each maximum."""
-    figure, (axis,) = plots.side_by_side(1, 7, 3.2)
+    curves = {}
     for name, curve in image_curves(grey, mask).items():
-        label = f"{WORDS[name]}: mean {curve.mean():.3f}, max {curve.max():.3f}"
-        look = {"color": COLOURS[name], "lw": 2, "ms": 7, "markevery": [curve.argmax()]}
-        axis.plot(THRESHOLDS, curve, "o-", label=label, clip_on=False, **look)
-    axis.axvline(0.5, color="#999999", lw=1, ls=":", label="cut at 0.5")
-    axis.set(xlabel="threshold", ylim=(-0.03, 1.04), xlim=(-0.02, 1.02))
-    axis.legend(**plots.BESIDE)
+        curves[f"{WORDS[name]}: mean {curve.mean():.3f}, max {curve.max():.3f}"] = curve
+    look = {"marks": [("cut at 0.5", 0.5)], "xlim": (-0.02, 1.02), "ylim": (-0.03, 1.04)}
+    figure = plots.lines(pd.DataFrame(curves, index=THRESHOLDS), "threshold", "", **look)
+    for line, curve in zip(figure.axes[0].lines, curves.values()):
+        line.set(markevery=[curve.argmax()], ms=7, clip_on=False)
     return figure
 
 
@@ -121,19 +111,19 @@ def weighted_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
 
 
 def quadrants(grey: np.ndarray, mask: np.ndarray) -> Figure:
-    """The S-measure taken apart: how bright and even the two regions are, and the likeness of the
-    four quadrants.
-    """
+    """The S-measure taken apart: how bright and even its regions are, how alike its quadrants."""
     p, objects, regions = grey / 255, 0.0, 0.0
     figure, (left, right) = plots.side_by_side(2, 3.5, 3, width_ratios=(1, 1.15))
-    inside, outside = ("p inside", p[mask], GREEN), ("1 − p outside", 1 - p[~mask], PURPLE)
-    for name, part, colour in (inside, outside):
+    for name, part, colour in (
+        ("p inside", p[mask], GREEN),
+        ("1 − p outside", 1 - p[~mask], PURPLE),
+    ):
         likeness, weight = metrics._object_likeness(part, False), part.size / p.size
         objects += weight * likeness
         label = f"{name}: mean {part.mean():.2f}, σ {part.std():.2f}"
         label += f"\nO {likeness:.3f}, weight {weight:.3f}"
-        each = np.full(part.size, 1 / part.size)
-        left.hist(part, np.linspace(0, 1, 26), weights=each, color=colour, alpha=0.6, label=label)
+        look = {"weights": np.full(part.size, 1 / part.size), "color": colour, "alpha": 0.6}
+        left.hist(part, np.linspace(0, 1, 26), label=label, **look)
     left.set(xlabel="value", ylabel="share of the region's pixels", title=f"objects {objects:.3f}")
     left.legend(loc="upper center")
     y, x = np.rint(np.argwhere(mask).mean(0)).astype(int)
@@ -174,9 +164,7 @@ def alignment(grey: np.ndarray, mask: np.ndarray) -> Figure:
 
 
 def _far_point(edge: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """95 % of an outline's pixels lie at most so far from another's; the pixel that does, and the
-    one nearest to it.
-    """
+    """95 % of an outline's pixels lie so near to another; the one that does, and its nearest."""
     distance, nearest = ndimage.distance_transform_edt(~other, return_indices=True)
     limit = np.percentile(distance[edge], 95)
     y, x = np.argwhere(edge)[np.abs(distance[edge] - limit).argmin()]
@@ -184,9 +172,7 @@ def _far_point(edge: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray, 
 
 
 def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> Figure:
-    """Boundary IoU as two rims that overlap, the 95 % Hausdorff distance as a line between two
-    outlines.
-    """
+    """Boundary IoU as two rims that overlap, the 95 % Hausdorff distance between two outlines."""
     cut, width = grey >= 128, max(1, round(0.02 * float(np.hypot(*mask.shape))))
     rims = [m & ~ndimage.binary_erosion(m, np.ones((3, 3)), iterations=width) for m in (cut, mask)]
     found, true = (m & ~ndimage.binary_erosion(m) for m in (cut, mask))
@@ -208,9 +194,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
 
 
 def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
-    """A small and a large perfect mask that were moved sideways by so many pixels, and what the
-    measures make of it.
-    """
+    """A small and a large perfect mask, moved sideways, and what the measures make of it."""
     figure, axes = plt.subplot_mosaic("ac;bc", figsize=(7, 4.4), width_ratios=(1, 1.05))
     scores = pd.DataFrame({name: shifted_scores(mask, shift) for name, mask in masks.items()})
     for place, (name, mask) in zip("ab", masks.items()):

@@ -1,7 +1,5 @@
 """Figures of the audit of the released program: chapter 8."""
 
-from __future__ import annotations
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib import patheffects
@@ -11,11 +9,8 @@ from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines
 
 
 def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
-    """One line a run, in the colour of its script, its number at its end: above the runs that reach
-    a score, from there upwards, below the others. The rarest script is drawn on top.
-
-    Args:
-        pooled: columns ``run``, ``script``, ``epoch``, ``pooled``.
+    """One line a run, in the colour of its script, numbered at its end: above the runs that reach a
+    score, below the others. Columns ``run``, ``script``, ``epoch``, ``pooled``.
     """
     best = pooled.groupby("run")["pooled"].max()
     high = pooled["run"].isin(best.index[best >= reaches])
@@ -37,9 +32,7 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
 
 
 def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]) -> None:
-    """Write each run's number beside its last point; of numbers that would overlap the lower one
-    moves down.
-    """
+    """Each run's number beside its last point; of numbers that overlap the lower moves down."""
     low, high = axis.get_ylim()
     apart, near = (high - low) / 16, 4.0  # in scores and in epochs
     placed: list[tuple[float, float]] = []
@@ -54,9 +47,7 @@ def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]
 
 
 def one_logged_run(scores: pd.DataFrame, pooled: pd.Series) -> Figure:
-    """One run's soft Dice by epoch, a line a test set, the pooled score in black; its best epoch is
-    marked.
-    """
+    """One run's soft Dice by epoch, a line a test set, the pooled score black, its best marked."""
     best, last = pooled.idxmax(), pooled.index[-1]
     title = f"best epoch {best}: {pooled[best]:.3f}; last, {last}: {pooled[last]:.3f}"
     table = scores.assign(**{"all images": pooled})

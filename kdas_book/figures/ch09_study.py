@@ -1,7 +1,5 @@
 """Figures of a study: many training runs, few seeds. Chapter 9, and ``kdas study report``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -9,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import BESIDE, COLOUR_OF, PALETTE, lines, side_by_side
-from kdas_book.figures.ch07_evaluation import intervals
+from kdas_book.figures.basics import COLOUR_OF, PALETTE, labelled, lines, side_by_side
+from kdas_book.figures.ch07_evaluation import forest
 
 
 def _colours(table: pd.DataFrame) -> dict[str, str]:
@@ -47,41 +45,25 @@ def curves_by_objective(curves: pd.DataFrame) -> Figure:
     """Mean over the seeds after each epoch, and the range of the seeds as a band; columns
     ``objective``, ``seed``, ``epoch``, ``val_dice``.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.4))
-    for label, colour in _colours(curves).items():
-        by_epoch = curves[curves["objective"] == label].groupby("epoch")["val_dice"]
-        axis.plot(by_epoch.mean(), "o-", color=colour, label=label)
-        low, high = by_epoch.min(), by_epoch.max()
-        axis.fill_between(low.index, low, high, color=colour, alpha=0.15, lw=0)
+    students = curves[curves["objective"] != "teacher"].groupby(["epoch", "objective"], sort=False)
+    by_epoch = students["val_dice"].agg(["mean", "min", "max"]).unstack()
+    figure = lines(by_epoch["mean"], "epoch", "validation Dice")
+    (axis,) = figure.axes
+    for line in list(axis.lines):
+        low, high = by_epoch["min"][line.get_label()], by_epoch["max"][line.get_label()]
+        axis.fill_between(low.index, low, high, color=line.get_color(), alpha=0.15, lw=0)
     axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
-    axis.set(xlabel="epoch", ylabel="validation Dice")
-    axis.legend(**BESIDE)
     return figure
 
 
 def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
-    """A panel a label: differences of Dice from the base on each set. The thick bar is the interval
-    over images (filled dot: Holm p below 0.05), the thin line below it the interval over seeds.
-
-    Args:
-        images: as ``study.report.compare_to_baseline`` gives it.
-        seeds: as ``study.report.seed_differences`` gives it.
+    """A panel a label: differences of Dice from supervised on each set, as :func:`forest` draws
+    them: ``images`` as ``study.report.compare_to_baseline`` gives it, ``seeds`` as
+    ``seed_differences`` does.
     """
-    labels, sets = (list(images.index.unique(level)) for level in (0, 1))
-    across, down = min(3, len(labels)), -(-len(labels) // 3)
-    size = 2.6 * across + 1, (0.9 + 0.4 * len(sets)) * down
-    # Each panel has its own scale: what matters is on which side of 0 a line ends.
-    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, sharey=True)
-    for axis in axes.flat[len(labels) :]:
-        axis.axis("off")
-    y = np.arange(len(sets)) + 0.22
-    for axis, label in zip(axes.flat, labels):
-        spread = seeds.loc[label].loc[sets]
-        axis.plot([spread["low"], spread["high"]], [y, y], "|-", color="#333333", lw=1.2, ms=5)
-        intervals(axis, images.loc[label].loc[sets], up=0.12, lw=3, alpha=0.6)
-        axis.set(yticks=range(len(sets)), yticklabels=sets, ylim=(len(sets) - 0.4, -0.6))
-        axis.set_title(label)
-        axis.xaxis.get_major_locator().set_params(nbins=5)
+    labels = images.index.unique(0)
+    tables, spreads = ({label: of.loc[label] for label in labels} for of in (images, seeds))
+    figure = forest(tables, spreads)
     figure.supxlabel("difference of Dice from supervised", fontsize=10)
     return figure
 
@@ -95,7 +77,7 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
     """How much more like the teacher's masks, and how much better, each training run is on each set
     than the one of ``base`` with its seed.
     """
-    figure, axis = plt.subplots(figsize=(7, 3.6))
+    axis = plt.figure(figsize=(7, 3.6)).subplots()
     axis.axhline(0, color="#999999", lw=1)
     axis.axvline(0, color="#999999", lw=1)
     of = scores.set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
@@ -104,7 +86,5 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
             gain = of.loc[label] - of.loc[base]
             look = {"color": colour, "label": label, "ms": 5, "alpha": 0.8}
             axis.plot(gain["agreement"], gain["dice"], "o", **look)
-    axis.set_xlabel(f"more like the teacher's masks than {base} (Dice)")
-    axis.set_ylabel(f"better than {base} (Dice)")
-    axis.legend(**BESIDE)
-    return figure
+    across = f"more like the teacher's masks than {base} (Dice)"
+    return labelled(axis, across, f"better than {base} (Dice)")

@@ -1,7 +1,5 @@
 """What the annotators of chapter 11 leave on disk: pictures, Labelme's JSON, Pascal VOC's XML."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path

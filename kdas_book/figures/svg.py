@@ -2,13 +2,12 @@
 stays text, and a white ground makes a drawing read the same by day and by night.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 from IPython.display import SVG
+from matplotlib.colors import to_hex, to_rgb
 
 from kdas_book.figures.basics import BLUE, GREY, RED
 
@@ -45,28 +44,27 @@ class Box(NamedTuple):
 
 def tint(colour: str, share: float = 0.14) -> str:
     """The colour thinned with white."""
-    levels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - share * (255 - level)):02x}" for level in levels)
+    return to_hex(1 - share * (1 - np.array(to_rgb(colour))))
 
 
 class Canvas:
     """A drawing under way, 520 units wide, so that a telephone can show it. Its ``name`` begins its
-    identifiers; a screen reader says ``title`` and ``description``.
+    identifiers; a screen reader says ``title`` and ``about``.
     """
 
-    def __init__(self, name: str, title: str, description: str, height: float):
+    def __init__(self, name: str, title: str, about: str, height: float):
         self.root = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg")
         size = {"viewBox": f"0 0 520 {height}", "width": "676", "height": f"{1.3 * height:g}"}
         said = {"aria-labelledby": f"{name}-title {name}-desc", "font-family": FONT}
         self.root.attrib |= size | {"style": "max-width: 100%; height: auto"} | said
         self.add("title", title, id=f"{name}-title")
-        self.add("desc", description, id=f"{name}-desc")
+        self.add("desc", about, id=f"{name}-desc")
         self.add("rect", width=520, height=height, rx=10, fill="#ffffff")
 
-    def add(self, tag: str, content: str = "", **attributes: Any) -> ElementTree.Element:
+    def add(self, tag: str, content: str | None = None, **attributes: Any) -> ElementTree.Element:
         """One SVG element; ``_`` in the name of an attribute stands for ``-``."""
         element = ElementTree.SubElement(self.root, tag)
-        element.text = content or None
+        element.text = content
         for key, value in attributes.items():
             element.set(key.replace("_", "-"), value if isinstance(value, str) else f"{value:g}")
         return element
@@ -77,9 +75,7 @@ class Canvas:
         self.add("text", words, x=x, y=y + 0.36 * size, font_size=size, **look)
 
     def box(self, place: tuple, *lines: str, colour: str = PLAIN, href: str = "") -> Box:
-        """A box at (x, y, width, height): a first line in bold, the others below; with ``href`` a
-        link.
-        """
+        """A box, or link, at (x, y, width, height): a first line in bold, the others below."""
         box, drawing, first = Box(*place), self.root, {"size": LARGE, "font_weight": "600"}
         if href:
             self.root = self.add("a", href=href, style="text-decoration: none")
@@ -96,14 +92,13 @@ class Canvas:
         """A line through the points, with a head at the last one; dashed lines are gradients."""
         way = np.array(points, float)
         along = (way[-1] - way[-2]) / np.linalg.norm(way[-1] - way[-2])
-        across, tip = along[::-1] * (-1, 1), way[-1].copy()
-        if head:
-            way[-1] -= 6 * along
-            corners = (tip, tip - 8 * along + 4 * across, tip - 8 * along - 4 * across)
-            self.add("polygon", points=_written(corners), fill=colour)
+        corners = way[-1] - np.outer((0, 8, 8), along) + np.outer((0, 4, -4), along[::-1] * (-1, 1))
+        way[-1] -= 6 * along * head
         dashes = {"stroke_dasharray": "4 3"} if dashed else {}
         look = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
         self.add("polyline", points=_written(way), **look, **dashes)
+        if head:
+            self.add("polygon", points=_written(corners), fill=colour)
 
     def cross(self, x: float, y: float) -> None:
         """A red cross: here no gradient passes."""
@@ -118,5 +113,5 @@ class Canvas:
         return SVG(ElementTree.tostring(self.root, encoding="unicode"))
 
 
-def _written(points) -> str:
+def _written(points: np.ndarray) -> str:
     return " ".join(f"{x:g},{y:g}" for x, y in points)
