@@ -90,8 +90,9 @@ class PredictionSnapshots:
             maps = torch.stack(state.eval_model.eval()(images)).half().cpu().numpy()
         before = read_snapshots(state.folder)
         kept: dict[str, Any] = {str(n): old for n, old in before.items() if n < epoch}
+        kept[str(epoch)] = maps
         content = io.BytesIO()
-        np.savez_compressed(content, **kept, **{str(epoch): maps})
+        np.savez_compressed(content, **kept)
         atomic_write(state.folder / self.FILE, content.getvalue())
 
 

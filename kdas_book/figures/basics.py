@@ -1,4 +1,4 @@
-"""The style of the book's figures, one palette that colour-blind readers can tell apart (Okabe and
+"""The style of the book's figures, in a palette that colour-blind readers can tell apart (Okabe and
 Ito), and what several chapters draw with. Functions return matplotlib figures.
 """
 
@@ -35,7 +35,7 @@ COLOUR_OF = {
     "attention_transfer": "#1B3A57",
     "all images": "black",
 }
-OUTLINE = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
+OUTLINE: dict = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
 BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
 Array = Tensor | np.ndarray
 # chapter 8 stands beside the story
@@ -122,7 +122,7 @@ def side_by_side(count: int, width: float, height: float, **options: Any):
     return figure, axes[0]
 
 
-def labelled(axis: Axes, x: str, y: str, **options: Any) -> Figure:
+def labelled(axis: Any, x: str, y: str, **options: Any) -> Figure:
     """Name the axes, set ``options`` of the axis, put a legend right of it; returns the figure."""
     axis.set(xlabel=x, ylabel=y, **options)
     if axis.get_xscale() == "log":
@@ -181,9 +181,8 @@ def lines(
     """A line for each column of a table over its index.
 
     Args:
-        x, y: names of the axes. style: as in ``plt.plot``, e.g. ``"o"`` for dots.
+        style: as in ``plt.plot``, e.g. ``"o"`` for dots. options: of the axis, e.g. xscale="log".
         marks, levels: (word, place) pairs of dashed lines, upright and level.
-        options: of the axis, e.g. ``xscale="log"``.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3))
     for name, values in table.items():
@@ -214,7 +213,7 @@ def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Fig
 
 def bars(values: Mapping | pd.DataFrame, label: str, even: float | None = None) -> Figure:
     """Horizontal bars, each with its value at the end, or, one a row of a table, stacked of its
-    columns, and a dashed line at ``even``, if given.
+    columns, and a dashed line at ``even``.
     """
     table = values if isinstance(values, pd.DataFrame) else pd.Series(values).to_frame()
     size = (6.4, 0.4 * len(table) + 1)
@@ -266,11 +265,10 @@ def chapter_strip(here: str) -> Figure:
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axis.axis("off")
     for number, step in STORY.items():
-        words = axis.text(0, height / 2, f"{number}  {step}", size=9, va="center", color="#444444")
-        if step == here:
-            words.set(color="white", weight="bold")
-        fill = BLUE if step == here else "#eef2f5"
-        words.set_bbox({"boxstyle": f"round,pad={pad / 9}", "fc": fill, "ec": "none"})
+        look = ("white", "bold", BLUE) if step == here else ("#444444", "normal", "#eef2f5")
+        box = {"boxstyle": f"round,pad={pad / 9}", "fc": look[2], "ec": "none"}
+        words = axis.text(0, height / 2, f"{number}  {step}", color=look[0], weight=look[1])
+        words.set(size=9, va="center", bbox=box)
     pixels = np.array([text.get_window_extent().width for text in axis.texts])
     lengths = pixels * 72 / figure.dpi + 2 * pad
     gap = (width - lengths.sum()) / len(lengths)  # half of one at either end

@@ -83,9 +83,8 @@ def attention_with_reduction(stage: int = 1) -> SVG:
     asks = canvas.box((20, 206, 150, 46), "Q", f"{tokens} queries")
     asked = canvas.box((250, 206, 115, 46), "K", f"{keys} keys")
     told = canvas.box((385, 206, 115, 46), "V", f"{keys} values")
-    of_head = f"{heads} head{'s' * (heads > 1)}, d = {channels // heads}"
-    softmax = (f"{tokens} × {keys} weights", "softmax over the keys of Q Kᵀ / √d", of_head)
-    canvas.box((20, 290, 345, 64), *softmax, colour=PURPLE)
+    how = ("softmax over the keys of Q Kᵀ / √d", f"heads: {heads}, d = {channels // heads}")
+    canvas.box((20, 290, 345, 64), f"{tokens} × {keys} weights", *how, colour=PURPLE)
     canvas.box((140, 386, 360, 40), f"weights · V, projected: {tokens} tokens", colour=GREEN)
     for box, y in ((asks, 64), (reduced, 64), (asked, 164), (told, 164)):
         canvas.arrow((box.top().x, y), box.top())
@@ -149,7 +148,7 @@ def through_cells(image: Tensor, mask: Tensor) -> Figure:
     """The outline of a mask (1, S, S) on its normalised image (3, S, S), then the polyp's share of
     each cell of each stride.
     """
-    row = {"image and mask": outlined(image, mask)}
+    row: dict = {"image and mask": outlined(image, mask)}
     for stride in STRIDES:
         cells = avg_pool2d(mask, stride)
         row[f"stride {stride}\n{len(cells[0])} × {len(cells[0])} cells"] = cells
@@ -171,7 +170,7 @@ def anchor_grid(assignment: Tensor) -> Figure:
     """
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
-    titles = [f"anchor {number}" for number in range(1, len(assignment) + 1)]
+    titles = [f"anchor {number + 1}" for number in range(len(assignment))]
     scale = {"vmin": float(relative.min()), "vmax": float(relative.max())}
     figure = grid(rows, titles, size=1.3, bar="× equal share", **scale)
     figure.set_layout_engine("compressed")

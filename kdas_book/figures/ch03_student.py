@@ -30,8 +30,8 @@ def probabilities_by_place(probability: Tensor, places: Mapping[str, Tensor]) ->
     figure, axis = plt.subplots(figsize=(6.4, 3))
     values = [probability[where].cpu().numpy() for where in places.values()]
     percent = [np.full(len(part), 100 / max(1, len(part))) for part in values]
-    look = {"histtype": "step", "lw": 2, "log": True}
-    axis.hist(values, np.linspace(0, 1, 26), weights=percent, label=list(places), **look)
+    look: dict = {"histtype": "step", "lw": 2, "log": True, "label": list(places)}
+    axis.hist(values, np.linspace(0, 1, 26).tolist(), weights=percent, **look)
     axis.set(xlabel="the teacher's probability of polyp", ylabel="pixels of the group, %")
     axis.legend(loc="upper center")
     return figure

@@ -2,21 +2,21 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy.ndimage import center_of_mass
 from torch import Tensor
 
-from kdas_book.figures.basics import BESIDE, BLUE, RED, as_map, grid, outlined, show, side_by_side
+from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import as_map, grid, outlined, show
 
 
 def numbers(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> Figure:
     """Small maps (H, W) with every value in its cell, with so many decimals if they are not whole;
     orange is above zero, purple below.
     """
-    figure, axes = side_by_side(len(maps), size, size)
+    figure, axes = plots.side_by_side(len(maps), size, size)
     for axis, (title, cells) in zip(axes, maps.items()):
         values = as_map(cells)
         limit = 1.3 * max(float(np.abs(values).max()), 1e-9)
@@ -33,21 +33,20 @@ def map_table(images: Tensor, masks: Tensor, logits: Mapping, shares: Mapping) -
     """A row an image: the picture, logit maps on one scale for all (orange is above zero, polyp),
     distributions each on its own; title → (B, H, W) or (B, 1, H, W), with the mask's outline.
     """
-    count = 1 + len(logits) + len(shares)
-    size = (1.6 * count + 0.6, 1.6 * len(images) + 0.3)
-    figure, axes = plt.subplots(len(images), count, figsize=size, squeeze=False)
-    limit = max(float(maps.float().abs().quantile(0.995)) for maps in logits.values())
-    scale = {"cmap": "PuOr_r", "vmin": -limit, "vmax": limit}
-    for line, image, mask, i in zip(axes, images, masks, range(len(images))):
-        show(line[0], outlined(image, mask))
-        for axis, maps in zip(line[1:], logits.values()):
-            drawn = show(axis, maps[i], mask=mask, **scale)
-        for axis, maps in zip(line[1 + len(logits) :], shares.values()):
-            show(axis, maps[i], mask=mask, cmap="magma")
-    for axis, title in zip(axes[0], ["image", *logits, *shares]):
-        axis.set_title(title)
-    below = {"location": "bottom", "shrink": 0.5, "aspect": 40, "label": "logit"}
-    figure.colorbar(drawn, ax=axes[:, 1 : 1 + len(logits)], **below)
+    maps, rows = [*logits.values(), *shares.values()], {}
+    for i, image in enumerate(images):
+        rows[" " * i] = [outlined(image, masks[i]), *(values[i] for values in maps)]
+    figure = grid(rows, ["image", *logits, *shares], 1.6, cmap="magma")
+    axes = np.array(figure.axes).reshape(len(images), -1)
+    for line, mask in zip(axes, masks):
+        for axis in line[1:]:
+            axis.contour(as_map(mask), **plots.OUTLINE)
+    limit = max(float(values.float().abs().quantile(0.995)) for values in logits.values())
+    of_logits = axes[:, 1 : 1 + len(logits)]
+    for axis in of_logits.flat:
+        axis.images[0].set(cmap="PuOr_r", clim=(-limit, limit))
+    below: dict = {"location": "bottom", "shrink": 0.5, "aspect": 40, "label": "logit"}
+    figure.colorbar(axis.images[0], ax=of_logits, **below)
     return figure
 
 
@@ -55,21 +54,22 @@ def row_looks_at(image, mask, logits: Tensor, weights: Tensor, attended, row: in
     """One row in the attention, counted from 0: where it lies, at which rows it looks, and what it
     becomes; logits and attended (H, W), weights (H, H).
     """
-    figure, (left, middle, right) = side_by_side(3, 2.4, 2.5, width_ratios=(1, 0.45, 1.1))
+    _, (left, middle, right) = plots.side_by_side(3, 2.4, 2.5, width_ratios=(1, 0.45, 1.1))
     show(left, outlined(image, mask), f"row {row} asks")
-    left.axhline(row, color=RED, lw=2)
+    left.axhline(row, color=plots.RED, lw=2)
     left.set(yticks=[0, len(logits) - 1])
-    middle.barh(range(len(logits)), as_map(weights)[row], height=1.0, color=BLUE)
-    middle.axhline(row, color=RED, lw=1)
+    middle.barh(range(len(logits)), as_map(weights)[row], height=1.0, color=plots.BLUE)
+    middle.axhline(row, color=plots.RED, lw=1)
     middle.set(xlim=(0, 1.05 * float(weights.max())), ylim=(len(logits) - 0.5, -0.5))
     middle.set(yticks=[], title="looks at", xlabel="weight")
-    right.plot(as_map(logits)[row], color=RED, label="row of P", lw=1.2)
-    right.plot(as_map(attended)[row], color=BLUE, label="row of A(P)", lw=1.2)
+    for values, colour, name in (
+        (logits, plots.RED, "row of P"),
+        (attended, plots.BLUE, "row of A(P)"),
+    ):
+        right.plot(as_map(values)[row], color=colour, label=name, lw=1.2)
     right.axhline(0, color="#999999", lw=0.8)
     limit = 1.05 * float(logits.abs().max())
-    right.set(ylim=(-limit, limit), xlabel="column", title="logits")
-    right.legend(**BESIDE)  # inside it would lie on some row's peak
-    return figure
+    return plots.labelled(right, "column", "", ylim=(-limit, limit), title="logits")
 
 
 def share_of_half(distribution: Tensor) -> float:

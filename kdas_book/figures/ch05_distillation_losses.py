@@ -14,14 +14,7 @@ from torch import Tensor
 
 from kdas_book.figures import basics as plots
 
-COLOUR_OF_TERM = {
-    "structure": plots.BLUE,
-    "logit": plots.SKY,
-    "attention": plots.PURPLE,
-    "symmetric": plots.GREEN,
-    "channel": plots.COLOUR_OF["channel_wise_kd"],
-    "transfer": plots.COLOUR_OF["attention_transfer"],
-}
+COLOUR_OF_TERM = {"structure": plots.BLUE, "attention": plots.PURPLE, "symmetric": plots.GREEN}
 
 
 def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = None) -> Figure:
@@ -30,9 +23,7 @@ def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = 
     the others between their ``limits``, if there are any.
     """
     figure, axes = plots.side_by_side(len(cells), 2.0, 2.15)
-    largest = (
-        max((float(np.abs(plots.as_map(cells[title])).max()) for title in signed), default=0) or 1
-    )
+    largest = max([0.0, *(np.abs(plots.as_map(cells[title])).max() for title in signed)]) or 1
     for axis, (title, cell) in zip(axes, cells.items()):
         scale: dict = dict(zip(("vmin", "vmax"), (limits or {}).get(title, ())))
         if title in signed:
@@ -52,7 +43,7 @@ def signed_grid(rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tenso
     lies on those of the first row.
     """
     top = max(float(np.abs(plots.as_map(cell)).max()) for row in rows.values() for cell in row)
-    look = {"bar": "logit: red polyp, blue background", "cmap": "RdBu_r"}
+    look: dict = {"bar": "logit: red polyp, blue background", "cmap": "RdBu_r"}
     figure = plots.grid(rows, titles, vmin=-top, vmax=top, **look)
     for axis in figure.axes[: len(titles)]:
         axis.contour(plots.as_map(mask), **plots.OUTLINE | {"colors": "black"})
@@ -103,14 +94,11 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, axes = plt.subplots(len(norms), figsize=size, sharex=True, height_ratios=lengths)
     for axis, (name, terms) in zip(np.atleast_1d(axes), norms.items()):
         for row, (term, value) in enumerate(terms.items()):
-            kinds = [colour for kind, colour in COLOUR_OF_TERM.items() if term.startswith(kind)]
-            colour = (kinds or [plots.GREY])[0]
-            axis.plot(
-                value, row, "o", ms=8, color=colour, mfc=colour if value else "white", mew=1.8
-            )
-            words = f"{value:.3g}" if value else "exactly 0"
-            look = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
-            axis.annotate(words, (value, row), fontsize=9, **look)
+            colour = COLOUR_OF_TERM[term.split("_")[0].split()[0]]
+            dot = {"color": colour, "mfc": colour if value else "white", "mew": 1.8}
+            axis.plot(value, row, "o", ms=8, **dot)
+            beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+            axis.annotate(f"{value:.3g}" if value else "exactly 0", (value, row), **beside)
         axis.set_xscale("symlog", linthresh=least, linscale=0.5)
         axis.set(title=name, yticks=range(len(terms)), yticklabels=list(terms), xmargin=0.1)
         axis.set(xlim=(-0.2 * least, None), ylim=(len(terms) - 0.5, -0.5))

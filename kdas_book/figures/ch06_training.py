@@ -77,8 +77,8 @@ def clamping(gradients: Mapping[str, Tensor], limits: Sequence, limit: float) ->
         of_square = float(g[cut].double().square().sum() / g.double().square().sum())
         kept = cosine(g, g.clamp(-limit, limit))
         angle = math.degrees(math.acos(min(1.0, kept)))
-        rows[name] = [float(g.norm()), float(g.abs().max()), int(cut.sum())]
-        rows[name] += [f"{cut.double().mean():.4%}", f"{of_square:.0%}"]
+        of_elements = f"{cut.double().mean():.4%}", f"{of_square:.0%}"
+        rows[name] = [float(g.norm()), float(g.abs().max()), int(cut.sum()), *of_elements]
         rows[name] += [kept, angle, cosine(g, shortened)]
     columns = ["norm", "largest element", "elements clamped", "share", "their share of ‖g‖²"]
     columns += ["cosine, clamped", "angle, degrees", "cosine, norm clipped"]
@@ -110,12 +110,14 @@ def compare_runs(one: Path, two: Path) -> pd.DataFrame:
 def _left_behind(folder: Path) -> dict[str, np.ndarray]:
     saved = read_checkpoint(folder / "last.ckpt")
     history = pd.read_csv(folder / "history.csv").drop(columns="seconds")
-    found = {"history": history.to_numpy().ravel()}
-    found["steps"] = pd.read_csv(folder / "steps.csv").to_numpy().ravel()
-    for name, part in (("last weights", "network"), ("AdamW", "optimiser")):
-        found[name] = _numbers_in(saved[part])
-    found["kept weights"] = _numbers_in(load_file(folder / "best.safetensors"))
-    return found | {"random numbers": _numbers_in(saved["random"])}
+    return {
+        "history": history.to_numpy().ravel(),
+        "steps": pd.read_csv(folder / "steps.csv").to_numpy().ravel(),
+        "last weights": _numbers_in(saved["network"]),
+        "AdamW": _numbers_in(saved["optimiser"]),
+        "kept weights": _numbers_in(load_file(folder / "best.safetensors")),
+        "random numbers": _numbers_in(saved["random"]),
+    }
 
 
 def _numbers_in(thing: Any) -> np.ndarray:

@@ -39,9 +39,9 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
     rows, these are thin lines below, and each panel has a scale of its own.
     """
     across, down = min(3, len(tables)), -(-len(tables) // 3)
-    height = max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down
-    shared = {"squeeze": False, "sharey": True, "sharex": not seeds}
-    figure, axes = plt.subplots(down, across, figsize=(7 if across > 1 else 5, height), **shared)
+    size = (7, max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down)
+    shared: dict = {"squeeze": False, "sharey": True, "sharex": not seeds}
+    figure, axes = plt.subplots(down, across, figsize=size, **shared)
     for axis in axes.flat[len(tables) :]:
         axis.axis("off")
     for axis, (name, table) in zip(axes.flat, tables.items()):
@@ -116,7 +116,7 @@ def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure
     """What a probability is worth, predicted against observed, and how many pixels stand behind
     each point; title of a panel → network → result.
     """
-    share = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
+    share: dict = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
     figure, axes = plt.subplots(2, len(results), figsize=(7, 4.4), **share)
     for (upper, lower), (title, networks) in zip(axes.T, results.items()):
         upper.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")

@@ -55,7 +55,7 @@ def five_curves(grey: np.ndarray, mask: np.ndarray) -> Figure:
     curves = {}
     for name, curve in image_curves(grey, mask).items():
         curves[f"{WORDS[name]}: mean {curve.mean():.3f}, max {curve.max():.3f}"] = curve
-    look = {"marks": [("cut at 0.5", 0.5)], "xlim": (-0.02, 1.02), "ylim": (-0.03, 1.04)}
+    look: dict = {"marks": [("cut at 0.5", 0.5)], "xlim": (-0.02, 1.02), "ylim": (-0.03, 1.04)}
     figure = plots.lines(pd.DataFrame(curves, index=THRESHOLDS), "threshold", "", **look)
     for line, curve in zip(figure.axes[0].lines, curves.values()):
         line.set(markevery=[curve.argmax()], ms=7, clip_on=False)

@@ -84,7 +84,7 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
     for label, colour in _colours(scores).items():
         if label != base:
             gain = of.loc[label] - of.loc[base]
-            look = {"color": colour, "label": label, "ms": 5, "alpha": 0.8}
-            axis.plot(gain["agreement"], gain["dice"], "o", **look)
+            dots = axis.plot(gain["agreement"], gain["dice"], "o", color=colour, label=label)
+            plt.setp(dots, alpha=0.8)
     across = f"more like the teacher's masks than {base} (Dice)"
     return labelled(axis, across, f"better than {base} (Dice)")

@@ -98,8 +98,8 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
         _there_and_back(canvas, guide, of_student, at=0.12)
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
-    words = (f"St(S{n}, M)", "structure loss")
-    structure = canvas.box((256, below, 160, 46), *words, colour=BLUE)
+    of_mask = (f"St(S{n}, M)", "structure loss")
+    structure = canvas.box((256, below, 160, 46), *of_mask, colour=BLUE)
     canvas.arrow(mask.right(), structure.left())
     _there_and_back(canvas, structure, of_student, at=0.66)
     return y + height + 12
@@ -139,9 +139,9 @@ def concept_map() -> SVG:
     title = "The chapters and what they hand to each other"
     canvas = Canvas("concept-map", title, about, height=568)
     box = {}
-    for number, (file, name, about, colour, column, row) in CHAPTERS.items():
+    for number, (file, name, what, colour, column, row) in CHAPTERS.items():
         place, title = (12 + 174 * column, 16 + 84 * row, 148, 50), f"{number} · {name}"
-        box[number] = canvas.box(place, title, about, colour=colour, href=f"{file}.html")
+        box[number] = canvas.box(place, title, what, colour=colour, href=f"{file}.html")
     for i, (file, name) in enumerate(each.split() for each in APPENDICES):
         canvas.box((12 + 126 * i, 520, 118, 34), name, href=f"{file}.html")
     for number, side, end in ((2, 0.2, box[4].left()), (3, 0.8, box[4].right())):

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import numpy as np
 from IPython.display import SVG
-from matplotlib.colors import to_hex, to_rgb
 
 from kdas_book.figures.basics import BLUE, GREY, RED
 
@@ -44,7 +43,8 @@ class Box(NamedTuple):
 
 def tint(colour: str, share: float = 0.14) -> str:
     """The colour thinned with white."""
-    return to_hex(1 - share * (1 - np.array(to_rgb(colour))))
+    levels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - share * (255 - level)):02x}" for level in levels)
 
 
 class Canvas:
@@ -61,7 +61,7 @@ class Canvas:
         self.add("desc", about, id=f"{name}-desc")
         self.add("rect", width=520, height=height, rx=10, fill="#ffffff")
 
-    def add(self, tag: str, content: str | None = None, **attributes: Any) -> ElementTree.Element:
+    def add(self, tag: str, content: Any = None, **attributes: Any) -> ElementTree.Element:
         """One SVG element; ``_`` in the name of an attribute stands for ``-``."""
         element = ElementTree.SubElement(self.root, tag)
         element.text = content
@@ -76,11 +76,12 @@ class Canvas:
 
     def box(self, place: tuple, *lines: str, colour: str = PLAIN, href: str = "") -> Box:
         """A box, or link, at (x, y, width, height): a first line in bold, the others below."""
-        box, drawing, first = Box(*place), self.root, {"size": LARGE, "font_weight": "600"}
+        box, drawing = Box(*place), self.root
+        first: dict = {"size": LARGE, "font_weight": "600"}
         if href:
             self.root = self.add("a", href=href, style="text-decoration: none")
             first["text_decoration"] = "underline"
-        edge = {"fill": tint(colour), "stroke": colour, "stroke_width": 1.5}
+        edge: dict = {"fill": tint(colour), "stroke": colour, "stroke_width": 1.5}
         self.add("rect", **box._asdict(), rx=6, **edge)
         for i, line in enumerate(lines):
             y = box.left().y + 17 * (i - (len(lines) - 1) / 2)
@@ -94,9 +95,9 @@ class Canvas:
         along = (way[-1] - way[-2]) / np.linalg.norm(way[-1] - way[-2])
         corners = way[-1] - np.outer((0, 8, 8), along) + np.outer((0, 4, -4), along[::-1] * (-1, 1))
         way[-1] -= 6 * along * head
-        dashes = {"stroke_dasharray": "4 3"} if dashed else {}
-        look = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
-        self.add("polyline", points=_written(way), **look, **dashes)
+        look: dict = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
+        look |= {"stroke_dasharray": "4 3"} if dashed else {}
+        self.add("polyline", points=_written(way), **look)
         if head:
             self.add("polygon", points=_written(corners), fill=colour)
 
