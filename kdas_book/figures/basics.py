@@ -1,6 +1,4 @@
-"""The style of the book's figures, in a palette that colour-blind readers can tell apart (Okabe and
-Ito), and what several chapters draw with. Functions return matplotlib figures.
-"""
+"""The book's style, a palette for all eyes (Okabe and Ito), and what several chapters draw with."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -91,9 +89,7 @@ def outlined(image: Array, mask: Array) -> np.ndarray:
 
 
 def error_overlay(image: Array, prediction: Array, mask: Array) -> np.ndarray:
-    """The picture with found pixels green, missed ones orange and false alarms purple;
-    ``prediction`` in [0, 1], cut at 0.5.
-    """
+    """The picture with found pixels green, missed orange, false alarms purple; cut at 0.5."""
     picture = as_picture(image).astype(float)
     found, true = as_map(prediction) >= 0.5, as_map(mask) >= 0.5
     picture[found & true] = 0.45 * picture[found & true] + 0.55 * np.array((0, 158, 115))
@@ -132,9 +128,7 @@ def labelled(axis: Any, x: str, y: str, **options: Any) -> Figure:
 
 
 def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **imshow):
-    """An RGB array (H, W, 3) or a map, as :func:`as_map` takes it, without ticks and frame, and the
-    mask's outline on it. Returns what ``axis.imshow`` returns.
-    """
+    """A picture or a map, as :func:`as_map` takes it, bare, with the mask's outline on it."""
     if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
         drawn = axis.imshow(cell)
     else:
@@ -240,9 +234,7 @@ def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **map
 
 
 def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:
-    """One row of dots for each group's array of values, and a black tick at its median;
-    ``colours``: for each group, one RGB colour in [0, 1] a value.
-    """
+    """A row of dots for each group of values, a tick at its median; ``colours``: RGB, one a dot."""
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
     for row, numbers in enumerate(values.values()):

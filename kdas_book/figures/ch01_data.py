@@ -1,8 +1,6 @@
 """Figures of chapter 1: images and masks, on disk and drawn."""
 
-import atexit
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -35,9 +33,7 @@ def with_masks(pairs: Iterable[tuple], titles: Sequence[str] = (), size: float =
 
 
 def enlarged(cells: Mapping[str, np.ndarray], mask: np.ndarray, side: int, white: float) -> Figure:
-    """A window of several grey pictures, pixel by pixel, ``side`` pixels wide, around
-    that edge pixel of a bool mask (H, W), not empty, which is nearest to the centre.
-    """
+    """A window of grey pictures, ``side`` pixels wide, at the edge of a bool mask (H, W)."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     edge = np.argwhere(mask & ~inner if (mask & ~inner).any() else mask)
     nearest = edge[((edge - np.array(mask.shape) / 2) ** 2).sum(1).argmin()]
@@ -72,15 +68,12 @@ def at_size(size: int, picture: np.ndarray, mask: np.ndarray, answer: np.ndarray
     return plots.grid({"": row}, ["the picture", f"as seen at {size} px", last])
 
 
-def copied(pairs: PairIndex) -> Path:
-    """A temporary folder with copies of the pairs, which goes when Python ends."""
-    place = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
+def copy_pairs(pairs: PairIndex, place: Path) -> None:
+    """Copy the pairs' files into new folders, ``place/images`` and ``place/masks``."""
     for part in ("image", "mask"):
         (place / f"{part}s").mkdir()
         for pair in pairs:
             shutil.copy(getattr(pair, part), place / f"{part}s")
-    return place
 
 
 def by_name_and_order(by_order: Sequence[tuple[Path, Path]], pairs: PairIndex) -> Figure:
@@ -128,9 +121,7 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
 
 
 def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """A panel a set: kind of picture (``"drawn"``, ``"real"``), a line style each → how often each
-    brightness of red, green and blue occurs, (3, bins), rows summing to 1.
-    """
+    """A panel a set: kind of picture → histograms of red, green and blue, (3, bins)."""
     figure, axes = plots.side_by_side(len(sets), 2.1, 2.2, sharey=True)
     channels = {"red": plots.RED, "green": plots.GREEN, "blue": plots.BLUE}
     for axis, (name, kinds) in zip(axes, sets.items()):

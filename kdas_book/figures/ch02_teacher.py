@@ -1,6 +1,4 @@
-"""Figures of chapter 2: PVT v2 and the decoder, with numbers read off the built networks, and what
-the teacher makes of an image.
-"""
+"""Figures of chapter 2: PVT v2 and the decoder, read off built networks; the teacher at work."""
 
 from collections import namedtuple
 from collections.abc import Mapping
@@ -99,10 +97,9 @@ def attention_with_reduction(stage: int = 1) -> SVG:
 def decoder() -> SVG:
     """The decoder of Polyp-PVT, from the four maps of the backbone to the prediction σ(P₁ + P₂)."""
     about = (
-        f"The deep maps f2, f3 and f4 are brought to {WIDTH} channels; cascaded fusion joins them "
-        "to the map D. The shallow map f1 passes camouflage identification, channel and then "
-        "spatial attention. Similarity aggregation puts its detail into D and gives J. One head "
-        "makes P1 of D, another one P2 of J; the prediction is the sigmoid of their sum."
+        f"The deep maps f2, f3 and f4 are brought to {WIDTH} channels and fused to the map D. The "
+        "shallow map f1 passes camouflage identification; similarity aggregation puts its detail "
+        "into D and gives J. One head makes P1 of D, another P2 of J; their sum is the prediction."
     )
     canvas = Canvas("decoder", "The decoder of Polyp-PVT", about, height=548)
     maps, thin = [], []
@@ -145,9 +142,7 @@ def strength(features: Tensor) -> Tensor:
 
 
 def through_cells(image: Tensor, mask: Tensor) -> Figure:
-    """The outline of a mask (1, S, S) on its normalised image (3, S, S), then the polyp's share of
-    each cell of each stride.
-    """
+    """The outline of a mask (1, S, S) on its image, then its share of each cell of each stride."""
     row: dict = {"image and mask": outlined(image, mask)}
     for stride in STRIDES:
         cells = avg_pool2d(mask, stride)
@@ -165,9 +160,7 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps (N, h, w) of N = side² anchors on one scale (1 is an equal share), each
-    where its anchor lies in the picture, numbered from 1.
-    """
+    """The assignment maps (N, h, w) of side² anchors in place, in units of an equal share."""
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
     titles = [f"anchor {number + 1}" for number in range(len(assignment))]
@@ -178,9 +171,7 @@ def anchor_grid(assignment: Tensor) -> Figure:
 
 
 def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
-    """One anchor, counted from 0: the cell that it averages, one of the inner ones of a grid of
-    (side + 2)², framed in the image (3, S, S), beside the positions that are assigned to it.
-    """
+    """An inner cell of (side + 2)², framed in the image, and what is assigned to its anchor."""
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     titles = (f"cell of anchor {anchor + 1}", "assigned to it")
     row = [as_picture(image), relative[anchor]]

@@ -11,9 +11,7 @@ from kdas_book.figures.basics import as_map, dice, error_overlay, grid
 
 
 def beside_teacher(image: Tensor, probabilities: Mapping, mask, threshold: float) -> Figure:
-    """The verdicts on the networks' probability maps (1, S, S) cut at one threshold, with the Dice
-    of each; image (3, S, S), normalised, mask (1, S, S).
-    """
+    """The verdicts on probability maps (1, S, S), cut at a threshold, and their Dice."""
     true = as_map(mask) >= 0.5
     shown = {}
     for name, probability in probabilities.items():
@@ -24,9 +22,7 @@ def beside_teacher(image: Tensor, probabilities: Mapping, mask, threshold: float
 
 
 def probabilities_by_place(probability: Tensor, places: Mapping[str, Tensor]) -> Figure:
-    """Histograms of probabilities, each relative to its own number of pixels, on a log scale;
-    places: name → bool tensor of the probabilities' shape.
-    """
+    """Histograms of probabilities by place (bool), in % of its pixels, on a log scale."""
     figure, axis = plt.subplots(figsize=(6.4, 3))
     values = [probability[where].cpu().numpy() for where in places.values()]
     percent = [np.full(len(part), 100 / max(1, len(part))) for part in values]

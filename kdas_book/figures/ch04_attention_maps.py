@@ -13,9 +13,7 @@ from kdas_book.figures.basics import as_map, grid, outlined, show
 
 
 def numbers(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> Figure:
-    """Small maps (H, W) with every value in its cell, with so many decimals if they are not whole;
-    orange is above zero, purple below.
-    """
+    """Small maps (H, W), every value in its cell; orange is above zero, purple below."""
     figure, axes = plots.side_by_side(len(maps), size, size)
     for axis, (title, cells) in zip(axes, maps.items()):
         values = as_map(cells)
@@ -51,9 +49,7 @@ def map_table(images: Tensor, masks: Tensor, logits: Mapping, shares: Mapping) -
 
 
 def row_looks_at(image, mask, logits: Tensor, weights: Tensor, attended, row: int) -> Figure:
-    """One row in the attention, counted from 0: where it lies, at which rows it looks, and what it
-    becomes; logits and attended (H, W), weights (H, H).
-    """
+    """Where one row of the logits (H, W) lies, at which rows it looks, and what it becomes."""
     _, (left, middle, right) = plots.side_by_side(3, 2.4, 2.5, width_ratios=(1, 0.45, 1.1))
     show(left, outlined(image, mask), f"row {row} asks")
     left.axhline(row, color=plots.RED, lw=2)

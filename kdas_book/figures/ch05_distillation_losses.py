@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
@@ -39,9 +38,7 @@ def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = 
 
 
 def signed_grid(rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tensor) -> Figure:
-    """Rows of logit maps, row by label, on one red-and-blue scale; the outline of the mask (H, W)
-    lies on those of the first row.
-    """
+    """Rows of logit maps on one red-and-blue scale; the first row with the outline of the mask."""
     top = max(float(np.abs(plots.as_map(cell)).max()) for row in rows.values() for cell in row)
     look: dict = {"bar": "logit: red polyp, blue background", "cmap": "RdBu_r"}
     figure = plots.grid(rows, titles, vmin=-top, vmax=top, **look)
@@ -61,33 +58,28 @@ def landscapes(terms: Mapping, steps: Tensor, labels: Sequence[str], goal: tuple
     across, down = min(3, len(terms)), -(-len(terms) // 3)
     shared: dict[str, Any] = {"squeeze": False, "sharex": True, "sharey": True}
     figure, axes = plt.subplots(down, across, figsize=(2.35 * across, 2.55 * down), **shared)
+    ends, some = (float(steps[0]), float(steps[-1])), slice(1, None, 2)
     for axis, (name, parts) in zip(axes.flat, terms.items()):
-        _landscape(axis, steps.numpy(), *(part.cpu().double().numpy() for part in parts))
-        axis.set(title=f"{name}\n{parts[0].min():.3g} to {parts[0].max():.3g}", aspect="equal")
+        value, right, up = (part.cpu().double().numpy() for part in parts)
+        axis.set(xlim=ends, ylim=ends, facecolor="#8a8a8a", aspect="equal")
+        axis.set_title(f"{name}\n{value.min():.3g} to {value.max():.3g}")
+        axis.spines[:].set_visible(False)
         axis.plot(*goal, "o", ms=9, mfc="none", mec=plots.RED, mew=2)
+        if np.ptp(value) <= 1e-6 * np.abs(value).max():
+            continue  # a plain has no low places
+        look = {"cmap": "cividis", "norm": PowerNorm(0.5), "interpolation": "bilinear"}
+        axis.imshow(value, extent=(*ends, *ends), origin="lower", **look)
+        axis.contour(steps, steps, value, 12, colors="white", linewidths=0.5, alpha=0.6)
+        arrows = [part[some, some] / np.hypot(right, up).max() for part in (right, up)]
+        look = {"color": "white", "scale": 6, "width": 0.009, "pivot": "mid"}
+        axis.quiver(steps[some], steps[some], *arrows, **look)
     figure.supxlabel(labels[0], fontsize=10)
     figure.supylabel(labels[1], fontsize=10)
     return figure
 
 
-def _landscape(axis: Axes, steps: np.ndarray, value: np.ndarray, right: np.ndarray, up: np.ndarray):
-    axis.set(xlim=steps[[0, -1]], ylim=steps[[0, -1]], facecolor="#8a8a8a")
-    axis.spines[:].set_visible(False)
-    if np.ptp(value) <= 1e-6 * np.abs(value).max():
-        return  # a plain has no low places
-    look: dict[str, Any] = {"cmap": "cividis", "norm": PowerNorm(0.5), "interpolation": "bilinear"}
-    axis.imshow(value, extent=(*steps[[0, -1]], *steps[[0, -1]]), origin="lower", **look)
-    axis.contour(steps, steps, value, 12, colors="white", linewidths=0.5, alpha=0.6)
-    some, length = slice(1, None, 2), np.hypot(right, up).max()
-    arrows = [part[some, some] / length for part in (right, up)]
-    look = {"color": "white", "scale": 6, "width": 0.009, "pivot": "mid"}
-    axis.quiver(steps[some], steps[some], *arrows, **look)
-
-
 def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
-    """A dot a term on a scale that is logarithmic down to the smallest norm and ends at 0, a panel
-    an objective; norms: objective → term → norm ≥ 0.
-    """
+    """Norms of gradients, objective → term → norm ≥ 0, on a log scale that ends in 0."""
     lengths = [len(terms) for terms in norms.values()]
     least = min(norm for terms in norms.values() for norm in terms.values() if norm > 0)
     size = (7, 0.36 * sum(lengths) + 1)

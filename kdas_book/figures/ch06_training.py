@@ -142,8 +142,8 @@ def scaling(step_of: Callable, links: Mapping[str, float]) -> pd.DataFrame:
 def at_true_size(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Pictures side by side, each as large as it is in pixels compared with the others."""
     heights, widths = zip(*(picture.shape[:2] for picture in pictures.values()))
-    size = (7, 7 * max(heights) / sum(widths) + 0.4)
-    figure, axes = plt.subplots(1, len(pictures), figsize=size, width_ratios=widths)
+    height, each = 7 * max(heights) / sum(widths) + 0.4, 7 / len(pictures)
+    figure, axes = side_by_side(len(pictures), each, height, width_ratios=widths)
     for axis, (title, picture) in zip(axes, pictures.items()):
         show(axis, picture, title)
         axis.set_anchor("S")
@@ -173,9 +173,7 @@ def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) ->
 
 
 def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) -> Figure:
-    """Left: the terms of an objective over the epochs. Right: validation Dice of several runs, with
-    a ring around the epoch that is kept, the one with the highest.
-    """
+    """An objective's terms over the epochs; students' validation Dice, the best ringed."""
     figure, (left, right) = side_by_side(2, 4.3, 3.1)
     shown = terms.clip(lower=1e-6).rename(columns=lambda name: name.replace("_", " "))
     shown.drop(columns="total").plot(ax=left, marker="o", logy=True)

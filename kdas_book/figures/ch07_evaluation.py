@@ -17,9 +17,7 @@ from kdas_core.evaluation import CONVENTIONS, EvaluationResult, read_prediction
 
 
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
-    """A map, uint8 (H, W), as five programs see it, and what each makes of it: a row of
-    ``scores`` a convention (or ``training log``), a column a bar.
-    """
+    """A map, uint8 (H, W), as programs see it, and their ``scores``, a row each, a column a bar."""
     mosaic = [list(scores.index), ["bars"] * len(scores)]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 4), height_ratios=(1, 1.25))
     for name in scores.index:
@@ -64,9 +62,7 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
 
 
 def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Figure:
-    """Histograms of a difference per image, (n,), on one scale, a red line at the mean; ``images``
-    says which images they are.
-    """
+    """Histograms of differences per image, (n,), on one scale, with their means in red."""
     figure, axes = plots.side_by_side(len(differences), 2.4, 2.5, sharey=True)
     limit = max(0.05, *(np.abs(values).max() for values in differences.values()))
     for axis, (name, values) in zip(axes, differences.items()):
@@ -80,9 +76,7 @@ def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Fi
 
 
 def score_by_size(frame: pd.DataFrame) -> Figure:
-    """Dice of each image against its polyp's share of it, in (0, 1], and each network's means over
-    four groups of equal number; columns ``network``, ``share``, ``dice``.
-    """
+    """Dice against the polyp's share, in (0, 1], a dot an image, and the means of four groups."""
     axis = plt.figure(figsize=(7, 3.4)).subplots()
     for network, rows in frame.groupby("network", sort=False):
         values, colour = rows[["share", "dice"]], COLOUR_OF.get(network)
@@ -94,9 +88,7 @@ def score_by_size(frame: pd.DataFrame) -> Figure:
 
 
 def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: Path) -> Figure:
-    """The four images of each data set with a network's lowest Dice, from its results, the sets'
-    pairs and its predictions ``folder/SET/NAME.png``: found green, missed orange, false purple.
-    """
+    """The four images of each set with the lowest Dice; predictions: ``folder/SET/NAME.png``."""
     rows, titles, most = {}, [], min(4, max(result.n for result in results.values()))
     for dataset, result in results.items():
         of_name, row = {pair.name: pair for pair in pairs[dataset]}, []
@@ -113,9 +105,7 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
 
 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:
-    """What a probability is worth, predicted against observed, and how many pixels stand behind
-    each point; title of a panel → network → result.
-    """
+    """Predicted against observed probability, and % of pixels; panel → network → result."""
     share: dict = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
     figure, axes = plt.subplots(2, len(results), figsize=(7, 4.4), **share)
     for (upper, lower), (title, networks) in zip(axes.T, results.items()):

@@ -9,9 +9,7 @@ from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines
 
 
 def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
-    """One line a run, in the colour of its script, numbered at its end: above the runs that reach a
-    score, below the others. Columns ``run``, ``script``, ``epoch``, ``pooled``.
-    """
+    """A line a run, coloured by script: above those that reach a score, below the others."""
     best = pooled.groupby("run")["pooled"].max()
     high = pooled["run"].isin(best.index[best >= reaches])
     count = pooled.groupby("script")["run"].nunique().sort_values(ascending=False)

@@ -7,21 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import COLOUR_OF, PALETTE, labelled, lines, side_by_side
+from kdas_book.figures.basics import COLOUR_OF, labelled, lines, side_by_side
 from kdas_book.figures.ch07_evaluation import forest
 
 
-def _colours(table: pd.DataFrame) -> dict[str, str]:
-    """Label → colour (its own, or one by its place) of each objective but the teacher."""
-    labels = [label for label in dict.fromkeys(table["objective"]) if label != "teacher"]
-    return {label: COLOUR_OF.get(label, PALETTE[i % 7]) for i, label in enumerate(labels)}
-
-
 def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """One panel a test set, by its title: every training run a dot, the mean of its label a bar, a
-    thin line for each seed; the teacher is dashed. Columns ``objective, seed, dataset, dice``.
-    """
-    colours = _colours(scores)
+    """A panel a test set: a dot a run, a bar a mean, a thin line a seed, the teacher dashed."""
+    labels = [label for label in dict.fromkeys(scores["objective"]) if label != "teacher"]
     width = max(7 / len(titles), 1.75)
     figure, axes = side_by_side(len(titles), width, 3.2, sharey=True)
     for axis, (dataset, title) in zip(axes, titles.items()):
@@ -29,22 +21,21 @@ def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
         by_seed = rows.pivot(index="objective", columns="seed", values="dice")
         for value in by_seed.reindex(["teacher"]).loc["teacher"].dropna():
             axis.axhline(value, color=COLOUR_OF["teacher"], ls="--", lw=1)
-        axis.plot(by_seed.loc[list(colours)].to_numpy(), color="#bbbbbb", lw=0.7, zorder=0)
-        for x, (label, colour) in enumerate(colours.items()):
-            values = by_seed.loc[label].dropna()
-            axis.plot(np.full(len(values), x), values, "o", color=colour, ms=5, alpha=0.75)
-            axis.plot([x - 0.35, x + 0.35], [values.mean()] * 2, color=colour, lw=2.5)
+        axis.plot(by_seed.loc[labels].to_numpy(), color="#bbbbbb", lw=0.7, zorder=0)
+        for x, label in enumerate(labels):
+            values, look = by_seed.loc[label].dropna(), {"color": COLOUR_OF.get(label), "ms": 5}
+            (dots,) = axis.plot(np.full(len(values), x), values, "o", alpha=0.75, **look)
+            middle = [values.mean()] * 2
+            axis.plot([x - 0.35, x + 0.35], middle, color=dots.get_color(), lw=2.5)
         axis.set_title(title)
-        axis.set_xticks(range(len(colours)), list(colours), rotation=90, fontsize=8)
+        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
         axis.margins(x=0.12)
     axes[0].set_ylabel("Dice (dashed: the teacher)")
     return figure
 
 
 def curves_by_objective(curves: pd.DataFrame) -> Figure:
-    """Mean over the seeds after each epoch, and the range of the seeds as a band; columns
-    ``objective``, ``seed``, ``epoch``, ``val_dice``.
-    """
+    """Validation Dice after each epoch, mean over the seeds, with their range as a band."""
     students = curves[curves["objective"] != "teacher"].groupby(["epoch", "objective"], sort=False)
     by_epoch = students["val_dice"].agg(["mean", "min", "max"]).unstack()
     figure = lines(by_epoch["mean"], "epoch", "validation Dice")
@@ -57,10 +48,7 @@ def curves_by_objective(curves: pd.DataFrame) -> Figure:
 
 
 def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
-    """A panel a label: differences of Dice from supervised on each set, as :func:`forest` draws
-    them: ``images`` as ``study.report.compare_to_baseline`` gives it, ``seeds`` as
-    ``seed_differences`` does.
-    """
+    """A panel a label: differences of Dice from supervised, as :func:`forest` draws them."""
     labels = images.index.unique(0)
     tables, spreads = ({label: of.loc[label] for label in labels} for of in (images, seeds))
     figure = forest(tables, spreads)
@@ -74,17 +62,16 @@ def lines_by_group(table: pd.DataFrame, across: str, value: str) -> Figure:
 
 
 def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure:
-    """How much more like the teacher's masks, and how much better, each training run is on each set
-    than the one of ``base`` with its seed.
-    """
+    """How much more like the teacher, and how much better, a run is than its seed's ``base``."""
     axis = plt.figure(figsize=(7, 3.6)).subplots()
     axis.axhline(0, color="#999999", lw=1)
     axis.axvline(0, color="#999999", lw=1)
     of = scores.set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
-    for label, colour in _colours(scores).items():
-        if label != base:
-            gain = of.loc[label] - of.loc[base]
-            dots = axis.plot(gain["agreement"], gain["dice"], "o", color=colour, label=label)
-            plt.setp(dots, alpha=0.8)
+    for label in dict.fromkeys(scores["objective"]):
+        if label not in ("teacher", base):
+            gain, colour = of.loc[label] - of.loc[base], COLOUR_OF.get(label)
+            axis.scatter(
+                gain["agreement"], gain["dice"], s=25, alpha=0.8, color=colour, label=label
+            )
     across = f"more like the teacher's masks than {base} (Dice)"
     return labelled(axis, across, f"better than {base} (Dice)")

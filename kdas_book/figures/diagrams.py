@@ -5,7 +5,7 @@ from typing import Any
 from IPython.display import SVG
 
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, RED
-from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Box, Canvas, tint
+from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Canvas, tint
 from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 
@@ -17,9 +17,9 @@ FRAMEWORKS = {
     "figure": (
         "kdas",
         "One training step, as the paper's figure has it",
-        "Teacher and student give two logit maps each. All pass the attention A and a softmax over "
-        "pixels, and a divergence compares the pairs; symmetrical guiding compares the second "
-        "pair, the structure loss each student map with the mask. Gradients reach the student.",
+        "Teacher and student give two logit maps each. Attention and a softmax over pixels come "
+        "before the divergence of each pair; guiding compares the second pair, the structure loss "
+        "each student map with the mask. Every loss sends a gradient to the student.",
     ),
     "released": (
         "released",
@@ -72,8 +72,7 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     guided = k == (1 if released else 2)
     n, row, height = " ₁₂"[k], y + 30, 224 if guided else 162
     canvas.add("rect", x=14, y=y, width=492, height=height, rx=8, fill=tint(PLAIN, 0.1))
-    label = "first maps" if k == 1 else "second maps"
-    canvas.text(40, y + 15, label, anchor="start", font_weight="600")
+    canvas.text(90, y + 15, ("first maps", "second maps")[k - 1], font_weight="600")
     left = ("attention A", "÷ τ, no softmax" if released else "softmax of A/τ")
     right = ("softmax = 1", "over 1 channel,", "÷ τ") if released else left
     terms = (f"R{n}", "“KL”") if released else (f"AS{n}", "τ² KL")
@@ -82,34 +81,31 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     loss = canvas.box((230, row, 48, 56), *terms, colour=ORANGE)
     other = canvas.box((300, row, 116, 56), *right, colour=RED if released else PURPLE)
     of_student = canvas.box((438, row, 38, 56), f"S{n}", colour=STUDENT)
-    canvas.arrow(of_teacher.right(), attended.left(), colour=TEACHER)
-    canvas.arrow(attended.right(), loss.left(), colour=TEACHER)
-    canvas.arrow(of_student.left(0.3), other.right(0.3))
-    canvas.arrow(other.left(0.3), loss.right(0.3))
+    for start, end in ((of_teacher, attended), (attended, loss)):
+        canvas.arrow(start.right(), end.left(), colour=TEACHER)
+    for start, end in ((of_student, other), (other, loss)):
+        canvas.arrow(start.left(0.3), end.right(0.3))
     canvas.arrow(loss.right(0.8), other.left(0.8), **BACK)
     if released:
         canvas.cross(427, other.right(0.8).y)
     else:
         canvas.arrow(other.right(0.8), of_student.left(0.8), **BACK)
+    losses = []
     if guided:
-        words = "mean square of (S + Sᵀ) − (T + Tᵀ)"
-        guide = canvas.box((98, row + 72, 318, 46), f"SG(S{n}, T{n})", words, colour=GREEN)
+        words = (f"SG(S{n}, T{n})", "mean square of (S + Sᵀ) − (T + Tᵀ)")
+        guide = canvas.box((98, row + 72, 318, 46), *words, colour=GREEN)
         canvas.arrow(of_teacher.bottom(), (61, guide.left().y), guide.left(), colour=TEACHER)
-        _there_and_back(canvas, guide, of_student, at=0.12)
+        losses.append((guide, 0.12))
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
-    of_mask = (f"St(S{n}, M)", "structure loss")
-    structure = canvas.box((256, below, 160, 46), *of_mask, colour=BLUE)
-    canvas.arrow(mask.right(), structure.left())
-    _there_and_back(canvas, structure, of_student, at=0.66)
+    words = (f"St(S{n}, M)", "structure loss")
+    losses.append((canvas.box((256, below, 160, 46), *words, colour=BLUE), 0.66))
+    canvas.arrow(mask.right(), losses[-1][0].left())
+    for box, at in losses:  # down to the loss, and the gradient back
+        (x, top), there, back = of_student.bottom(at), box.right(0.28), box.right(0.76)
+        canvas.arrow((x, top), (x, there.y), there)
+        canvas.arrow(back, (x + 9, back.y), (x + 9, top), **BACK)
     return y + height + 12
-
-
-def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
-    """From the student's map down to a loss beside it, and the gradient on the way back."""
-    (x, y), there, back = student.bottom(at), loss.right(0.28), loss.right(0.76)
-    canvas.arrow((x, y), (x, there.y), there)
-    canvas.arrow(back, (x + 9, back.y), (x + 9, y), **BACK)
 
 
 # number: file, name, what it is about, colour, column and row on the map
@@ -132,9 +128,8 @@ def concept_map() -> SVG:
     """The book in one picture: what each chapter, a link, is about and hands to which other one."""
     about = (
         "Data train teacher and student. Their logit maps become attention maps, these become "
-        "losses, an objective drives the training, and its masks are evaluated. The released code "
-        "is read from the losses on; the study repeats training and evaluation; your own data can "
-        "take the place of the book's."
+        "losses, an objective drives the training, and its masks are evaluated. The released code, "
+        "the study and your own data branch off."
     )
     title = "The chapters and what they hand to each other"
     canvas = Canvas("concept-map", title, about, height=568)

@@ -48,9 +48,7 @@ def tint(colour: str, share: float = 0.14) -> str:
 
 
 class Canvas:
-    """A drawing under way, 520 units wide, so that a telephone can show it. Its ``name`` begins its
-    identifiers; a screen reader says ``title`` and ``about``.
-    """
+    """A drawing under way, 520 units wide, for telephones; a screen reader says title and about."""
 
     def __init__(self, name: str, title: str, about: str, height: float):
         self.root = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg")
