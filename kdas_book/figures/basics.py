@@ -210,7 +210,7 @@ def bars(values: Mapping | pd.DataFrame, label: str, even: float | None = None) 
     columns, and a dashed line at ``even``.
     """
     table = values if isinstance(values, pd.DataFrame) else pd.Series(values).to_frame()
-    size = (6.4, 0.4 * len(table) + 1)
+    size = (6.4, 0.5 * len(table) + 1)
     axis = table.plot.barh(figsize=size, stacked=True, color=PALETTE, width=0.7)
     axis.invert_yaxis()
     if even is not None:
