@@ -179,8 +179,8 @@ def lines(
         marks, levels: (word, place) pairs of dashed lines, upright and level.
     """
     figure, axis = plt.subplots(figsize=(6.4, 3))
-    for name, values in table.items():
-        axis.plot(values, style, color=COLOUR_OF.get(str(name)), label=name)
+    for i, (name, values) in enumerate(table.items()):
+        axis.plot(values, style, color=COLOUR_OF.get(str(name), f"C{i}"), label=name)
     small: dict[str, Any] = {"fontsize": 8, "color": GREY, "va": "bottom"}
     for word, place in marks:
         axis.axvline(place, color="#888888", ls="--", lw=1)

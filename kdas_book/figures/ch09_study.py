@@ -23,10 +23,9 @@ def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             axis.axhline(value, color=COLOUR_OF["teacher"], ls="--", lw=1)
         axis.plot(by_seed.loc[labels].to_numpy(), color="#bbbbbb", lw=0.7, zorder=0)
         for x, label in enumerate(labels):
-            values, look = by_seed.loc[label].dropna(), {"color": COLOUR_OF.get(label), "ms": 5}
-            (dots,) = axis.plot(np.full(len(values), x), values, "o", alpha=0.75, **look)
-            middle = [values.mean()] * 2
-            axis.plot([x - 0.35, x + 0.35], middle, color=dots.get_color(), lw=2.5)
+            values, colour = by_seed.loc[label].dropna(), COLOUR_OF.get(label, f"C{x}")
+            axis.plot(np.full(len(values), x), values, "o", color=colour, ms=5, alpha=0.75)
+            axis.plot([x - 0.35, x + 0.35], [values.mean()] * 2, color=colour, lw=2.5)
         axis.set_title(title)
         axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
         axis.margins(x=0.12)
@@ -67,11 +66,9 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
     axis.axhline(0, color="#999999", lw=1)
     axis.axvline(0, color="#999999", lw=1)
     of = scores.set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
-    for label in dict.fromkeys(scores["objective"]):
+    for i, label in enumerate(dict.fromkeys(scores["objective"])):
         if label not in ("teacher", base):
-            gain, colour = of.loc[label] - of.loc[base], COLOUR_OF.get(label)
-            axis.scatter(
-                gain["agreement"], gain["dice"], s=25, alpha=0.8, color=colour, label=label
-            )
+            gain, colour = of.loc[label] - of.loc[base], COLOUR_OF.get(label, f"C{i}")
+            axis.scatter(*gain.to_numpy().T, s=25, alpha=0.8, color=colour, label=label)
     across = f"more like the teacher's masks than {base} (Dice)"
     return labelled(axis, across, f"better than {base} (Dice)")
