@@ -69,6 +69,7 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
     for i, label in enumerate(dict.fromkeys(scores["objective"])):
         if label not in ("teacher", base):
             gain, colour = of.loc[label] - of.loc[base], COLOUR_OF.get(label, f"C{i}")
-            axis.scatter(*gain.to_numpy().T, s=25, alpha=0.8, color=colour, label=label)
+            dots = axis.scatter(gain["agreement"], gain["dice"], s=25, color=colour, label=label)
+            dots.set_alpha(0.8)
     across = f"more like the teacher's masks than {base} (Dice)"
     return labelled(axis, across, f"better than {base} (Dice)")
