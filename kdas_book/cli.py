@@ -140,8 +140,8 @@ def compare(
     sets.
     """
     from kdas_book.data.videos import read_groups
+    from kdas_book.reports import comparison as statistics
     from kdas_book.reports.tables import CAVEATS, comparison_table, read_per_image
-    from kdas_core.evaluation import comparison as statistics
 
     tables = read_per_image(a), read_per_image(b)
     videos = read_groups(groups) if groups else None

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from kdas_book.reports.comparison import compare
 from kdas_book.reports.release_config import from_config
 from kdas_book.reports.tables import (
     claims_table,
@@ -28,7 +29,6 @@ from kdas_book.reports.tables import (
 from kdas_core import UserError
 from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import ALL_METRICS, evaluate, evaluate_sets, repeats
-from kdas_core.evaluation.comparison import compare
 
 PUBLISHED = Path(__file__).parent.parent / "book" / "results" / "published_results.csv"
 

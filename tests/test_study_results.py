@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 
 from kdas_book.figures.basics import use_style
+from kdas_book.reports import comparison as statistics
 from kdas_book.study import estimate as costs
 from kdas_book.study.report import (
     MEAN,
@@ -35,7 +36,6 @@ from kdas_book.study.results import collect, keep, load
 from kdas_book.study.spec import SCHEMA, Study, read_study
 from kdas_core import UserError
 from kdas_core.evaluation import ALL_METRICS
-from kdas_core.evaluation import comparison as statistics
 from kdas_core.recipe import preset
 
 STUDIES = Path(__file__).parent.parent / "book" / "studies"

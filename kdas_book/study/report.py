@@ -14,12 +14,12 @@ import pandas as pd
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch09_study as figures
 from kdas_book.figures.basics import save
+from kdas_book.reports import comparison
 from kdas_book.reports.tables import texts_of, write_texts
 from kdas_book.study import seeds
 from kdas_book.study.results import KEYS, Results
 from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
 from kdas_core import UserError
-from kdas_core.evaluation import comparison
 from kdas_core.losses import hyperparameters_of
 
 # Chapter 9 takes these from here, too.
