@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -561,3 +562,49 @@ def test_bad_input_ends_with_code_2_all_problems_and_no_file(folders, tmp_path):
     assert done.stderr.startswith("kdas: Nothing was scored") and "Traceback" not in done.stderr
     assert all(part in done.stderr for part in ("1.png", "40×30", "meanDice"))
     assert not any((tmp_path / name).exists() for name in ("results", "p.json", "out"))
+
+
+# --- what a number stands for travels with it -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"convention": "min-max"}, {"strict": True}])
+@pytest.mark.parametrize("kept", ["result", "file"])
+def test_scores_of_different_rules_are_not_compared(folders, tmp_path, how, kept):
+    one, other = ({"S": evaluate(*folders, **options)} for options in ({}, how))
+    if kept == "file":
+        one, other = (
+            read_per_image(write_json(results, tmp_path / f"{i}.json"))
+            for i, results in enumerate((one, other))
+        )
+    (key, value) = next(iter(how.items()))
+    with pytest.raises(UserError, match=f"a was scored with {key} .* and b with {value}"):
+        compare(one, other)
+    assert compare(one, one)["difference"]["S"] == 0
+
+
+def test_a_set_scored_on_fewer_images_than_were_predicted_says_so(folders):
+    pred_dir, _ = folders
+    save(pred_dir / "beyond.png", white(disc()))
+    results = {"S": evaluate(*folders)}
+    assert "S: 1 predictions were not scored." in verbose_table(results)
+    assert "S: 1 predictions were not scored." in notes(results)
+
+
+def test_a_comma_in_the_name_of_a_method_stays_in_its_column(folders, tmp_path, monkeypatch):
+    pred_dir, gt_dir = folders
+    preds = tmp_path / 'KDAS, "alpha"=0.5'
+    pred_dir.parent.rename(preds)
+    config = {
+        "gt_root": str(gt_dir.parent.parent),
+        "pred_root": str(preds),
+        "result_path": str(tmp_path / "res"),
+        "datasets": ["A"],
+        "metrics": ["meanDic", "wFm"],
+    }
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump({"Eval": config}))
+    for _ in range(2):  # the second time it replaces its line
+        from_config(tmp_path / "eval.yaml")
+    with open(tmp_path / "res" / "result_A.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [len(row) for row in rows] == [3, 3]
+    assert rows[1][0] == preds.name

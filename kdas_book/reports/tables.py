@@ -63,9 +63,14 @@ def table(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFram
 
 
 def notes(results: Results) -> list[str]:
-    """What must be said next to the numbers of real sets, a sentence each."""
-    real = [name for name, result in results.items() if not result.synthetic]
-    return [f"{name}: {CAVEATS[name]}" for name in real if name in CAVEATS]
+    """What must be said next to the numbers, a sentence each."""
+    said = []
+    for name, result in results.items():
+        if result.ignored:
+            said.append(f"{name}: {len(result.ignored)} predictions were not scored.")
+        if name in CAVEATS and not result.synthetic:
+            said.append(f"{name}: {CAVEATS[name]}")
+    return said
 
 
 def verbose_table(results: Results, metrics: Sequence[str] = METRICS) -> str:
@@ -165,14 +170,15 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
 
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
-    """``{data set: table with name and the metrics}`` from a file of :func:`write_json`; the
-    table's ``attrs["synthetic"]`` says whether its images are. UserError for any other file.
+    """``{data set: table with name and the metrics}`` from a file of :func:`write_json`; each
+    table's ``attrs`` have ``convention``, ``strict`` and ``synthetic``. UserError for other files.
     """
     tables = {}
     try:
         for dataset, part in json.loads(Path(path).read_text(encoding="utf-8")).items():
             rows = ({"name": name, **values} for name, values in part["per_image"].items())
             tables[dataset] = pd.DataFrame(rows)
+            tables[dataset].attrs = {key: part.get(key) for key in ("convention", "strict")}
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         fact = f"{path} cannot be read as a file of results ({error})"
