@@ -17,11 +17,12 @@ from typing import Any
 
 import nbformat
 import yaml
+from papermill.exceptions import strip_color
 
 from kdas_book.publishing.run_notebook import BuildError
 from kdas_core import UserError
 
-COLUMNS = ["chapter", "preset", "seed", "time", "peak memory", "machine", "run on"]
+HEAD = "| chapter | preset | seed | time | peak memory | machine | run on |\n|-|-|-|-|-|-|-|\n"
 
 
 def executed_copy(root: Path, notebook: Path) -> Path:
@@ -31,26 +32,23 @@ def executed_copy(root: Path, notebook: Path) -> Path:
 
 def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     """Put together what Jupyter Book reads: the text pages as they are, the chapters as executed,
-    and the table that ``book/execution.md`` includes.
+    and the table that ``book/execution.md`` includes. UserError where a chapter has not been run.
 
     A file that is there already keeps its date, by which Sphinx knows what is new.
-
-    Raises:
-        UserError: a chapter has not been run.
     """
-    folder, rows = root / "_build" / "stage", [COLUMNS, ["---"] * len(COLUMNS)]
+    folder = root / "_build" / "stage"
     texts = [file for file in sorted((root / "book").rglob("*")) if file.suffix != ".ipynb"]
     texts = [root / "_config.yml", root / "_toc.yml", *filter(Path.is_file, texts)]
     contents = {folder / file.relative_to(root): file.read_bytes() for file in texts}
+    table = HEAD
     for notebook in notebooks:
         executed = executed_copy(root, notebook)
         if not executed.is_file():
             raise UserError(f"{executed} does not exist; run chapter {notebook.stem} first.")
         page = nbformat.read(executed, as_version=4)
-        rows.append(_execution(notebook, page))
-        source = nbformat.writes(_without_our_machine(page))
-        contents[folder / notebook.relative_to(root)] = source.encode()
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+        table += _execution(notebook, page)
+        _drop_what_is_ours(page)
+        contents[folder / notebook.relative_to(root)] = nbformat.writes(page).encode()
     contents[folder / "book" / "execution_table.md"] = table.encode()
     for old in folder.rglob("*"):
         if old.is_file() and old not in contents:
@@ -62,19 +60,22 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     return folder
 
 
-def _execution(notebook: Path, page: nbformat.NotebookNode) -> list[str]:
+def _execution(notebook: Path, page: nbformat.NotebookNode) -> str:
     """How a chapter was run: a row of the table."""
-    ran, more = page.metadata.get("papermill", {}), page.metadata.get("kdas", {})
-    given, seconds = ran.get("parameters", {}), round(ran.get("duration") or 0)
-    link = f"[{notebook.stem}]({notebook.name})"
-    time = f"{seconds // 60}:{seconds % 60:02d}"
-    memory = f"{more['peak_mb'] / 1024:.1f} GB" if "peak_mb" in more else ""
-    how = [given.get("preset", ""), str(given.get("seed", "")), time, memory]
-    return [link, *how, more.get("machine", ""), (ran.get("start_time") or "")[:10]]
+    ran = page.metadata.get("papermill", {})
+    more = page.metadata.get("kdas", {})
+    given = ran.get("parameters", {})
+    seconds = round(ran.get("duration") or 0)
+    memory = f"{more['peak_mb'] / 1024:.1f} GB" if more else ""
+    return (
+        f"| [{notebook.stem}]({notebook.name}) | {given.get('preset', '')} "
+        f"| {given.get('seed', '')} | {seconds // 60}:{seconds % 60:02d} | {memory} "
+        f"| {more.get('machine', '')} | {(ran.get('start_time') or '')[:10]} |\n"
+    )
 
 
-def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without folders of this machine and widgets, which are dead without a kernel."""
+def _drop_what_is_ours(page: nbformat.NotebookNode) -> None:
+    """Folders of this machine, and widgets, which are dead without a kernel."""
     tag = "injected-parameters"
     page.cells = [cell for cell in page.cells if tag not in cell.metadata.get("tags", [])]
     for ours in ("widgets", "papermill", "kdas"):
@@ -83,26 +84,21 @@ def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in page.cells:
         if cell.cell_type == "code":
             cell.outputs = [o for o in cell.outputs if widget not in o.get("data", {})]
-    return page
 
 
 def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Path:
-    """Render the staged book to ``_build/html``; every warning counts as an error, all are listed.
-
-    Sphinx writes to ``_build/rendered``; a copy of that becomes the site, so an earlier site stays
-    until the new one is whole.
+    """Render the staged book to ``_build/html``, whose first page is returned; every warning counts
+    as an error, all are listed, and the site before stays until the new one is whole.
 
     Args:
         fresh: read and write every page, which is what finds every broken reference; False: only
             those that changed.
 
-    Returns:
-        The site's first page.
-
     Raises:
         BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
     """
-    source, rendered = stage(root, notebooks), root / "_build" / "rendered"
+    source = stage(root, notebooks)
+    rendered = root / "_build" / "rendered"
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     # A site map lists the pages that are written, so a site that has an address needs all of them.
     if fresh or (config.get("html") or {}).get("baseurl"):
@@ -112,7 +108,8 @@ def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Pat
     except BuildError:
         shutil.rmtree(rendered)  # a page with a warning would not be read again, and would pass
         raise
-    site, new = root / "_build" / "html", root / "_build" / "html-new"
+    site = root / "_build" / "html"
+    new = root / "_build" / "html-new"
     shutil.rmtree(new, ignore_errors=True)
     shutil.copytree(rendered / "_build" / "html", new)
     shutil.rmtree(site, ignore_errors=True)
@@ -126,8 +123,7 @@ def _render(source: Path, rendered: Path, log: Path) -> None:
     environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
     with log.open("w", encoding="utf-8") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
-    text = text.replace(f"{source}{os.sep}", "")
+    text = strip_color(log.read_text(encoding="utf-8")).replace(f"{source}{os.sep}", "")
     # MyST-NB counts 10,000 lines to a cell.
     text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)
     complaints = re.findall(r".*\b(?:WARNING|ERROR)\b.*", text)
@@ -152,18 +148,15 @@ class _Pages(SimpleHTTPRequestHandler):
 @contextlib.contextmanager
 def served(site: Path, port: int = 0) -> Iterator[str]:
     """Serve the site to this machine while the block runs; gives the address, ending in a slash.
-
-    Raises:
-        UserError: no site was built, or the port is taken.
+    UserError where no site was built, or the port is taken.
     """
     if not (site / "index.html").is_file():
         raise UserError(f"{site} holds no site; make book builds one.")
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Pages, directory=str(site)))
     except OSError as error:
-        raise UserError(
-            f"Port {port} cannot be used ({error.strerror}); name another one with --port."
-        ) from None
+        why = f"Port {port} cannot be used ({error.strerror})"
+        raise UserError(f"{why}; name another one with --port.") from None
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
-from kdas_book.publishing.run_notebook import parameters_of
+from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
 from kdas_book.study.run_cell import FAILED
 from kdas_book.study.spec import Cell, Study, is_finished, open_folder, read_record, read_study
@@ -101,8 +101,8 @@ def prepare(study: Study, folder: Path) -> None:
             "settings": study.settings_of(cell),
             "out": str(folder / cell.name),
         }
-        (values,) = parameters_of([root / TEMPLATE], given).values()
-        text = json.dumps({"template": str(root / TEMPLATE), "parameters": values}, indent=1)
+        check_parameters(root / TEMPLATE, given)
+        text = json.dumps({"template": str(root / TEMPLATE), "parameters": given}, indent=1)
         contents[cell.name] = text.encode()
     if (folder / "study.yaml").is_file():  # what the folder has had before stays in it
         before = read_study(folder / "study.yaml")

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from kdas_book.data.synthetic.debris import Instrument
@@ -87,7 +88,7 @@ def _shape(
     )
 
 
-def head_level(polyp: Polyp, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def head_level(polyp: Polyp, x: ndarray, y: ndarray) -> ndarray:
     """0 at the centre of the head, 1 on its outline, growing outwards."""
     dx, dy = x - polyp.x, y - polyp.y
     u = (math.cos(polyp.turn) * dx + math.sin(polyp.turn) * dy) / math.sqrt(polyp.stretch)
@@ -99,7 +100,7 @@ def head_level(polyp: Polyp, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sqrt(u * u + v * v) / (polyp.radius * edge)
 
 
-def stalk_level(polyp: Polyp, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def stalk_level(polyp: Polyp, x: ndarray, y: ndarray) -> ndarray:
     """0 on the stalk's axis, 1 on its outline, growing outwards; wider where it leaves the wall."""
     direction, length, width, bend = polyp.stalk
     dx, dy = (x - polyp.x) / polyp.radius, (y - polyp.y) / polyp.radius
@@ -110,15 +111,14 @@ def stalk_level(polyp: Polyp, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.sqrt(across**2 + end**2) / (width * (1 + 0.45 * t**4))
 
 
-def draw_polyp(
-    surface: Surface, polyp: Polyp, view: View, lumen: Lumen, rng: Generator
-) -> np.ndarray:
+def draw_polyp(surface: Surface, polyp: Polyp, lumen: Lumen, rng: Generator) -> ndarray:
     """Lay one polyp on the wall, in place; returns its exact area, bool (H, W): the head, and the
     stalk where it shows. The visible edge is a little softer than the mask's.
     """
     on_stalk = polyp.kind == "pedunculated"
-    at = view.window(polyp.x, polyp.y, polyp.radius * (3.0 if on_stalk else 2.5))
-    seen, part = view.crop(at), surface.crop(at)
+    at = surface.view.window(polyp.x, polyp.y, polyp.radius * (3.0 if on_stalk else 2.5))
+    part = surface.crop(at)
+    seen = part.view
     head = head_level(polyp, seen.x, seen.y)
     away = np.array([polyp.x - lumen.x, polyp.y - lumen.y])
     lamp = np.append(0.5 * away / (np.linalg.norm(away) + 1e-6), 1.0)  # it shines from the camera
@@ -132,25 +132,25 @@ def draw_polyp(
     back = 0.16 * polyp.radius * lamp  # the shadow on the wall, on the far side
     shadow = step(head_level(polyp, seen.x + back[0], seen.y + back[1]), 1.35, 0.85)
     part.light *= 1 - 0.5 * min(polyp.height, 0.8) * shadow
-    area = np.zeros(view.size, bool)
+    area = np.zeros(surface.view.size, bool)
     area[at] = head < 1
     if on_stalk:
         level = stalk_level(polyp, seen.x, seen.y)
         lift = 0.5 * polyp.stalk[2] * np.sqrt(np.clip(1 - level**2, 0, 1))
         lift *= step(head, 0.9, 1.3) * 0.5 + 0.5
         light = around * (1 - 0.5 * step(head, 1.5, 1.0))
-        _cover(part, seen, polyp, lamp, level, lift, wall * (0.5 + 0.5 * tint), light)
+        _cover(part, polyp, lamp, level, lift, wall * (0.5 + 0.5 * tint), light)
         area[at] |= level < 1
     r = polyp.radius
     own = View((seen.x - polyp.x) / r, (seen.y - polyp.y) / r, seen.unit * r)  # in radii
     bumps = 1 + polyp.lobes * noise(own, 3, rng, 3)
     dome = np.clip(1 - head * head, 0, 1) ** 0.7 * bumps
     skin = wall * tint * _texture(own, polyp, rng)
-    _cover(part, seen, polyp, lamp, head, polyp.height * dome, skin, around)
+    _cover(part, polyp, lamp, head, polyp.height * dome, skin, around)
     return area
 
 
-def _texture(own: View, polyp: Polyp, rng: Generator) -> np.ndarray:
+def _texture(own: View, polyp: Polyp, rng: Generator) -> ndarray:
     """Factors on the skin's colour (h, w, 3): blotches, grain, and a pattern of pits or ridges."""
     blotches, grain = noise(own, 2, rng, 2), noise(own, 9, rng, 2)
     strength, fineness = polyp.pits
@@ -159,10 +159,10 @@ def _texture(own: View, polyp: Polyp, rng: Generator) -> np.ndarray:
     return 1 + pattern[..., None] * np.array([0.45, 1.0, 1.0], np.float32)
 
 
-def _cover(part: Surface, seen: View, polyp: Polyp, lamp, level, lift, skin, around) -> None:
+def _cover(part: Surface, polyp: Polyp, lamp, level, lift, skin, around) -> None:
     """Paint a raised body over a part of the wall, lit as a dome is by a lamp at the camera."""
     cover = step(level, 1 + polyp.softness, 1 - polyp.softness)
-    rise = slope(lift, seen) * polyp.radius
+    rise = slope(lift, part.view) * polyp.radius
     facing = lamp[2] - lamp[0] * rise[0] - lamp[1] * rise[1]
     facing = facing / np.sqrt(1 + rise[0] ** 2 + rise[1] ** 2)
     shade = 0.32 + 0.68 * np.clip(facing, 0, None) / lamp[2]
