@@ -1,7 +1,5 @@
 """The command line: kdas data | weights | train | predict | evaluate | compare | study | book."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

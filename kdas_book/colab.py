@@ -2,8 +2,6 @@
 ``make repository URL=…`` writes it into ``_config.yml`` and the first cell of every chapter.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import sys

@@ -1,7 +1,5 @@
 """One training run in several processes of this machine, which torchrun starts and stops."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The data of a training run: the user's folder, the default one, or synthetic polyps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ if TYPE_CHECKING:
 SPLIT_SEED = 0  # one split for every run: runs with different seeds are compared on the same images
 
 
-def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) -> PolypData:
+def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) -> "PolypData":
     """The data in ``data_root``, or, where that is empty, in ``default``, or else synthetic polyps,
     written once below ``made``, where the recipe allows them.
 

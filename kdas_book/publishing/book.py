@@ -4,8 +4,6 @@ Each chapter is run in a kernel of its own, its executed copy is kept in ``_buil
 ``site`` renders those to ``_build/html/``. The sources are only read.
 """
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import threading

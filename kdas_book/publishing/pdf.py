@@ -1,10 +1,7 @@
 """The book on paper: every page of the site printed by Chromium and bound into one PDF."""
 
-from __future__ import annotations
-
 import contextlib
 import io
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path

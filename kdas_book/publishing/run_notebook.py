@@ -1,7 +1,5 @@
 """Notebooks with parameters, run by papermill in a kernel that depends on no user's settings."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

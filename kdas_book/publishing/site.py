@@ -1,7 +1,5 @@
 """The site: executed chapters through Jupyter Book, and shown on this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

@@ -2,8 +2,6 @@
 and tell the browser to refuse what is not of the site.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import html
@@ -11,6 +9,7 @@ import os
 import re
 import shutil
 import textwrap
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,8 +22,7 @@ from sphinx.config import Config
 
 from kdas_book.explore import as_webp
 
-# Cells that run on a server elsewhere, and a script of 1.5 MB that draws icons (our style sheet
-# takes them from the theme's font).
+# Cells that run on a server elsewhere, and a script of 1.5 MB for icons that the theme's font has.
 UNUSED = ("thebe", "THEBE", "kernelName", "fontawesome.js")
 UNUSED_FILES = ("sphinx-thebe.*", "fontawesome.js*", "*.js.map", "*.css.map")
 # A policy allows no handlers in attributes; book/_static/site.js listens instead.
@@ -37,19 +35,15 @@ POLICY = (
 
 def configure(app: Sphinx, config: Config) -> None:
     """Addresses, which only a book has that knows where its site will be; and the lost page."""
-    base = config.html_baseurl.rstrip("/") + "/" if config.html_baseurl else ""
-    config.notfound_urls_prefix = urlsplit(base).path or "/"
-    config.notfound_context = {
-        "title": "Not found",
-        "pagetitle": "There is no page here",
-        "body": "<h1>There is no page here</h1><p>It may have moved to another chapter. "
-        f'<a href="{config.notfound_urls_prefix}index.html">The first page</a> lists all.</p>',
-    }
+    base = config.html_baseurl and config.html_baseurl.rstrip("/") + "/"
+    config.notfound_urls_prefix = home = urlsplit(base).path or "/"
+    title = "There is no page here"
+    body = f'<h1>{title}</h1><p>See <a href="{home}index.html">the first page</a> for all.</p>'
+    config.notfound_context = {"title": title, "pagetitle": title, "body": body}
     config.ogp_site_name = config.html_title
     if base:
         config.html_baseurl = config.ogp_site_url = base
         config.ogp_image = f"{base}_static/card.png"
-        config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image">']
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "genindex.html", "search.html"]
 
@@ -69,20 +63,20 @@ def describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any],
 def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
     """An entry of the bibliography links to where it is first cited, on each page that does so."""
     domain: Any = app.env.get_domain("cite")
+    first: dict[str, dict[str, str]] = defaultdict(dict)  # of a key: page → anchor
+    for ref in domain.citation_refs:
+        for target in ref.targets:
+            first[target.key].setdefault(ref.docname, ref.citation_ref_id)
     keys = {c.citation_id: c.key for c in domain.citations if c.bibliography_key.docname == docname}
     for entry in tree.findall(nodes.citation):
-        first: dict[str, str] = {}
-        for ref in domain.citation_refs:
-            if keys.get(entry["ids"][0]) in [target.key for target in ref.targets]:
-                first.setdefault(ref.docname, ref.citation_ref_id)
         note = nodes.inline(classes=["cited-in"])
-        for page, anchor in sorted(first.items()):
+        for page, anchor in sorted(first[keys.get(entry["ids"][0], "")].items()):
             title = app.env.titles[page].astext()
             name = re.sub(r"^(\d+)\. .*", r"chapter \1", title, flags=re.S)
             uri = f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
             note += nodes.Text(", " if note.children else " Cited in ")
             note += nodes.reference("", name, internal=True, refuri=uri)
-        if first:
+        if note.children:
             note += nodes.Text(".")
             entry[-1] += note
 
@@ -138,17 +132,14 @@ def make_accessible(soup: Any) -> None:
 
 def pack_pictures(soup: Any, page: Path, images: Path, earlier: Path) -> None:
     """Pictures become WebP files, with room kept for each until it is there."""
-    for picture in soup("img"):
-        kind, _, content = picture["src"].partition(";base64,")
-        if kind == "data:image/webp":
-            frame = base64.b64decode(content)
+    for picture in soup.select('img[src^="data:image/webp"], img[src*="_images/"][src$=".png"]'):
+        if picture["src"].startswith("data:"):
+            frame = base64.b64decode(picture["src"].partition(";base64,")[2])
             file = images / f"{hashlib.sha256(frame).hexdigest()[:32]}.webp"
             images.mkdir(exist_ok=True)
             file.write_bytes(frame)
-        elif re.search(r"_images/[^/]+\.png$", picture["src"]):
-            file = packed(images / Path(picture["src"]).name, earlier)
         else:
-            continue
+            file = packed(images / Path(picture["src"]).name, earlier)
         picture["src"] = os.path.relpath(file, page.parent)
         picture["loading"] = "lazy"
         with Image.open(file) as image:

@@ -1,7 +1,5 @@
 """How long chapters take, as recorded in ``book/results/chapter_times.csv``."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """From light to a file: the aperture, the lens, the sensor, and the recorder's JPEG."""
 
-from __future__ import annotations
-
 import math
 
 import cv2

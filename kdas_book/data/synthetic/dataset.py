@@ -1,7 +1,5 @@
 """A synthetic benchmark on disk, in the layout of the real one."""
 
-from __future__ import annotations
-
 import json
 import os
 from contextlib import suppress

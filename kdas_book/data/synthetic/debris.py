@@ -1,7 +1,5 @@
 """What else lies in a colon or enters it, and is never polyp: stool, bubbles, an instrument."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

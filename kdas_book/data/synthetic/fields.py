@@ -1,7 +1,5 @@
 """Where the pixels of a picture lie, and smooth random fields over them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -24,7 +22,7 @@ class View:
     unit: float  # pixels in half the short side
 
     @classmethod
-    def of(cls, size: tuple[int, int]) -> View:
+    def of(cls, size: tuple[int, int]) -> "View":
         unit = min(size) / 2
         y, x = ((np.arange(n, dtype=np.float32) + 0.5 - n / 2) / unit for n in size)
         return cls(x, y[:, None], unit)
@@ -46,7 +44,7 @@ class View:
         last = np.clip(np.ceil(middle + reach * self.unit), first + 1, 2 * corner).astype(int)
         return slice(first[0], last[0]), slice(first[1], last[1])
 
-    def crop(self, at: Window) -> View:
+    def crop(self, at: Window) -> "View":
         return View(self.x[at[1]], self.y[at[0]], self.unit)
 
     def pixels(self, points: ndarray) -> ndarray:

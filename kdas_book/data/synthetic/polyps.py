@@ -1,7 +1,5 @@
 """Polyps: sessile, on a stalk, or flat; their outline, their shading, and the exact mask."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """One picture and its mask, from the lumen to the JPEG."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy import ndarray
 from numpy.random import Generator

@@ -2,8 +2,6 @@
 `kdas_book.data.image_statistics` says of the real sets; chapter 1 shows how far that went.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 from kdas_core.data.layout import TEST_SETS

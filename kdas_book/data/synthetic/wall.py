@@ -1,7 +1,5 @@
 """The empty colon: a tube with folds and a dark lumen, mucosa, vessels, and a film that shines."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
@@ -24,7 +22,7 @@ class Surface:
     slope: ndarray  # (2, H, W): how the surface leans, for the highlights
     wet: ndarray  # (H, W): how readily it mirrors the lamp, 0–1
 
-    def crop(self, at: Window) -> Surface:
+    def crop(self, at: Window) -> "Surface":
         """A part of it, in the same memory."""
         lean = self.slope[:, at[0], at[1]]
         return Surface(self.view.crop(at), self.colour[at], self.light[at], lean, self.wet[at])
