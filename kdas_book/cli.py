@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from kdas_book.cli_data import Backbone, File, Names, Role, data_app, weights_app
+from kdas_book.cli_data import Backbone, File, Names, Role, data_app, listed, weights_app
 from kdas_core import UserError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(study_app, name="study")
 
 StudyFile = Annotated[Path, Argument(help="A study file, such as book/studies/smoke.yaml.")]
+RUNS = Path("runs")
 StudyRuns = Annotated[Path, Option(help="The study's folder is made in here.")]
 StudyData = Annotated[str, Option(help="Folder in PraNet's layout, instead of the study's.")]
 
@@ -72,9 +73,7 @@ def predict(
     batch_size: Annotated[int, Option(help="Images per forward pass.")] = 8,
     afresh: Annotated[bool, Option(help="Predict again what is there already.")] = False,
 ) -> None:
-    """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on where it
-    stopped.
-    """
+    """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on."""
     import torch
 
     from kdas_core.inference import predict_folder
@@ -104,7 +103,7 @@ def evaluate(
     """Score grey masks with the 13 metrics of the released evaluation, and Dice and IoU at 0.5."""
     from kdas_book.reports.release_config import from_config, read_config
     from kdas_book.reports.tables import table, verbose_table, write_all, write_json
-    from kdas_core.evaluation import METRICS, evaluate_sets
+    from kdas_core.evaluation import evaluate_sets
 
     how: dict[str, Any] = {"convention": convention, "strict": strict, "surface": surface}
     how |= {"workers": workers, "drop_repeats": drop_repeats}
@@ -112,10 +111,8 @@ def evaluate(
         results = from_config(config, **how)
         shown = read_config(config)["metrics"]
     elif pred_root and gt_root and datasets:
-        names = [name.strip() for name in datasets.split(",")]
-        results = evaluate_sets(pred_root, gt_root, names, **how)
-        known = (*METRICS, "dice", "iou", "hd95", "boundary_iou")
-        shown = [metric for metric in table(results) if metric in known]
+        results = evaluate_sets(pred_root, gt_root, listed(datasets), **how)
+        shown = list(table(results).drop(columns=["n", "images", "convention"]))
     else:
         raise UserError("Say --pred-root, --gt-root and --datasets, or --config.")
     if json_file:
@@ -134,16 +131,13 @@ def compare(
     groups: Annotated[File, Option(help="CSV dataset,name,group: each frame's video.")] = None,
     csv: Annotated[File, Option(help="Write the table to this file as well.")] = None,
 ) -> None:
-    """Is A better than B? Image by image: mean difference, 95 % interval, Wilcoxon p, Holm over the
-    sets.
-    """
+    """Is A better than B? By image: mean difference, 95 % interval, Wilcoxon p, Holm over sets."""
     from kdas_book.data.videos import read_groups
     from kdas_book.reports.tables import CAVEATS, comparison_table, read_per_image
     from kdas_core.evaluation import comparison as statistics
 
     tables = read_per_image(a), read_per_image(b)
-    videos = read_groups(groups) if groups else None
-    frame = statistics.compare(*tables, metric=metric, groups=videos)
+    frame = statistics.compare(*tables, metric=metric, groups=groups and read_groups(groups))
     if csv:
         frame.to_csv(csv)
     less = " (less is better)" if metric in ("mae", "hd95") else ""
@@ -155,9 +149,7 @@ def compare(
 
 
 @study_app.command("plan")
-def study_plan(
-    file: StudyFile, runs_dir: StudyRuns = Path("runs"), data_root: StudyData = ""
-) -> None:
+def study_plan(file: StudyFile, runs_dir: StudyRuns = RUNS, data_root: StudyData = "") -> None:
     """Cells, hours and disk, before anything runs; a few steps are timed."""
     from kdas_book.study.estimate import plan
     from kdas_book.study.spec import read_study
@@ -168,11 +160,9 @@ def study_plan(
 @study_app.command("run")
 def study_run(
     file: StudyFile,
-    runs_dir: StudyRuns = Path("runs"),
+    runs_dir: StudyRuns = RUNS,
     data_root: StudyData = "",
-    processes: Annotated[
-        int, Option(min=0, help="Cells at once; 0: one a GPU, or per 2 CPUs.")
-    ] = 0,
+    processes: Annotated[int, Option(min=0, help="At once; 0: one a GPU, or per 2 CPUs.")] = 0,
     dask: Annotated[str, Option(help="Send the cells to the Dask scheduler at this address.")] = "",
     retry: Annotated[bool, Option("--retry", help="Run cells again that failed.")] = False,
 ) -> None:
@@ -200,18 +190,17 @@ def study_report(
     if keep:
         print(*kept.keep(results, keep), sep="\n")
     found = kept.open_results(results)
-    print("\n".join(filter(None, [report.summary(found), found.completeness])))
+    print(*filter(None, [report.summary(found), found.completeness]), sep="\n")
     print(tabulate(report.dice_table(found).reset_index(), "keys", showindex=False))
     if out:
         use_style()
         print(report.write_report(found, out, claims)[0])
 
 
-@app.command(
-    "book",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command("book", add_help_option=False, context_settings=EVERYTHING)
 def book_(context: typer.Context) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
     from kdas_book.publishing import book

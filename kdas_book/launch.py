@@ -8,14 +8,12 @@ from kdas_core import UserError
 
 
 def launch(words: Sequence[str], processes: int) -> None:
-    """Run ``kdas train`` with these words in so many processes, which divide every batch.
-
-    Each GPU takes one process; without a GPU they share the processors. A request to stop
-    (SIGTERM, Ctrl-C) is passed on to all, and they write one checkpoint together.
+    """Run ``kdas train`` with these words in so many processes, which divide every batch: one a
+    GPU; without a GPU they share the processors.
 
     Raises:
         UserError: one of them ended with an error or was killed; the others have been stopped.
-        SystemExit: code 0, after a request to stop.
+        SystemExit: code 0, after SIGTERM or Ctrl-C: they have written one checkpoint together.
     """
     import torch
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -25,13 +23,9 @@ def launch(words: Sequence[str], processes: int) -> None:
     gpus = torch.cuda.device_count()
     if gpus and processes > gpus:
         raise UserError(f"{processes} processes for {gpus} GPU(s); choose --processes {gpus}.")
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    settings = {
-        "ACCELERATE_USE_CPU": str(not gpus),
-        "OMP_NUM_THREADS": str(threads),
-        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120",  # seconds for a checkpoint
-    }
-    os.environ.update(settings | dict(os.environ))
+    os.environ.setdefault("ACCELERATE_USE_CPU", str(not gpus))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # seconds for a checkpoint
     logging.disable(logging.ERROR)  # torchrun's own log; the sentence below says more
     options = ["--standalone", f"--nproc-per-node={processes}", "-m", "kdas_book.cli", "train"]
     arguments = parse_args([*options, *words])
@@ -45,7 +39,6 @@ def launch(words: Sequence[str], processes: int) -> None:
         code = failure.exitcode
         how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
         raise UserError(
-            f"Process {rank + 1} of {processes} {how}, and the others were stopped. The last "
-            "checkpoint is sound: the same command, also with another number of processes, goes on "
-            "from there."
+            f"Process {rank + 1} of {processes} {how}, and the others were stopped. The same "
+            "command, also with another number of processes, goes on after the last checkpoint."
         ) from None

@@ -122,12 +122,8 @@ class Session:
         """
         ours = split in ("train", "validation")
         index = getattr(self.data, split) if ours else self.data.tests[split]
-        dataset = PolypDataset(index.take(range(min(count, len(index)))), self.recipe.image_size)
-        items = [dataset[i] for i in range(len(dataset))]
-        stacked: dict[str, Any] = {
-            key: torch.stack([i[key] for i in items]).to(self.device) for key in ("image", "mask")
-        }
-        return {**stacked, "name": [i["name"] for i in items]}
+        batch = PolypDataset(index, self.recipe.image_size).batch(range(min(count, len(index))))
+        return batch | {key: batch[key].to(self.device) for key in ("image", "mask")}
 
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""

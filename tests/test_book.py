@@ -293,7 +293,8 @@ def test_a_site_that_cannot_be_built_leaves_the_earlier_one(small_site):
 
 
 def test_the_buttons_for_colab_and_binder_need_an_address_and_the_build_says_so(small_site, capsys):
-    setup = new_code_cell("", metadata={"tags": ["setup", "remove-cell"]})
+    place = 'repository, revision = "", "main"'
+    setup = new_code_cell(place, metadata={"tags": ["setup", "remove-cell"]})
     write_chapter(small_site, "01_first", setup, "print(1)")
     page = book.build().parent / "book" / "01_first.html"
     assert "make repository URL=" in capsys.readouterr().out
