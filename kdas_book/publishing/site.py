@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import yaml
 from papermill.exceptions import strip_color
 
 from kdas_book.publishing.run_notebook import BuildError
+from kdas_book.publishing.times import clock
 from kdas_core import UserError
-
-HEAD = "| chapter | preset | seed | time | peak memory | machine | run on |\n|-|-|-|-|-|-|-|\n"
 
 
 def executed_copy(root: Path, notebook: Path) -> Path:
@@ -32,44 +32,43 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     """Put together what Jupyter Book reads: the text pages as they are, the chapters as executed,
     and the table that ``book/execution.md`` includes. UserError where a chapter has not been run.
 
-    A file that is there already keeps its date, by which Sphinx knows what is new.
+    Files keep their dates, by which Sphinx knows what is new.
     """
     folder = root / "_build" / "stage"
-    texts = [file for file in sorted((root / "book").rglob("*")) if file.suffix != ".ipynb"]
-    texts = [root / "_config.yml", root / "_toc.yml", *filter(Path.is_file, texts)]
-    contents = {folder / file.relative_to(root): file.read_bytes() for file in texts}
-    table = HEAD
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(root / name, folder)
+    rows = []
     for notebook in notebooks:
         executed = executed_copy(root, notebook)
         if not executed.is_file():
             raise UserError(f"{executed} does not exist; run chapter {notebook.stem} first.")
         page = nbformat.read(executed, as_version=4)
-        table += _execution(notebook, page)
+        rows.append(_execution(notebook, page))
         _drop_what_is_ours(page)
-        contents[folder / notebook.relative_to(root)] = nbformat.writes(page).encode()
-    contents[folder / "book" / "execution_table.md"] = table.encode()
-    for old in folder.rglob("*"):
-        if old.is_file() and old not in contents:
-            old.unlink()
-    for file, content in contents.items():
-        if not file.is_file() or file.read_bytes() != content:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        target = folder / notebook.relative_to(root)
+        nbformat.write(page, target)
+        shutil.copystat(executed, target)
+    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    (folder / "book" / "execution_table.md").write_text(table + "\n", encoding="utf-8")
     return folder
 
 
-def _execution(notebook: Path, page: nbformat.NotebookNode) -> str:
+def _execution(notebook: Path, page: nbformat.NotebookNode) -> dict[str, Any]:
     """How a chapter was run: a row of the table."""
     ran = page.metadata.get("papermill", {})
     more = page.metadata.get("kdas", {})
     given = ran.get("parameters", {})
-    seconds = round(ran.get("duration") or 0)
-    memory = f"{more['peak_mb'] / 1024:.1f} GB" if more else ""
-    return (
-        f"| [{notebook.stem}]({notebook.name}) | {given.get('preset', '')} "
-        f"| {given.get('seed', '')} | {seconds // 60}:{seconds % 60:02d} | {memory} "
-        f"| {more.get('machine', '')} | {(ran.get('start_time') or '')[:10]} |\n"
-    )
+    return {
+        "chapter": f"[{notebook.stem}]({notebook.name})",
+        "preset": given.get("preset", ""),
+        "seed": given.get("seed", ""),
+        "time": clock(ran.get("duration") or 0),
+        "peak memory": f"{more['peak_mb'] / 1024:.1f} GB" if more else "",
+        "machine": more.get("machine", ""),
+        "run on": (ran.get("start_time") or "")[:10],
+    }
 
 
 def _drop_what_is_ours(page: nbformat.NotebookNode) -> None:

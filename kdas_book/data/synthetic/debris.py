@@ -1,7 +1,7 @@
 """What else lies in a colon or enters it, and is never polyp: stool, bubbles, an instrument."""
 
 import math
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -46,30 +46,25 @@ def add_bubbles(surface: Surface, rng: Generator) -> None:
         part.wet *= 1 - inside
 
 
-@dataclass(frozen=True)
-class Instrument:
-    """A straight shaft from beyond the picture's border to its tip, and what is at the tip."""
-
-    tip: tuple[float, float]
-    towards: tuple[float, float]  # unit vector from the tip to where the shaft enters
-    width: float  # half the shaft's width
-    kind: str  # "snare" or "forceps"
-
-    def distance(self, x, y):
-        """How far a point is from the shaft's axis, the tip's own reach included."""
-        dx, dy = x - self.tip[0], y - self.tip[1]
-        along = np.maximum(dx * self.towards[0] + dy * self.towards[1], -0.3)
-        return np.hypot(dx - along * self.towards[0], dy - along * self.towards[1])
+Instrument = SimpleNamespace  # as place_instrument makes one
 
 
 def place_instrument(view: View, look: Style, rng: Generator) -> Instrument | None:
-    """An instrument in as many pictures as the style says, else None."""
+    """A straight shaft that ends in a snare or forceps, in as many pictures as the style says."""
     here = rng.random() < look.instrument
     angle = rng.uniform(0.1, 0.9) * math.pi  # from below, where the working channel is
-    kind = "snare" if rng.random() < 0.6 else "forceps"
-    x, y = (rng.uniform(-0.35, 0.35, 2) * view.half).tolist()
-    width = rng.uniform(0.045, 0.075)
-    return Instrument((x, y), (math.cos(angle), math.sin(angle)), width, kind) if here else None
+    tool = Instrument(towards=(math.cos(angle), math.sin(angle)))  # from the tip to where it enters
+    tool.kind = "snare" if rng.random() < 0.6 else "forceps"
+    tool.tip = (rng.uniform(-0.35, 0.35, 2) * view.half).tolist()
+    tool.width = rng.uniform(0.045, 0.075)  # half the shaft's
+    return tool if here else None
+
+
+def distance(tool: Instrument, x: ndarray, y: ndarray) -> ndarray:
+    """How far points are from the shaft's axis, the tip's own reach included."""
+    dx, dy = x - tool.tip[0], y - tool.tip[1]
+    along = np.maximum(dx * tool.towards[0] + dy * tool.towards[1], -0.3)
+    return np.hypot(dx - along * tool.towards[0], dy - along * tool.towards[1])
 
 
 def draw_instrument(picture: ndarray, tool: Instrument, rng: Generator) -> ndarray:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -28,26 +29,21 @@ class Surface:
         return Surface(self.view.crop(at), self.colour[at], self.light[at], lean, self.wet[at])
 
 
-@dataclass(frozen=True)
-class Lumen:
-    """Where the tube leads to. Far from the middle: the camera looks at a wall."""
-
-    x: float
-    y: float
-    radius: float
-    reach: float  # distance at which the light has begun to fall
-    folds: float  # folds per unit of log distance
-    depth: float  # how dark it gets behind a fold, 0–1
+Lumen = SimpleNamespace  # as place_lumen makes one
 
 
 def place_lumen(rng: Generator) -> Lumen:
+    """Where the tube leads to. Far from the middle: the camera looks at a wall."""
     angle = rng.uniform(0, 2 * math.pi)
     far = rng.uniform(0.1, 0.8) if rng.random() < 0.6 else rng.uniform(1.2, 2.0)
-    radius = rng.uniform(0.07, 0.20)
-    reach = rng.uniform(0.3, 0.7)
-    folds = log_uniform(rng, 0.7, 3.2)
-    depth = rng.uniform(0.15, 0.75)
-    return Lumen(far * math.cos(angle), far * math.sin(angle), radius, reach, folds, depth)
+    return Lumen(
+        x=far * math.cos(angle),
+        y=far * math.sin(angle),
+        radius=rng.uniform(0.07, 0.20),
+        reach=rng.uniform(0.3, 0.7),  # distance at which the light has begun to fall
+        folds=log_uniform(rng, 0.7, 3.2),  # folds per unit of log distance
+        depth=rng.uniform(0.15, 0.75),  # how dark it gets behind a fold, 0–1
+    )
 
 
 def build_wall(view: View, lumen: Lumen, look: Style, rng: Generator) -> Surface:
