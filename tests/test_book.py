@@ -163,7 +163,7 @@ def test_progress_names_the_chapter_the_elapsed_and_the_expected_time(small_book
     pd.DataFrame([row]).to_csv(results / "chapter_times.csv", index=False)
     book.build(only=["01_first"])
     assert re.search(
-        r"01_first .*expected 1:23, elapsed 0:\d\d, done, peak memory \d\.\d GB",
+        r"01_first, expected 1:23\n  elapsed 0:\d\d, peak memory \d\.\d GB",
         capsys.readouterr().out,
     )
 

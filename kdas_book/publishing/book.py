@@ -5,11 +5,9 @@ Each chapter is run in a kernel of its own, its executed copy is kept in ``_buil
 """
 
 import contextlib
-import sys
 import threading
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,9 +70,9 @@ def build(
     chosen = _select(every, only or ())
     if run:
         recipe.preset(preset, seed=seed)  # refuses an unknown preset
-        for notebook in chosen:
-            check_parameters(notebook)
         values = {"preset": preset, "seed": seed, **_folders(root, data_root, runs_dir, keep_times)}
+        for notebook in chosen:
+            check_parameters(notebook, values)
         measured = _run_all(root, chosen, values)
         if keep_times:
             print(f"Times recorded in {record(root, preset, measured)}")
@@ -85,21 +83,17 @@ def build(
     page = build_site(root, every, fresh=not only)
     print(f"Site built in {clock(time.perf_counter() - began)}: {page}")
     if not repository(root):
-        print(
-            "Nobody has said where the book's repository is, so the pages have no buttons for "
-            "Colab and Binder; make repository URL=https://github.com/owner/name writes it down."
-        )
+        adds = "make repository URL=https://github.com/owner/name adds them"
+        print(f"The pages have no buttons for Colab and Binder; {adds}.")
     return page
 
 
-def _select(notebooks: Sequence[Path], names: Sequence[str]) -> list[Path]:
-    """Those of these names (``02_teacher`` or ``book/02_teacher.ipynb``); no names: all."""
-    known = [notebook.stem for notebook in notebooks]
-    wanted = [Path(name).name.removesuffix(".ipynb") for name in names]
-    if unknown := [name for name in wanted if name not in known]:
+def _select(notebooks: list[Path], names: Sequence[str]) -> list[Path]:
+    known = {notebook.stem: notebook for notebook in notebooks}
+    if unknown := [name for name in names if name not in known]:
         they_are = f"the chapters are {', '.join(known)}"
         raise UserError(f'There is no chapter "{unknown[0]}"; {they_are}.')
-    return [notebook for notebook in notebooks if not wanted or notebook.stem in wanted]
+    return [known[name] for name in names] or notebooks
 
 
 def _folders(root: Path, data_root: str, runs_dir: str, fresh: bool) -> dict[str, str]:
@@ -121,27 +115,22 @@ def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> l
     expected = expected_seconds(root, values["preset"])
     names = [notebook.stem for notebook in notebooks]
     total = sum(expected[n] for n in names) if set(names) <= expected.keys() else None
-    count = f"{len(names)} chapter" + ("s" if len(names) > 1 else "")
-    print(f"{count} at preset {values['preset']}, expected {clock(total)} in all (minutes:seconds)")
+    about = f"preset {values['preset']}, expected {clock(total)} in all (minutes:seconds)"
+    print(f"Chapters: {len(names)}, {about}")
     for notebook in notebooks:  # an old copy must not pass for a new one if an earlier one fails
         executed_copy(root, notebook).unlink(missing_ok=True)
     measured = []
     for i, notebook in enumerate(notebooks, 1):
         due = clock(expected.get(notebook.stem))
-        line = f"[{i}/{len(names)}] {notebook.stem:{max(map(len, names))}}  expected {due}, elapsed"
+        print(f"[{i}/{len(names)}] {notebook.stem}, expected {due}", flush=True)
         copy = executed_copy(root, notebook)
-        done = run_notebook(notebook, copy, values, root / "_build", partial(_show, line))
-        print(f"{line} {clock(done.seconds)}, done, peak memory {done.peak_mb / 1024:.1f} GB")
+        done = run_notebook(notebook, copy, values, root / "_build")
+        print(f"  elapsed {clock(done.seconds)}, peak memory {done.peak_mb / 1024:.1f} GB")
         page = nbformat.read(copy, as_version=4)
         page.metadata["kdas"] = {"peak_mb": round(done.peak_mb), "machine": machine()}
         nbformat.write(page, copy)
         measured.append(done)
     return measured
-
-
-def _show(line: str, seconds: float) -> None:
-    if sys.stdout.isatty():  # a log gets the line when the chapter is done
-        print(f"{line} {clock(seconds)}", end="\r", flush=True)
 
 
 @app.command()

@@ -5,10 +5,10 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nbformat
 import papermill
@@ -19,23 +19,20 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 
 from kdas_core import UserError
 
-STANDARD = ("preset", "data_root", "runs_dir", "seed")  # the parameters that every chapter takes
-
 
 class BuildError(UserError):
     """A chapter failed, or the site has a warning; the message says where."""
 
 
-@dataclass
-class Measured:
+class Measured(NamedTuple):
     """What a chapter took: seconds, kernel start included, and its processes' peak memory in MB."""
 
     chapter: str
-    seconds: float = 0.0
-    peak_mb: float = 0.0
+    seconds: float
+    peak_mb: float
 
 
-def check_parameters(notebook: Path, names: Iterable[str] = STANDARD) -> None:
+def check_parameters(notebook: Path, names: Iterable[str]) -> None:
     """UserError unless the notebook has a cell tagged ``parameters`` that sets all these names."""
     try:
         known = papermill.inspect_notebook(str(notebook))
@@ -46,22 +43,11 @@ def check_parameters(notebook: Path, names: Iterable[str] = STANDARD) -> None:
 
 
 def run_notebook(
-    notebook: Path,
-    executed: Path,
-    parameters: Mapping[str, Any],
-    home: Path,
-    tick: Callable[[float], None] = lambda seconds: None,
+    notebook: Path, executed: Path, parameters: Mapping[str, Any], home: Path
 ) -> Measured:
-    """Run one notebook in a kernel of its own; its copy with outputs is written after every cell.
-
-    Args:
-        executed: the copy.
-        home: a folder for the kernel's working directory and settings.
-        tick: called several times a second with the seconds so far.
-
-    Raises:
-        BuildError: a cell failed or the kernel died; says the notebook, the cell and the error. The
-            copy is kept.
+    """Run one notebook in a kernel of its own, whose working directory and settings are in
+    ``home``; ``executed``, the copy with outputs, is written after every cell, and kept if a
+    BuildError says which cell failed.
     """
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -69,17 +55,34 @@ def run_notebook(
     _define_kernel(home / "jupyter")
     options: dict[str, Any] = {"kernel_name": "python3", "language": "python", "cwd": str(work)}
     options |= {"progress_bar": False, "start_timeout": 180, "execution_timeout": None}
-    with _watch(notebook.stem, tick) as measured:
+    stop = threading.Event()
+    began = time.perf_counter()
+    with ThreadPoolExecutor(1) as pool:
+        peak_mb = pool.submit(_peak_mb, stop)
         try:
             papermill.execute_notebook(str(notebook), str(executed), dict(parameters), **options)
         except (PapermillExecutionError, DeadKernelError) as error:
             raise _failure(notebook, executed, error) from error
-    return measured
+        finally:
+            stop.set()
+    return Measured(notebook.stem, time.perf_counter() - began, peak_mb.result())
+
+
+def _peak_mb(stop: threading.Event) -> float:
+    """The most memory that the processes which this one started have together until it is set."""
+    peak = 0
+    while not stop.wait(0.2):
+        total = 0
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
+                total += child.memory_info().rss
+        peak = max(peak, total)
+    return peak / 2**20
 
 
 def _define_kernel(jupyter: Path) -> None:
     """A kernel called python3 may be installed anywhere; this one is the interpreter that runs
-    this, with an environment that holds whatever the user's shell and settings say.
+    this, and its environment holds whatever the user's shell says.
     """
     package = str(Path(__file__).resolve().parents[2])
     environment = {
@@ -102,9 +105,9 @@ def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
     cells = [c for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
     done = [cell.metadata.get("papermill", {}).get("status") == "completed" for cell in cells]
     number = min([*done, False].index(False), len(cells) - 1)
-    first_line = cells[number].source.strip().partition("\n")[0]
+    begins = cells[number].source.strip().partition("\n")[0]
     where = f"{notebook.stem} failed in code cell {number + 1} of {len(cells)}"
-    where += f" (which begins: {first_line})"
+    where += f" (which begins: {begins})"
     kept = f"The notebook up to there is {executed}."
     if not isinstance(error, PapermillExecutionError):
         why = "its process died, most often because the memory was not enough."
@@ -112,32 +115,6 @@ def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
     trace = strip_color("\n".join(error.traceback)).splitlines()[-30:]
     listed = "\n".join(f"    {line}" for line in trace)
     return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n{listed}")
-
-
-@contextlib.contextmanager
-def _watch(chapter: str, tick: Callable[[float], None]) -> Iterator[Measured]:
-    """Measure the processes that this one starts while the block runs, and call ``tick``."""
-    measured = Measured(chapter)
-    stop = threading.Event()
-    began = time.perf_counter()
-
-    def sample() -> None:
-        while not stop.wait(0.2):
-            total = 0
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it may have ended meanwhile
-                    total += child.memory_info().rss
-            measured.peak_mb = max(measured.peak_mb, total / 2**20)
-            tick(time.perf_counter() - began)
-
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
-        yield measured
-    finally:
-        stop.set()
-        thread.join()
-        measured.seconds = time.perf_counter() - began
 
 
 def machine() -> str:

@@ -1,14 +1,12 @@
-"""Sphinx extension: pages say what they are about, carry only what they use, in packed pictures,
-and tell the browser to refuse what is not of the site.
+"""Sphinx extension: pages carry only what they use, in packed pictures, and tell the browser to
+refuse what is not of the site.
 """
 
 import base64
 import hashlib
-import html
 import os
 import re
 import shutil
-import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -34,30 +32,15 @@ POLICY = (
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    """Addresses, which only a book has that knows where its site will be; and the lost page."""
+    """Addresses, which only a book has that knows where its site will be."""
     base = config.html_baseurl and config.html_baseurl.rstrip("/") + "/"
-    config.notfound_urls_prefix = home = urlsplit(base).path or "/"
-    title = "There is no page here"
-    body = f'<h1>{title}</h1><p>See <a href="{home}index.html">the first page</a> for all.</p>'
-    config.notfound_context = {"title": title, "pagetitle": title, "body": body}
+    config.notfound_urls_prefix = urlsplit(base).path or "/"
     config.ogp_site_name = config.html_title
     if base:
         config.html_baseurl = config.ogp_site_url = base
         config.ogp_image = f"{base}_static/card.png"
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "genindex.html", "search.html"]
-
-
-def describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """A page is described by its first sentences, a chapter by the first thing to learn in it."""
-    if tree is None:
-        return
-    text = next((p.astext() for p in tree.findall(nodes.paragraph)), "")
-    if text == "You will learn":
-        text += f" {next(tree.findall(nodes.list_item)).astext().rstrip(';.')}."
-    said = html.escape(textwrap.shorten(text, 200, placeholder=" …"))
-    context["metatags"] += f'<meta name="description" content="{said}">'
-    context["meta"] = {**(context["meta"] or {}), "og:description": said}
 
 
 def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
@@ -156,7 +139,7 @@ def packed(picture: Path, earlier: Path) -> Path:
         shutil.copy2(known, target)
     elif picture.is_file():
         with Image.open(picture) as image:
-            target.write_bytes(as_webp(image.convert("RGBA" if "A" in image.getbands() else "RGB")))
+            target.write_bytes(as_webp(image))
     picture.unlink(missing_ok=True)
     return target
 
@@ -175,7 +158,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if app.config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
     app.connect("config-inited", configure)
-    app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("doctree-resolved", cite_back)
     app.connect("build-finished", finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
