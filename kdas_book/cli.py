@@ -137,7 +137,8 @@ def compare(
     from kdas_core.evaluation import comparison as statistics
 
     tables = read_per_image(a), read_per_image(b)
-    frame = statistics.compare(*tables, metric=metric, groups=groups and read_groups(groups))
+    videos = read_groups(groups) if groups else None
+    frame = statistics.compare(*tables, metric=metric, groups=videos)
     if csv:
         frame.to_csv(csv)
     less = " (less is better)" if metric in ("mae", "hd95") else ""

@@ -77,12 +77,8 @@ class Session:
 
         ``callback`` is called after each step and each epoch, e.g. ``LivePlot()``.
         """
-        recipe, role, teacher = self.recipe.for_teacher(), "teacher", None
         if what == "teacher" and self.released_teacher:
             return None
-        if what != "teacher":
-            recipe, role = replace(self.recipe, objective=what, **hyperparameters), "student"
-            teacher = None if what == "supervised" else self.teacher()
         snapshots = PredictionSnapshots(self.batch(self.SNAPSHOTS)["image"])
 
         def look(state: Any) -> None:
@@ -90,7 +86,12 @@ class Session:
             if callback:
                 callback(state)
 
-        return fit(recipe, self.data, self.runs_dir, role, teacher, callback=look)
+        where = (self.data, self.runs_dir)
+        if what == "teacher":
+            return fit(self.recipe.for_teacher(), *where, role="teacher", callback=look)
+        recipe = replace(self.recipe, objective=what, **hyperparameters)
+        teacher = None if what == "supervised" else self.teacher()
+        return fit(recipe, *where, teacher=teacher, callback=look)
 
     def _trained(self, what: str, **hyperparameters: Any) -> Path:
         if folder := self.folder(what, **hyperparameters):

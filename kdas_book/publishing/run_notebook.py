@@ -101,8 +101,8 @@ def _define_kernel(jupyter: Path) -> None:
 
 def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
     """The message about a failed chapter; cell numbers count the source's code cells from 1."""
-    cells = [c for c in nbformat.read(executed, as_version=4).cells if c.cell_type == "code"]
-    cells = [c for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    cells = nbformat.read(executed, as_version=4).cells
+    cells = [cell for cell in cells if cell.cell_type == "code" and not is_injected(cell)]
     done = [cell.metadata.get("papermill", {}).get("status") == "completed" for cell in cells]
     number = min([*done, False].index(False), len(cells) - 1)
     begins = cells[number].source.strip().partition("\n")[0]
@@ -115,6 +115,11 @@ def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
     trace = strip_color("\n".join(error.traceback)).splitlines()[-30:]
     listed = "\n".join(f"    {line}" for line in trace)
     return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n{listed}")
+
+
+def is_injected(cell: nbformat.NotebookNode) -> bool:
+    """Whether papermill put this cell in, to set parameters."""
+    return "injected-parameters" in cell.metadata.get("tags", [])
 
 
 def machine() -> str:

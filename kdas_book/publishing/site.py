@@ -18,9 +18,10 @@ import pandas as pd
 import yaml
 from papermill.exceptions import strip_color
 
-from kdas_book.publishing.run_notebook import BuildError
+from kdas_book.publishing.run_notebook import BuildError, is_injected
 from kdas_book.publishing.times import clock
 from kdas_core import UserError
+from kdas_core.files import staging_dir
 
 
 def executed_copy(root: Path, notebook: Path) -> Path:
@@ -46,7 +47,9 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
             raise UserError(f"{executed} does not exist; run chapter {notebook.stem} first.")
         page = nbformat.read(executed, as_version=4)
         rows.append(_execution(notebook, page))
-        _drop_what_is_ours(page)
+        page.cells = [cell for cell in page.cells if not is_injected(cell)]
+        for ours in ("papermill", "kdas"):  # folders of this machine
+            page.metadata.pop(ours, None)
         target = folder / notebook.relative_to(root)
         nbformat.write(page, target)
         shutil.copystat(executed, target)
@@ -71,28 +74,13 @@ def _execution(notebook: Path, page: nbformat.NotebookNode) -> dict[str, Any]:
     }
 
 
-def _drop_what_is_ours(page: nbformat.NotebookNode) -> None:
-    """Folders of this machine, and widgets, which are dead without a kernel."""
-    tag = "injected-parameters"
-    page.cells = [cell for cell in page.cells if tag not in cell.metadata.get("tags", [])]
-    for ours in ("widgets", "papermill", "kdas"):
-        page.metadata.pop(ours, None)
-    widget = "application/vnd.jupyter.widget-view+json"
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if widget not in o.get("data", {})]
-
-
 def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Path:
-    """Render the staged book to ``_build/html``, whose first page is returned; every warning counts
-    as an error, all are listed, and the site before stays until the new one is whole.
+    """Render the staged book to ``_build/html``, whose first page is returned; the site before
+    stays until the new one is whole. BuildError where Jupyter Book failed or warned.
 
     Args:
         fresh: read and write every page, which is what finds every broken reference; False: only
             those that changed.
-
-    Raises:
-        BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
     """
     source = stage(root, notebooks)
     rendered = root / "_build" / "rendered"
@@ -106,11 +94,10 @@ def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Pat
         shutil.rmtree(rendered)  # a page with a warning would not be read again, and would pass
         raise
     site = root / "_build" / "html"
-    new = root / "_build" / "html-new"
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(rendered / "_build" / "html", new)
-    shutil.rmtree(site, ignore_errors=True)
-    new.rename(site)
+    with staging_dir(site) as draft:
+        shutil.copytree(rendered / "_build" / "html", draft, dirs_exist_ok=True)
+        shutil.rmtree(site, ignore_errors=True)
+        draft.rename(site)
     return site / "index.html"
 
 
@@ -123,8 +110,8 @@ def _render(source: Path, rendered: Path, log: Path) -> None:
     text = strip_color(log.read_text(encoding="utf-8")).replace(f"{source}{os.sep}", "")
     # MyST-NB counts 10,000 lines to a cell.
     text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)
-    complaints = re.findall(r".*\b(?:WARNING|ERROR)\b.*", text)
-    if done.returncode or complaints or not (rendered / "_build" / "html" / "index.html").is_file():
+    if done.returncode:
+        complaints = re.findall(r".*\b(?:WARNING|ERROR)\b.*", text)
         listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
         raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
 
