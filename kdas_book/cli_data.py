@@ -80,17 +80,13 @@ def data_styles(
 
 @data_app.command("check")
 def data_check(
-    root: Annotated[
-        Path, Argument(help="TrainDataset and TestDataset, or images and masks.")
-    ] = DATA,
+    root: Annotated[Path, Argument(help="Training and test sets, or images and masks.")] = DATA,
     figure: Annotated[File, Option(help="Draw the most similar pictures into this file.")] = None,
     groups: Annotated[File, Option(help="Write the known videos, for kdas compare.")] = None,
 ) -> None:
-    """Open and compare all pictures: a table, what is wrong, what to know.
-
-    Exit code 1: something is wrong, that is what training refuses, masks whose polyp is too dark to
-    be read, and test pictures that are training pictures byte for byte. Findings, such as repeats
-    or shared videos, leave it at 0: the public sets have them as they come.
+    """Open and compare all pictures. Exit code 1: something is wrong that training refuses, a polyp
+    too dark to be read, or a test picture that is a training picture byte for byte. Findings, such
+    as repeats or shared videos, leave it at 0: the public sets have them as they come.
     """
     from kdas_book.data.check import check_data
     from kdas_book.data.videos import write_groups

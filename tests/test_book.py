@@ -23,7 +23,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdas_book import figures
 from kdas_book.colab import set_repository
 from kdas_book.publishing import book, times
-from kdas_book.publishing.run_notebook import BuildError, Measured
+from kdas_book.publishing.run_notebook import BuildError
 from kdas_core import UserError
 
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
@@ -163,8 +163,7 @@ def test_progress_names_the_chapter_the_elapsed_and_the_expected_time(small_book
     pd.DataFrame([row]).to_csv(results / "chapter_times.csv", index=False)
     book.build(only=["01_first"])
     assert re.search(
-        r"01_first, expected 1:23\n  elapsed 0:\d\d, peak memory \d\.\d GB",
-        capsys.readouterr().out,
+        r"01_first, expected 1:23\n  elapsed 0:\d\d, peak memory \d\.\d GB", capsys.readouterr().out
     )
 
 
@@ -205,9 +204,9 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
 
 
 def test_recorded_times_replace_earlier_ones_of_the_same_preset_and_chapter(tmp_path):
-    times.record(tmp_path, "laptop", [Measured("01_first", 100.0, 900.0)])
-    times.record(tmp_path, "smoke", [Measured("01_first", 9.0, 500.0)])
-    times.record(tmp_path, "smoke", [Measured("01_first", 7.04, 600.0)])
+    times.record(tmp_path, "laptop", {"01_first": (100.0, 900.0)})
+    times.record(tmp_path, "smoke", {"01_first": (9.0, 500.0)})
+    times.record(tmp_path, "smoke", {"01_first": (7.04, 600.0)})
     table = pd.read_csv(tmp_path / times.TIMES)
     assert list(table.columns) == times.COLUMNS
     assert table[["preset", "seconds"]].values.tolist() == [["smoke", 7.0], ["laptop", 100.0]]

@@ -20,9 +20,9 @@ from typer import Option
 from kdas_book.colab import repository
 from kdas_book.paths import find_root
 from kdas_book.publishing.pdf import print_book
-from kdas_book.publishing.run_notebook import Measured, check_parameters, machine, run_notebook
+from kdas_book.publishing.run_notebook import check_parameters, machine, run_notebook
 from kdas_book.publishing.site import build_site, executed_copy, served
-from kdas_book.publishing.times import clock, expected_seconds, record
+from kdas_book.publishing.times import Measured, clock, expected_seconds, record
 from kdas_core import UserError, recipe
 from kdas_core.files import unwritten
 
@@ -111,7 +111,8 @@ def _folders(root: Path, data_root: str, runs_dir: str, fresh: bool) -> dict[str
     return {"data_root": str(data) if data_root else "", "runs_dir": str(runs)}
 
 
-def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> list[Measured]:
+def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> Measured:
+    """Seconds and peak memory in MB of each chapter."""
     expected = expected_seconds(root, values["preset"])
     names = [notebook.stem for notebook in notebooks]
     total = sum(expected[n] for n in names) if set(names) <= expected.keys() else None
@@ -119,17 +120,17 @@ def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> l
     print(f"Chapters: {len(names)}, {about}")
     for notebook in notebooks:  # an old copy must not pass for a new one if an earlier one fails
         executed_copy(root, notebook).unlink(missing_ok=True)
-    measured = []
+    measured = {}
     for i, notebook in enumerate(notebooks, 1):
         due = clock(expected.get(notebook.stem))
         print(f"[{i}/{len(names)}] {notebook.stem}, expected {due}", flush=True)
         copy = executed_copy(root, notebook)
-        done = run_notebook(notebook, copy, values, root / "_build")
-        print(f"  elapsed {clock(done.seconds)}, peak memory {done.peak_mb / 1024:.1f} GB")
+        seconds, peak_mb = run_notebook(notebook, copy, values, root / "_build")
+        print(f"  elapsed {clock(seconds)}, peak memory {peak_mb / 1024:.1f} GB")
         page = nbformat.read(copy, as_version=4)
-        page.metadata["kdas"] = {"peak_mb": round(done.peak_mb), "machine": machine()}
+        page.metadata["kdas"] = {"peak_mb": round(peak_mb), "machine": machine()}
         nbformat.write(page, copy)
-        measured.append(done)
+        measured[notebook.stem] = seconds, peak_mb
     return measured
 
 

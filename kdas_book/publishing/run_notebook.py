@@ -8,28 +8,21 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from textwrap import indent
+from typing import Any
 
 import nbformat
 import papermill
 import psutil
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError, strip_color
+from papermill.exceptions import PapermillExecutionError
 
 from kdas_core import UserError
 
 
 class BuildError(UserError):
     """A chapter failed, or the site has a warning; the message says where."""
-
-
-class Measured(NamedTuple):
-    """What a chapter took: seconds, kernel start included, and its processes' peak memory in MB."""
-
-    chapter: str
-    seconds: float
-    peak_mb: float
 
 
 def check_parameters(notebook: Path, names: Iterable[str]) -> None:
@@ -44,10 +37,10 @@ def check_parameters(notebook: Path, names: Iterable[str]) -> None:
 
 def run_notebook(
     notebook: Path, executed: Path, parameters: Mapping[str, Any], home: Path
-) -> Measured:
+) -> tuple[float, float]:
     """Run one notebook in a kernel of its own, whose working directory and settings are in
-    ``home``; ``executed``, the copy with outputs, is written after every cell, and kept if a
-    BuildError says which cell failed.
+    ``home``: seconds, kernel start included, and the processes' peak memory in MB. ``executed``,
+    the copy with outputs, is written after every cell, and kept if a BuildError says which failed.
     """
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -65,7 +58,7 @@ def run_notebook(
             raise _failure(notebook, executed, error) from error
         finally:
             stop.set()
-    return Measured(notebook.stem, time.perf_counter() - began, peak_mb.result())
+    return time.perf_counter() - began, peak_mb.result()
 
 
 def _peak_mb(stop: threading.Event) -> float:
@@ -112,9 +105,8 @@ def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
     if not isinstance(error, PapermillExecutionError):
         why = "its process died, most often because the memory was not enough."
         return BuildError(f"{where}: {why}\n{kept}")
-    trace = strip_color("\n".join(error.traceback)).splitlines()[-30:]
-    listed = "\n".join(f"    {line}" for line in trace)
-    return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n{listed}")
+    trace = indent("\n".join(str(error).splitlines()[-30:]), "    ")
+    return BuildError(f"{where}: {error.ename}: {error.evalue}\n{kept}\n\n{trace}")
 
 
 def is_injected(cell: nbformat.NotebookNode) -> bool:

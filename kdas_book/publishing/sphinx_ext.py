@@ -4,9 +4,11 @@ refuse what is not of the site.
 
 import base64
 import hashlib
+import html
 import os
 import re
 import shutil
+import textwrap
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from kdas_book.explore import as_webp
 
 # Cells that run on a server elsewhere, and a script of 1.5 MB for icons that the theme's font has.
 UNUSED = ("thebe", "THEBE", "kernelName", "fontawesome.js")
-UNUSED_FILES = ("sphinx-thebe.*", "fontawesome.js*", "*.js.map", "*.css.map")
 # A policy allows no handlers in attributes; book/_static/site.js listens instead.
 HANDLERS = {"window.print()": "print", "toggleFullScreen()": "full-screen"}
 POLICY = (
@@ -41,6 +42,17 @@ def configure(app: Sphinx, config: Config) -> None:
         config.ogp_image = f"{base}_static/card.png"
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "genindex.html", "search.html"]
+
+
+def describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], tree: Any) -> None:
+    """A page is described by its first sentences, a chapter by the first thing to learn in it."""
+    if tree:
+        text = next((p.astext() for p in tree.findall(nodes.paragraph)), "")
+        if text == "You will learn":
+            text += f" {next(tree.findall(nodes.list_item)).astext().rstrip(';.')}."
+        said = html.escape(textwrap.shorten(text, 200, placeholder=" …"))
+        context["metatags"] += f'<meta name="description" content="{said}">'
+        context["meta"] = {**(context["meta"] or {}), "og:description": said}
 
 
 def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
@@ -65,7 +77,7 @@ def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
 
 
 def finish_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Finish the pages that were written in this build, and drop what they no longer load."""
+    """Finish the pages that were written in this build."""
     if exception:
         return
     site, earlier = Path(app.outdir), Path(app.srcdir).parent / "html" / "_images"
@@ -77,9 +89,6 @@ def finish_pages(app: Sphinx, exception: Exception | None) -> None:
             pack_pictures(soup, page, site / "_images", earlier)
             guard(soup)
             page.write_text(str(soup), encoding="utf-8")
-    for pattern in UNUSED_FILES:
-        for file in (site / "_static").rglob(pattern):
-            file.unlink()
 
 
 def load_less(soup: Any) -> None:
@@ -158,6 +167,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if app.config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
     app.connect("config-inited", configure)
+    app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("doctree-resolved", cite_back)
     app.connect("build-finished", finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

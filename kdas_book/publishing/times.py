@@ -1,16 +1,16 @@
 """How long chapters take, as recorded in ``book/results/chapter_times.csv``."""
 
 import datetime
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from kdas_book.publishing.run_notebook import Measured, machine
+from kdas_book.publishing.run_notebook import machine
 from kdas_core.recipe import PRESETS
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
 COLUMNS = ["preset", "chapter", "seconds", "peak_mb", "machine", "date"]
+Measured = dict[str, tuple[float, float]]  # of each chapter: seconds, and peak memory in MB
 
 
 def _read(root: Path) -> pd.DataFrame:
@@ -20,20 +20,20 @@ def _read(root: Path) -> pd.DataFrame:
 
 def expected_seconds(root: Path, preset: str) -> dict[str, float]:
     """Seconds per chapter at a preset; empty where none were recorded."""
-    rows = _read(root).query("preset == @preset")
-    return dict(zip(rows.chapter, rows.seconds.astype(float)))
+    return _read(root).query("preset == @preset").set_index("chapter").seconds.to_dict()
 
 
-def record(root: Path, preset: str, measured: Sequence[Measured]) -> Path:
+def record(root: Path, preset: str, measured: Measured) -> Path:
     """Write the times over earlier ones of the same preset and chapter."""
-    where = [machine(), datetime.date.today().isoformat()]
-    rows = [[preset, m.chapter, round(m.seconds, 1), round(m.peak_mb), *where] for m in measured]
-    table = pd.DataFrame([*_read(root).to_numpy().tolist(), *rows], columns=COLUMNS)
-    table = table.drop_duplicates(["preset", "chapter"], keep="last")
+    rows = _read(root).to_numpy().tolist()
+    for chapter, (seconds, peak_mb) in measured.items():
+        about = [machine(), datetime.date.today().isoformat()]
+        rows.append([preset, chapter, round(seconds, 1), round(peak_mb), *about])
+    table = pd.DataFrame(rows, columns=COLUMNS).drop_duplicates(COLUMNS[:2], keep="last")
     table.preset = pd.Categorical(table.preset, list(PRESETS))
     file = root / TIMES
     file.parent.mkdir(parents=True, exist_ok=True)
-    table.sort_values(["preset", "chapter"]).to_csv(file, index=False)
+    table.sort_values(COLUMNS[:2]).to_csv(file, index=False)
     return file
 
 

@@ -78,9 +78,7 @@ def build_wall(view: View, lumen: Lumen, look: Style, rng: Generator) -> Surface
 
 def _folds(view: View, far: ndarray, lumen: Lumen, rng: Generator) -> tuple[ndarray, ndarray]:
     """Light (H, W) that the folds leave, and the crests (0–1), where the film is thin and shines.
-
-    Seen from outside in, a fold is a lit crest with a shadow right behind it, out of which the next
-    one rises. Few folds are whole rings: their strength comes and goes along the wall.
+    A fold is a lit crest with a shadow behind it; its strength comes and goes along the wall.
     """
     phase = -np.log(far) * lumen.folds + 0.22 * noise(view, 2, rng, 2) + rng.uniform(0, 1)
     saw = phase - np.floor(phase)
