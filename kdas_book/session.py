@@ -17,6 +17,7 @@ from kdas_book.callbacks import PredictionSnapshots, read_snapshots
 from kdas_book.data.open_data import open_data
 from kdas_book.figures.basics import use_style
 from kdas_book.paths import find_root
+from kdas_book.times import read_times
 from kdas_core import UserError
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
@@ -128,10 +129,8 @@ class Session:
 
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""
-        file = self.root / "book" / "results" / "chapter_times.csv"
-        names = ["preset", "chapter", "seconds", "peak_mb", "machine"]
-        known = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=names)
-        rows = known[known.chapter == chapter].set_index("preset").reindex(list(PRESETS))
+        rows = read_times(self.root).query("chapter == @chapter")
+        rows = rows.set_index("preset").reindex(list(PRESETS))
         time = (rows.seconds / 60).map("{:.1f} min".format, na_action="ignore")
         memory = (rows.peak_mb / 1024).map("{:.1f} GB".format, na_action="ignore")
         table = {"time": time.fillna("not measured yet"), "peak memory": memory, "on": rows.machine}

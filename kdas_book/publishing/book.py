@@ -20,9 +20,9 @@ from typer import Option
 from kdas_book.colab import repository
 from kdas_book.paths import find_root
 from kdas_book.publishing.pdf import print_book
-from kdas_book.publishing.run_notebook import check_parameters, machine, run_notebook
+from kdas_book.publishing.run_notebook import check_parameters, run_notebook
 from kdas_book.publishing.site import build_site, executed_copy, served
-from kdas_book.publishing.times import Measured, clock, expected_seconds, record
+from kdas_book.times import Measured, clock, machine, read_times, record
 from kdas_core import UserError, recipe
 from kdas_core.files import unwritten
 
@@ -113,17 +113,17 @@ def _folders(root: Path, data_root: str, runs_dir: str, fresh: bool) -> dict[str
 
 def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> Measured:
     """Seconds and peak memory in MB of each chapter."""
-    expected = expected_seconds(root, values["preset"])
-    names = [notebook.stem for notebook in notebooks]
-    total = sum(expected[n] for n in names) if set(names) <= expected.keys() else None
-    about = f"preset {values['preset']}, expected {clock(total)} in all (minutes:seconds)"
-    print(f"Chapters: {len(names)}, {about}")
+    preset = values["preset"]
+    known = read_times(root).query("preset == @preset").set_index("chapter").seconds
+    expected = known.reindex([notebook.stem for notebook in notebooks]).astype(float)
+    total = clock(expected.sum(skipna=False))
+    print(f"Chapters: {len(expected)}, preset {preset}, expected {total} in all (minutes:seconds)")
     for notebook in notebooks:  # an old copy must not pass for a new one if an earlier one fails
         executed_copy(root, notebook).unlink(missing_ok=True)
     measured = {}
     for i, notebook in enumerate(notebooks, 1):
-        due = clock(expected.get(notebook.stem))
-        print(f"[{i}/{len(names)}] {notebook.stem}, expected {due}", flush=True)
+        due = clock(expected[notebook.stem])
+        print(f"[{i}/{len(expected)}] {notebook.stem}, expected {due}", flush=True)
         copy = executed_copy(root, notebook)
         seconds, peak_mb = run_notebook(notebook, copy, values, root / "_build")
         print(f"  elapsed {clock(seconds)}, peak memory {peak_mb / 1024:.1f} GB")

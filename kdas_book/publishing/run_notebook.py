@@ -112,12 +112,3 @@ def _failure(notebook: Path, executed: Path, error: Exception) -> BuildError:
 def is_injected(cell: nbformat.NotebookNode) -> bool:
     """Whether papermill put this cell in, to set parameters."""
     return "injected-parameters" in cell.metadata.get("tags", [])
-
-
-def machine() -> str:
-    """This machine in words that fit any other like it, such as "2 CPU cores, no GPU"."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "no GPU"
-    return f"{cores} CPU cores, {gpu}"

@@ -19,7 +19,7 @@ import yaml
 from papermill.exceptions import strip_color
 
 from kdas_book.publishing.run_notebook import BuildError, is_injected
-from kdas_book.publishing.times import clock
+from kdas_book.times import clock
 from kdas_core import UserError
 from kdas_core.files import staging_dir
 
