@@ -1,5 +1,6 @@
 """The command line: kdas data | weights | train | predict | evaluate | compare | study | book."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -39,9 +40,7 @@ def train(
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
     if processes > 1 and "RANK" not in os.environ:
-        from kdas_book.launch import launch
-
-        return launch(sys.argv[sys.argv.index("train") + 1 :], processes)
+        return _launch(sys.argv[sys.argv.index("train") + 1 :], processes)
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         sys.stdout = open(os.devnull, "w")
 
@@ -60,6 +59,39 @@ def train(
         session = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
     folder = session.folder("teacher" if role == "teacher" else objective, callback=callback)
     print(folder or f"the teacher's weights are released ones: {session.released_teacher}")
+
+
+def _launch(words: list[str], processes: int) -> None:
+    """Let torchrun run ``kdas train`` in so many processes, which divide every batch: one a GPU;
+    without a GPU they share the processors. After SIGTERM or Ctrl-C they write one checkpoint.
+    """
+    import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    gpus = torch.cuda.device_count()
+    if gpus and processes > gpus:
+        raise UserError(f"{processes} processes for {gpus} GPU(s); choose --processes {gpus}.")
+    os.environ.setdefault("ACCELERATE_USE_CPU", str(not gpus))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # seconds for a checkpoint
+    logging.disable(logging.ERROR)  # torchrun's own log; the sentence below says more
+    options = ["--standalone", f"--nproc-per-node={processes}", "-m", "kdas_book.cli", "train"]
+    arguments = parse_args([*options, *words])
+    arguments.signals_to_handle = "SIGTERM"  # Ctrl-C reaches the processes as SIGTERM, too
+    try:
+        run(arguments)
+    except (SignalException, KeyboardInterrupt):
+        raise SystemExit(0) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+        raise UserError(
+            f"Process {rank + 1} of {processes} {how}, and the others were stopped. The same "
+            "command, also with another number of processes, goes on after the last checkpoint."
+        ) from None
 
 
 @app.command()
@@ -198,15 +230,14 @@ def study_report(
         print(report.write_report(found, out, claims)[0])
 
 
-EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-
-@app.command("book", add_help_option=False, context_settings=EVERYTHING)
-def book_(context: typer.Context) -> None:
+@app.command("book", add_help_option=False, context_settings={"ignore_unknown_options": True})
+def book_(words: Annotated[Names, Argument()] = None) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
     from kdas_book.publishing import book
 
-    book.app(context.args, prog_name="kdas book")
+    words = words or []
+    named = words and words[0] in ("build", "serve", "pdf")
+    book.app(words if named else ["build", *words], prog_name="kdas book")
 
 
 def main() -> None:

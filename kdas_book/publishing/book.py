@@ -5,13 +5,13 @@ Each chapter is run in a kernel of its own, its executed copy is kept in ``_buil
 """
 
 import contextlib
+import datetime
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import nbformat
 import typer
 from sphinx_external_toc.parsing import parse_toc_yaml
@@ -26,7 +26,7 @@ from kdas_book.times import Measured, clock, machine, read_times, record
 from kdas_core import UserError, recipe
 from kdas_core.files import unwritten
 
-app = typer.Typer(invoke_without_command=True, no_args_is_help=False, add_completion=False)
+app = typer.Typer(add_completion=False)
 
 
 def chapters(root: Path) -> list[Path]:
@@ -48,7 +48,7 @@ def _pages(root: Path) -> list[str]:
     return list(parse_toc_yaml(toc))
 
 
-@app.callback()
+@app.command()
 def build(
     preset: Annotated[str, Option(help="smoke, laptop, colab or paper")] = "smoke",
     data_root: Annotated[str, Option(help="folder in PraNet's layout; empty: data/")] = "",
@@ -61,10 +61,9 @@ def build(
     site: Annotated[bool, Option("--site", help="after --chapters, too")] = False,
     keep_times: Annotated[bool, Option("--record", help="write times to book/results")] = False,
 ) -> Path | None:
-    """Run the chapters and build the site in _build/html."""
-    context = click.get_current_context(silent=True)
-    if context and context.invoked_subcommand:
-        return None
+    """Run the chapters and build the site in _build/html, which "kdas book serve" shows and "kdas
+    book pdf" prints.
+    """
     root = find_root()
     every = chapters(root)
     chosen = _select(every, only or ())
@@ -126,9 +125,11 @@ def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> M
         print(f"[{i}/{len(expected)}] {notebook.stem}, expected {due}", flush=True)
         copy = executed_copy(root, notebook)
         seconds, peak_mb = run_notebook(notebook, copy, values, root / "_build")
-        print(f"  elapsed {clock(seconds)}, peak memory {peak_mb / 1024:.1f} GB")
+        about = {"time": clock(seconds), "peak memory": f"{peak_mb / 1024:.1f} GB"}
+        print(f"  elapsed {about['time']}, peak memory {about['peak memory']}")
+        about |= {"machine": machine(), "run on": datetime.date.today().isoformat()}
         page = nbformat.read(copy, as_version=4)
-        page.metadata["kdas"] = {"peak_mb": round(peak_mb), "machine": machine()}
+        page.metadata["kdas"] = {"preset": preset, "seed": values["seed"], **about}  # for the site
         nbformat.write(page, copy)
         measured[notebook.stem] = seconds, peak_mb
     return measured

@@ -19,7 +19,6 @@ import yaml
 from papermill.exceptions import strip_color
 
 from kdas_book.publishing.run_notebook import BuildError, is_injected
-from kdas_book.times import clock
 from kdas_core import UserError
 from kdas_core.files import staging_dir
 
@@ -46,32 +45,17 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
         if not executed.is_file():
             raise UserError(f"{executed} does not exist; run chapter {notebook.stem} first.")
         page = nbformat.read(executed, as_version=4)
-        rows.append(_execution(notebook, page))
+        link = f"[{notebook.stem}]({notebook.name})"
+        rows.append({"chapter": link, **page.metadata.get("kdas", {})})
         page.cells = [cell for cell in page.cells if not is_injected(cell)]
         for ours in ("papermill", "kdas"):  # folders of this machine
             page.metadata.pop(ours, None)
         target = folder / notebook.relative_to(root)
         nbformat.write(page, target)
         shutil.copystat(executed, target)
-    table = pd.DataFrame(rows).to_markdown(index=False, disable_numparse=True)
+    table = pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
     (folder / "book" / "execution_table.md").write_text(table + "\n", encoding="utf-8")
     return folder
-
-
-def _execution(notebook: Path, page: nbformat.NotebookNode) -> dict[str, Any]:
-    """How a chapter was run: a row of the table."""
-    ran = page.metadata.get("papermill", {})
-    more = page.metadata.get("kdas", {})
-    given = ran.get("parameters", {})
-    return {
-        "chapter": f"[{notebook.stem}]({notebook.name})",
-        "preset": given.get("preset", ""),
-        "seed": given.get("seed", ""),
-        "time": clock(ran.get("duration") or 0),
-        "peak memory": f"{more['peak_mb'] / 1024:.1f} GB" if more else "",
-        "machine": more.get("machine", ""),
-        "run on": (ran.get("start_time") or "")[:10],
-    }
 
 
 def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Path:
