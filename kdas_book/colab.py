@@ -37,10 +37,7 @@ def welcome() -> None:
 def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
     """Write an address such as ``https://github.com/owner/name``, and a branch or tag, into
     ``_config.yml`` and the chapters, which are returned; "" takes it out again. Colab opens public
-    repositories of GitHub alone, and so their pages get buttons.
-
-    Raises:
-        UserError: no address of a repository, or a file without the place for it.
+    repositories of GitHub alone, and so their pages get buttons. UserError: no such address.
     """
     url = url.strip().rstrip("/").removesuffix(".git")
     if not re.fullmatch(r"(https://[\w.:@-]+(/[\w.-]+){2,})? [\w./-]+", f"{url} {revision}"):

@@ -74,9 +74,8 @@ class Session:
     def folder(
         self, what: str, callback: Callable | None = None, **hyperparameters: Any
     ) -> Path | None:
-        """The run's folder, trained first if need be; None for a released teacher.
-
-        ``callback`` is called after each step and each epoch, e.g. ``LivePlot()``.
+        """The run's folder, trained first if need be; None for a released teacher. ``callback`` is
+        called after each step and each epoch, e.g. ``LivePlot()``.
         """
         if what == "teacher" and self.released_teacher:
             return None
@@ -140,7 +139,8 @@ class Session:
 def begin(
     preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: int = 0, **settings: Any
 ) -> Session:
-    """Find the repository, the data and the device, and print a short panel.
+    """Find the repository, the data and the device, and print a short panel. UserError: unknown
+    preset or hyperparameter, or no data and a preset that needs some.
 
     Args:
         preset: ``smoke``, ``laptop``, ``colab`` or ``paper``.
@@ -148,9 +148,6 @@ def begin(
             if nothing is there and the preset is ``smoke``.
         runs_dir: where trained networks are kept; empty: the repository's ``runs/``.
         settings: the hyperparameters that differ from the preset.
-
-    Raises:
-        UserError: unknown preset or hyperparameter, or no data and a preset that needs some.
     """
     recipe = recipe_of(preset, seed=seed, **settings)
     root = find_root()
@@ -162,9 +159,8 @@ def begin(
     use_style()
     pd.set_option("display.max_colwidth", None)  # a table's sentences are shown whole
     session = Session(recipe, data, runs, root)
-    device = f"CPU, {os.cpu_count()} cores"
-    if session.device.type == "cuda":
-        device = torch.cuda.get_device_name()
+    gpu = session.device.type == "cuda"
+    device = torch.cuda.get_device_name() if gpu else f"CPU, {os.cpu_count()} cores"
     kind = "synthetic polyps" if data.synthetic else "images"
     released = session.released_teacher
     source = f"released weights, {released.name}" if released else f"{recipe.teacher}, trained here"

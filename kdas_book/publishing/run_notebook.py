@@ -46,8 +46,8 @@ def run_notebook(
     work.mkdir(parents=True, exist_ok=True)
     executed.parent.mkdir(parents=True, exist_ok=True)
     _define_kernel(home / "jupyter")
-    options: dict[str, Any] = {"kernel_name": "python3", "language": "python", "cwd": str(work)}
-    options |= {"progress_bar": False, "start_timeout": 180, "execution_timeout": None}
+    options: dict[str, Any] = {"kernel_name": "python3", "cwd": str(work), "progress_bar": False}
+    options["start_timeout"] = 180  # seconds, for a busy machine
     stop = threading.Event()
     began = time.perf_counter()
     with ThreadPoolExecutor(1) as pool:

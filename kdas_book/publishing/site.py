@@ -100,19 +100,6 @@ def _render(source: Path, rendered: Path, log: Path) -> None:
         raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
 
 
-class _Pages(SimpleHTTPRequestHandler):
-    """Files of a folder, and its 404.html for what is not there."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        lost = Path(self.directory) / "404.html"
-        if code == 404 and lost.is_file():
-            self.error_message_format = lost.read_text(encoding="utf-8").replace("%", "%%")
-        super().send_error(code, message, explain)
-
-    def log_message(self, *words: Any) -> None:
-        """Nothing: one reader at the same desk needs no log."""
-
-
 @contextlib.contextmanager
 def served(site: Path, port: int = 0) -> Iterator[str]:
     """Serve the site to this machine while the block runs; gives the address, ending in a slash.
@@ -120,8 +107,15 @@ def served(site: Path, port: int = 0) -> Iterator[str]:
     """
     if not (site / "index.html").is_file():
         raise UserError(f"{site} holds no site; make book builds one.")
+
+    class Pages(SimpleHTTPRequestHandler):
+        error_message_format = (site / "404.html").read_text(encoding="utf-8").replace("%", "%%")
+
+        def log_message(self, *words: Any) -> None:
+            """Nothing: one reader at the same desk needs no log."""
+
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Pages, directory=str(site)))
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=str(site)))
     except OSError as error:
         why = f"Port {port} cannot be used ({error.strerror})"
         raise UserError(f"{why}; name another one with --port.") from None

@@ -35,8 +35,7 @@ def make_dataset(
     """
     out = Path(out)
     if train < 2 or test < 1 or size < 64:
-        found = f"train is {train}, test is {test}, size is {size}"
-        raise UserError(f"{found}; they must be at least 2, 1 and 64.")
+        raise UserError(f"train {train}, test {test}, size {size} must be at least 2, 1 and 64.")
     note = {"version": VERSION, "train": train, "test": test, "size": size, "seed": seed}
     if _is_taken(out, note):
         return out
@@ -68,9 +67,7 @@ def _is_taken(out: Path, note: dict) -> bool:
     if note.items() <= found.items():
         return True
     what = "synthetic polyps made with other parameters" if found else "other files"
-    raise UserError(
-        f"{out} already holds {what}, which stay; choose another folder or remove this one."
-    )
+    raise UserError(f"{out} already holds {what}; choose another folder or remove this one.")
 
 
 def _train_style(i: int) -> str:
