@@ -1,7 +1,6 @@
 """The commands ``kdas data`` and ``kdas weights``."""
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +25,7 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def agree(texts: Sequence[str], yes: bool) -> None:
+def agree(texts: list[str], yes: bool) -> None:
     """Show terms of use and ask for consent, before anything is fetched."""
     print(*texts, sep="\n")
     if texts and not yes and not sys.stdin.isatty():

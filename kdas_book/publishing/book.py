@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +65,7 @@ def build(
     """
     root = find_root()
     every = chapters(root)
-    chosen = _select(every, only or ())
+    chosen = _select(every, only or [])
     if run:
         recipe.preset(preset, seed=seed)  # refuses an unknown preset
         values = {"preset": preset, "seed": seed, **_folders(root, data_root, runs_dir, keep_times)}
@@ -87,7 +86,7 @@ def build(
     return page
 
 
-def _select(notebooks: list[Path], names: Sequence[str]) -> list[Path]:
+def _select(notebooks: list[Path], names: list[str]) -> list[Path]:
     known = {notebook.stem: notebook for notebook in notebooks}
     if unknown := [name for name in names if name not in known]:
         they_are = f"the chapters are {', '.join(known)}"
@@ -110,7 +109,7 @@ def _folders(root: Path, data_root: str, runs_dir: str, fresh: bool) -> dict[str
     return {"data_root": str(data) if data_root else "", "runs_dir": str(runs)}
 
 
-def _run_all(root: Path, notebooks: Sequence[Path], values: dict[str, Any]) -> Measured:
+def _run_all(root: Path, notebooks: list[Path], values: dict[str, Any]) -> Measured:
     """Seconds and peak memory in MB of each chapter."""
     preset = values["preset"]
     known = read_times(root).query("preset == @preset").set_index("chapter").seconds

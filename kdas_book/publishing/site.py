@@ -16,7 +16,6 @@ from typing import Any
 import nbformat
 import pandas as pd
 import yaml
-from papermill.exceptions import strip_color
 
 from kdas_book.publishing.run_notebook import BuildError, is_injected
 from kdas_core import UserError
@@ -91,7 +90,8 @@ def _render(source: Path, rendered: Path, log: Path) -> None:
     environment = os.environ | {"PYTHONUTF8": "1", "NO_COLOR": "1"}
     with log.open("w", encoding="utf-8") as out:
         done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-    text = strip_color(log.read_text(encoding="utf-8")).replace(f"{source}{os.sep}", "")
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(encoding="utf-8"))
+    text = text.replace(f"{source}{os.sep}", "")
     # MyST-NB counts 10,000 lines to a cell.
     text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)
     if done.returncode:
