@@ -241,6 +241,9 @@ def test_the_site_shows_the_executed_chapters_and_nothing_of_this_machine(small_
     assert 'alt="A rising line."' in text
     assert str(small_site) not in text
     assert not foreign_requests(text)
+    table = (small_site / "_build" / "stage" / "book" / "execution_table.md").read_text()
+    row = r"\| \[01_first\]\(01_first\.ipynb\) *\| smoke *\| 3 *\| 0:\d\d *\| 0\.\d GB *\| \d+ CPU "
+    assert re.search(row, table)
 
 
 def test_a_broken_reference_fails_the_build_and_fails_it_again_over_the_old_doctrees(small_site):

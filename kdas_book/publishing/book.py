@@ -124,11 +124,12 @@ def _run_all(root: Path, notebooks: list[Path], values: dict[str, Any]) -> Measu
         print(f"[{i}/{len(expected)}] {notebook.stem}, expected {due}", flush=True)
         copy = executed_copy(root, notebook)
         seconds, peak_mb = run_notebook(notebook, copy, values, root / "_build")
-        about = {"time": clock(seconds), "peak memory": f"{peak_mb / 1024:.1f} GB"}
+        about = {"preset": preset, "seed": str(values["seed"]), "time": clock(seconds)}
+        about |= {"peak memory": f"{peak_mb / 1024:.1f} GB", "machine": machine()}
+        about["run on"] = datetime.date.today().isoformat()
         print(f"  elapsed {about['time']}, peak memory {about['peak memory']}")
-        about |= {"machine": machine(), "run on": datetime.date.today().isoformat()}
         page = nbformat.read(copy, as_version=4)
-        page.metadata["kdas"] = {"preset": preset, "seed": values["seed"], **about}  # for the site
+        page.metadata["kdas"] = about  # for the site's table
         nbformat.write(page, copy)
         measured[notebook.stem] = seconds, peak_mb
     return measured

@@ -21,6 +21,8 @@ from kdas_book.publishing.run_notebook import BuildError, is_injected
 from kdas_core import UserError
 from kdas_core.files import staging_dir
 
+RUN = ["preset", "seed", "time", "peak memory", "machine", "run on"]  # what is said of a chapter
+
 
 def executed_copy(root: Path, notebook: Path) -> Path:
     """Where a chapter lies after it has been run."""
@@ -52,7 +54,8 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
         target = folder / notebook.relative_to(root)
         nbformat.write(page, target)
         shutil.copystat(executed, target)
-    table = pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
+    frame = pd.DataFrame(rows, columns=["chapter", *RUN]).fillna("")
+    table = frame.to_markdown(index=False, disable_numparse=True)
     (folder / "book" / "execution_table.md").write_text(table + "\n", encoding="utf-8")
     return folder
 
