@@ -23,15 +23,11 @@ def welcome() -> None:
     print(*(f"{name} {importlib.metadata.version(name)}," for name in names), end=" ")
     print(f"Python {platform.python_version()}")
     if not torch.cuda.is_available():
-        print(
-            "No GPU is on, and training will be slow: Runtime, Change runtime type, T4 GPU, and "
-            "run this cell again."
-        )
-    print(
-        "Networks are lost with the session unless they are kept on Drive: run "
-        "\"from google.colab import drive; drive.mount('/content/drive')\" and set "
-        'runs_dir = "/content/drive/MyDrive/kdas-runs".'
-    )
+        way_out = "Runtime, Change runtime type, T4 GPU, and run this cell again"
+        print(f"No GPU is on, and training will be slow: {way_out}.")
+    mount = "from google.colab import drive; drive.mount('/content/drive')"
+    keep = 'runs_dir = "/content/drive/MyDrive/kdas-runs"'
+    print(f"Networks are lost with the session unless you keep them: run {mount}, set {keep}.")
 
 
 def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
@@ -41,7 +37,9 @@ def set_repository(root: Path, url: str, revision: str = "main") -> list[Path]:
     """
     url = url.strip().rstrip("/").removesuffix(".git")
     if not re.fullmatch(r"(https://[\w.:@-]+(/[\w.-]+){2,})? [\w./-]+", f"{url} {revision}"):
-        raise UserError(f'"{url}" is no address of a repository, or "{revision}" no branch or tag.')
+        example = "https://github.com/owner/name and main are such"
+        wrong = f'"{url}" is no address of a repository, or "{revision}" no branch or tag'
+        raise UserError(f"{wrong}; {example}.")
     hub = re.fullmatch("https://github.com/([^/]+)/(.+)", url)
     values = {
         "url": f'"{url}"',
