@@ -46,15 +46,15 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
         if not executed.is_file():
             raise UserError(f"{executed} does not exist; run chapter {notebook.stem} first.")
         page = nbformat.read(executed, as_version=4)
-        link = f"[{notebook.stem}]({notebook.name})"
-        rows.append({"chapter": link, **page.metadata.get("kdas", {})})
+        about = dict.fromkeys(RUN, "") | page.metadata.get("kdas", {})
+        rows.append(about | {"chapter": f"[{notebook.stem}]({notebook.name})"})
         page.cells = [cell for cell in page.cells if not is_injected(cell)]
         for ours in ("papermill", "kdas"):  # folders of this machine
             page.metadata.pop(ours, None)
         target = folder / notebook.relative_to(root)
         nbformat.write(page, target)
         shutil.copystat(executed, target)
-    frame = pd.DataFrame(rows, columns=["chapter", *RUN]).fillna("")
+    frame = pd.DataFrame(rows, columns=["chapter", *RUN])
     table = frame.to_markdown(index=False, disable_numparse=True)
     (folder / "book" / "execution_table.md").write_text(table + "\n", encoding="utf-8")
     return folder
