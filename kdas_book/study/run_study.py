@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
-from kdas_book.publishing.run_notebook import parameters_of
+from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
 from kdas_book.study.spec import FAILED, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
@@ -84,7 +84,7 @@ def prepare(study: Study, folder: Path) -> None:
         given |= {"settings": cell.settings, "out": str(out)}
         content = {"template": str(root / TEMPLATE), "parameters": given}
         contents[out] = json.dumps(content, indent=1)
-    parameters_of([root / TEMPLATE], given)  # which knows all of them, or a UserError
+    check_parameters(root / TEMPLATE, given)
     if (folder / "study.yaml").is_file():  # what the folder has had before stays in it
         before = read_study(folder / "study.yaml")
         seeds = tuple(dict.fromkeys([*before.seeds, *study.seeds]))
