@@ -50,7 +50,6 @@ def train(
     from kdas_book.callbacks import TensorBoard
     from kdas_book.session import begin
     from kdas_core.losses import hyperparameters_of
-    from kdas_core.recipe import parse_settings
 
     hyperparameters_of(objective)
     callback = TensorBoard() if tensorboard else None
@@ -59,6 +58,21 @@ def train(
         session = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
     folder = session.folder("teacher" if role == "teacher" else objective, callback=callback)
     print(folder or f"the teacher's weights are released ones: {session.released_teacher}")
+
+
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """``["alpha=0.5", "scales=[1.0]"]`` as hyperparameters, read by YAML's rules."""
+    import yaml
+
+    from kdas_core.recipe import typed
+
+    values = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(f'"{word}" is no setting; write key=value, for example alpha=0.5.')
+        values[key] = yaml.safe_load(text)
+    return typed(values)
 
 
 def _launch(words: list[str], processes: int) -> None:
@@ -99,9 +113,9 @@ def predict(
     weights: Annotated[Path, Option(help="A .safetensors of ours or a released .pth")],
     images: Annotated[Path, Option(help="Folder of images.")],
     out: Annotated[Path, Option(help="Folder for the grey PNGs.")],
-    role: Role = "student",
-    backbone: Backbone = None,
-    size: Annotated[int, Option(help="Side of the square that the network sees.")] = 352,
+    role: Role = "",
+    backbone: Backbone = "",
+    size: Annotated[int, Option(help="Image size, where the file does not say it: 352")] = 0,
     batch_size: Annotated[int, Option(help="Images per forward pass.")] = 8,
     afresh: Annotated[bool, Option(help="Predict again what is there already.")] = False,
 ) -> None:
@@ -109,11 +123,11 @@ def predict(
     import torch
 
     from kdas_core.inference import predict_folder
-    from kdas_core.models import build, freeze
+    from kdas_core.models import open_network
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = freeze(build(role, weights=weights, backbone=backbone)).to(device)
-    count = predict_folder(net, images, out, size, batch_size=batch_size, afresh=afresh)
+    net, side = open_network(weights, role, backbone, size)
+    count = predict_folder(net.to(device), images, out, side, batch_size, afresh)
     print(f"{count} masks in {out}")
 
 
@@ -242,6 +256,8 @@ def book_(words: Annotated[Names, Argument()] = None) -> None:
 
 def main() -> None:
     """Run a command; what the user can mend is one sentence on standard error, exit code 2."""
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe may not know the letters of a file's name
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

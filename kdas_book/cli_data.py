@@ -15,8 +15,8 @@ weights_app = typer.Typer(no_args_is_help=True, help="Fetch released weights, or
 DATA = Path("data")
 File = Path | None
 Names = list[str] | None
-Role = Annotated[str, Option(help="student or teacher")]
-Backbone = Annotated[str | None, Option(help="timm backbone, if not the role's own")]
+Role = Annotated[str, Option(help="student or teacher, where the file does not say it")]
+Backbone = Annotated[str, Option(help="timm backbone, where the file does not say it")]
 Yes = Annotated[bool, Option("--yes", help="Agree to the terms of use without being asked.")]
 
 
@@ -162,11 +162,15 @@ def weights_get(
 @weights_app.command("check")
 def weights_check(
     file: Annotated[Path, Argument(help=".pth or .safetensors")],
-    role: Role = "teacher",
-    backbone: Backbone = None,
+    role: Role = "",
+    backbone: Backbone = "",
 ) -> None:
-    """Say whether a file of weights is whole and fits the network."""
-    from kdas_core.models import build, count_parameters
+    """Say whether a file of weights is whole, and which network it is of."""
+    from kdas_core.models import BACKBONE_OF_ROLE, count_parameters, open_network
+    from kdas_core.models.weights import metadata_of
 
-    net = build(role, weights=file, backbone=backbone)
-    print(f"{file} fits the {role}: {count_parameters(net):,} parameters")
+    net, size = open_network(file, role, backbone)
+    own = "teacher" if net.backbone.name == BACKBONE_OF_ROLE["teacher"] else "student"
+    what = role or metadata_of(file).get("role", own)
+    about = f"{count_parameters(net):,} parameters, {net.backbone.name}, for {size} px"
+    print(f"{file} fits the {what}: {about}")

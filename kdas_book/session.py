@@ -149,6 +149,9 @@ def begin(
         runs_dir: where trained networks are kept; empty: the repository's ``runs/``.
         settings: the hyperparameters that differ from the preset.
     """
+    for name, value in {"data_root": data_root, "runs_dir": runs_dir}.items():
+        if not isinstance(value, (str, Path)):
+            raise UserError(f"{name} is {value!r}; the path of a folder is expected.")
     recipe = recipe_of(preset, seed=seed, **settings)
     root = find_root()
     # A student's fingerprint says which teacher it had.

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from kdas_book.figures.basics import BLUE, COLOUR_OF, labelled, show, side_by_side
-from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, preset
+from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
+from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training.batching import scaled_size
 from kdas_core.training.checkpoint import read_checkpoint
 
