@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,9 +27,10 @@ import torch
 import yaml
 from conftest import kdas
 from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
-from kdas_book.data.open_data import open_data
+from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.session import begin
 from kdas_book.study import cell as cells
 from kdas_book.study import executors as engines
@@ -434,14 +436,32 @@ def test_real_images_that_come_later_do_not_mix_with_synthetic_ones(
     assert root.parent == folder / "networks" and root.name.startswith("synthetic")
     for name in ("history.csv", "per_image.csv"):
         (folder / "teacher" / name).touch()
-    (folder / "teacher" / "metrics.json").write_text(
-        json.dumps({"schema": 1, "data": {"name": root.name}})
-    )
+    digest = data_digest(load_data(root))
+    record = {"schema": 1, "data": {"name": root.name, "digest": digest}}
+    (folder / "teacher" / "metrics.json").write_text(json.dumps(record))
+    running.prepare(study, folder)
     (tmp_path / "data").symlink_to(polyps)
     with pytest.raises(
-        UserError, match=r"teacher was trained on synthetic.*images are now those of .*data; give"
+        UserError, match=r"teacher was trained on other images or masks than those of .*data; give"
     ):
         run(study, tmp_path / "runs")
+
+
+def test_a_study_does_not_go_on_with_corrected_masks_of_any_set(polyps, tmp_path):
+    root = shutil.copytree(polyps, tmp_path / "data")
+    before = data_digest(load_data(root))
+    for mask in (
+        next((root / "TrainDataset" / "masks").iterdir()),
+        *root.glob("Test*/*/masks/1.*"),
+    ):
+        with Image.open(mask) as image:
+            flipped = ImageOps.mirror(image)
+        flipped.save(mask)
+        after = data_digest(load_data(root))
+        assert after != before
+        before = after
+    moved = root.rename(tmp_path / "elsewhere")
+    assert data_digest(load_data(moved)) == before
 
 
 # --- what cells share -------------------------------------------------------------------------------------------------

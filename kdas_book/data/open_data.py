@@ -5,9 +5,16 @@ from pathlib import Path
 from kdas_book.data.synthetic import VERSION, make_dataset
 from kdas_core import UserError
 from kdas_core.data import PolypData, load_data
+from kdas_core.data.layout import content_digest
 from kdas_core.recipe import Recipe
 
 SPLIT_SEED = 0  # one split for every run: runs with different seeds are compared on the same images
+
+
+def data_digest(data: PolypData) -> str:
+    """Of all pictures that a run is trained, chosen and scored on."""
+    pairs = [*data.train, *data.validation, *(p for index in data.tests.values() for p in index)]
+    return content_digest(path for pair in pairs for path in (pair.image, pair.mask))
 
 
 def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) -> PolypData:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
+from kdas_book.data.open_data import data_digest
 from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_book.times import machine
@@ -91,6 +92,7 @@ def finish(
     history = run.history(what) if training else pd.DataFrame()
     now = datetime.datetime.now(datetime.timezone.utc)
     data = {"name": run.data.root.name, "synthetic": run.data.synthetic}
+    data |= {"digest": data_digest(run.data)}
     record = {
         "schema": SCHEMA,
         "label": label,

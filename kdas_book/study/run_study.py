@@ -17,7 +17,7 @@ from statistics import mean
 
 from filelock import FileLock, Timeout
 
-from kdas_book.data.open_data import open_data
+from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.paths import find_root
 from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
@@ -71,15 +71,17 @@ def prepare(study: Study, folder: Path) -> None:
     root, networks = find_root(), folder / "networks"
     recipe = study.recipe(study.cells()[0])
     study.refuse_other_teachers(released=(root / recipe.teacher_weights).is_file())
-    data = open_data(recipe, study.data_root, default=root / "data", made=networks).root
+    data = open_data(recipe, study.data_root, default=root / "data", made=networks)
+    data.check_masks()
+    digest = data_digest(data)
     contents: dict[Path, str] = {}
     for cell in study.cells():
         out = folder / cell.name
-        # Where no folder is named, the data may have changed since: first synthetic, then real.
-        if is_finished(out) and (name := read_record(out)["data"]["name"]) != data.name:
-            now = f"{out} was trained on {name}, and the images are now those of {data}"
+        # The data may have changed since: first synthetic, then real, or masks were corrected.
+        if is_finished(out) and read_record(out)["data"].get("digest", digest) != digest:
+            now = f"{out} was trained on other images or masks than those of {data.root}"
             raise UserError(f"{now}; give the study another name.")
-        given = {"preset": study.preset, "data_root": str(data.absolute()), "seed": cell.seed}
+        given = {"preset": study.preset, "data_root": str(data.root.absolute()), "seed": cell.seed}
         given |= {"runs_dir": str(networks), "label": cell.label, "objective": cell.objective}
         given |= {"settings": cell.settings, "out": str(out)}
         content = {"template": str(root / TEMPLATE), "parameters": given}
