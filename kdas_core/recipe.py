@@ -67,6 +67,8 @@ class Recipe:
     alpha: float = 0.3
     attention_weight: float = 1.0
     guiding_weight: float = 1.0
+    guide: str = "attended"  # what kdas guides, as the figure; "raw": our earlier reading of it
+    reduction: str = "sum"  # of attention terms over pixels; "mean": S² times smaller, as released
     distillation_warm_up: float = 0.0  # share of the steps over which alpha rises from 0
     weighted_bce: bool = False
     seed: int = 0
@@ -136,9 +138,17 @@ class Recipe:
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 _POSITIVE = "image_size epochs teacher_epochs batch_size learning_rate temperature".split()
 _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}
+_CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _OF_THE_STUDENT = [
     *("student", "pretrained_student", "temperature", "alpha", "attention_weight"),
-    *("guiding_weight", "distillation_warm_up", "teacher_graph", "teacher_seed"),
+    *(
+        "guiding_weight",
+        "guide",
+        "reduction",
+        "distillation_warm_up",
+        "teacher_graph",
+        "teacher_seed",
+    ),
 ]
 
 # What the released program does and was hardly meant to do, a hyperparameter each: (released value,

@@ -196,7 +196,8 @@ def test_kdas_is_the_sum_that_the_table_states():
         student, teacher, mask
     )
     attention = [attention_supervision(s, t, 4.0) for s, t in zip(student, teacher)]
-    guiding = symmetric_guiding(student[1], teacher[1])
+    a, b = self_attention(student[1]), self_attention(teacher[1])  # as the framework figure has it
+    guiding = (a + a.transpose(1, 2) - b - b.transpose(1, 2)).square().mean()
     structure = sum(structure_loss(s, mask) for s in student)
     expected = 0.8 * structure + 0.2 * (3 * sum(attention) + 0.5 * guiding)
     torch.testing.assert_close(terms["total"], expected)
@@ -208,6 +209,46 @@ def test_kdas_is_the_sum_that_the_table_states():
         "symmetric",
         "total",
     }
+
+
+def test_raw_guiding_is_the_earlier_objective():
+    student, teacher, mask = random_maps()
+    given = {"alpha": 0.2, "attention_weight": 3.0, "guiding_weight": 0.5}
+    attended, raw = (
+        objective("kdas", guide=guide, **given)(student, teacher, mask)
+        for guide in ("attended", "raw")
+    )
+    assert raw["symmetric"] == symmetric_guiding(student[1], teacher[1])
+    difference = 0.2 * 0.5 * (raw["symmetric"] - attended["symmetric"])
+    torch.testing.assert_close(raw["total"] - attended["total"], difference)
+
+
+def test_attended_and_raw_guiding_differ_by_how_sure_the_maps_are():
+    """Of sure maps each row attends to itself alone, and A(P) is P; of unsure ones it is a mean of the rows."""
+    rng = np.random.default_rng(0)
+    unsure = [torch.from_numpy(rng.normal(0, sd, (4, 1, 96, 96))).float() for sd in (0.3, 0.5)]
+    raw, attended = (
+        symmetric_guiding(*unsure),
+        symmetric_guiding(*(self_attention(p)[:, None] for p in unsure)),
+    )
+    assert 10 * attended < raw
+    sure = [20 * p for p in unsure]
+    raw, attended = (
+        symmetric_guiding(*sure),
+        symmetric_guiding(*(self_attention(p)[:, None] for p in sure)),
+    )
+    torch.testing.assert_close(raw, attended, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("name, term", [("kdas", "attention"), ("channel_wise_kd", "channel")])
+def test_the_mean_over_pixels_is_the_sum_divided_by_them(name, term):
+    student, teacher, mask = random_maps(size=32)
+    total, mean = (
+        objective(name, reduction=reduction)(student, teacher, mask)
+        for reduction in ("sum", "mean")
+    )
+    for k in (1, 2):
+        torch.testing.assert_close(total[f"{term}_{k}"], 32**2 * mean[f"{term}_{k}"])
 
 
 def test_attention_supervision_equals_the_divergence_written_out():

@@ -2,19 +2,21 @@
 
     S_k, T_k   the student's and the teacher's k-th logit map, k = 1, 2
     St         structure loss of S₁ and S₂ against the mask, added
+    A(·)       the attention of a map with itself, ``kdas_core.attention.self_attention``
     AS(·,·)    attention supervision, with its τ² inside
     SG(·,·)    symmetrical guiding
     KD, CW, AT the rivals: logit distillation, channel-wise distillation, attention transfer
 
     supervised         St
     attention_only     (1−α)·St + α·a·[AS(S₁,T₁) + AS(S₂,T₂)]
-    symmetric_only     (1−α)·St + α·g·SG(S₂,T₂)
-    kdas               (1−α)·St + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(S₂,T₂)}  (the paper's figure)
+    symmetric_only     (1−α)·St + α·g·SG(A(S₂),A(T₂))
+    kdas               (1−α)·St + α·{a·[AS(S₁,T₁) + AS(S₂,T₂)] + g·SG(A(S₂),A(T₂))}  (the figure)
     released           (1−α)·St + α·{R₁ + R₂ + SG(S₁,T₁)}                   (the released program)
     logit_kd           (1−α)·St + α·[KD(S₁,T₁) + KD(S₂,T₂)]
     channel_wise_kd    (1−α)·St + α·a·[CW(S₁,T₁) + CW(S₂,T₂)]
     attention_transfer (1−α)·St + α·a·[AT(S₁,T₁) + AT(S₂,T₂)]
 
+With ``guide="raw"`` SG sees S₂ and T₂ themselves: our earlier, mistaken reading of the figure.
 R_k is the released attention term, whose gradient is zero. All rivals see what KDAS sees: the two
 logit maps, and nothing of the networks' insides.
 """
@@ -28,6 +30,7 @@ import torch
 from torch import Tensor
 
 from kdas_core import UserError
+from kdas_core.attention import self_attention
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
 from kdas_core.losses.attention_transfer import attention_transfer as transfer
 from kdas_core.losses.bernoulli_distillation import bernoulli_distillation
@@ -69,9 +72,11 @@ def logit_kd(batch: Batch, *, temperature=2.0, alpha=0.3) -> Terms:
     return batch.total(batch.pairs("logit_{}", bernoulli_distillation, temperature), alpha)
 
 
-def channel_wise_kd(batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0) -> Terms:
+def channel_wise_kd(
+    batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0, reduction="sum"
+) -> Terms:
     """Channel-wise distillation on both maps: attention supervision without the attention."""
-    distilled = batch.pairs("channel_{}", channel_wise_distillation, temperature)
+    distilled = batch.pairs("channel_{}", channel_wise_distillation, temperature, reduction)
     return batch.total(distilled, alpha, attention_weight)
 
 
@@ -81,19 +86,29 @@ def attention_transfer(batch: Batch, *, alpha=0.3, attention_weight=1.0) -> Term
 
 
 def kdas(
-    batch: Batch, *, temperature=2.0, alpha=0.3, attention_weight=1.0, guiding_weight=1.0
+    batch: Batch,
+    *,
+    temperature=2.0,
+    alpha=0.3,
+    attention_weight=1.0,
+    guiding_weight=1.0,
+    guide="attended",
+    reduction="sum",
 ) -> Terms:
-    """The paper's framework figure: attention on both sides and both maps, symmetrical guiding on
-    the second map. A term of weight 0 is left out.
+    """The paper's framework figure: attention on both sides and both maps, symmetrical guiding of
+    the attended second maps. A term of weight 0 is left out.
     """
     terms = dict(batch.structure)
     distillation = torch.zeros(())
     if attention_weight:
-        terms |= batch.pairs("attention_{}", attention_supervision, temperature)
+        terms |= batch.pairs("attention_{}", attention_supervision, temperature, reduction)
         attention = terms["attention_1"] + terms["attention_2"]
         distillation = distillation + attention_weight * attention
     if guiding_weight:
-        terms["symmetric"] = symmetric_guiding(batch.student[1], batch.teacher[1])
+        second = batch.student[1], batch.teacher[1]
+        if guide == "attended":
+            second = tuple(self_attention(P)[:, None] for P in second)
+        terms["symmetric"] = symmetric_guiding(*second)
         distillation = distillation + guiding_weight * terms["symmetric"]
     supervision = terms["structure_1"] + terms["structure_2"]
     return terms | {"total": (1 - alpha) * supervision + alpha * distillation}
@@ -115,7 +130,7 @@ def released(batch: Batch, *, temperature=2.0, alpha=0.3, positive_targets_only=
 OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "supervised": supervised,
     "logit_kd": logit_kd,
-    "attention_only": partial(kdas, guiding_weight=0.0),
+    "attention_only": partial(kdas, guiding_weight=0.0, guide="attended"),
     "symmetric_only": partial(kdas, attention_weight=0.0),
     "kdas": kdas,
     "released": released,
@@ -124,7 +139,7 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
 }
 
 
-def hyperparameters_of(name: str) -> dict[str, float | bool]:
+def hyperparameters_of(name: str) -> dict[str, float | bool | str]:
     """The keywords that an objective takes, with their defaults; a UserError for other names."""
     if name not in OBJECTIVES:
         raise UserError(f'There is no objective "{name}"; choose one of {", ".join(OBJECTIVES)}.')
@@ -134,7 +149,7 @@ def hyperparameters_of(name: str) -> dict[str, float | bool]:
     return {p.name: p.default for p in free} | {"weighted_bce": False}
 
 
-def objective(name: str, **hyperparameters: float | bool) -> Callable[..., Terms]:
+def objective(name: str, **hyperparameters: float | bool | str) -> Callable[..., Terms]:
     """The objective of that name with the keywords of `hyperparameters_of`, else a UserError.
 
     Returns:
@@ -147,7 +162,7 @@ def objective(name: str, **hyperparameters: float | bool) -> Callable[..., Terms
         takes = ", ".join(known)
         raise UserError(f'Objective "{name}" has no hyperparameter {unknown}; it takes {takes}.')
 
-    def call(student: Maps, teacher: Maps | None, mask: Tensor, **now: float | bool) -> Terms:
+    def call(student: Maps, teacher: Maps | None, mask: Tensor, **now: float | bool | str) -> Terms:
         if teacher is None and name != "supervised":
             raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
         chosen = known | hyperparameters | now
