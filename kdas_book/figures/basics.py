@@ -35,6 +35,7 @@ COLOUR_OF = {
     "channel_wise_kd": "#8C6D1F",
     "attention_transfer": "#1B3A57",
 }
+COLOUR_OF |= {f"{name} (raw guiding)": COLOUR_OF[name] for name in ("symmetric_only", "kdas")}
 STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",

@@ -15,7 +15,7 @@ FIGURE = (
     "One training step, as the paper's figure has it",
     "Teacher and student give two logit maps each. Both sides of each pair pass the attention A "
     "and a softmax over pixels, and a divergence compares them; symmetrical guiding compares the "
-    "second pair, the structure loss each student map with the mask. Every loss sends a gradient "
+    "attended second pair, the structure loss each raw student map with the mask. Every loss sends a gradient "
     "to the student, none to the teacher.",
 )
 RELEASED = (
@@ -23,7 +23,7 @@ RELEASED = (
     "As in the framework figure, with three differences. Only the teacher's maps pass the "
     "attention, and no softmax follows. The student's maps pass a softmax over their single "
     "channel, which is constant, so that the gradient of the attention terms ends there. "
-    "Symmetrical guiding compares the first pair of maps.",
+    "Symmetrical guiding compares the first pair of maps, raw.",
 )
 
 
@@ -56,7 +56,7 @@ def framework(kind: str = "figure") -> SVG:
         back = ((476, top + 75), (501, top + 75), (501, end))
         canvas.arrow(*back, colour=GRADIENT, dashed=True, head=end == 70)
     of = hyperparameters_of("released" if released else "kdas")
-    terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG(S₂, T₂)"
+    terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG(A(S₂), A(T₂))"
     total = f"(1 − α)·[St(S₁) + St(S₂)] + α·[{terms}]"
     how = f"is minimised; α = {of['alpha']:g}, τ = {of['temperature']:g}"
     canvas.box((14, 502, 492, 54), total, how, colour=ORANGE)
@@ -97,10 +97,16 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     else:
         canvas.arrow(other.right(0.8), of_student.left(0.8), colour=GRADIENT, dashed=True)
     if guided:
-        words = (f"SG(S{n}, T{n})", "mean square of (S + Sᵀ) − (T + Tᵀ)")
+        pair = f"S{n}, T{n}" if released else f"A(S{n}), A(T{n})"
+        words = (f"SG({pair})", "mean square of (P + Pᵀ) − (Q + Qᵀ)")
         guide = canvas.box((98, row + 72, 318, 46), *words, colour=GREEN)
+    if guided and released:  # the raw maps
         canvas.arrow(of_teacher.bottom(), (61, guide.left().y), guide.left(), colour=TEACHER)
         _there_and_back(canvas, guide, of_student, at=0.12)
+    elif guided:  # the attended ones, from which the gradient has a way back above
+        canvas.arrow(attended.bottom(), (156, guide.top().y), colour=TEACHER)
+        canvas.arrow(other.bottom(0.35), (340.6, guide.top().y))
+        canvas.arrow((372, guide.top().y), (372, other.bottom().y), colour=GRADIENT, dashed=True)
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
     words = (f"St(S{n}, M)", "structure loss")

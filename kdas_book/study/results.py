@@ -67,6 +67,23 @@ class Results:
         return str(count) if count == full else f"{count} of {full}"
 
 
+def say_raw_guiding(results: Results) -> Results:
+    """The same results; a label that guides the raw second maps says so. Records from before the
+    hyperparameter ``guide`` lack it, and guided the raw maps.
+    """
+    recipes = results.about["recipes"]
+    told = {
+        label: f"{label} (raw guiding)"
+        for label, recipe in recipes.items()
+        if recipe.get("objective") in ("kdas", "symmetric_only")
+        and recipe.get("guide", "raw") == "raw"
+    }
+    tables = (results.scores, results.images, results.curves)
+    scores, images, curves = (t.assign(objective=t["objective"].replace(told)) for t in tables)
+    named = {told.get(label, label): recipe for label, recipe in recipes.items()}
+    return Results(results.name, scores, images, curves, results.about | {"recipes": named})
+
+
 def collect(folder: str | Path) -> Results:
     """The tables of a study's folder.
 
@@ -210,9 +227,10 @@ def load(csv: str | Path) -> Results:
         raise UserError(
             f"{csv} and its companions cannot be read ({error}); kdas study report writes them."
         ) from error
-    return Results(csv.stem.removesuffix("_study"), scores, _means(images), curves, about)
+    name = csv.stem.removesuffix("_study")
+    return say_raw_guiding(Results(name, scores, _means(images), curves, about))
 
 
 def open_results(path: str | Path) -> Results:
     """From a study's folder, or from the files that :func:`keep` wrote."""
-    return collect(path) if Path(path).is_dir() else load(path)
+    return say_raw_guiding(collect(path)) if Path(path).is_dir() else load(path)
