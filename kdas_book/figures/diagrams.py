@@ -56,7 +56,7 @@ def framework(kind: str = "figure") -> SVG:
         back = ((476, top + 75), (501, top + 75), (501, end))
         canvas.arrow(*back, colour=GRADIENT, dashed=True, head=end == 70)
     of = hyperparameters_of("released" if released else "kdas")
-    terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG(A(S₂), A(T₂))"
+    terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG"
     total = f"(1 − α)·[St(S₁) + St(S₂)] + α·[{terms}]"
     how = f"is minimised; α = {of['alpha']:g}, τ = {of['temperature']:g}"
     canvas.box((14, 502, 492, 54), total, how, colour=ORANGE)
