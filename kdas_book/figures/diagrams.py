@@ -15,8 +15,8 @@ FIGURE = (
     "One training step, as the paper's figure has it",
     "Teacher and student give two logit maps each. Both sides of each pair pass the attention A "
     "and a softmax over pixels, and a divergence compares them; symmetrical guiding compares the "
-    "attended second pair, the structure loss each raw student map with the mask. Every loss sends a gradient "
-    "to the student, none to the teacher.",
+    "attended second pair, the structure loss each raw student map with the mask. Every loss sends "
+    "a gradient to the student, none to the teacher.",
 )
 RELEASED = (
     "One training step, as released",
