@@ -5,7 +5,7 @@ from typing import Any
 from IPython.display import SVG
 
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, RED
-from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Canvas, tint
+from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Box, Canvas, tint
 from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 
@@ -91,14 +91,13 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
         canvas.cross(427, other.right(0.8).y)
     else:
         canvas.arrow(other.right(0.8), of_student.left(0.8), **BACK)
-    losses = []
     if guided:
         pair = f"S{n}, T{n}" if released else f"A(S{n}), A(T{n})"
         words = (f"SG({pair})", "mean square of (P + Pᵀ) − (Q + Qᵀ)")
         guide = canvas.box((98, row + 72, 318, 46), *words, colour=GREEN)
     if guided and released:  # the raw maps
         canvas.arrow(of_teacher.bottom(), (61, guide.left().y), guide.left(), colour=TEACHER)
-        losses.append((guide, 0.12))
+        _there_and_back(canvas, guide, of_student, 0.12)
     elif guided:  # the attended ones, from which the gradient has a way back above
         canvas.arrow(attended.bottom(), (156, guide.top().y), colour=TEACHER)
         canvas.arrow(other.bottom(0.35), (340.6, guide.top().y))
@@ -106,13 +105,17 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
     words = (f"St(S{n}, M)", "structure loss")
-    losses.append((canvas.box((256, below, 160, 46), *words, colour=BLUE), 0.66))
-    canvas.arrow(mask.right(), losses[-1][0].left())
-    for box, at in losses:  # down to the loss, and the gradient back
-        (x, top), there, back = of_student.bottom(at), box.right(0.28), box.right(0.76)
-        canvas.arrow((x, top), (x, there.y), there)
-        canvas.arrow(back, (x + 9, back.y), (x + 9, top), **BACK)
+    structure = canvas.box((256, below, 160, 46), *words, colour=BLUE)
+    canvas.arrow(mask.right(), structure.left())
+    _there_and_back(canvas, structure, of_student, 0.66)
     return y + height + 12
+
+
+def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
+    """From the student down to a loss, and the gradient back."""
+    (x, top), there, back = student.bottom(at), loss.right(0.28), loss.right(0.76)
+    canvas.arrow((x, top), (x, there.y), there)
+    canvas.arrow(back, (x + 9, back.y), (x + 9, top), **BACK)
 
 
 # number: file, name, what it is about, colour, column and row on the map
