@@ -22,6 +22,7 @@ from tqdm import tqdm
 from kdas_book.data.duplicates import TRAIN, Comparison, NearDuplicate, Picture, fingerprint
 from kdas_book.data.videos import clinicdb_groups
 from kdas_core import UserError
+from kdas_core.data import layout
 from kdas_core.data.images import eight_bits, opened
 from kdas_core.data.layout import FULL_COUNTS, Pair, first_few, is_synthetic, natural, scan
 from kdas_core.data.masks import THRESHOLD, read_grey
@@ -111,7 +112,9 @@ def check_data(root: str | Path) -> Check:
 def _folders(root: Path) -> dict[str, Path]:
     if (root / "images").is_dir():
         return {root.resolve().name: root}
-    tests = [p for p in (root / "TestDataset").glob("[!.]*") if p.is_dir()]
+    tests = [
+        p for p in (root / "TestDataset").glob("*") if p.is_dir() and not layout.is_junk(p.name)
+    ]
     return {p.name: p for p in (root / TRAIN, *sorted(tests, key=lambda p: natural(p.name)))}
 
 
