@@ -87,7 +87,7 @@ def data_check(
     """Open and compare all pictures: a table, what is wrong, what to know. Exit code 0: nothing is
     wrong; 1: something is.
 
-    Wrong is what training refuses, masks whose polyp is too dark to be read, and test pictures that
+    Wrong is what training or evaluation refuses, such as a mask in colours, and test pictures that
     are training pictures byte for byte. Findings, such as repeats or shared videos, leave the code
     at 0: the public sets have them as they come.
     """

@@ -29,8 +29,7 @@ from kdas_core.data.masks import read_grey
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB")
 FULL_COUNTS = dict(zip(TEST_SETS, (60, 62, 100, 380, 196)))
 SYNTHETIC_NOTE = "dataset.json"  # written by kdas_book.data.synthetic.make_dataset alone
-_JUNK = ("@eadir", "@recycle", "#recycle", "#snapshot", "$recycle.bin", "lost+found")
-_JUNK += ("__macosx", "thumbs.db", "desktop.ini")
+_JUNK = frozenset("@eadir @recycle #recycle #snapshot $recycle.bin __macosx thumbs.db".split())
 _GET_DATA = (
     'write synthetic polyps with "kdas data synthetic --out DIR" and use that DIR, '
     'or fetch the real images with "kdas data get" (data/README.md)'

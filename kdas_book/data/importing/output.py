@@ -126,7 +126,7 @@ class Pool:
             return None  # its faults say why
         exif = self.options.exif
         if frame.mask:
-            picture, mask, off = load_pair(frame, self.options, bits)
+            picture, mask, off = load_pair(frame, frame.mask, self.options, bits)
             frame.counts["jpeg"] += off is not None
             frame.off = off or 0.0
         elif frame.shapes:

@@ -114,7 +114,7 @@ def load_picture(frame: Frame, size: tuple | None, exif: str | None, bits: int) 
 
 
 def load_pair(
-    frame: Frame, options: Options, bits: int
+    frame: Frame, path: Path, options: Options, bits: int
 ) -> tuple[Picture, np.ndarray, float | None]:
     """A frame's image, its mask file as bool (H, W), and how far the mask's colours were off (of
     `polyp_of`). Files of one EXIF orientation are both turned or both left, as ``exif`` says; else
@@ -122,9 +122,9 @@ def load_pair(
 
     UserError: as `load_picture` and `polyp_of`; or two orientations leave it in doubt.
     """
-    file, of_mask = _opened(frame.image, frame.page), _opened(frame.mask, frame.page)
+    file, of_mask = _opened(frame.image, frame.page), _opened(path, frame.page)
     pixels = of_mask.page(frame.page) if of_mask.deep else None
-    mask, off = polyp_of(of_mask.image, of_mask.format, pixels, frame.mask, options)
+    mask, off = polyp_of(of_mask.image, of_mask.format, pixels, path, options)
     way = "stored"
     if len(of_mask.ways()) > 1:
         pairs = [
@@ -136,7 +136,7 @@ def load_pair(
         if file.orientation == of_mask.orientation and options.exif:
             pairs = [(options.exif, options.exif)]
         if len(pairs) > 1:
-            fact = f"{file.name} and its mask {frame.mask} have EXIF orientations"
+            fact = f"{file.name} and its mask {path} have EXIF orientations"
             alike = file.orientation == of_mask.orientation
             way_out = _WAY_OUT if alike else "save both without one"
             raise UserError(f"{fact} and nothing tells how the two lie on each other; {way_out}.")
