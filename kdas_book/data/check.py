@@ -2,8 +2,9 @@
 
 A *problem* is what training or evaluation refuses (a missing mask, sizes that differ, an unreadable
 file, a mask that the rule of `kdas_core.data.masks` refuses) or what is surely wrong: a test
-picture that is byte for byte a training picture. A *finding* may be as it should be: repeats, pictures that sets share, frames of
-one video on both sides, empty masks. The public sets, untouched, have findings and no problems.
+picture that is byte for byte a training picture. A *finding* may be as it should be: repeats,
+pictures that sets share, frames of one video on both sides, empty masks. The public sets,
+untouched, have findings and no problems.
 """
 
 import hashlib
@@ -30,11 +31,12 @@ MARKS = {
     "empty": "masks ({}) black all over, without a polyp pixel; see that none was forgotten",
     "full": "masks ({}) polyp in every pixel; see that the background is black",
     # Of the 2072 public masks, 143 have one corner in a polyp and none has two.
-    "inverted": "masks ({}) polyp in all four corners, as if black and white were exchanged; look at them",
+    "inverted": "masks ({}) polyp in all four corners, as if black and white were exchanged; look "
+    "at them",
     "grey": "masks ({}) with grey levels between 0 and 255, usually traces of JPEG; a pixel counts "
     f"as polyp from {THRESHOLD} upwards",
-    "transparent": "images ({}) with transparent pixels; transparency is dropped, the colour under it "
-    "is read",
+    "transparent": "images ({}) with transparent pixels; transparency is dropped, the colour under "
+    "it is read",
     "pages": "pairs ({}) in a TIFF file of several pages (image or mask); the first page is read",
 }
 

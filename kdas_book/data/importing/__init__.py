@@ -51,7 +51,9 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
     problems = Problems()
     faults = report.skipped if chosen.skip else problems
     faults += listing.faults
-    frames = _named(listing.frames, chosen.prefix, problems)
+    used = [f for f in listing.frames if f.annotated or f.faults or chosen.negatives != "drop"]
+    report.counts["dropped"] += len(listing.frames) - len(used)
+    frames = _named(used, chosen.prefix, problems)
     try:
         with staging_dir(out) as draft:
             pool = output.Pool(draft / "pool", chosen, labels)

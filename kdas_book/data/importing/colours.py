@@ -71,9 +71,7 @@ def _nearest(rgb: np.ndarray, wanted: list, path: Path) -> tuple[np.ndarray, flo
     known = list(dict.fromkeys([*wanted, (0, 0, 0), (255, 255, 255)]))
     apart = np.stack([np.linalg.norm(rgb - np.float32(colour), axis=-1) for colour in known])
     nearest = apart.argmin(0).astype(np.uint8)
-    box = np.ones((3, 3), np.uint8)
-    inside = cv2.erode(nearest, box) == cv2.dilate(nearest, box)
-    off = np.where(inside, apart.min(0), 0)
+    off = np.where(_inside(nearest[..., None]), apart.min(0), 0)
     if (off > _NEAR).mean() > _MOST_FAR:
         colour = "{:02x}{:02x}{:02x}".format(*np.median(rgb[off > _NEAR], axis=0).astype(int))
         fact = f"{path} has {(off > _NEAR).mean():.0%} of its pixels near {colour}"
@@ -82,11 +80,18 @@ def _nearest(rgb: np.ndarray, wanted: list, path: Path) -> tuple[np.ndarray, flo
     return nearest < len(dict.fromkeys(wanted)), float(off.max())
 
 
+def _inside(kinds: np.ndarray) -> np.ndarray:
+    """Where all neighbours are of one kind, bool (H, W)."""
+    box = np.ones((3, 3), np.uint8)
+    same = cv2.erode(kinds, box) == cv2.dilate(kinds, box)
+    return same if same.ndim == 2 else same.all(-1)
+
+
 def _way_in(image: Image.Image, form: str, deep: np.ndarray | None) -> str:
     """The values or colours of a mask that the rule refuses, and the option that names them; empty
     where neither would help.
     """
-    if is_transparent(image) or image.mode in ("F", "I", "CMYK"):
+    if image.mode != "P" and is_transparent(image) or image.mode in ("F", "I", "CMYK"):
         return ""
     if image.mode == "P":
         palette = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -99,17 +104,15 @@ def _way_in(image: Image.Image, form: str, deep: np.ndarray | None) -> str:
         kinds = {str(i): str(i) for i in found} if form not in _JPEG else {}
         what, option, dark = "values", "values", {"0"}
     else:
-        rgb = np.asarray(image.convert("RGB")).reshape(-1, 3)
-        if form in _JPEG:  # to the nearest of five levels a channel, and without borders
-            rgb = np.minimum((rgb.astype(int) + 32) // 64 * 64, 255)
-        found, counts = np.unique(rgb, axis=0, return_counts=True)
-        if form in _JPEG:
-            found, counts = (a[counts > _MOST_FAR * len(rgb)] for a in (found, counts))
-        order = np.argsort(-counts)
+        rgb = np.asarray(image.convert("RGB"))
+        count = rgb.size // 3
+        if form in _JPEG:  # to the nearest of five levels a channel, and without blurred borders
+            rgb = np.minimum((rgb.astype(np.uint16) + 32) // 64 * 64, 255).astype(np.uint8)
+            rgb = rgb[_inside(rgb)]
+        found, counts = np.unique(rgb.reshape(-1, 3), axis=0, return_counts=True)
+        order = [k for k in np.argsort(-counts) if form not in _JPEG or counts[k] > count / 1000]
         names = [bytes(found[k].tolist()).hex() for k in order]
-        kinds = dict(
-            zip(names, (f"{n} ({c / len(rgb):.0%})" for n, c in zip(names, counts[order])))
-        )
+        kinds = dict(zip(names, (f"{n} ({c / count:.0%})" for n, c in zip(names, counts[order]))))
         what, option, dark = "colours", "colours", {"000000"}
     bright = [kind for kind in kinds if kind not in dark]
     if not bright or len(kinds) > _MOST_KINDS:

@@ -1,5 +1,6 @@
 """The layout of mask files: an image and a mask are a pair by their names."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,8 +21,9 @@ def read_masks(source: Path, options: Options) -> Listing:
     images = options.images or (source / "images" if (source / "images").is_dir() else source)
     masks = options.masks or (source / "masks" if (source / "masks").is_dir() else images)
     there, given = Images(images), Images(masks)
-    common = suffix or _common_suffix(there.names.values(), given.names.values())
-    if masks.resolve() == images.resolve() and not suffix:
+    one_folder = masks.resolve() == images.resolve()
+    common = suffix or _common_suffix(there.names.values(), given.names.values(), one_folder)
+    if one_folder and not suffix:
         fact = f"Nothing tells images and masks apart in {source}"
         way_out = f"say --mask-suffix, such as {common or '_mask'}, or name the two folders with"
         raise UserError(f"{fact}; {way_out} --images and --masks.")
@@ -46,16 +48,16 @@ def read_masks(source: Path, options: Options) -> Listing:
     return Listing(frames, faults + [unread_fault(path) for path in unread])
 
 
-def _common_suffix(images: Iterable[str], masks: Iterable[str]) -> str:
+def _common_suffix(images: Iterable[str], masks: Iterable[str], one_folder: bool) -> str:
     """What all masks are called besides their images' names, such as ``_mask``; empty: nothing."""
     known, names = set(images), set(masks)
     found = set()
     for name in names:
-        begins = (i for i in range(len(name) - 1, 0, -1) if name[:i] in known)
-        found.add(next((name[i:] for i in begins if not name[i].isdigit()), ""))
-    if names == known:  # one folder: images have none
-        found.discard("")
-    return found.pop() if len(found) == 1 and (names == known or not names & known) else ""
+        rests = (name[i:] for i in range(len(name) - 1, 0, -1) if name[:i] in known)
+        found.add(next((rest for rest in rests if re.search("^[^0-9].*[A-Za-z]", rest)), ""))
+    if one_folder:
+        found.discard("")  # what images have
+    return found.pop() if len(found) == 1 and (one_folder or not names & known) else ""
 
 
 def _masked(name: str, image: Path, masks: list[Path]) -> list[Frame]:

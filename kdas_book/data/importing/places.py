@@ -92,8 +92,9 @@ class Images:
         same = self._known["file" if by_file else "stem", name]
         ends = [p for p in same if self._ends_with(p, (*folders, name), by_file)]
         whole = [p for p in ends if by_file and len(p.relative_to(self.folder).parts) == depth]
-        if _specific(folders):
-            return whole or ends or [p for p in same if self._front(p, named) is not None]
+        if stated := _specific(folders):
+            alike = [p for p in ends if self._folders(p) == stated]
+            return whole or alike or ends or [p for p in same if self._front(p, named) is not None]
         own = self._own(file)
         same = (() if own else whole) or ends or same
         beside = [p for p in same if p.parent == file.parent]
