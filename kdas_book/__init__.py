@@ -1,9 +1,6 @@
-"""The workshop around the method: what draws, runs, renders, fetches, imports, and reports.
-
-The method itself is ``kdas_core``, which imports nothing from here.
+"""The workshop around the method: what draws, runs, renders, fetches, imports, and reports. The
+method itself is ``kdas_core``, which imports nothing from here.
 """
-
-from __future__ import annotations
 
 from typing import Any
 

@@ -20,10 +20,8 @@ from kdas_core.training import TrainingState
 
 
 class LivePlot:
-    """A figure below the cell that is drawn anew after each epoch, and stays as a picture.
-
-    Args:
-        columns: of the history, such as ``train_total``, ``train_<term>``, ``val_loss``.
+    """A figure below the cell that is drawn anew after each epoch, and stays as a picture, of the
+    history's ``columns``, such as ``train_total``, ``train_<term>``, ``val_loss``.
 
     >>> fit(recipe, data, "runs", callback=LivePlot())  # doctest: +SKIP
     """
@@ -48,9 +46,7 @@ class LivePlot:
 class TensorBoard:
     """Scalars in the run's folder over the number of steps: every term at every step, validation
     after every epoch. Of steps that are done again after an interruption the later values count.
-
-    Raises:
-        UserError: TensorBoard is not installed.
+    UserError if TensorBoard is not installed.
     """
 
     def __init__(self):
@@ -74,11 +70,8 @@ class TensorBoard:
 
 
 class PredictionSnapshots:
-    """Predictions for a few images in the course of training: the run's ``snapshots.npz``.
-
-    Args:
-        images: (B, 3, S, S), normalised; three or four are enough.
-        at_most: epochs to keep, evenly spaced, the last one among them.
+    """Predictions for a few images, (B, 3, S, S), normalised, in the course of training: the run's
+    ``snapshots.npz``, of ``at_most`` so many epochs, evenly spaced, the last one among them.
     """
 
     FILE = "snapshots.npz"
@@ -92,18 +85,15 @@ class PredictionSnapshots:
         wanted = {math.ceil(epochs * (i + 1) / self.at_most) for i in range(self.at_most)}
         if state.sums or epoch not in wanted:
             return
+        images = self.images.to(next(state.eval_model.parameters()).device)
+        with torch.no_grad():
+            maps = torch.stack(state.eval_model.eval()(images)).half().cpu().numpy()
         before = read_snapshots(state.folder)
-        kept: dict[str, Any] = {str(n): maps for n, maps in before.items() if n < epoch}
-        kept[str(epoch)] = self._maps(state)
+        kept: dict[str, Any] = {str(n): old for n, old in before.items() if n < epoch}
+        kept[str(epoch)] = maps
         content = io.BytesIO()
         np.savez_compressed(content, **kept)
         atomic_write(state.folder / self.FILE, content.getvalue())
-
-    @torch.no_grad()
-    def _maps(self, state: TrainingState) -> np.ndarray:
-        device = next(state.eval_model.parameters()).device
-        maps = torch.stack(state.eval_model.eval()(self.images.to(device)))
-        return maps.half().cpu().numpy()
 
 
 def read_snapshots(folder: str | Path) -> dict[int, np.ndarray]:

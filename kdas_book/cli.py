@@ -1,7 +1,6 @@
 """The command line: kdas data | weights | train | predict | evaluate | compare | study | book."""
 
-from __future__ import annotations
-
+import logging
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from kdas_book.cli_data import Backbone, File, Names, Role, data_app, weights_app
+from kdas_book.cli_data import Backbone, File, Names, Role, data_app, listed, weights_app
 from kdas_core import UserError
 
 app = typer.Typer(
@@ -22,6 +21,7 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(study_app, name="study")
 
 StudyFile = Annotated[Path, Argument(help="A study file, such as book/studies/smoke.yaml.")]
+RUNS = Path("runs")
 StudyRuns = Annotated[Path, Option(help="The study's folder is made in here.")]
 StudyData = Annotated[str, Option(help="Folder in PraNet's layout, instead of the study's.")]
 
@@ -40,9 +40,7 @@ def train(
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
     if processes > 1 and "RANK" not in os.environ:
-        from kdas_book.launch import launch
-
-        return launch(sys.argv[sys.argv.index("train") + 1 :], processes)
+        return _launch(sys.argv[sys.argv.index("train") + 1 :], processes)
     if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
         sys.stdout = open(os.devnull, "w")
 
@@ -52,7 +50,6 @@ def train(
     from kdas_book.callbacks import TensorBoard
     from kdas_book.session import begin
     from kdas_core.losses import hyperparameters_of
-    from kdas_core.recipe import parse_settings
 
     hyperparameters_of(objective)
     callback = TensorBoard() if tensorboard else None
@@ -63,28 +60,74 @@ def train(
     print(folder or f"the teacher's weights are released ones: {session.released_teacher}")
 
 
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """``["alpha=0.5", "scales=[1.0]"]`` as hyperparameters, read by YAML's rules."""
+    import yaml
+
+    from kdas_core.recipe import typed
+
+    values = {}
+    for word in words:
+        key, equals, text = word.partition("=")
+        if not equals:
+            raise UserError(f'"{word}" is no setting; write key=value, for example alpha=0.5.')
+        values[key] = yaml.safe_load(text)
+    return typed(values)
+
+
+def _launch(words: list[str], processes: int) -> None:
+    """Let torchrun run ``kdas train`` in so many processes, which divide every batch: one a GPU;
+    without a GPU they share the processors. After SIGTERM or Ctrl-C they write one checkpoint.
+    """
+    import torch
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    gpus = torch.cuda.device_count()
+    if gpus and processes > gpus:
+        raise UserError(f"{processes} processes for {gpus} GPU(s); choose --processes {gpus}.")
+    os.environ.setdefault("ACCELERATE_USE_CPU", str(not gpus))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", "120")  # seconds for a checkpoint
+    logging.disable(logging.ERROR)  # torchrun's own log; the sentence below says more
+    options = ["--standalone", f"--nproc-per-node={processes}", "-m", "kdas_book.cli", "train"]
+    arguments = parse_args([*options, *words])
+    arguments.signals_to_handle = "SIGTERM"  # Ctrl-C reaches the processes as SIGTERM, too
+    try:
+        run(arguments)
+    except (SignalException, KeyboardInterrupt):
+        raise SystemExit(0) from None
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+        raise UserError(
+            f"Process {rank + 1} of {processes} {how}, and the others were stopped. The same "
+            "command, also with another number of processes, goes on after the last checkpoint."
+        ) from None
+
+
 @app.command()
 def predict(
     weights: Annotated[Path, Option(help="A .safetensors of ours or a released .pth")],
     images: Annotated[Path, Option(help="Folder of images.")],
     out: Annotated[Path, Option(help="Folder for the grey PNGs.")],
-    role: Role = "student",
-    backbone: Backbone = None,
-    size: Annotated[int, Option(help="Side of the square that the network sees.")] = 352,
+    role: Role = "",
+    backbone: Backbone = "",
+    size: Annotated[int, Option(help="Image size, where the file does not say it: 352")] = 0,
     batch_size: Annotated[int, Option(help="Images per forward pass.")] = 8,
     afresh: Annotated[bool, Option(help="Predict again what is there already.")] = False,
 ) -> None:
-    """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on where it
-    stopped.
-    """
+    """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on."""
     import torch
 
     from kdas_core.inference import predict_folder
-    from kdas_core.models import build, freeze
+    from kdas_core.models import open_network
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = freeze(build(role, weights=weights, backbone=backbone)).to(device)
-    count = predict_folder(net, images, out, size, batch_size=batch_size, afresh=afresh)
+    net, side = open_network(weights, role, backbone, size)
+    count = predict_folder(net.to(device), images, out, side, batch_size, afresh)
     print(f"{count} masks in {out}")
 
 
@@ -106,7 +149,7 @@ def evaluate(
     """Score grey masks with the 13 metrics of the released evaluation, and Dice and IoU at 0.5."""
     from kdas_book.reports.release_config import from_config, read_config
     from kdas_book.reports.tables import table, verbose_table, write_all, write_json
-    from kdas_core.evaluation import METRICS, evaluate_sets
+    from kdas_core.evaluation import evaluate_sets
 
     how: dict[str, Any] = {"convention": convention, "strict": strict, "surface": surface}
     how |= {"workers": workers, "drop_repeats": drop_repeats}
@@ -114,10 +157,8 @@ def evaluate(
         results = from_config(config, **how)
         shown = read_config(config)["metrics"]
     elif pred_root and gt_root and datasets:
-        names = [name.strip() for name in datasets.split(",")]
-        results = evaluate_sets(pred_root, gt_root, names, **how)
-        known = (*METRICS, "dice", "iou", "hd95", "boundary_iou")
-        shown = [metric for metric in table(results) if metric in known]
+        results = evaluate_sets(pred_root, gt_root, listed(datasets), **how)
+        shown = list(table(results).drop(columns=["n", "images", "convention"]))
     else:
         raise UserError("Say --pred-root, --gt-root and --datasets, or --config.")
     if json_file:
@@ -136,12 +177,10 @@ def compare(
     groups: Annotated[File, Option(help="CSV dataset,name,group: each frame's video.")] = None,
     csv: Annotated[File, Option(help="Write the table to this file as well.")] = None,
 ) -> None:
-    """Is A better than B? Image by image: mean difference, 95 % interval, Wilcoxon p, Holm over the
-    sets.
-    """
+    """Is A better than B? By image: mean difference, 95 % interval, Wilcoxon p, Holm over sets."""
     from kdas_book.data.videos import read_groups
+    from kdas_book.reports import comparison as statistics
     from kdas_book.reports.tables import CAVEATS, comparison_table, read_per_image
-    from kdas_core.evaluation import comparison as statistics
 
     tables = read_per_image(a), read_per_image(b)
     videos = read_groups(groups) if groups else None
@@ -157,9 +196,7 @@ def compare(
 
 
 @study_app.command("plan")
-def study_plan(
-    file: StudyFile, runs_dir: StudyRuns = Path("runs"), data_root: StudyData = ""
-) -> None:
+def study_plan(file: StudyFile, runs_dir: StudyRuns = RUNS, data_root: StudyData = "") -> None:
     """Cells, hours and disk, before anything runs; a few steps are timed."""
     from kdas_book.study.estimate import plan
     from kdas_book.study.spec import read_study
@@ -170,11 +207,9 @@ def study_plan(
 @study_app.command("run")
 def study_run(
     file: StudyFile,
-    runs_dir: StudyRuns = Path("runs"),
+    runs_dir: StudyRuns = RUNS,
     data_root: StudyData = "",
-    processes: Annotated[
-        int, Option(min=0, help="Cells at once; 0: one a GPU, or per 2 CPUs.")
-    ] = 0,
+    processes: Annotated[int, Option(min=0, help="At once; 0: one a GPU, or per 2 CPUs.")] = 0,
     dask: Annotated[str, Option(help="Send the cells to the Dask scheduler at this address.")] = "",
     retry: Annotated[bool, Option("--retry", help="Run cells again that failed.")] = False,
 ) -> None:
@@ -202,27 +237,27 @@ def study_report(
     if keep:
         print(*kept.keep(results, keep), sep="\n")
     found = kept.open_results(results)
-    print("\n".join(filter(None, [report.summary(found), found.completeness])))
+    print(*filter(None, [report.summary(found), found.completeness]), sep="\n")
     print(tabulate(report.dice_table(found).reset_index(), "keys", showindex=False))
     if out:
         use_style()
         print(report.write_report(found, out, claims)[0])
 
 
-@app.command(
-    "book",
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
-def book_(context: typer.Context) -> None:
+@app.command("book", add_help_option=False, context_settings={"ignore_unknown_options": True})
+def book_(words: Annotated[Names, Argument()] = None) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
     from kdas_book.publishing import book
 
-    book.app(context.args, prog_name="kdas book")
+    words = words or []
+    named = words and words[0] in ("build", "serve", "pdf")
+    book.app(words if named else ["build", *words], prog_name="kdas book")
 
 
 def main() -> None:
     """Run a command; what the user can mend is one sentence on standard error, exit code 2."""
+    if hasattr(sys.stdout, "reconfigure"):  # a pipe may not know the letters of a file's name
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except UserError as error:

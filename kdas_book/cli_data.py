@@ -1,9 +1,6 @@
 """The commands ``kdas data`` and ``kdas weights``."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,28 +12,32 @@ from kdas_core import UserError
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, import or make data.")
 weights_app = typer.Typer(no_args_is_help=True, help="Fetch released weights, or check a file.")
 
+DATA = Path("data")
 File = Path | None
 Names = list[str] | None
-Role = Annotated[str, Option(help="student or teacher")]
-Backbone = Annotated[str | None, Option(help="timm backbone, if not the role's own")]
+Role = Annotated[str, Option(help="student or teacher, where the file does not say it")]
+Backbone = Annotated[str, Option(help="timm backbone, where the file does not say it")]
 Yes = Annotated[bool, Option("--yes", help="Agree to the terms of use without being asked.")]
 
 
-def agree(texts: Sequence[str], yes: bool) -> None:
+def listed(text: str) -> list[str]:
+    """The parts between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def agree(texts: list[str], yes: bool) -> None:
     """Show terms of use and ask for consent, before anything is fetched."""
-    print("\n".join(texts))
-    if yes or not texts:
-        return
-    if not sys.stdin.isatty():
+    print(*texts, sep="\n")
+    if texts and not yes and not sys.stdin.isatty():
         raise UserError("Nothing was fetched; if you agree to the terms above, add --yes.")
-    if not typer.confirm("Fetch this, on these terms?"):
+    if texts and not yes and not typer.confirm("Fetch this, on these terms?"):
         raise UserError("Nothing was fetched.")
 
 
 @data_app.command("get")
 def data_get(
     names: Annotated[Names, Argument(help="train, test, kvasir-seg; else train and test")] = None,
-    out: Annotated[Path, Option(help="The data folder.")] = Path("data"),
+    out: Annotated[Path, Option(help="The data folder.")] = DATA,
     yes: Yes = False,
     manifest: Annotated[File, Option(help="YAML with mirrors, or sets of your own.")] = None,
 ) -> None:
@@ -67,7 +68,7 @@ def data_synthetic(
 @data_app.command("styles")
 def data_styles(
     out: Annotated[Path, Option(help="Picture to write, .jpg or .png.")] = Path("styles.jpg"),
-    columns: Annotated[int, Option(help="Pictures of each style.")] = 6,
+    columns: Annotated[int, Option(min=1, help="Pictures of each style.")] = 6,
     seed: Annotated[int, Option(help="Scene of the first column.")] = 0,
 ) -> None:
     """Write a sheet of synthetic pictures, a row for each of the five styles."""
@@ -78,18 +79,13 @@ def data_styles(
 
 @data_app.command("check")
 def data_check(
-    root: Annotated[
-        Path, Argument(help="Folder with TrainDataset and TestDataset, or images and masks.")
-    ] = Path("data"),
+    root: Annotated[Path, Argument(help="Training and test sets, or images and masks.")] = DATA,
     figure: Annotated[File, Option(help="Draw the most similar pictures into this file.")] = None,
     groups: Annotated[File, Option(help="Write the known videos, for kdas compare.")] = None,
 ) -> None:
-    """Open and compare all pictures: a table, what is wrong, what to know. Exit code 0: nothing is
-    wrong; 1: something is.
-
-    Wrong is what training or evaluation refuses, such as a mask in colours, and test pictures that
-    are training pictures byte for byte. Findings, such as repeats or shared videos, leave the code
-    at 0: the public sets have them as they come.
+    """Open and compare all pictures. Exit code 1: something is wrong that training or evaluation
+    refuses, or a test picture is a training picture byte for byte. Findings, such as repeats or
+    shared videos, leave it at 0: the public sets have them as they come.
     """
     from kdas_book.data.check import check_data
     from kdas_book.data.videos import write_groups
@@ -134,16 +130,12 @@ def data_import(
     from kdas_book.data.importing import import_data
 
     try:
-        numbers = [int(value) for value in _listed(values)]
+        numbers = [int(value) for value in listed(values)]
     except ValueError:
         raise UserError(f'--values "{values}" are no whole numbers; write 1,3.') from None
     # The options are import_data's own keywords.
-    lists = {"labels": labels or (), "values": numbers, "colours": _listed(colours)}
+    lists = {"labels": labels or (), "values": numbers, "colours": listed(colours)}
     print(import_data(**context.params | lists))
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 @weights_app.command("get")
@@ -170,11 +162,15 @@ def weights_get(
 @weights_app.command("check")
 def weights_check(
     file: Annotated[Path, Argument(help=".pth or .safetensors")],
-    role: Role = "teacher",
-    backbone: Backbone = None,
+    role: Role = "",
+    backbone: Backbone = "",
 ) -> None:
-    """Say whether a file of weights is whole and fits the network."""
-    from kdas_core.models import build, count_parameters
+    """Say whether a file of weights is whole, and which network it is of."""
+    from kdas_core.models import BACKBONE_OF_ROLE, count_parameters, open_network
+    from kdas_core.models.weights import metadata_of
 
-    net = build(role, weights=file, backbone=backbone)
-    print(f"{file} fits the {role}: {count_parameters(net):,} parameters")
+    net, size = open_network(file, role, backbone)
+    own = "teacher" if net.backbone.name == BACKBONE_OF_ROLE["teacher"] else "student"
+    what = role or metadata_of(file).get("role", own)
+    about = f"{count_parameters(net):,} parameters, {net.backbone.name}, for {size} px"
+    print(f"{file} fits the {what}: {about}")

@@ -21,11 +21,9 @@ Draw = Callable[..., Figure]
 
 
 def explore(draw: Draw, alt: str, caption: str = "", **choices: Sequence[Any]) -> Any:
-    """Let the reader change the arguments of a figure.
-
-    With a kernel and a person in front of it, one ipywidgets slider per argument draws the figure
-    anew. On the static page, under papermill, and wherever ``KDAS_BATCH`` is set, the same sliders
-    step through pictures drawn in advance, with a mouse, a finger or the arrow keys.
+    """Let the reader change the arguments of a figure: with a kernel and a person in front of it,
+    one ipywidgets slider per argument draws anew. On the static page, under papermill, and wherever
+    ``KDAS_BATCH`` is set, the sliders step through pictures drawn in advance.
 
     Args:
         draw: takes one value of each choice by name and returns a matplotlib figure.
@@ -43,8 +41,7 @@ def explore(draw: Draw, alt: str, caption: str = "", **choices: Sequence[Any]) -
         draw(**values)
         plt.show()
 
-    slider = ipywidgets.SelectionSlider
-    sliders = {name: slider(options=list(values)) for name, values in choices.items()}
+    sliders = {k: ipywidgets.SelectionSlider(options=list(v)) for k, v in choices.items()}
     box = ipywidgets.interactive(show, **sliders)
     box.children += (ipywidgets.HTML(html.escape(caption)),)
     return box
@@ -61,27 +58,23 @@ def _nobody_is_there() -> bool:
 
 def _static(draw: Draw, alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
-    sliders = []
+    block = '<figure class="kdas-explore">'
     for name, values in choices.items():
         labels = [str(value) for value in values]
         first = html.escape(labels[0])
-        sliders.append(
+        block += (
             f'<label>{html.escape(name)} <input type="range" min="0" max="{len(values) - 1}" '
             f'value="0" aria-valuetext="{first}" data-labels="{html.escape(json.dumps(labels))}"> '
-            f"<output>{first}</output></label>"
+            f"<output>{first}</output></label> "
         )
-    pictures: list[str] = []
+    hidden = ""
+    block += "<div>"
     for values in itertools.product(*choices.values()):
-        frame = _webp(draw(**dict(zip(choices, values))))
-        pictures.append(
-            f'<img src="data:image/webp;base64,{frame}" alt="{html.escape(alt)}" loading="lazy"'
-            f"{' hidden' if pictures else ''}>"
-        )
+        source = f"data:image/webp;base64,{_webp(draw(**dict(zip(choices, values))))}"
+        block += f'<img src="{source}" alt="{html.escape(alt)}" loading="lazy"{hidden}>'
+        hidden = " hidden"
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return (
-        f'<figure class="kdas-explore">{" ".join(sliders)}<div>{"".join(pictures)}</div>{below}'
-        f"</figure><script>{_STEP}</script>"
-    )
+    return f"{block}</div>{below}</figure><script>{_STEP}</script>"
 
 
 # Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a

@@ -1,7 +1,5 @@
 """Where the repository is."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import kdas_core
@@ -9,8 +7,6 @@ import kdas_core
 
 def find_root() -> Path:
     """The folder with ``_toc.yml``, above the working directory or above this package."""
-    for start in (Path.cwd(), Path(kdas_core.__file__).parent):
-        for folder in (start, *start.parents):
-            if (folder / "_toc.yml").is_file():
-                return folder
-    return Path.cwd()
+    starts = Path.cwd() / "here", Path(kdas_core.__file__)
+    folders = (folder for start in starts for folder in start.parents)
+    return next((f for f in folders if (f / "_toc.yml").is_file()), Path.cwd())

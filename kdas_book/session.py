@@ -2,8 +2,6 @@
 trained at the preset's size if no earlier chapter left them behind. So every chapter runs alone.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable
@@ -19,6 +17,7 @@ from kdas_book.callbacks import PredictionSnapshots, read_snapshots
 from kdas_book.data.open_data import open_data
 from kdas_book.figures.basics import use_style
 from kdas_book.paths import find_root
+from kdas_book.times import read_times
 from kdas_core import UserError
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
@@ -49,6 +48,11 @@ class Session:
     def device(self) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    @property
+    def released_teacher(self) -> Path | None:
+        """The file of released teacher weights, if the preset names one and it is there."""
+        return self.root / self.recipe.teacher_weights if self.recipe.teacher_weights else None
+
     def teacher(self) -> nn.Module:
         """The frozen teacher: released weights if the preset names some that are there."""
         return self._network("teacher")
@@ -57,12 +61,21 @@ class Session:
         """The frozen student of an objective, trained first if that has not been done yet."""
         return self._network(objective, **hyperparameters)
 
+    def _network(self, what: str, **hyperparameters: Any) -> nn.Module:
+        key = f"{what} {sorted(hyperparameters.items())}"
+        if key not in self._networks:
+            role = "teacher" if what == "teacher" else "student"
+            folder = self.folder(what, **hyperparameters)
+            weights = folder / "best.safetensors" if folder else self.released_teacher
+            net = build(role, weights=weights, backbone=getattr(self.recipe, role))
+            self._networks[key] = freeze(net).to(self.device)
+        return self._networks[key]
+
     def folder(
         self, what: str, callback: Callable | None = None, **hyperparameters: Any
     ) -> Path | None:
-        """The run's folder, trained first if need be; None for a released teacher.
-
-        ``callback`` is called after each step and each epoch, e.g. ``LivePlot()``.
+        """The run's folder, trained first if need be; None for a released teacher. ``callback`` is
+        called after each step and each epoch, e.g. ``LivePlot()``.
         """
         if what == "teacher" and self.released_teacher:
             return None
@@ -73,21 +86,20 @@ class Session:
             if callback:
                 callback(state)
 
-        role = "teacher" if what == "teacher" else "student"
-        if role == "teacher":
-            recipe = self.recipe.for_teacher()
-        else:
-            recipe = replace(self.recipe, objective=what, **hyperparameters)
-        teacher = None if what in ("teacher", "supervised") else self.teacher()
-        return fit(recipe, self.data, self.runs_dir, role, teacher, callback=look)
+        where = (self.data, self.runs_dir)
+        if what == "teacher":
+            return fit(self.recipe.for_teacher(), *where, role="teacher", callback=look)
+        recipe = replace(self.recipe, objective=what, **hyperparameters)
+        teacher = None if what == "supervised" else self.teacher()
+        return fit(recipe, *where, teacher=teacher, callback=look)
 
-    def snapshots(self, what: str, **hyperparameters: Any) -> dict[int, Tensor]:
-        """Logit maps P1 and P2 of the first validation images in the course of training: epoch →
-        (2, 3, 1, S, S), for at most twelve epochs; empty if no chapter trained the network.
-        """
-        folder = self.folder(what, **hyperparameters)
-        kept = read_snapshots(folder) if folder else {}
-        return {n: torch.from_numpy(maps).float().to(self.device) for n, maps in kept.items()}
+    def _trained(self, what: str, **hyperparameters: Any) -> Path:
+        if folder := self.folder(what, **hyperparameters):
+            return folder
+        raise UserError(
+            f"{self.released_teacher} was not trained here and so has no history and no metrics; "
+            'begin with teacher_weights="" to train a teacher.'
+        )
 
     def history(self, what: str, **hyperparameters: Any) -> pd.DataFrame:
         """The epochs of a run: columns epoch, train_<term>…, val_loss, val_dice, seconds."""
@@ -97,29 +109,13 @@ class Session:
         """What ``metrics.json`` says of a run: best epoch, validation Dice, seconds, parameters."""
         return json.loads((self._trained(what, **hyperparameters) / "metrics.json").read_text())
 
-    def _trained(self, what: str, **hyperparameters: Any) -> Path:
+    def snapshots(self, what: str, **hyperparameters: Any) -> dict[int, Tensor]:
+        """Logit maps P1 and P2 of the first validation images in the course of training: epoch →
+        (2, 3, 1, S, S), for at most twelve epochs; empty if no chapter trained the network.
+        """
         folder = self.folder(what, **hyperparameters)
-        if folder is None:
-            raise UserError(
-                f"{self.released_teacher} was not trained here and so has no history and no "
-                'metrics; begin with teacher_weights="" to train a teacher.'
-            )
-        return folder
-
-    @property
-    def released_teacher(self) -> Path | None:
-        """The file of released teacher weights, if the preset names one and it is there."""
-        return self.root / self.recipe.teacher_weights if self.recipe.teacher_weights else None
-
-    def _network(self, what: str, **hyperparameters: Any) -> nn.Module:
-        key = f"{what} {sorted(hyperparameters.items())}"
-        if key not in self._networks:
-            role = "teacher" if what == "teacher" else "student"
-            weights = self.released_teacher if role == "teacher" else None
-            weights = weights or self._trained(what, **hyperparameters) / "best.safetensors"
-            net = build(role, weights=weights, backbone=getattr(self.recipe, role))
-            self._networks[key] = freeze(net).to(self.device)
-        return self._networks[key]
+        kept = read_snapshots(folder) if folder else {}
+        return {n: torch.from_numpy(maps).float().to(self.device) for n, maps in kept.items()}
 
     def batch(self, count: int = 4, split: str = "validation") -> dict[str, Any]:
         """The first images of ``"train"``, ``"validation"`` or a test set as the networks see them:
@@ -127,46 +123,36 @@ class Session:
         """
         ours = split in ("train", "validation")
         index = getattr(self.data, split) if ours else self.data.tests[split]
-        dataset = PolypDataset(index.take(range(min(count, len(index)))), self.recipe.image_size)
-        items = [dataset[i] for i in range(len(dataset))]
-        stacked: dict[str, Any] = {
-            key: torch.stack([i[key] for i in items]).to(self.device) for key in ("image", "mask")
-        }
-        return {**stacked, "name": [i["name"] for i in items]}
+        batch = PolypDataset(index, self.recipe.image_size).batch(range(min(count, len(index))))
+        return batch | {key: batch[key].to(self.device) for key in ("image", "mask")}
 
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""
-        file = self.root / "book" / "results" / "chapter_times.csv"
-        names = ["preset", "chapter", "seconds", "peak_mb", "machine"]
-        known = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=names)
-        rows = {name: ["not measured yet", "", ""] for name in PRESETS}
-        for row in known[known.chapter == chapter].itertuples():
-            spent = f"{row.seconds / 60:.1f} min", f"{row.peak_mb / 1024:.1f} GB"
-            rows[row.preset] = [*spent, row.machine]
-        table = pd.DataFrame.from_dict(rows, orient="index", columns=["time", "peak memory", "on"])
-        return table.rename_axis("preset")
+        rows = read_times(self.root).query("chapter == @chapter")
+        rows = rows.set_index("preset").reindex(list(PRESETS))
+        time = (rows.seconds / 60).map("{:.1f} min".format, na_action="ignore")
+        memory = (rows.peak_mb / 1024).map("{:.1f} GB".format, na_action="ignore")
+        table = {"time": time.fillna("not measured yet"), "peak memory": memory, "on": rows.machine}
+        return pd.DataFrame(table).fillna("")
 
 
 def begin(
-    preset: str = "smoke",
-    data_root: str = "",
-    runs_dir: str = "",
-    seed: int = 0,
-    **hyperparameters: Any,
+    preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: int = 0, **settings: Any
 ) -> Session:
-    """Find the repository, the data and the device, and print a short panel.
+    """Find the repository, the data and the device, and print a short panel. UserError: unknown
+    preset or hyperparameter, or no data and a preset that needs some.
 
     Args:
         preset: ``smoke``, ``laptop``, ``colab`` or ``paper``.
         data_root: folder in PraNet's layout; empty: the repository's ``data/``, or synthetic polyps
             if nothing is there and the preset is ``smoke``.
         runs_dir: where trained networks are kept; empty: the repository's ``runs/``.
-        hyperparameters: those of the recipe that differ from the preset.
-
-    Raises:
-        UserError: unknown preset or hyperparameter, or no data and a preset that needs some.
+        settings: the hyperparameters that differ from the preset.
     """
-    recipe = recipe_of(preset, seed=seed, **hyperparameters)
+    for name, value in {"data_root": data_root, "runs_dir": runs_dir}.items():
+        if not isinstance(value, (str, Path)):
+            raise UserError(f"{name} is {value!r}; the path of a folder is expected.")
+    recipe = recipe_of(preset, seed=seed, **settings)
     root = find_root()
     # A student's fingerprint says which teacher it had.
     if not (root / recipe.teacher_weights).is_file():
@@ -180,14 +166,12 @@ def begin(
     device = torch.cuda.get_device_name() if gpu else f"CPU, {os.cpu_count()} cores"
     kind = "synthetic polyps" if data.synthetic else "images"
     released = session.released_teacher
-    teacher = (
-        f"released weights, {released.name}" if released else f"{recipe.teacher}, trained here"
-    )
+    source = f"released weights, {released.name}" if released else f"{recipe.teacher}, trained here"
     print(
         f"preset   {recipe.preset} (seed {recipe.seed}, {recipe.image_size} px)\n"
         f"data     {len(data.train)} training and {len(data.validation)} validation {kind}, "
         f"{len(data.tests)} test sets\n"
-        f"teacher  {teacher}\n"
+        f"teacher  {source}\n"
         f"device   {device}, torch {torch.__version__}"
     )
     return session

@@ -141,18 +141,6 @@ _OF_THE_STUDENT = [
     *("guiding_weight", "distillation_warm_up", "teacher_graph", "teacher_seed"),
 ]
 
-# What the released program does and was hardly meant to do, a hyperparameter each: (released value,
-# the one that mends it, what happens). The preset "paper" has the released values but for two: the
-# objective is chosen for each run, and the teacher records no graph, which changes no number.
-RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
-    "objective": ("released", "kdas", "the attention term has a gradient of exactly zero"),
-    "augment": (False, True, "augmentation is never on: its flag, True, is compared with a text"),
-    "schedule": ("constant", "cosine", "the rate never falls in 99 epochs; it would at epoch 200"),
-    "soft_masks": (True, False, "masks are resized bilinearly, so outlines are neither 0 nor 1"),
-    "weighted_bce": (False, True, "the weights of the weighted cross-entropy cancel"),
-    "teacher_graph": (True, False, "the teacher computes gradients that nobody uses"),
-}
-
 # What differs from the released recipe, and only that.
 _RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}
 _SHORT = {"scales": (1.0,), "schedule": "cosine"}
@@ -185,19 +173,6 @@ def preset(name: str, **overrides: Any) -> Recipe:
         raise UserError(f'There is no preset "{name}"; choose one of {", ".join(PRESETS)}.')
     _refuse_unknown(overrides)
     return Recipe(**{"preset": name, **_PRESETS[name], **overrides})
-
-
-def parse_settings(settings: list[str]) -> dict[str, Any]:
-    """``["alpha=0.5", "scales=[1.0]"]`` as hyperparameters, read by YAML's rules; UserError as for
-    :func:`typed`, and without ``=``.
-    """
-    values: dict[str, Any] = {}
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise UserError(f'"{setting}" is no setting; write key=value, for example alpha=0.5.')
-        values |= typed({key: yaml.safe_load(text)})
-    return values
 
 
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:

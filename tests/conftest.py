@@ -165,5 +165,7 @@ def whole_book(tmp_path_factory):
     (folder / "data").mkdir()
     for chapter in CHAPTERS:
         append_solutions(folder / "book" / chapter.name)
-    book.build(root=folder)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        book.build()
     return folder

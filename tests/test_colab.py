@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import CHAPTERS, ROOT
 
-from kdas_book.colab import repository, set_repository, setup_cell, welcome
+from kdas_book.colab import repository, set_repository, welcome
 from kdas_core import UserError
 
 HUB = "https://github.com/somebody/kdas-book"
@@ -27,6 +27,12 @@ def first_code_cell(chapter: Path) -> str:
         for cell in nbformat.read(chapter, as_version=4).cells
         if cell.cell_type == "code"
     )
+
+
+def setup_cell(url: str = "") -> str:
+    """The first cell as it is for a repository of this address."""
+    place = f'repository, revision = "{repository(ROOT)}"'
+    return first_code_cell(CHAPTERS[0]).replace(place, f'repository, revision = "{url}"')
 
 
 @pytest.fixture
@@ -41,8 +47,10 @@ def copy(tmp_path):
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_every_chapter_begins_with_the_setup_for_the_address_of_the_pages(chapter):
-    config = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
-    assert first_code_cell(chapter) == setup_cell(repository(ROOT), config["branch"])
+    branch = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["branch"]
+    cell = first_code_cell(chapter)
+    assert f'\nrepository, revision = "{repository(ROOT)}", "{branch}"\n' in cell
+    assert cell == first_code_cell(CHAPTERS[0])
 
 
 def test_one_command_writes_the_address_everywhere_and_takes_it_out_again(copy):

@@ -365,4 +365,4 @@ def test_every_command_among_the_questions_exists_with_its_options():
             for option in (*parameter.opts, *parameter.secondary_opts)
         }
         assert {word for word in words if word.startswith("--")} <= known, line
-        recipe.parse_settings([value for word, value in zip(words, words[1:]) if word == "--set"])
+        cli.parse_settings([value for word, value in zip(words, words[1:]) if word == "--set"])

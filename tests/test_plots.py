@@ -112,15 +112,22 @@ def test_signed_maps_share_one_scale_and_the_outline_lies_on_the_first_row_alone
     assert [len(axis.collections) > 0 for axis in figure.axes[:4]] == [True, True, False, False]
 
 
-def test_a_norm_of_zero_stands_in_the_margin_and_every_other_at_its_value():
+def test_a_norm_of_zero_stands_at_exactly_zero_and_every_other_at_its_value():
     norms = {
         "kdas": {"structure_1": 2.0, "symmetric (S₂)": 40.0},
         "released": {"attention_1_inert": 0.0, "structure_1": 2.0},
     }
     figure = ch05.term_norms(norms)
+    figure.draw_without_rendering()
     points = [[line.get_xydata()[0].tolist() for line in axis.lines] for axis in figure.axes]
-    assert points == [[], [[2, 0], [40, 1]], [[0, 0]], [[2, 1]]]
-    assert {axis.get_xscale() for axis in figure.axes[1::2]} == {"log"}
+    assert points == [[[2, 0], [40, 1]], [[0, 0], [2, 1]]]
+    assert [[t.get_text() for t in axis.texts] for axis in figure.axes] == [
+        ["2", "40"],
+        ["exactly 0", "2"],
+    ]
+    places = [axis.transData.transform([(0, 0), (2, 0), (40, 0)])[:, 0] for axis in figure.axes]
+    assert (places[0] == places[1]).all(), "one scale for all"
+    assert places[0][1] - places[0][0] > 20 and figure.axes[0].get_xscale() == "symlog"
 
 
 def logged(**ends: tuple[str, float]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from kdas_book.reports.comparison import compare
 from kdas_book.reports.release_config import from_config
 from kdas_book.reports.tables import (
     claims_table,
@@ -28,7 +30,6 @@ from kdas_book.reports.tables import (
 from kdas_core import UserError
 from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import ALL_METRICS, evaluate, evaluate_sets, repeats
-from kdas_core.evaluation.comparison import compare
 
 PUBLISHED = Path(__file__).parent.parent / "book" / "results" / "published_results.csv"
 
@@ -431,7 +432,7 @@ def test_a_table_refuses_what_was_not_measured(folders):
 
 def test_a_file_that_is_no_result_is_refused(tmp_path):
     (tmp_path / "a.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="not a file of results"):
+    with pytest.raises(UserError, match="a.json cannot be read as a file of results"):
         read_per_image(tmp_path / "a.json")
     with pytest.raises(UserError, match="cannot be read"):
         read_per_image(tmp_path / "b.json")
@@ -481,7 +482,7 @@ def test_the_ledger_sets_reported_beside_measured_and_says_why_they_must_not_be_
     assert len(stretched) > 3 and set(stretched["not_comparable"]) == {
         "only 3 of 60 images, convention min-max"
     }
-    with pytest.raises(UserError, match="no row of the model KDSA"):
+    with pytest.raises(UserError, match="no row of KDSA; it has .*KDAS"):
         claims_table(results, "x", PUBLISHED, model="KDSA")
 
 
@@ -561,3 +562,49 @@ def test_bad_input_ends_with_code_2_all_problems_and_no_file(folders, tmp_path):
     assert done.stderr.startswith("kdas: Nothing was scored") and "Traceback" not in done.stderr
     assert all(part in done.stderr for part in ("1.png", "40×30", "meanDice"))
     assert not any((tmp_path / name).exists() for name in ("results", "p.json", "out"))
+
+
+# --- what a number stands for travels with it -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"convention": "min-max"}, {"strict": True}])
+@pytest.mark.parametrize("kept", ["result", "file"])
+def test_scores_of_different_rules_are_not_compared(folders, tmp_path, how, kept):
+    one, other = ({"S": evaluate(*folders, **options)} for options in ({}, how))
+    if kept == "file":
+        one, other = (
+            read_per_image(write_json(results, tmp_path / f"{i}.json"))
+            for i, results in enumerate((one, other))
+        )
+    (key, value) = next(iter(how.items()))
+    with pytest.raises(UserError, match=f"a was scored with {key} .* and b with {value}"):
+        compare(one, other)
+    assert compare(one, one)["difference"]["S"] == 0
+
+
+def test_a_set_scored_on_fewer_images_than_were_predicted_says_so(folders):
+    pred_dir, _ = folders
+    save(pred_dir / "beyond.png", white(disc()))
+    results = {"S": evaluate(*folders)}
+    assert "S: 1 predictions were not scored." in verbose_table(results)
+    assert "S: 1 predictions were not scored." in notes(results)
+
+
+def test_a_comma_in_the_name_of_a_method_stays_in_its_column(folders, tmp_path, monkeypatch):
+    pred_dir, gt_dir = folders
+    preds = tmp_path / 'KDAS, "alpha"=0.5'
+    pred_dir.parent.rename(preds)
+    config = {
+        "gt_root": str(gt_dir.parent.parent),
+        "pred_root": str(preds),
+        "result_path": str(tmp_path / "res"),
+        "datasets": ["A"],
+        "metrics": ["meanDic", "wFm"],
+    }
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump({"Eval": config}))
+    for _ in range(2):  # the second time it replaces its line
+        from_config(tmp_path / "eval.yaml")
+    with open(tmp_path / "res" / "result_A.csv", newline="") as file:
+        rows = list(csv.reader(file))
+    assert [len(row) for row in rows] == [3, 3]
+    assert rows[1][0] == preds.name

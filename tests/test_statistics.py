@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdas_book.data.videos import read_groups
+from kdas_book.reports.comparison import compare, holm, paired
 from kdas_book.study.seeds import seed_table
 from kdas_core import UserError
-from kdas_core.evaluation.comparison import compare, holm, paired
 
 pytestmark = pytest.mark.filterwarnings(
     "error"
@@ -443,8 +443,7 @@ def test_a_set_of_one_image_has_no_p_and_does_not_count_for_holm(tables):
 def test_all_problems_of_all_sets_come_together(tables, monkeypatch):
     a, b = tables
     monkeypatch.setattr(
-        "kdas_core.evaluation.comparison.paired",
-        lambda *_: pytest.fail("compared in spite of them"),
+        "kdas_book.reports.comparison.paired", lambda *_: pytest.fail("compared in spite of them")
     )
     a["Kvasir"] = pd.concat([a["Kvasir"], a["Kvasir"].iloc[[3]]])
     b["Kvasir"] = b["Kvasir"].drop(index=[7, 9])
@@ -572,8 +571,8 @@ def test_one_seed_says_nothing_about_luck_and_no_run_nothing_at_all(runs):
             "1 of 5 runs have no method or no seed",
         ),
         (lambda runs: runs.assign(ETIS="0.7"), "more than numbers in ETIS"),
-        (lambda runs: runs.drop(columns="seed"), "lacks rows, method, seed"),
-        (lambda runs: runs[["method", "seed"]], "lacks rows, method, seed or a column of numbers"),
+        (lambda runs: runs.drop(columns="seed"), "5 of 5 runs have no method or no seed"),
+        (lambda runs: runs[["method", "seed"]], "lacks rows or a column of numbers"),
         (lambda runs: runs.head(0), "lacks rows"),
     ],
 )

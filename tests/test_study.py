@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,10 +27,10 @@ import torch
 import yaml
 from conftest import kdas
 from nbformat.v4 import new_code_cell, new_notebook
-from rich.console import Console
+from PIL import Image, ImageOps
 from safetensors.torch import load_file
 
-from kdas_book.data.open_data import open_data
+from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.session import begin
 from kdas_book.study import cell as cells
 from kdas_book.study import executors as engines
@@ -192,10 +194,7 @@ def study_run(*words: object):
         ),
         ("settings: {epochs: two}", "settings: epochs='two' does not fit; epochs is like 99"),
         ("settings: {epochs: 0}", "supervised: epochs is 0; it must be positive"),
-        (
-            "settings: [epochs]",
-            r"settings is \['epochs'\]; a mapping of hyperparameters is expected",
-        ),
+        ("settings: [epochs]", r"settings is \['epochs'\]; it is like \{'epochs': 2\}"),
         (
             "settings: {seed: 1, objective: kdas}",
             "settings: objective, seed is set by the study itself",
@@ -220,11 +219,11 @@ def study_run(*words: object):
         ),
         (
             "objectives: {kdas: {alpha: 0.1}, kdas: {alpha: 0.2}}",
-            "no valid YAML: kdas occurs twice, line 2",
+            "cannot be read as YAML .kdas occurs twice, line 2",
         ),
         (
             "objectives: {a: {objective: kdas, alpha: 1}, b: {objective: kdas, alpha: 1.0}}",
-            "a and b are the same cell",
+            "a-seed0 and b-seed0 are the same cell",
         ),
         ("objectives: {../kdas: {objective: kdas}}", r'"\.\./kdas" cannot be the name of a folder'),
         (
@@ -235,16 +234,16 @@ def study_run(*words: object):
             "objectives: {kdas: , small: {objective: kdas, batch_size: 4}}",
             "small sets batch_size, .* another teacher",
         ),
-        ("seeds: [0, 1, 0]", "a seed occurs twice"),
-        ("seeds: 3", r"seeds is 3; a list of whole numbers is expected, such as \[0, 1, 2\]"),
-        ("seeds: [0.5]", "a list of whole numbers is expected"),
+        ("seeds: [0, 1, 0]", "supervised-seed0 and supervised-seed0 are the same cell"),
+        ("seeds: 3", r"seeds is 3; it is like \[0, 1, 2\]"),
+        ("seeds: [0.5]", r"seeds is \[0.5\]; it is like \[0, 1, 2\]"),
         ("seeds: []", "lacks seeds"),
         ("name: ..", r'"\.\." cannot be the name of a folder'),
-        ("name: 7", "name is 7; a text is expected"),
+        ("name: 7", "name is 7; it is like 'mine'"),
         ("preset: huge", 'there is no preset "huge"'),
-        ("preset: [smoke]", r"preset is \['smoke'\]; a text is expected"),
-        ("teacher_seed: first", "teacher_seed is 'first'; a whole number is expected"),
-        ("name: [tiny", "is no valid YAML"),
+        ("preset: [smoke]", r"preset is \['smoke'\]; it is like 'smoke'"),
+        ("teacher_seed: first", "teacher_seed is 'first'; it is like 0"),
+        ("name: [tiny", "cannot be read as YAML"),
     ],
 )
 def test_what_is_wrong_in_a_study_file_is_said_in_one_sentence(tmp_path, text, sentence):
@@ -261,11 +260,11 @@ def test_what_is_wrong_in_a_study_file_is_said_in_one_sentence(tmp_path, text, s
     [
         (
             None,
-            "cannot be read .No such file.*; a study is a YAML file such as book/studies/smoke.yaml",
+            "cannot be read as YAML .*No such file.*; a study is a file such as book/studies/smoke",
         ),
         (b"just words", "is no study: fields and their values are expected"),
         (b"", "is no study"),
-        (b"name: \xff", "is no valid YAML"),
+        (b"name: \xff", "cannot be read as YAML"),
     ],
 )
 def test_a_wrong_study_file_ends_the_command_before_anything_is_written(
@@ -437,14 +436,32 @@ def test_real_images_that_come_later_do_not_mix_with_synthetic_ones(
     assert root.parent == folder / "networks" and root.name.startswith("synthetic")
     for name in ("history.csv", "per_image.csv"):
         (folder / "teacher" / name).touch()
-    (folder / "teacher" / "metrics.json").write_text(
-        json.dumps({"schema": 1, "data": {"name": root.name}})
-    )
+    digest = data_digest(load_data(root))
+    record = {"schema": 1, "data": {"name": root.name, "digest": digest}}
+    (folder / "teacher" / "metrics.json").write_text(json.dumps(record))
+    running.prepare(study, folder)
     (tmp_path / "data").symlink_to(polyps)
     with pytest.raises(
-        UserError, match=r"teacher was trained on synthetic.*images are now those of .*data; give"
+        UserError, match=r"teacher was trained on other images or masks than those of .*data; give"
     ):
         run(study, tmp_path / "runs")
+
+
+def test_a_study_does_not_go_on_with_corrected_masks_of_any_set(polyps, tmp_path):
+    root = shutil.copytree(polyps, tmp_path / "data")
+    before = data_digest(load_data(root))
+    for mask in (
+        next((root / "TrainDataset" / "masks").iterdir()),
+        *root.glob("Test*/*/masks/1.*"),
+    ):
+        with Image.open(mask) as image:
+            flipped = ImageOps.mirror(image)
+        flipped.save(mask)
+        after = data_digest(load_data(root))
+        assert after != before
+        before = after
+    moved = root.rename(tmp_path / "elsewhere")
+    assert data_digest(load_data(moved)) == before
 
 
 # --- what cells share -------------------------------------------------------------------------------------------------
@@ -725,10 +742,7 @@ def test_a_process_that_cannot_be_started_is_a_failure_of_its_cell_alone(tmp_pat
     monkeypatch.setattr(engines.subprocess, "Popen", full)
     (_, begun), (folder, outcome) = engines.run_cells([tmp_path], 2)
     assert begun is None and folder == tmp_path
-    assert (
-        outcome["state"] == "failed"
-        and "could not be started (Cannot allocate memory)" in outcome["error"]
-    )
+    assert "could not be started (Cannot allocate memory)" in outcome.error
 
 
 def test_a_study_on_this_machine_can_be_reached_from_no_other(tmp_path, monkeypatch):
@@ -737,7 +751,7 @@ def test_a_study_on_this_machine_can_be_reached_from_no_other(tmp_path, monkeypa
     def run_process(*_):
         sockets = psutil.Process().net_connections()
         seen.extend(one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
-        return {"state": "done", "seconds": 1.0, "error": ""}
+        return engines.Outcome(1.0)
 
     monkeypatch.setattr(engines, "run_process", run_process)
     assert len(list(engines.run_cells([tmp_path], 2))) == 2
@@ -856,7 +870,7 @@ def test_each_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch, visible, expecte
         both.wait(30)  # two at once, each on its own
         seen.append(gpu)
         busy.remove(gpu)
-        return {"state": "done", "seconds": 1.0, "error": ""}
+        return engines.Outcome(1.0)
 
     monkeypatch.setattr(engines, "run_process", run_process)
     assert engines.default_processes() == 2
@@ -868,7 +882,7 @@ def test_each_gpu_has_one_cell_at_a_time(tmp_path, monkeypatch, visible, expecte
 
 
 def test_processors_are_shared_where_there_is_no_gpu_and_the_users_limit_holds(monkeypatch):
-    monkeypatch.setattr(engines, "_processors", lambda: 8)
+    monkeypatch.setattr(engines, "CPU_COUNT", 8)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert [engines._share(slot, 3) for slot in range(3)] == 3 * [{"OMP_NUM_THREADS": "2"}]
@@ -880,8 +894,8 @@ def test_processors_are_shared_where_there_is_no_gpu_and_the_users_limit_holds(m
 def board(study_file, tmp_path):
     study = read_study(study_file(seeds=[0, 1]))
     board = running.Board(study, open_folder(study, tmp_path / "runs"), retry=False)
-    for cell in board.cells:
-        (board.folder / cell.name).mkdir()
+    for name in board.states:
+        (board.folder / name).mkdir()
     board.states["teacher"], board.took["teacher"] = "done", 1000.0
     return board
 
@@ -889,51 +903,43 @@ def board(study_file, tmp_path):
 def test_the_time_left_counts_what_waits_and_what_runs_and_not_the_teacher(board, monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
-    supervised, kdas_, *waiting = (board.folder / cell.name for cell in board.cells[1:])
+    supervised, kdas_, *waiting = (board.folder / name for name in list(board.states)[1:])
     board.begin(supervised)
     board.begin(kdas_)
     assert board.time_left() == "unknown until a first cell is done"
     clock[0] = 100.0
-    board.end(supervised, {"state": "done", "seconds": 100.0, "error": ""})
+    board.end(supervised, engines.Outcome(100.0))
     assert board.time_left() == "0:01:40", (
         "two wait, and two run at once; the slot that has just become free counts"
     )
     clock[0] = 160.0
-    board.end(kdas_, {"state": "failed", "seconds": 160.0, "error": "no luck"})
+    board.end(kdas_, engines.Outcome(160.0, "no luck"))
     for folder in waiting:
         board.begin(folder)
     clock[0] = 200.0
     assert board.time_left() == "0:01:00", (
         "a cell takes 100 s, and both are 40 s old; what failed says nothing"
     )
-    board.end(waiting[0], {"state": "done", "seconds": 100.0, "error": ""})
+    board.end(waiting[0], engines.Outcome(100.0))
     assert board.time_left() == "0:01:00", "one cell is not divided between two"
-    board.end(waiting[1], {"state": "done", "seconds": 100.0, "error": ""})
+    board.end(waiting[1], engines.Outcome(100.0))
     assert board.time_left() == "0:00:00"
 
 
-def test_a_terminal_shows_every_cell_in_one_table(board, monkeypatch, capsys):
-    board._console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+def test_a_summary_counts_the_states_and_says_why_cells_failed(board, monkeypatch, capsys):
     monkeypatch.setattr(time, "perf_counter", lambda: 65.0)
-    with board.shown():
-        board.begin(board.folder / "supervised-seed0")
-        board.end(
-            board.folder / "supervised-seed0", {"state": "done", "seconds": 61.0, "error": ""}
-        )
-        board.end(
-            board.folder / "kdas-seed0",
-            {"state": "failed", "seconds": 5.0, "error": "no luck\n\nat all"},
-        )
-        board.begin(board.folder / "supervised-seed1")
-        monkeypatch.setattr(time, "perf_counter", lambda: 75.0)
-        board._console.print(board._table())
-    rows = board._console.file.getvalue()
-    assert re.search(r"supervised.*done 0:01:01.*running 0:00:10", rows)
-    assert re.search(r"kdas.*failed 0:00:05.*waiting", rows)
-    assert "teacher: done 0:16:40; time left: 0:01:52" in " ".join(rows.split())
-    out = capsys.readouterr().out
-    assert "begun" not in out, "no lines beside the table"
-    assert "2 done, 1 failed, 1 stopped, 1 waiting\nkdas-seed0: no luck\n" in out
+    board.begin(board.folder / "supervised-seed0")
+    board.end(board.folder / "supervised-seed0", engines.Outcome(61.0))
+    failed = engines.Outcome(5.0, "no luck\n\nat all")
+    board.end(board.folder / "kdas-seed0", failed)
+    board.begin(board.folder / "supervised-seed1")
+    monkeypatch.setattr(time, "perf_counter", lambda: 75.0)
+    assert board.time_left() == "0:01:52"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1] == "[2/5] supervised-seed0 done in 0:01:01; time left 0:03:03"
+    counts, why, way_out = board.summary().splitlines()
+    assert counts == "2 done, 1 failed, 1 stopped, 1 waiting" and why == "kdas-seed0: no luck"
+    assert way_out == "The same command goes on from the last checkpoints."
 
 
 def test_lines_of_several_threads_are_printed_whole(board, monkeypatch):
@@ -944,7 +950,7 @@ def test_lines_of_several_threads_are_printed_whole(board, monkeypatch):
             written.append(text)
 
     monkeypatch.setattr(sys, "stdout", Out())
-    names = [board.folder / cell.name for cell in board.cells] * 5
+    names = [board.folder / name for name in board.states] * 5
     threads = [threading.Thread(target=board.begin, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
@@ -1104,12 +1110,12 @@ def test_an_address_where_nobody_answers_is_a_sentence(tmp_path, monkeypatch, ad
     assert time.monotonic() - began < 6
 
 
-def test_without_dask_the_way_to_it_is_named(tmp_path, monkeypatch):
+def test_without_dask_the_way_to_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(
         UserError, match=r'Studies need Dask; "pip install kdas_core\[book\]" brings it'
     ):
-        list(engines.run_cells([tmp_path]))
+        importlib.reload(engines)
 
 
 # --- the real thing ---------------------------------------------------------------------------------------------------

@@ -13,15 +13,18 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import kdas as command
+from PIL import Image
 from safetensors.torch import load_file
 
-from kdas_book.cli import main
+from kdas_book.cli import main, parse_settings
+from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
 from kdas_book.session import begin
 from kdas_core import UserError
 from kdas_core.data import load_data
-from kdas_core.models import build, freeze
+from kdas_core.models import build, freeze, save_weights
 from kdas_core.models.weights import metadata_of
-from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, parse_settings, preset
+from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training import dice_at_half, fit, load_history
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import latest_checkpoint
@@ -146,7 +149,7 @@ def test_settings_are_read_with_the_types_of_the_hyperparameters():
     )
     assert got == {
         "alpha": 1.0,
-        "scales": [0.75, 1],
+        "scales": (0.75, 1.0),
         "learning_rate": 1e-3,
         "augment": True,
         "train_images": 5,
@@ -162,7 +165,7 @@ def test_settings_are_read_with_the_types_of_the_hyperparameters():
         (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
         (
             lambda: preset("smoke", distillation_warm_up=2),
-            r"distillation_warm_up is 2; it is a share",
+            r"distillation_warm_up is 2\.0; it is a share",
         ),
         (lambda: preset("smoke", epochs=0), "epochs is 0"),
         (lambda: preset("smoke", schedule="step"), "constant or cosine"),
@@ -661,3 +664,51 @@ def test_fp16_without_a_gpu_is_refused(tmp_path, data):
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         fit(preset("smoke", **PLAIN | {"precision": "fp16"}), data, tmp_path)
+
+
+# --- the command line around a file of weights ------------------------------------------------------------------------
+
+
+def test_predict_takes_network_and_size_from_the_file_and_refuses_what_contradicts_it(
+    polyps, tmp_path, monkeypatch, capsys
+):
+    torch.manual_seed(0)
+    net = build("teacher", backbone="resnet18")
+    about = {"role": "teacher", "backbone": "resnet18", "size": 64}
+    weights = save_weights(net, tmp_path / "w.safetensors", **about)
+    images = next((polyps / "TestDataset").glob("*/images"))
+    given = ["predict", "--weights", weights, "--images", images]
+    assert command(monkeypatch, *given, "--out", tmp_path / "plain") == 0
+    every = ["--role", "teacher", "--backbone", "resnet18", "--size", 64]
+    assert command(monkeypatch, *given, "--out", tmp_path / "said", *every) == 0
+    names = sorted(path.name for path in (tmp_path / "plain").iterdir())
+    assert len(names) == 3
+    for name in names:
+        one, other = ((tmp_path / how / name).read_bytes() for how in ("plain", "said"))
+        assert one == other
+    capsys.readouterr()
+    for option, value in (("--size", 352), ("--role", "student"), ("--backbone", "pvt_v2_b0")):
+        assert command(monkeypatch, *given, "--out", tmp_path / "no", option, value) == 2
+        assert f"and {value} is asked for; leave that out." in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+    assert command(monkeypatch, "weights", "check", weights) == 0
+    said = capsys.readouterr().out
+    assert "fits the teacher: " in said and "resnet18, for 64 px" in said
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_pipe_that_does_not_know_a_letter_gets_its_code(tmp_path, encoding):
+    for part, mode in (("images", "RGB"), ("masks", "L")):
+        (tmp_path / part).mkdir()
+        Image.new(mode, (64, 48), 255).save(tmp_path / part / "息肉.png")
+    words = [sys.executable, "-m", "kdas_book.cli", "data", "check", str(tmp_path)]
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONIOENCODING": encoding}
+    done = subprocess.run(words, capture_output=True, env=environment)
+    assert b"Traceback" not in done.stderr and done.returncode == 0
+    assert rb"\u606f\u8089" in done.stdout
+
+
+@pytest.mark.parametrize("name, value", [("data_root", 5), ("runs_dir", None), ("seed", "1")])
+def test_begin_refuses_parameters_of_other_types(name, value):
+    with pytest.raises(UserError, match=f"{name}(=| is )"):
+        begin(**{"preset": "smoke", name: value})

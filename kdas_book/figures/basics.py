@@ -1,12 +1,9 @@
-"""The style of the book's figures, one palette that colour-blind readers can tell apart (Okabe and
-Ito), and what several chapters draw with. Functions return matplotlib figures.
-"""
-
-from __future__ import annotations
+"""The book's style, a palette for all eyes (Okabe and Ito), and what several chapters draw with."""
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -34,21 +31,10 @@ COLOUR_OF = {
     "released": RED,
     "channel_wise_kd": "#8C6D1F",
     "attention_transfer": "#1B3A57",
+    "all images": "black",
 }
-STYLE = {
-    "figure.dpi": 110,
-    "figure.facecolor": "white",
-    "figure.constrained_layout.use": True,
-    "savefig.bbox": "tight",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.prop_cycle": plt.cycler(color=PALETTE),
-    "font.size": 10,
-    "image.cmap": "viridis",
-    "legend.frameon": False,
-}
+OUTLINE: dict = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
+BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
 Array = Tensor | np.ndarray
 # chapter 8 stands beside the story
 STORY = dict(enumerate("data teacher student attention losses training evaluation".split(), 1))
@@ -57,14 +43,19 @@ STORY[9] = "study"
 
 def use_style() -> None:
     """Give every figure from here on the book's style."""
-    plt.rcParams.update(STYLE)  # type: ignore[arg-type]  # Matplotlib's types list the keys one by one
+    plt.rc("figure", dpi=110)
+    plt.rc("figure.constrained_layout", use=True)
+    plt.rc("savefig", bbox="tight")
+    plt.rc("axes", titlesize=9, titlelocation="left", prop_cycle=plt.cycler(color=PALETTE))
+    plt.rc("axes.spines", top=False, right=False)
+    plt.rc("axes.formatter", useoffset=False)
+    plt.rc("legend", fontsize=8, frameon=False)
+    plt.rc("lines", markersize=4)
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
-
-    Raises:
-        UserError: matplotlib does not write such files, or the file cannot be written.
+    UserError if matplotlib does not write such files, or the file cannot be written.
     """
     drawn, way_out = io.BytesIO(), "give a path such as figure.png"
     try:
@@ -98,9 +89,7 @@ def outlined(image: Array, mask: Array) -> np.ndarray:
 
 
 def error_overlay(image: Array, prediction: Array, mask: Array) -> np.ndarray:
-    """The picture with found pixels green, missed ones orange and false alarms purple;
-    ``prediction`` in [0, 1], cut at 0.5.
-    """
+    """The picture with found pixels green, missed orange, false alarms purple; cut at 0.5."""
     picture = as_picture(image).astype(float)
     found, true = as_map(prediction) >= 0.5, as_map(mask) >= 0.5
     picture[found & true] = 0.45 * picture[found & true] + 0.55 * np.array((0, 158, 115))
@@ -122,68 +111,115 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
     return 2 * (one & other).sum() / max(1, one.sum() + other.sum())
 
 
-def bare(axes: Iterable[Axes]) -> None:
-    """Take ticks and frames off axes that hold pictures."""
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
+def side_by_side(count: int, width: float, height: float, **options: Any):
+    """A figure and its axes, so many in a row, each of a size in inches."""
+    size = (width * count, height)
+    figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, **options)
+    return figure, axes[0]
+
+
+def labelled(axis: Any, x: str, y: str, **options: Any) -> Figure:
+    """Name the axes, set ``options`` of the axis, put a legend right of it; returns the figure."""
+    axis.set(xlabel=x, ylabel=y, **options)
+    if axis.get_xscale() == "log":
+        axis.xaxis.set_major_formatter("{x:g}")
+    axis.legend(**BESIDE)
+    return axis.get_figure()
+
+
+def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **imshow):
+    """A picture or a map, as :func:`as_map` takes it, bare, with the mask's outline on it."""
+    if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
+        drawn = axis.imshow(cell)
+    else:
+        drawn = axis.imshow(as_map(cell), **imshow)
+    if mask is not None:
+        axis.contour(as_map(mask), **OUTLINE)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(title)
+    axis.spines[:].set_visible(False)
+    return drawn
 
 
 def grid(
-    rows: Mapping,
-    titles: Sequence[str] = (),
-    size: float = 1.9,
-    fontsize: float | None = None,
-    **imshow,
+    rows: Mapping, titles=(), size: float = 1.9, mask=None, bar: str | None = None, **imshow
 ) -> Figure:
-    """Rows of pictures and maps. RGB arrays are shown as they are, two-dimensional maps with
-    viridis.
+    """Rows of pictures and maps.
 
     Args:
         rows: label of a row → uint8 (H, W, 3) arrays, or maps as :func:`as_map` takes them.
-        titles: one for each column, or, row by row, one for each picture; in ``fontsize`` points.
-        size: inches a picture.
+        titles: one for each column, or, row by row, one for each picture.
+        size: inches a picture. mask: its outline lies on all of them.
+        bar: label of a colour bar, for maps on one scale.
         imshow: for maps, e.g. ``vmin=0, vmax=1, cmap="gray"``.
     """
-    columns = max(len(row) for row in rows.values())
-    inches = (size * columns + 0.4, size * len(rows) + 0.3)
+    columns = max(map(len, rows.values()))
+    inches = (size * columns + (0.4 if bar is None else 1.2), size * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), columns, figsize=inches, squeeze=False)
-    bare(axes.flat)
     for (label, row), line in zip(rows.items(), axes):
-        line[0].set_ylabel(label)
         for axis, cell in zip(line, row):
-            if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
-                axis.imshow(cell)
-            else:
-                axis.imshow(as_map(cell), **imshow)
+            drawn = show(axis, cell, mask=mask, **imshow)
+        for axis in line[len(row) :]:
+            axis.set_axis_off()
+        line[0].set_ylabel(label)
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(title, fontsize=fontsize)
+        axis.set_title(title)
+    if bar is not None:
+        figure.colorbar(drawn, ax=axes, shrink=0.8, label=bar)
     return figure
+
+
+def lines(
+    table: pd.DataFrame, x: str, y: str, style: str = "o-", marks=(), levels=(), **options: Any
+) -> Figure:
+    """A line for each column of a table over its index.
+
+    Args:
+        style: as in ``plt.plot``, e.g. ``"o"`` for dots. options: of the axis, e.g. xscale="log".
+        marks, levels: (word, place) pairs of dashed lines, upright and level.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 3))
+    for i, (name, values) in enumerate(table.items()):
+        axis.plot(values, style, color=COLOUR_OF.get(str(name), f"C{i}"), label=name)
+    small: dict[str, Any] = {"fontsize": 8, "color": GREY, "va": "bottom"}
+    for word, place in marks:
+        axis.axvline(place, color="#888888", ls="--", lw=1)
+        axis.text(place, 0.01, f" {word}", transform=axis.get_xaxis_transform(), **small)
+    for word, height in levels:
+        axis.axhline(height, color="#888888", ls="--", lw=1)
+        axis.text(0.01, height, word, transform=axis.get_yaxis_transform(), **small)
+    return labelled(axis, x, y, **options)
 
 
 def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Figure:
     """One panel per column of the runs' histories, one line per run."""
-    figure, axes = plt.subplots(1, len(columns), figsize=(4.2 * len(columns), 3), squeeze=False)
-    for axis, column in zip(axes[0], columns):
+    figure, axes = side_by_side(len(columns), 4.2, 3)
+    for axis, column in zip(axes, columns):
         for name, history in histories.items():
             if column in history:
-                look = {"color": COLOUR_OF.get(name), "marker": "o", "ms": 3}
-                axis.plot(history["epoch"], history[column], label=name, **look)
+                values = history.set_index("epoch")[column]
+                axis.plot(values, "o-", color=COLOUR_OF.get(name), label=name)
         axis.set(title=column.replace("_", " "), xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[0][-1].legend()
+    axes[-1].legend()
     return figure
 
 
-def bars(values: Mapping[str, float], label: str, even: float | None = None) -> Figure:
-    """Horizontal bars, each with its value at the end, and a dashed line at ``even``, if given."""
-    figure, axis = plt.subplots(figsize=(6, 2.6))
-    drawn = axis.barh(list(values), list(values.values()), color=BLUE)
-    axis.bar_label(drawn, fmt=" {:.3g}")
+def bars(values: Mapping | pd.DataFrame, label: str, even: float | None = None) -> Figure:
+    """Horizontal bars, each with its value at the end, or, one a row of a table, stacked of its
+    columns, and a dashed line at ``even``.
+    """
+    table = values if isinstance(values, pd.DataFrame) else pd.Series(values).to_frame()
+    size = (6.4, 0.5 * len(table) + 1)
+    axis = table.plot.barh(figsize=size, stacked=True, color=PALETTE, width=0.7)
     axis.invert_yaxis()
     if even is not None:
         axis.axvline(even, color="black", ls="--", lw=1)
-    axis.set(xlabel=label, xmargin=0.15)
+    figure = labelled(axis, label, "")
+    if len(table.columns) == 1:
+        axis.bar_label(axis.containers[0], fmt=" {:.3g}")
+        axis.margins(x=0.15)
+        axis.get_legend().remove()
     return figure
 
 
@@ -198,9 +234,7 @@ def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **map
 
 
 def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:
-    """One row of dots for each group's array of values, and a black tick at its median. Dots are
-    blue, or have ``colours``: for each group, one RGB colour in [0, 1] a value.
-    """
+    """A row of dots for each group of values, a tick at its median; ``colours``: RGB, one a dot."""
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
     for row, numbers in enumerate(values.values()):
@@ -222,20 +256,17 @@ def chapter_strip(here: str) -> Figure:
     figure = plt.figure(figsize=(width / 72, height / 72), layout="none")
     axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axis.axis("off")
-    boxes = []
     for number, step in STORY.items():
-        words = axis.text(0, height / 2, f"{number}  {step}", size=9, va="center", color="#444444")
-        if step == here:
-            words.set(color="white", weight="bold")
-        fill = BLUE if step == here else "#eef2f5"
-        words.set_bbox({"boxstyle": f"round,pad={pad / 9}", "fc": fill, "ec": "none"})
-        boxes.append(words)
-    lengths = [box.get_window_extent().width * 72 / figure.dpi + 2 * pad for box in boxes]
-    gap = (width - sum(lengths)) / len(boxes)  # half of one at either end
-    left = gap / 2
-    for box, length in zip(boxes, lengths):
-        box.set_x(left + pad)
-        if box is not boxes[0]:
-            axis.plot((left - gap, left), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
-        left += length + gap
+        look = ("white", "bold", BLUE) if step == here else ("#444444", "normal", "#eef2f5")
+        box = {"boxstyle": f"round,pad={pad / 9}", "fc": look[2], "ec": "none"}
+        words = axis.text(0, height / 2, f"{number}  {step}", color=look[0], weight=look[1])
+        words.set(size=9, va="center", bbox=box)
+    pixels = np.array([text.get_window_extent().width for text in axis.texts])
+    lengths = pixels * 72 / figure.dpi + 2 * pad
+    gap = (width - lengths.sum()) / len(lengths)  # half of one at either end
+    ends = np.cumsum(lengths + gap) - gap / 2
+    for text, end, length in zip(axis.texts, ends, lengths):
+        text.set_x(end - length + pad)
+    for end in ends[:-1]:
+        axis.plot((end, end + gap), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
     return figure

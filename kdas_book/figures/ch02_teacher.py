@@ -1,17 +1,13 @@
-"""Figures of chapter 2: the diagrams of PVT v2 and of the decoder, with numbers read off the built
-networks, and what the teacher makes of an image.
-"""
+"""Figures of chapter 2: PVT v2 and the decoder, read off built networks; the teacher at work."""
 
-from __future__ import annotations
-
+from collections import namedtuple
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import matplotlib.pyplot as plt
 import timm
 from IPython.display import SVG
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
@@ -23,14 +19,8 @@ from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
 SIZE = 352  # of the paper's images, in pixels
 
 
-class Stage(NamedTuple):
-    """One stage of a PVT v2; ``reduction`` is R, by which keys and values shrink each way."""
-
-    stride: int
-    channels: int
-    blocks: int
-    heads: int
-    reduction: int
+# of a PVT v2; reduction is R, by which keys and values shrink each way
+Stage = namedtuple("Stage", "stride channels blocks heads reduction")
 
 
 @cache
@@ -41,19 +31,16 @@ def stages_of(backbone: str) -> list[Stage]:
     for i, stride in enumerate(STRIDES):
         blocks = getattr(net, f"stages_{i}").blocks
         of = blocks[0].attn
-        reduction = of.sr.stride[0] if of.sr else 1
-        stages.append(Stage(stride, of.dim, len(blocks), of.num_heads, reduction))
+        r = of.sr.stride[0] if of.sr else 1
+        stages.append(Stage(stride, of.dim, len(blocks), of.num_heads, r))
     return stages
 
 
 def pyramid() -> SVG:
-    """The PVT v2 pyramid at 352 pixels: strides, shapes, channels, blocks and the reduction R of
-    teacher (B2) and student (B0).
-    """
+    """PVT v2 at 352 pixels: strides, channels, blocks, R of teacher (B2) and student (B0)."""
     pairs = list(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0")))
-    shapes = [f"stride {a.stride}: {a.channels} or {b.channels} channels" for a, b in pairs]
-    about = "Four stages, one after the other, make maps that get coarser and deeper. B2 or B0 at "
-    about += f"{', '.join(shapes)}."
+    about = "Four stages, one after the other, make coarser and deeper maps; channels of B2 or B0: "
+    about += "; ".join(f"stride {a.stride}: {a.channels} or {b.channels}" for a, b in pairs)
     canvas = Canvas("pyramid", "The pyramid of PVT v2", about, height=406)
     for x, words in ((320, "R"), (386, "channels"), (467, "blocks")):
         canvas.text(x, 26, words, font_weight="600")
@@ -72,37 +59,30 @@ def pyramid() -> SVG:
             canvas.text(x - 8, y + 23, str(large), LARGE, fill=TEACHER, anchor="end")
             canvas.text(x + 8, y + 23, str(small), LARGE, fill=STUDENT, anchor="start")
         above = here
-    note = "R: keys and values come from a map that is R times smaller each way"
-    canvas.text(20, 386, note, anchor="start")
+    canvas.text(260, 386, "R: keys and values come from a map that is R times smaller each way")
     return canvas.svg()
 
 
 def attention_with_reduction(stage: int = 1) -> SVG:
-    """Spatial-reduction attention of one stage (1 to 4) of the teacher at 352 pixels: every token
-    asks, and only the reduced tokens are asked.
-    """
+    """Spatial-reduction attention of one stage (1 to 4) of the teacher at 352 pixels."""
     stride, channels, _, heads, r = stages_of("pvt_v2_b2")[stage - 1]
     side = SIZE // stride
     tokens, keys = f"{side**2:,}", f"{(side // r) ** 2:,}"
-    how = [f"{r} × {r} convolution, stride {r}", "then layer normalisation"]
+    how = (f"{r} × {r} convolution, stride {r}", "then layer normalisation")
     if r == 1:
-        how = ["the map as it is", "R = 1: nothing to reduce"]
-    about = (
-        f"The queries come from all {tokens} tokens of the map, keys and values from {keys} tokens"
-        f": {', '.join(how)}. So there are {tokens} × {keys} weights, {tokens} × {tokens} divided "
-        f"by {r * r}."
-    )
+        how = ("the map as it is", "R = 1: nothing to reduce")
+    about = f"Queries come from all {tokens} tokens of the map, keys and values from {keys}: "
+    about += f"{', '.join(how)}. So there are {tokens} × {keys} weights, 1 / {r * r} of all pairs."
     title = "Attention with reduced keys and values"
     canvas = Canvas("attention-with-reduction", title, about, height=466)
-    of_map = f"{side} × {side}, {channels} channels"
-    canvas.box((20, 18, 480, 46), f"map X: {tokens} tokens", of_map, colour=GREEN)
+    shape = f"{side} × {side}, {channels} channels"
+    canvas.box((20, 18, 480, 46), f"map X: {tokens} tokens", shape, colour=GREEN)
     reduced = canvas.box((250, 100, 250, 64), f"SR: {keys} tokens", *how, colour=ORANGE)
     asks = canvas.box((20, 206, 150, 46), "Q", f"{tokens} queries")
     asked = canvas.box((250, 206, 115, 46), "K", f"{keys} keys")
     told = canvas.box((385, 206, 115, 46), "V", f"{keys} values")
-    of_head = f"{heads} head{'s' * (heads > 1)}, d = {channels // heads}"
-    softmax = (f"{tokens} × {keys} weights", "softmax over the keys of Q Kᵀ / √d", of_head)
-    canvas.box((20, 290, 345, 64), *softmax, colour=PURPLE)
+    how = ("softmax over the keys of Q Kᵀ / √d", f"heads: {heads}, d = {channels // heads}")
+    canvas.box((20, 290, 345, 64), f"{tokens} × {keys} weights", *how, colour=PURPLE)
     canvas.box((140, 386, 360, 40), f"weights · V, projected: {tokens} tokens", colour=GREEN)
     for box, y in ((asks, 64), (reduced, 64), (asked, 164), (told, 164)):
         canvas.arrow((box.top().x, y), box.top())
@@ -110,23 +90,18 @@ def attention_with_reduction(stage: int = 1) -> SVG:
         canvas.arrow(start, (start.x, y))
     canvas.arrow((250, 354), (250, 386))
     if r > 1:
-        without = f"Without SR: {tokens} × {tokens} weights, {r * r} times as many."
-        canvas.text(20, 446, without, anchor="start")
+        canvas.text(260, 446, f"Without SR: {tokens} × {tokens} weights, {r * r} times as many.")
     return canvas.svg()
-
-
-ABOUT_DECODER = (
-    f"The deep maps f2, f3 and f4 are brought to {WIDTH} channels and joined by cascaded fusion to "
-    "the map D. The shallow map f1 passes camouflage identification, channel and then spatial "
-    "attention, and is brought to as many channels. Similarity aggregation puts its detail into D "
-    "and gives J. One head makes P1 of D, another one P2 of J, and the prediction is the sigmoid "
-    "of their sum."
-)
 
 
 def decoder() -> SVG:
     """The decoder of Polyp-PVT, from the four maps of the backbone to the prediction σ(P₁ + P₂)."""
-    canvas = Canvas("decoder", "The decoder of Polyp-PVT", ABOUT_DECODER, height=548)
+    about = (
+        f"The deep maps f2, f3 and f4 are brought to {WIDTH} channels and fused to the map D. The "
+        "shallow map f1 passes camouflage identification; similarity aggregation puts its detail "
+        "into D and gives J. One head makes P1 of D, another P2 of J; their sum is the prediction."
+    )
+    canvas = Canvas("decoder", "The decoder of Polyp-PVT", about, height=548)
     maps, thin = [], []
     for i, (a, b) in enumerate(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0"))):
         lines = (f"f{'₁₂₃₄'[i]}", f"stride {a.stride}", f"{a.channels} / {b.channels} ch.")
@@ -156,8 +131,8 @@ def decoder() -> SVG:
     canvas.text(82, 288, "r₁, stride 4", anchor="start")
     canvas.text(410, 288, "D, stride 8", anchor="start")
     canvas.text(156, 400, "J, stride 8", anchor="start")
-    canvas.text(140, 490, "P₂", LARGE, anchor="end")
-    canvas.text(410, 490, "P₁", LARGE, anchor="start")
+    for x, words in ((130, "P₂"), (420, "P₁")):
+        canvas.text(x, 490, words, LARGE)
     return canvas.svg()
 
 
@@ -167,16 +142,12 @@ def strength(features: Tensor) -> Tensor:
 
 
 def through_cells(image: Tensor, mask: Tensor) -> Figure:
-    """The outline of a mask on its image, then the polyp's share of each cell of each stride.
-
-    Args:
-        image: (3, S, S), normalised. mask: (1, S, S) in [0, 1].
-    """
-    cells = [avg_pool2d(mask, stride) for stride in STRIDES]
-    sides = [image.shape[-1] // stride for stride in STRIDES]
-    titles = [f"stride {s}\n{side} × {side} cells" for s, side in zip(STRIDES, sides)]
-    row = [outlined(image, mask), *cells]
-    return grid({"": row}, ["image and mask", *titles], vmin=0, vmax=1, cmap="gray")
+    """The outline of a mask (1, S, S) on its image, then its share of each cell of each stride."""
+    row: dict = {"image and mask": outlined(image, mask)}
+    for stride in STRIDES:
+        cells = avg_pool2d(mask, stride)
+        row[f"stride {stride}\n{len(cells[0])} × {len(cells[0])} cells"] = cells
+    return grid({"": list(row.values())}, list(row), vmin=0, vmax=1, cmap="gray")
 
 
 def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **imshow) -> Figure:
@@ -189,35 +160,24 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps (N, h, w) of N = side² anchors on one scale (1 is an equal share), each
-    where its anchor lies in the picture, numbered from 1.
-    """
+    """The assignment maps (N, h, w) of side² anchors in place, in units of an equal share."""
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
-    titles = [f"anchor {number}" for number in range(1, len(assignment) + 1)]
+    titles = [f"anchor {number + 1}" for number in range(len(assignment))]
     scale = {"vmin": float(relative.min()), "vmax": float(relative.max())}
-    figure = grid(rows, titles, size=1.3, fontsize=8, **scale)
+    figure = grid(rows, titles, size=1.3, bar="× equal share", **scale)
     figure.set_layout_engine("compressed")
-    _colorbar(figure, figure.axes, 0.7)
     return figure
 
 
 def anchor_on(image: Tensor, assignment: Tensor, anchor: int) -> Figure:
-    """One anchor, counted from 0: the cell that it averages, one of the inner ones of a grid of
-    (side + 2)², framed in the image (3, S, S), beside the positions that are assigned to it.
-    """
+    """An inner cell of (side + 2)², framed in the image, and what is assigned to its anchor."""
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     titles = (f"cell of anchor {anchor + 1}", "assigned to it")
-    figure = grid({"": [as_picture(image), relative[anchor]]}, titles, size=2.5)
+    row = [as_picture(image), relative[anchor]]
+    figure = grid({"": row}, titles, size=2.5, bar="× equal share")
     cell = image.shape[-1] / (side + 2)
     corner = ((anchor % side + 1) * cell - 0.5, (anchor // side + 1) * cell - 0.5)
     frame = plt.Rectangle(corner, cell, cell, fill=False, edgecolor=YELLOW, lw=2)
     figure.axes[0].add_patch(frame)
-    _colorbar(figure, figure.axes[1:], 0.8)
     return figure
-
-
-def _colorbar(figure: Figure, axes: list[Axes], shrink: float) -> None:
-    """The scale of the maps on these axes."""
-    bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=shrink, label="× equal share")
-    cast(plt.ScalarFormatter, bar.formatter).set_useOffset(False)

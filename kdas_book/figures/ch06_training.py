@@ -1,7 +1,5 @@
 """Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and accidents."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,12 +14,11 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor
 
-from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, PALETTE, PURPLE, RED, SKY
-from kdas_core.recipe import PRESETS, RELEASED_SLIPS, Recipe, preset
+from kdas_book.figures.basics import BLUE, COLOUR_OF, labelled, show, side_by_side
+from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
+from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training.batching import scaled_size
 from kdas_core.training.checkpoint import read_checkpoint
-
-# --- the recipe -----------------------------------------------------------------------------------
 
 
 def differences(one: Recipe, two: Recipe) -> pd.DataFrame:
@@ -38,15 +35,11 @@ def work_of_presets(benchmark: int) -> pd.DataFrame:
         r = preset(name)
         images = r.train_images or benchmark - round(benchmark * r.validation_fraction)
         sides = [scaled_size(scale, r.image_size) for scale in r.scales]
-        rows[name] = {
-            "images": images,
-            "pixels a side": ", ".join(map(str, sides)),
-            "batch": r.batch_size,
-            "epochs": r.epochs,
-            "steps": r.epochs * math.ceil(images / r.batch_size) * len(r.scales),
-            "10⁹ pixels seen": r.epochs * images * sum(side**2 for side in sides) / 1e9,
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
+        steps = r.epochs * math.ceil(images / r.batch_size) * len(sides)
+        pixels = r.epochs * images * sum(side**2 for side in sides) / 1e9
+        rows[name] = [images, ", ".join(map(str, sides)), r.batch_size, r.epochs, steps, pixels]
+    columns = ["images", "pixels a side", "batch", "epochs", "steps", "10⁹ pixels seen"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def slips() -> pd.DataFrame:
@@ -70,17 +63,12 @@ def scales_table(soft: Mapping[float, float], size: int) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("scale")
 
 
-# --- gradients ------------------------------------------------------------------------------------
-
-
 def cosine(a: Tensor, b: Tensor) -> float:
     """Cosine of the angle between two gradients."""
     return float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0))
 
 
-def clamping(
-    gradients: Mapping[str, Tensor], limits: Sequence[float], limit: float
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def clamping(gradients: Mapping[str, Tensor], limits: Sequence, limit: float) -> tuple:
     """(cosine with the clamped gradient over the limits, what the clamp at ``limit`` does)."""
     turns = pd.DataFrame(index=limits, columns=list(gradients), dtype=float)
     rows = {}
@@ -89,20 +77,13 @@ def clamping(
         cut, shortened = g.abs() > limit, g * min(1, limit / float(g.norm()))
         of_square = float(g[cut].double().square().sum() / g.double().square().sum())
         kept = cosine(g, g.clamp(-limit, limit))
-        rows[name] = {
-            "norm": float(g.norm()),
-            "largest element": float(g.abs().max()),
-            "elements clamped": int(cut.sum()),
-            "share": f"{cut.double().mean():.4%}",
-            "their share of ‖g‖²": f"{of_square:.0%}",
-            "cosine, clamped": kept,
-            "angle, degrees": math.degrees(math.acos(min(1.0, kept))),
-            "cosine, norm clipped": cosine(g, shortened),
-        }
-    return turns, pd.DataFrame.from_dict(rows, orient="index")
-
-
-# --- runs -----------------------------------------------------------------------------------------
+        angle = math.degrees(math.acos(min(1.0, kept)))
+        of_elements = f"{cut.double().mean():.4%}", f"{of_square:.0%}"
+        rows[name] = [float(g.norm()), float(g.abs().max()), int(cut.sum()), *of_elements]
+        rows[name] += [kept, angle, cosine(g, shortened)]
+    columns = ["norm", "largest element", "elements clamped", "share", "their share of ‖g‖²"]
+    columns += ["cosine, clamped", "angle, degrees", "cosine, norm clipped"]
+    return turns, pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
 def best_and_last(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -110,16 +91,11 @@ def best_and_last(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = {}
     for name, history in histories.items():
         best, last = history.loc[history["val_dice"].idxmax()], history.iloc[-1]
-        gain = best["val_dice"] - last["val_dice"]
-        rows[name] = [
-            int(best["epoch"]),
-            best["val_dice"],
-            int(last["epoch"]),
-            last["val_dice"],
-            gain,
-        ]
-    columns = ["best epoch", "Dice, best", "last epoch", "Dice, last", "difference"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        epochs = int(best["epoch"]), int(last["epoch"])
+        rows[name] = [epochs[0], best["val_dice"], epochs[1], last["val_dice"]]
+    columns = ["best epoch", "Dice, best", "last epoch", "Dice, last"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    return table.assign(difference=table["Dice, best"] - table["Dice, last"])
 
 
 def compare_runs(one: Path, two: Path) -> pd.DataFrame:
@@ -147,126 +123,67 @@ def _left_behind(folder: Path) -> dict[str, np.ndarray]:
 
 def _numbers_in(thing: Any) -> np.ndarray:
     """All numbers of nested dictionaries, lists and tensors in one flat array."""
-    if isinstance(thing, Tensor):
-        return thing.double().flatten().cpu().numpy()
-    if isinstance(thing, (int, float)):
-        return np.array([thing], float)
-    if not isinstance(thing, (dict, list, tuple)):
-        return np.empty(0)
+    if isinstance(thing, (Tensor, int, float)):
+        return torch.as_tensor(thing).double().flatten().cpu().numpy()
     parts = thing.values() if isinstance(thing, dict) else thing
-    return np.concatenate([np.empty(0), *map(_numbers_in, parts)])
+    several = isinstance(thing, (dict, list, tuple))
+    return np.concatenate([np.empty(0), *(map(_numbers_in, parts) if several else ())])
 
 
 def scaling(step_of: Callable, links: Mapping[str, float]) -> pd.DataFrame:
     """Speed-up on 1 to 8 devices, with 16 images in all and with 16 on each device."""
-    rows, devices = {}, (1, 2, 4, 8)
+    rows, devices = {}, np.array([1, 2, 4, 8])
     for link, speed in links.items():
-        for what, each in (("16 in all", False), ("16 a device", True)):
-            batches = [16 * n if each else 16 for n in devices]
+        for what, batches in (("16 in all", 0 * devices + 16), ("16 a device", 16 * devices)):
             paces = [b / sum(step_of(n, b, speed)) for n, b in zip(devices, batches)]
             rows[f"{link}, batch {what}"] = [f"{pace / paces[0]:.1f}×" for pace in paces]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["1 device", "2", "4", "8"])
 
 
-# --- figures --------------------------------------------------------------------------------------
-
-
-def at_true_size(pictures: Mapping[str, np.ndarray], inches: float = 7.0) -> Figure:
+def at_true_size(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Pictures side by side, each as large as it is in pixels compared with the others."""
     heights, widths = zip(*(picture.shape[:2] for picture in pictures.values()))
-    size = (inches, inches * max(heights) / sum(widths) + 0.4)
-    figure, axes = plt.subplots(1, len(pictures), figsize=size, width_ratios=widths)
-    for axis, (title, picture) in zip(np.atleast_1d(axes), pictures.items()):
-        axis.imshow(picture)
-        axis.set(xticks=[], yticks=[], title=title, anchor="S")
-        axis.spines[:].set_visible(False)
+    height, each = 7 * max(heights) / sum(widths) + 0.4, 7 / len(pictures)
+    figure, axes = side_by_side(len(pictures), each, height, width_ratios=widths)
+    for axis, (title, picture) in zip(axes, pictures.items()):
+        show(axis, picture, title)
+        axis.set_anchor("S")
     return figure
 
 
 def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) -> Figure:
     """A gradient of two elements, at ``angle`` degrees: clamped to ±limit, shortened to limit."""
     gradient = length * np.array([np.cos(np.radians(angle)), np.sin(np.radians(angle))])
-    square = plt.Rectangle(
-        (-limit, -limit), 2 * limit, 2 * limit, fill=False, ls="--", ec="#888888"
-    )
-    circle = plt.Circle((0, 0), limit, fill=False, ls="--", ec="#888888")
+    border: dict[str, Any] = {"fill": False, "ls": "--", "ec": "#888888"}
+    square = plt.Rectangle((-limit, -limit), 2 * limit, 2 * limit, **border)
     ways = {
         "elements clamped": (square, np.clip(gradient, -limit, limit)),
-        "norm clipped": (circle, gradient * min(1, limit / length)),
+        "norm clipped": (plt.Circle((0, 0), limit, **border), gradient * min(1, limit / length)),
     }
-    figure, axes = plt.subplots(1, 2, figsize=(5.6, 2.9))
-    for axis, (name, (border, after)) in zip(axes, ways.items()):
+    figure, axes = side_by_side(2, 2.8, 2.9)
+    for axis, (name, (edge, after)) in zip(axes, ways.items()):
         kept = min(1.0, float(after @ gradient / np.linalg.norm(after) / length))
-        axis.add_patch(border)
+        axis.add_patch(edge)
         for arrow, colour in ((gradient, "#bbbbbb"), (after, BLUE)):
-            style: dict[str, Any] = {"arrowstyle": "-|>", "color": colour, "lw": 2.5, "shrinkB": 0}
+            style = {"arrowstyle": "-|>", "color": colour, "lw": 2.5, "shrinkB": 0}
             axis.annotate("", arrow, (0, 0), arrowprops=style)
-        ticks = [-0.5, 0, 0.5, 1]
-        axis.set(xlim=(-0.6, 1.3), ylim=(-0.6, 1.3), xticks=ticks, yticks=ticks, aspect="equal")
+        plane = {"xlim": (-0.6, 1.3), "ylim": (-0.6, 1.3), "aspect": "equal"}
+        axis.set(xticks=[-0.5, 0, 0.5, 1], yticks=[-0.5, 0, 0.5, 1], **plane)
         axis.set_title(f"{name}: turned by {np.degrees(np.arccos(kept)):.0f}°")
     return figure
 
 
-def _lines(table: pd.DataFrame, height: float, **style: Any) -> tuple[Figure, Any]:
-    """A line for each column over the index."""
-    figure, axis = plt.subplots(figsize=(6, height))
-    for name, colour in zip(table, PALETTE):
-        axis.plot(table.index, table[name], color=colour, label=name, **style)
-    return figure, axis
-
-
-def _mark(axis: Any, x: float, y: float, text: str, **place: Any) -> None:
-    """A dashed upright line with a word beside it, ``y`` in parts of the axis."""
-    axis.axvline(x, color="#888888", ls="--", lw=1)
-    axis.annotate(text, (x, y), color="#555555", xycoords=("data", "axes fraction"), **place)
-
-
-def cosine_by_limit(cosines: pd.DataFrame, limit: float) -> Figure:
-    """Cosine between a gradient and its clamped self over the limit; ``limit`` is marked."""
-    figure, axis = _lines(cosines, 2.8, marker="o", ms=3)
-    _mark(axis, limit, 0.02, f" ±{limit:g}, the recipe's")
-    across = "every element clamped to ± this"
-    axis.set(xscale="log", xlabel=across, ylabel="cosine", ylim=(None, 1.02))
-    axis.legend(loc="best")
-    return figure
-
-
-def schedules(rates: Mapping[str, Sequence[float]]) -> Figure:
-    """Learning rates over the batches of a training run."""
-    table = pd.DataFrame(rates)
-    figure, axis = _lines(table.set_axis(table.index + 1), 2.6, lw=2)
-    axis.set(xlabel="batch", ylabel="learning rate", ylim=(0, None))
-    axis.legend(loc="lower left", bbox_to_anchor=(0.1, 0))
-    return figure
-
-
-def optimism(bias: pd.DataFrame, epochs: int) -> Figure:
-    """How much too high a reported score is, over the number of checkpoints; one is marked."""
-    figure, axis = _lines(bias, 3, marker="o", ms=3)
-    _mark(axis, epochs, 0.5, f"{epochs} epochs ", ha="right")
-    axis.set(xscale="log", xlabel="checkpoints to choose from", ylabel="reported − true Dice")
-    axis.axhline(0, color="#888888", lw=0.8)
-    axis.legend(loc="upper left", title="the best is chosen on")
-    return figure
-
-
 def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) -> Figure:
-    """Left: the terms of an objective over the epochs. Right: validation Dice of several runs.
-
-    The epoch that is kept, the one with the highest validation Dice, has a ring.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.1))
-    for name, colour in zip(terms, (BLUE, SKY, ORANGE, RED, GREEN, PURPLE)):
-        style = {"color": "black", "ls": "--"} if name == "total" else {"color": colour}
-        shown = terms[name].clip(lower=1e-6)
-        left.plot(shown, marker="o", ms=3, label=name.replace("_", " "), **style)
-    left.set(yscale="log", xlabel="epoch", title="terms of the objective, training images")
-    left.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    """An objective's terms over the epochs; students' validation Dice, the best ringed."""
+    figure, (left, right) = side_by_side(2, 4.3, 3.1)
+    shown = terms.clip(lower=1e-6).rename(columns=lambda name: name.replace("_", " "))
+    shown.drop(columns="total").plot(ax=left, marker="o", logy=True)
+    left.plot(shown["total"], "o--", color="black", label="total")
+    labelled(left, "epoch", "", title="terms of the objective, training images")
     for name, history in students.items():
-        best = history.loc[history["val_dice"].idxmax()]
-        own = COLOUR_OF.get(name)
-        right.plot(history["epoch"], history["val_dice"], marker="o", ms=3, color=own, label=name)
-        right.plot(best["epoch"], best["val_dice"], "o", ms=11, mfc="none", mec=own, mew=2)
+        dice, own = history.set_index("epoch")["val_dice"], COLOUR_OF.get(name)
+        right.plot(dice, "o-", color=own, label=name)
+        right.plot(dice.idxmax(), dice.max(), "o", ms=11, mfc="none", mec=own, mew=2)
     right.set(xlabel="epoch", title="Dice on the validation split", ylim=(0, 1))
     right.legend()
     return figure

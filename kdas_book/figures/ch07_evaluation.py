@@ -1,10 +1,7 @@
 """Figures of chapter 7: conventions, comparisons, and where networks fail."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -12,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, SKY, error_overlay, grid
-from kdas_book.figures.ch07_metrics import bare
+from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, SKY
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair
 from kdas_core.data.masks import read_mask
@@ -21,14 +18,12 @@ from kdas_core.evaluation import CONVENTIONS, EvaluationResult, read_prediction
 
 
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
-    """A map, uint8 (H, W), as five programs see it, and what each makes of it: a row of ``scores``
-    a convention (or ``training log``), a column a bar.
-    """
+    """A map, uint8 (H, W), as programs see it, and their ``scores``, a row each, a column a bar."""
     mosaic = [list(scores.index), ["bars"] * len(scores)]
     figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 4), height_ratios=(1, 1.25))
     for name in scores.index:
         rules = CONVENTIONS.get(name, CONVENTIONS["pranet"])  # the log does not round, either
-        bare(axes[name], rules.values(grey)[grey], name, cmap="gray")
+        plots.show(axes[name], rules.values(grey)[grey], name, cmap="gray", vmin=0, vmax=1)
     bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE, GREEN], rot=0)
     for drawn in bars.containers:
         bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
@@ -37,103 +32,83 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def intervals(axis: plt.Axes, table: pd.DataFrame, up: float = 0, **line) -> None:
-    """A row each of ``statistics.compare``: difference and interval, blue above 0 and red below; a
-    filled dot has a Holm p below 0.05.
+def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> Figure:
+    """Differences of Dice with their intervals, a panel a table of ``statistics.compare``: blue
+    above 0, red below, filled for a Holm p below 0.05. Where ``seeds`` gives other intervals of the
+    rows, these are thin lines below, and each panel has a scale of its own.
     """
-    y = np.arange(len(table)) - up
-    colours = [BLUE if difference >= 0 else RED for difference in table["difference"]]
-    faces = np.where(table["p_holm"] < 0.05, colours, "white").tolist()
-    axis.axvline(0, color="#444444", lw=1)
-    axis.hlines(y, table["low"], table["high"], colors=colours, **line)
-    axis.scatter(table["difference"], y, s=34, color=faces, edgecolors=colours, zorder=3)
-    axis.tick_params(axis="x", labelsize=8)
-
-
-def forest(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Differences of Dice with their intervals, one panel a table of ``statistics.compare``."""
-    size = (7, max(1.4, 0.9 + 0.34 * max(map(len, tables.values()))))
-    figure, axes = plt.subplots(1, len(tables), figsize=size, sharex=True, sharey=True)
-    for axis, (name, table) in zip(np.atleast_1d(axes), tables.items()):
-        intervals(axis, table, lw=2)
-        axis.set(title=name, yticks=range(len(table)), yticklabels=table.index)
-        axis.set_ylim(len(table) - 0.5, -0.5)
-    figure.axes[len(tables) // 2].set_xlabel("difference of Dice")
+    across, down = min(3, len(tables)), -(-len(tables) // 3)
+    size = (7, max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down)
+    shared: dict = {"squeeze": False, "sharey": True, "sharex": not seeds}
+    figure, axes = plt.subplots(down, across, figsize=size, **shared)
+    for axis in axes.flat[len(tables) :]:
+        axis.axis("off")
+    for axis, (name, table) in zip(axes.flat, tables.items()):
+        y = np.arange(len(table))
+        colours = [BLUE if difference >= 0 else RED for difference in table["difference"]]
+        faces = np.where(table["p_holm"] < 0.05, colours, "white").tolist()
+        axis.axvline(0, color="#444444", lw=1)
+        if seeds:
+            spread = seeds[name].loc[table.index]
+            ends, below = [spread["low"], spread["high"]], [y + 0.3, y + 0.3]
+            axis.plot(ends, below, "|-", color="#333333", lw=1.2, ms=5)
+        axis.hlines(y, table["low"], table["high"], colors=colours, lw=2.5, alpha=0.6)
+        axis.scatter(table["difference"], y, s=34, color=faces, edgecolors=colours, zorder=3)
+        axis.set(yticks=y, yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
+        axis.set_title(name)
+        axis.tick_params(axis="x", labelsize=8)
+        axis.xaxis.get_major_locator().set_params(nbins=5)
+    figure.supxlabel("difference of Dice", fontsize=10)
     return figure
 
 
 def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Figure:
-    """Histograms of a difference per image, shape (n,), a panel each, all on one scale; the mean is
-    a vertical line. ``images`` says which images they are.
-    """
-    size = (2.4 * len(differences), 2.5)
-    figure, axes = plt.subplots(1, len(differences), figsize=size, squeeze=False, sharey=True)
+    """Histograms of differences per image, (n,), on one scale, with their means in red."""
+    figure, axes = plots.side_by_side(len(differences), 2.4, 2.5, sharey=True)
     limit = max(0.05, *(np.abs(values).max() for values in differences.values()))
-    for axis, (name, values) in zip(axes[0], differences.items()):
+    for axis, (name, values) in zip(axes, differences.items()):
         axis.hist(values, bins=np.linspace(-limit, limit, 22), color=SKY, edgecolor="white")
         axis.axvline(0, color="#444444", lw=1)
         axis.axvline(values.mean(), color=RED, lw=2)
-        axis.set_xlabel("difference of Dice")
-        axis.set_title(f"{name}\nmean {values.mean():+.3f}", fontsize=9)
-    axes[0, 0].yaxis.get_major_locator().set_params(integer=True)
-    axes[0, 0].set_ylabel(f"images\n{images}")
+        axis.set(xlabel="difference of Dice", title=f"{name}\nmean {values.mean():+.3f}")
+    axes[0].yaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel(f"images\n{images}")
     return figure
 
 
 def score_by_size(frame: pd.DataFrame) -> Figure:
-    """Dice of each image against its polyp's share of the image in (0, 1], and the networks' means
-    over four groups of equal number; columns ``network``, ``share``, ``dice``.
-    """
-    figure, axis = plt.subplots(figsize=(7, 3.4))
+    """Dice against the polyp's share, in (0, 1], a dot an image, and the means of four groups."""
+    axis = plt.figure(figsize=(7, 3.4)).subplots()
     for network, rows in frame.groupby("network", sort=False):
         values, colour = rows[["share", "dice"]], COLOUR_OF.get(network)
         groups = values.groupby(pd.qcut(rows["share"], 4, duplicates="drop"), observed=True).mean()
         axis.plot(100 * values["share"], values["dice"], ".", color=colour, alpha=0.3, ms=5)
         axis.plot(100 * groups["share"], groups["dice"], "o-", color=colour, label=network)
-    axis.set(xscale="log", xlabel="polyp's share of the image, %")
-    axis.set(ylabel="Dice", ylim=(-0.03, 1.03))
-    axis.xaxis.set_major_formatter("{x:g}")
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
+    look = {"xscale": "log", "ylim": (-0.03, 1.03)}
+    return plots.labelled(axis, "polyp's share of the image, %", "Dice", **look)
 
 
-def captioned(rows: Mapping[str, Sequence[tuple[np.ndarray, str]]], size: float = 1.9) -> Figure:
-    """Rows of (picture, caption) pairs by label; a picture is uint8 (H, W, 3), ``size`` inches."""
-    figure = grid(
-        {label: [picture for picture, _ in row] for label, row in rows.items()}, size=size
-    )
-    for i, row in enumerate(rows.values()):
-        for axis, (_, caption) in zip(figure.axes[i * len(figure.axes) // len(rows) :], row):
-            axis.set_title(caption, fontsize=8)
-    return figure
-
-
-def worst_images(
-    results: Mapping[str, EvaluationResult], pairs: Mapping[str, Iterable[Pair]], folder: Path
-) -> Figure:
-    """The four images of each data set with a network's lowest Dice, from its results, the sets'
-    pairs and its predictions ``folder/SET/NAME.png``: found green, missed orange, false purple.
-    """
-    rows: dict[str, list[tuple[np.ndarray, str]]] = {name: [] for name in results}
+def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: Path) -> Figure:
+    """The four images of each set with the lowest Dice; predictions: ``folder/SET/NAME.png``."""
+    rows, titles, most = {}, [], min(4, max(result.n for result in results.values()))
     for dataset, result in results.items():
-        of_name = {pair.name: pair for pair in pairs[dataset]}
+        of_name, row = {pair.name: pair for pair in pairs[dataset]}, []
         for name, dice in result.worst(4)[["name", "dice"]].itertuples(index=False):
             cut = read_prediction(folder / dataset / f"{name}.png") >= 128
-            pair = of_name[name]
-            picture = error_overlay(read_image(pair.image), cut, read_mask(pair.mask))
+            image, mask = read_image(of_name[name].image), read_mask(of_name[name].mask)
+            picture = plots.error_overlay(image, cut, mask)
             width = round(picture.shape[1] * 200 / picture.shape[0])
-            small = cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA)
-            short = name if len(name) < 15 else f"{name[:12]}…"
-            rows[dataset].append((small, f"{short}: {dice:.2f}"))
-    return captioned(rows, size=1.65)
+            row.append(cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA))
+            titles.append(f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}")
+        rows[dataset] = row
+        titles += [""] * (most - len(row))
+    return plots.grid(rows, titles, size=1.65)
 
 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:
-    """What a probability is worth: predicted against observed, and how many pixels stand behind
-    each point; title of a panel → ``{network: EvaluationResult}``.
-    """
-    share: dict[str, Any] = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1)}
-    figure, axes = plt.subplots(2, len(results), squeeze=False, figsize=(7, 4.4), **share)
+    """Predicted against observed probability, and % of pixels; panel → network → result."""
+    share: dict = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
+    figure, axes = plt.subplots(2, len(results), figsize=(7, 4.4), **share)
     for (upper, lower), (title, networks) in zip(axes.T, results.items()):
         upper.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
         for network, result in networks.items():
@@ -142,7 +117,7 @@ def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure
             upper.plot(bins["predicted"], bins["observed"], "o-", color=colour, ms=4, label=label)
             lower.plot(bins["predicted"], 100 * bins["weight"], "o-", color=colour, ms=3, lw=1)
         upper.set_title(title)
-        upper.legend(title="calibration error", fontsize=8, title_fontsize=8, loc="upper left")
+        upper.legend(title="calibration error", title_fontsize=8, loc="upper left")
         lower.set(yscale="log", xlabel="predicted probability")
         lower.yaxis.set_major_formatter("{x:g}")
     axes[0, 0].set_ylabel("observed share of polyp")

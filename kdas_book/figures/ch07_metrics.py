@@ -1,12 +1,8 @@
-"""What each measure of chapter 7 sees in a picture. The numbers are computed there and then, by the
-functions that score wherever they can be taken apart.
-
-``grey`` is a prediction, uint8 (H, W), ``mask`` bool (H, W), neither empty nor full, and ``image``
-uint8 RGB (H, W, 3).
+"""What each measure of chapter 7 sees in a picture. ``grey`` is a prediction, uint8 (H, W),
+``mask`` bool (H, W), neither empty nor full, and ``image`` uint8 RGB (H, W, 3).
 """
 
-from __future__ import annotations
-
+import itertools
 from collections.abc import Mapping
 
 import cv2
@@ -16,13 +12,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, SKY, error_overlay
+from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, SKY, error_overlay, show
 from kdas_core.evaluation import CONVENTIONS, metrics
 from kdas_core.evaluation.boundary import boundary_iou
 from kdas_core.evaluation.metrics import THRESHOLDS, image_curves
 from kdas_core.evaluation.scores import image_metrics
 
-COLOURS = dict(zip(metrics.CURVES, (BLUE, SKY, ORANGE, GREEN, PURPLE)))
+COLOURS = dict(zip(metrics.CURVES, plots.PALETTE))
 WORDS = dict(zip(metrics.CURVES, ("Dice", "IoU", "sensitivity", "specificity", "E-measure")))
 
 
@@ -32,9 +29,7 @@ def shifted(mask: np.ndarray, step: int) -> np.ndarray:
 
 
 def constructed_predictions(mask: np.ndarray) -> dict[str, np.ndarray]:
-    """Five predictions whose mistake is known, uint8 (H, W) by name; lengths are a sixth of the
-    diameter of a disc of the polyp's area.
-    """
+    """Five predictions whose mistake is known; lengths are a sixth of the polyp's diameter."""
     white, sixth = mask.astype(np.uint8) * 255, np.sqrt(mask.sum() / np.pi) / 3
     step = max(1, round(sixth))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * step + 1, 2 * step + 1))
@@ -48,43 +43,29 @@ def constructed_predictions(mask: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def shifted_scores(mask: np.ndarray, shift: int) -> dict[str, float]:
-    """Scores of a perfect mask that was moved sideways by so many pixels: ten in which more is
-    better, then ``hd95`` in pixels.
-    """
+    """Of a perfect mask moved sideways: ten scores in which more is better, ``hd95`` in pixels."""
     scores = image_metrics(shifted(mask, shift), mask, surface=True)
     scores["1 − mae"] = 1 - scores["mae"]
     names = "dice iou boundary_iou meanDic wFm Sm meanEm meanSen meanSpe".split()
     return {name: scores[name] for name in [*names, "1 − mae", "hd95"]}
 
 
-def bare(axis: plt.Axes, picture: np.ndarray, title: str, mask: np.ndarray | None = None, **style):
-    """A picture without ticks, maps from 0 to 1, and the outline of the mask on it."""
-    shown = axis.imshow(picture, **{"vmin": 0, "vmax": 1} | style)
-    if mask is not None:
-        axis.contour(mask, levels=[0.5], colors=[ORANGE], linewidths=1.2)
-    axis.set(xticks=[], yticks=[])
-    axis.spines[:].set_visible(False)
-    axis.set_title(title, fontsize=9)
-    return shown
-
-
 def five_curves(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """The five measures that depend on the cut, over the 256 thresholds; a dot at each maximum."""
-    figure, axis = plt.subplots(figsize=(7, 3.2))
+    curves = {}
     for name, curve in image_curves(grey, mask).items():
-        label = f"{WORDS[name]}: mean {curve.mean():.3f}, max {curve.max():.3f}"
-        (line,) = axis.plot(THRESHOLDS, curve, "o-", color=COLOURS[name], lw=2, ms=7, label=label)
-        line.set(markevery=[curve.argmax()], clip_on=False)
-    axis.axvline(0.5, color="#999999", lw=1, ls=":", label="cut at 0.5")
-    axis.set(xlabel="threshold", ylim=(-0.03, 1.04), xlim=(-0.02, 1.02))
-    axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=9)
+        curves[f"{WORDS[name]}: mean {curve.mean():.3f}, max {curve.max():.3f}"] = curve
+    look: dict = {"marks": [("cut at 0.5", 0.5)], "xlim": (-0.02, 1.02), "ylim": (-0.03, 1.04)}
+    figure = plots.lines(pd.DataFrame(curves, index=THRESHOLDS), "threshold", "", **look)
+    for line, curve in zip(figure.axes[0].lines, curves.values()):
+        line.set(markevery=[curve.argmax()], ms=7, clip_on=False)
     return figure
 
 
 def cut_at(image: np.ndarray, grey: np.ndarray, mask: np.ndarray, threshold: float) -> Figure:
     """One cut through a map: the verdict on every pixel, and its place on three of the curves."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6, 2.6), width_ratios=(1.1, 1))
-    bare(left, error_overlay(image, grey / 255 >= threshold, mask), f"cut at {threshold:.2f}")
+    figure, (left, right) = plots.side_by_side(2, 3, 2.6, width_ratios=(1.1, 1))
+    show(left, error_overlay(image, grey / 255 >= threshold, mask), f"cut at {threshold:.2f}")
     here, curves = np.abs(THRESHOLDS - threshold).argmin(), image_curves(grey, mask)
     for name in ("Dic", "Sen", "Spe"):
         colour, label = COLOURS[name], f"{WORDS[name]} {curves[name][here]:.3f}"
@@ -92,31 +73,21 @@ def cut_at(image: np.ndarray, grey: np.ndarray, mask: np.ndarray, threshold: flo
         right.plot(threshold, curves[name][here], "o", color=colour, label=label, clip_on=False)
     right.axvline(threshold, color="#999999", lw=1)
     right.set(xlabel="threshold", ylim=(-0.03, 1.03), xlim=(-0.03, 1.03))
-    narrow = {"fontsize": 8, "handletextpad": 0, "columnspacing": 0.6}
+    narrow = {"handletextpad": 0, "columnspacing": 0.6}
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, **narrow)
-    return figure
-
-
-def _on_one_scale(maps: Mapping[str, np.ndarray], below: list[str], mask, top: float) -> Figure:
-    """Maps in a row by their titles, on one scale from 0, with words below each."""
-    figure, axes = plt.subplots(1, len(maps), figsize=(7, 2.4))
-    for axis, (title, values), words in zip(axes, maps.items(), below):
-        shown = bare(axis, values, title, mask, vmax=top)
-        axis.set_xlabel(words, fontsize=7)
-    figure.colorbar(shown, ax=axes, shrink=0.75)
     return figure
 
 
 def grey_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """Mean absolute error and soft Dice: the map, its distance from the mask, and its overlap."""
     p, q = grey / 255, CONVENTIONS["pranet"].values(grey)[grey]  # q: stretched, not rounded
+    sums = f"Σq·g = {(q * mask).sum():,.0f}, Σq = {q.sum():,.0f}, Σg = {mask.sum():,}"
     maps = {
         "map p, outline of mask g": p,
         f"|p − g|, mean = mae {metrics.mean_absolute_error(grey, mask):.3f}": np.abs(p - mask),
-        f"q · g, q = p stretched\nsoft_dice {metrics.soft_dice(grey, mask):.3f}": q * mask,
+        f"q · g, q = p stretched\nsoft_dice {metrics.soft_dice(grey, mask):.3f}\n{sums}": q * mask,
     }
-    sums = f"Σq·g = {(q * mask).sum():,.0f}, Σq = {q.sum():,.0f}, Σg = {mask.sum():,}"
-    figure = _on_one_scale(maps, ["", "", sums], mask, 1)
+    figure = plots.grid({"": [*maps.values()]}, list(maps), 2.2, mask, bar="", vmin=0, vmax=1)
     figure.axes[0].images[0].set_cmap("gray")
     return figure
 
@@ -132,42 +103,42 @@ def weighted_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
     recall, precision = true / mask.sum(), true / (true + counted[~mask].sum())
     maps = {
         "error |p − g|": error,
-        "weight outside, 1 to 2": np.where(mask, np.nan, weight),
-        f"error that counts: wFm {metrics.weighted_f_measure(grey, mask):.3f}": counted,
+        "weight outside, 1 to 2\ninside: eased by neighbours": np.where(mask, np.nan, weight),
+        f"error that counts: wFm {metrics.weighted_f_measure(grey, mask):.3f}\n"
+        f"precision {precision:.3f}, recall {recall:.3f}": counted,
     }
-    last = f"precision {precision:.3f}, recall {recall:.3f}"
-    return _on_one_scale(maps, ["", "inside: eased by the neighbours", last], mask, 2)
+    return plots.grid({"": [*maps.values()]}, list(maps), 2.2, mask, bar="", vmin=0, vmax=2)
 
 
 def quadrants(grey: np.ndarray, mask: np.ndarray) -> Figure:
-    """The S-measure taken apart: how bright and even the two regions are, and the likeness of the
-    four quadrants.
-    """
-    p, share, objects, regions = grey / 255, mask.mean(), 0.0, 0.0
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3), width_ratios=(1, 1.15))
-    inside, outside = ("p inside", share, p[mask]), ("1 − p outside", 1 - share, 1 - p[~mask])
-    for (name, weight, part), colour in ((inside, GREEN), (outside, PURPLE)):
-        likeness = metrics._object_likeness(part, False)
+    """The S-measure taken apart: how bright and even its regions are, how alike its quadrants."""
+    p, objects, regions = grey / 255, 0.0, 0.0
+    figure, (left, right) = plots.side_by_side(2, 3.5, 3, width_ratios=(1, 1.15))
+    for name, part, colour in (
+        ("p inside", p[mask], GREEN),
+        ("1 − p outside", 1 - p[~mask], PURPLE),
+    ):
+        likeness, weight = metrics._object_likeness(part, False), part.size / p.size
         objects += weight * likeness
         label = f"{name}: mean {part.mean():.2f}, σ {part.std():.2f}"
         label += f"\nO {likeness:.3f}, weight {weight:.3f}"
-        each = np.full(part.size, 1 / part.size)
-        left.hist(part, np.linspace(0, 1, 26), weights=each, color=colour, alpha=0.6, label=label)
+        look = {"weights": np.full(part.size, 1 / part.size), "color": colour, "alpha": 0.6}
+        left.hist(part, np.linspace(0, 1, 26), label=label, **look)
     left.set(xlabel="value", ylabel="share of the region's pixels", title=f"objects {objects:.3f}")
-    left.legend(loc="upper center", fontsize=8)
+    left.legend(loc="upper center")
     y, x = np.rint(np.argwhere(mask).mean(0)).astype(int)
     look = {"ha": "center", "va": "center", "fontsize": 8}
     look["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2}
-    for top, bottom in ((0, y), (y, mask.shape[0])):
-        for start, end in ((0, x), (x, mask.shape[1])):
-            part = mask[top:bottom, start:end]
-            if part.size:
-                likeness = metrics._structural_similarity(p[top:bottom, start:end], part)
-                regions += part.size / mask.size * likeness
-                text = f"w {part.size / mask.size:.2f}\nssim {likeness:.2f}"
-                right.text((start + end) / 2, (top + bottom) / 2, text, **look)
+    for rows, columns in itertools.product(((0, y), (y, len(p))), ((0, x), (x, len(p[0])))):
+        window = slice(*rows), slice(*columns)
+        if mask[window].size:
+            weight = mask[window].size / mask.size
+            likeness = metrics._structural_similarity(p[window], mask[window])
+            regions += weight * likeness
+            text = f"w {weight:.2f}\nssim {likeness:.2f}"
+            right.text(np.mean(columns), np.mean(rows), text, **look)
     title = f"quadrants {regions:.3f}; S-measure {metrics.s_measure(grey, mask):.3f}"
-    bare(right, p, title, mask, cmap="gray")
+    show(right, p, title, mask, cmap="gray", vmin=0, vmax=1)
     right.axhline(y - 0.5, color=SKY)
     right.axvline(x - 0.5, color=SKY)
     return figure
@@ -178,23 +149,22 @@ def alignment(grey: np.ndarray, mask: np.ndarray) -> Figure:
     cut = grey >= 128
     a, b = cut - cut.mean(), mask - mask.mean()
     aligned = (1 + 2 * a * b / (a**2 + b**2)) ** 2 / 4
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.8), width_ratios=(1.25, 1))
+    figure, (left, right) = plots.side_by_side(2, 3.5, 2.8, width_ratios=(1.25, 1))
     title = f"alignment at threshold 0.5: E-measure {aligned.sum() / (aligned.size - 1):.3f}"
-    figure.colorbar(bare(left, aligned, title, mask), ax=left, shrink=0.8)
+    drawn = show(left, aligned, title, mask, vmin=0, vmax=1)
+    figure.colorbar(drawn, ax=left, shrink=0.8)
     kinds = {"background": ~cut & ~mask, "false alarm": cut & ~mask}
     kinds |= {"missed": ~cut & mask, "found": cut & mask}
     names = [f"{name}\n{where.mean():.1%} of pixels" for name, where in kinds.items()]
     each = [aligned[where].max(initial=0) for where in kinds.values()]  # all of a kind are equal
-    drawn = right.barh(names, each, color=["#999999", PURPLE, ORANGE, GREEN])
-    right.bar_label(drawn, fmt=" {:.3f}", fontsize=8)
+    bars = right.barh(names, each, color=["#999999", PURPLE, ORANGE, GREEN])
+    right.bar_label(bars, fmt=" {:.3f}", fontsize=8)
     right.set(xlim=(0, 1.25), xticks=[0, 0.5, 1], xlabel="what one such pixel counts")
     return figure
 
 
 def _far_point(edge: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """95 % of an outline's pixels lie at most so far from another's; the pixel that does, and the
-    one nearest to it.
-    """
+    """95 % of an outline's pixels lie so near to another; the one that does, and its nearest."""
     distance, nearest = ndimage.distance_transform_edt(~other, return_indices=True)
     limit = np.percentile(distance[edge], 95)
     y, x = np.argwhere(edge)[np.abs(distance[edge] - limit).argmin()]
@@ -202,44 +172,40 @@ def _far_point(edge: np.ndarray, other: np.ndarray) -> tuple[float, np.ndarray, 
 
 
 def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> Figure:
-    """Boundary IoU as two rims that overlap, the 95 % Hausdorff distance as a line between two
-    outlines.
-    """
+    """Boundary IoU as two rims that overlap, the 95 % Hausdorff distance between two outlines."""
     cut, width = grey >= 128, max(1, round(0.02 * float(np.hypot(*mask.shape))))
     rims = [m & ~ndimage.binary_erosion(m, np.ones((3, 3)), iterations=width) for m in (cut, mask)]
     found, true = (m & ~ndimage.binary_erosion(m) for m in (cut, mask))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.9))
+    figure, (left, right) = plots.side_by_side(2, 3.5, 2.9)
     title = f"rims of {width} px: boundary IoU {boundary_iou(cut, mask):.3f}"
-    bare(left, error_overlay(image // 2, *rims), f"{title}\n(IoU {metrics.iou(grey, mask):.3f})")
+    show(left, error_overlay(image // 2, *rims), f"{title}\n(IoU {metrics.iou(grey, mask):.3f})")
     title = "nothing is marked: no distance exists"
     if cut.any():
         ways = {"found to true": _far_point(found, true), "true to found": _far_point(true, found)}
         way, (limit, start, end) = max(ways.items(), key=lambda way: way[1][0])
-        right.plot(*zip(start[::-1], end[::-1]), "o-", color="white", ms=4, lw=2)
-        right.contour(cut, levels=[0.5], colors=[SKY], linewidths=1.3)
+        right.plot(*zip(start[::-1], end[::-1]), "o-", color="white", lw=2)
+        right.contour(cut, **plots.OUTLINE | {"colors": ORANGE})
         title = f"95 % of each outline lies within\n{limit:.1f} px of the other ({way})"
-    bare(right, image // 2, title, mask)
-    for name, colour in (("mask", ORANGE), ("map cut at 0.5", SKY)):
+    show(right, image // 2, title, mask)
+    for name, colour in (("mask", plots.OUTLINE["colors"]), ("map cut at 0.5", ORANGE)):
         right.plot([], [], color=colour, label=name)
-    right.legend(loc="lower center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8)
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, -0.2), ncols=2)
     return figure
 
 
 def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
-    """A small and a large perfect mask that were moved sideways by so many pixels, and what the
-    measures make of it.
-    """
+    """A small and a large perfect mask, moved sideways, and what the measures make of it."""
     figure, axes = plt.subplot_mosaic("ac;bc", figsize=(7, 4.4), width_ratios=(1, 1.05))
     scores = pd.DataFrame({name: shifted_scores(mask, shift) for name, mask in masks.items()})
     for place, (name, mask) in zip("ab", masks.items()):
         grey = np.full((*mask.shape, 3), 60, np.uint8)
         picture = error_overlay(grey, shifted(mask, shift) / 255, mask)
-        bare(axes[place], picture, f"{name}: hd95 {scores[name]['hd95']:.0f} px")
-    bars = scores.drop("hd95").plot.barh(ax=axes["c"], width=0.78, color=[ORANGE, BLUE])
+        show(axes[place], picture, f"{name}: hd95 {scores[name]['hd95']:.0f} px")
+    colours = {"color": [ORANGE, BLUE], "legend": False}
+    bars = scores.drop("hd95").plot.barh(ax=axes["c"], width=0.78, **colours)
     for drawn in bars.containers:
         bars.bar_label(drawn, fmt=" {:.3f}", fontsize=7)
-    bars.set(xlim=(0, 1.14), xticks=[0, 0.5, 1])
-    bars.set_title(f"moved by {shift} px (small orange, large blue)")
-    bars.get_legend().remove()
+    title = f"moved by {shift} px (small orange, large blue)"
+    bars.set(xlim=(0, 1.14), xticks=[0, 0.5, 1], title=title)
     bars.invert_yaxis()
     return figure

@@ -1,7 +1,5 @@
 """What the annotators of chapter 11 leave on disk: pictures, Labelme's JSON, Pascal VOC's XML."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,10 +13,9 @@ def put(path: Path, content: str | np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, str):
         path.write_text(content, encoding="utf-8")
-    elif content.ndim == 3:
-        cv2.imwrite(str(path), content[..., ::-1])
     else:
-        cv2.imwrite(str(path), content.astype(np.uint8) * 255)
+        pixels = content[..., ::-1] if content.ndim == 3 else 255 * content.astype(np.uint8)
+        cv2.imwrite(str(path), pixels)
 
 
 def labelme(image: str, polygons: Iterable[np.ndarray]) -> str:

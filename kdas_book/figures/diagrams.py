@@ -1,47 +1,46 @@
 """Diagrams of one training step (chapters 5 and 8) and of the book itself (the first page)."""
 
-from __future__ import annotations
+from typing import Any
 
 from IPython.display import SVG
 
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, RED
-from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Box, Canvas, tint
+from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Canvas, tint
 from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 
-GRADIENT = "#b35c00"  # a darker orange, which can be told from the boxes
+# a gradient's arrow; its orange is darker than that of the boxes
+BACK: dict[str, Any] = {"colour": "#b35c00", "dashed": True}
 
-FIGURE = (
-    "One training step, as the paper's figure has it",
-    "Teacher and student give two logit maps each. Both sides of each pair pass the attention A "
-    "and a softmax over pixels, and a divergence compares them; symmetrical guiding compares the "
-    "second pair, the structure loss each student map with the mask. Every loss sends a gradient "
-    "to the student, none to the teacher.",
-)
-RELEASED = (
-    "One training step, as released",
-    "As in the framework figure, with three differences. Only the teacher's maps pass the "
-    "attention, and no softmax follows. The student's maps pass a softmax over their single "
-    "channel, which is constant, so that the gradient of the attention terms ends there. "
-    "Symmetrical guiding compares the first pair of maps.",
-)
+# kind of framework: its objective, a title, what a screen reader says
+FRAMEWORKS = {
+    "figure": (
+        "kdas",
+        "One training step, as the paper's figure has it",
+        "Teacher and student give two logit maps each. Attention and a softmax over pixels come "
+        "before the divergence of each pair; guiding compares the second pair, the structure loss "
+        "each student map with the mask. Every loss sends a gradient to the student.",
+    ),
+    "released": (
+        "released",
+        "One training step, as released",
+        "Only the teacher's maps pass the attention, and no softmax follows. The student's pass a "
+        "softmax over their single channel, which is constant, so the gradient of the attention "
+        "terms ends there. Symmetrical guiding compares the first pair of maps.",
+    ),
+}
 
 
 def framework(kind: str = "figure") -> SVG:
-    """One training step of KDAS: maps, losses, and where gradients reach the student.
-
-    Args:
-        kind: ``"figure"``, what the paper's framework figure shows (objective ``kdas``), or
-            ``"released"``, what the released program computes, whose attention terms have no
-            gradient.
-
-    Raises:
-        UserError: another kind.
+    """One training step of KDAS: maps, losses, and where gradients reach the student. ``"figure"``
+    is what the paper's framework figure shows (objective ``kdas``), ``"released"`` what the
+    released program computes, whose attention terms have no gradient; UserError for another kind.
     """
-    if kind not in ("figure", "released"):
+    if kind not in FRAMEWORKS:
         raise UserError(f'There is no framework "{kind}"; choose "figure" or "released".')
     released = kind == "released"
-    canvas = Canvas(f"framework-{kind}", *(RELEASED if released else FIGURE), height=606)
+    objective, title, about = FRAMEWORKS[kind]
+    canvas = Canvas(f"framework-{kind}", title, about, height=606)
     image = canvas.box((206, 24, 108, 46), "image")
     state = "fixed, keeps a graph" if released else "frozen, no graph"
     teacher = canvas.box((14, 24, 160, 46), "teacher", state, colour=TEACHER)
@@ -53,17 +52,15 @@ def framework(kind: str = "figure") -> SVG:
     for top, end in ((86, 70), (second, 86 + 75)):  # the second line ends where it meets the first
         canvas.arrow((28, 70), (28, top + 58), (40, top + 58), colour=TEACHER)
         canvas.arrow((490, 70), (490, top + 47), (476, top + 47), colour=STUDENT)
-        back = ((476, top + 75), (501, top + 75), (501, end))
-        canvas.arrow(*back, colour=GRADIENT, dashed=True, head=end == 70)
-    of = hyperparameters_of("released" if released else "kdas")
+        canvas.arrow((476, top + 75), (501, top + 75), (501, end), **BACK, head=end == 70)
+    of = hyperparameters_of(objective)
     terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG(S₂, T₂)"
     total = f"(1 − α)·[St(S₁) + St(S₂)] + α·[{terms}]"
     how = f"is minimised; α = {of['alpha']:g}, τ = {of['temperature']:g}"
     canvas.box((14, 502, 492, 54), total, how, colour=ORANGE)
-    canvas.arrow((20, 582), (50, 582))
-    canvas.text(58, 582, "values", anchor="start")
-    canvas.arrow((124, 582), (154, 582), colour=GRADIENT, dashed=True)
-    canvas.text(162, 582, "gradients", anchor="start")
+    for x, words, look in ((20, "values", {}), (124, "gradients", BACK)):
+        canvas.arrow((x, 582), (x + 30, 582), **look)
+        canvas.text(x + 38, 582, words, anchor="start")
     if released:
         canvas.cross(256, 582)
         canvas.text(270, 582, "a gradient of exactly zero", anchor="start")
@@ -71,14 +68,11 @@ def framework(kind: str = "figure") -> SVG:
 
 
 def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
-    """One band of :func:`framework`: the k-th maps of teacher and student and the losses that meet
-    them. Returns where the next band begins.
-    """
+    """One band: the k-th maps and the losses that meet them. Returns where the next band begins."""
     guided = k == (1 if released else 2)
     n, row, height = " ₁₂"[k], y + 30, 224 if guided else 162
     canvas.add("rect", x=14, y=y, width=492, height=height, rx=8, fill=tint(PLAIN, 0.1))
-    label = "first maps" if k == 1 else "second maps"
-    canvas.text(40, y + 15, label, anchor="start", font_weight="600")
+    canvas.text(90, y + 15, ("first maps", "second maps")[k - 1], font_weight="600")
     left = ("attention A", "÷ τ, no softmax" if released else "softmax of A/τ")
     right = ("softmax = 1", "over 1 channel,", "÷ τ") if released else left
     terms = (f"R{n}", "“KL”") if released else (f"AS{n}", "τ² KL")
@@ -87,34 +81,31 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     loss = canvas.box((230, row, 48, 56), *terms, colour=ORANGE)
     other = canvas.box((300, row, 116, 56), *right, colour=RED if released else PURPLE)
     of_student = canvas.box((438, row, 38, 56), f"S{n}", colour=STUDENT)
-    canvas.arrow(of_teacher.right(), attended.left(), colour=TEACHER)
-    canvas.arrow(attended.right(), loss.left(), colour=TEACHER)
-    canvas.arrow(of_student.left(0.3), other.right(0.3))
-    canvas.arrow(other.left(0.3), loss.right(0.3))
-    canvas.arrow(loss.right(0.8), other.left(0.8), colour=GRADIENT, dashed=True)
+    for start, end in ((of_teacher, attended), (attended, loss)):
+        canvas.arrow(start.right(), end.left(), colour=TEACHER)
+    for start, end in ((of_student, other), (other, loss)):
+        canvas.arrow(start.left(0.3), end.right(0.3))
+    canvas.arrow(loss.right(0.8), other.left(0.8), **BACK)
     if released:
         canvas.cross(427, other.right(0.8).y)
     else:
-        canvas.arrow(other.right(0.8), of_student.left(0.8), colour=GRADIENT, dashed=True)
+        canvas.arrow(other.right(0.8), of_student.left(0.8), **BACK)
+    losses = []
     if guided:
         words = (f"SG(S{n}, T{n})", "mean square of (S + Sᵀ) − (T + Tᵀ)")
         guide = canvas.box((98, row + 72, 318, 46), *words, colour=GREEN)
         canvas.arrow(of_teacher.bottom(), (61, guide.left().y), guide.left(), colour=TEACHER)
-        _there_and_back(canvas, guide, of_student, at=0.12)
+        losses.append((guide, 0.12))
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
     words = (f"St(S{n}, M)", "structure loss")
-    structure = canvas.box((256, below, 160, 46), *words, colour=BLUE)
-    canvas.arrow(mask.right(), structure.left())
-    _there_and_back(canvas, structure, of_student, at=0.66)
+    losses.append((canvas.box((256, below, 160, 46), *words, colour=BLUE), 0.66))
+    canvas.arrow(mask.right(), losses[-1][0].left())
+    for box, at in losses:  # down to the loss, and the gradient back
+        (x, top), there, back = of_student.bottom(at), box.right(0.28), box.right(0.76)
+        canvas.arrow((x, top), (x, there.y), there)
+        canvas.arrow(back, (x + 9, back.y), (x + 9, top), **BACK)
     return y + height + 12
-
-
-def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
-    """From the student's map down to a loss beside it, and the gradient on the way back."""
-    (x, y), there, back = student.bottom(at), loss.right(0.28), loss.right(0.76)
-    canvas.arrow((x, y), (x, there.y), there)
-    canvas.arrow(back, (x + 9, back.y), (x + 9, y), colour=GRADIENT, dashed=True)
 
 
 # number: file, name, what it is about, colour, column and row on the map
@@ -134,22 +125,18 @@ APPENDICES = ("notation Notation", "glossary Glossary", "faq Questions", "api Fu
 
 
 def concept_map() -> SVG:
-    """The book in one picture: what each chapter is about, and what it hands to which other one.
-    Chapters are links.
-    """
-    canvas = Canvas(
-        "concept-map",
-        "The chapters and what they hand to each other",
+    """The book in one picture: what each chapter, a link, is about and hands to which other one."""
+    about = (
         "Data train teacher and student. Their logit maps become attention maps, these become "
-        "losses, an objective drives the training, and its masks are evaluated. The reading of the "
-        "released code starts from the losses; the study repeats training and evaluation over "
-        "objectives and seeds; your own data can take the place of the book's.",
-        height=568,
+        "losses, an objective drives the training, and its masks are evaluated. The released code, "
+        "the study and your own data branch off."
     )
+    title = "The chapters and what they hand to each other"
+    canvas = Canvas("concept-map", title, about, height=568)
     box = {}
-    for number, (file, name, about, colour, column, row) in CHAPTERS.items():
+    for number, (file, name, what, colour, column, row) in CHAPTERS.items():
         place, title = (12 + 174 * column, 16 + 84 * row, 148, 50), f"{number} · {name}"
-        box[number] = canvas.box(place, title, about, colour=colour, href=f"{file}.html")
+        box[number] = canvas.box(place, title, what, colour=colour, href=f"{file}.html")
     for i, (file, name) in enumerate(each.split() for each in APPENDICES):
         canvas.box((12 + 126 * i, 520, 118, 34), name, href=f"{file}.html")
     for number, side, end in ((2, 0.2, box[4].left()), (3, 0.8, box[4].right())):

@@ -2,12 +2,10 @@
 stays text, and a white ground makes a drawing read the same by day and by night.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
+from xml.etree import ElementTree
 
+import numpy as np
 from IPython.display import SVG
 
 from kdas_book.figures.basics import BLUE, GREY, RED
@@ -49,68 +47,57 @@ def tint(colour: str, share: float = 0.14) -> str:
     return "#" + "".join(f"{round(255 - share * (255 - level)):02x}" for level in levels)
 
 
-@dataclass
 class Canvas:
-    """A drawing under way, 520 units wide, so that a telephone can show it. Its ``name`` begins its
-    identifiers; a screen reader says ``title`` and ``description``.
-    """
+    """A drawing under way, 520 units wide, for telephones; a screen reader says title and about."""
 
-    name: str
-    title: str
-    description: str
-    height: float
-    parts: list[str] = field(default_factory=list)
+    def __init__(self, name: str, title: str, about: str, height: float):
+        self.root = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg")
+        size = {"viewBox": f"0 0 520 {height}", "width": "676", "height": f"{1.3 * height:g}"}
+        said = {"aria-labelledby": f"{name}-title {name}-desc", "font-family": FONT}
+        self.root.attrib |= size | {"style": "max-width: 100%; height: auto"} | said
+        self.add("title", title, id=f"{name}-title")
+        self.add("desc", about, id=f"{name}-desc")
+        self.add("rect", width=520, height=height, rx=10, fill="#ffffff")
 
-    def add(self, tag: str, content: str = "", **attributes: Any) -> None:
+    def add(self, tag: str, content: Any = None, **attributes: Any) -> ElementTree.Element:
         """One SVG element; ``_`` in the name of an attribute stands for ``-``."""
-        written = f"<{tag}"
+        element = ElementTree.SubElement(self.root, tag)
+        element.text = content
         for key, value in attributes.items():
-            value = value if isinstance(value, str) else f"{value:g}"
-            written += f' {key.replace("_", "-")}="{value}"'
-        self.parts.append(f"{written}>{escape(content)}</{tag}>" if content else f"{written}/>")
+            element.set(key.replace("_", "-"), value if isinstance(value, str) else f"{value:g}")
+        return element
 
-    def text(self, x: float, y: float, words: str, size: float = SMALL, **style: str) -> None:
+    def text(self, x: float, y: float, words: str, size: float = SMALL, **style: Any) -> None:
         """Words whose middle (or what ``anchor`` says) is at x and y."""
         look = {"fill": INK, "text_anchor": style.pop("anchor", "middle")} | style
         self.add("text", words, x=x, y=y + 0.36 * size, font_size=size, **look)
 
     def box(self, place: tuple, *lines: str, colour: str = PLAIN, href: str = "") -> Box:
-        """A box at (x, y, width, height): a first line in bold, the others below; with ``href`` a
-        link.
-        """
-        box, style = Box(*place), {"font_weight": "600"}
+        """A box, or link, at (x, y, width, height): a first line in bold, the others below."""
+        box, drawing = Box(*place), self.root
+        first: dict = {"size": LARGE, "font_weight": "600"}
         if href:
-            self.parts.append(f'<a href="{href}" style="text-decoration: none">')
-            style["text_decoration"] = "underline"
-        look: dict[str, Any] = {
-            "rx": 6,
-            "fill": tint(colour),
-            "stroke": colour,
-            "stroke_width": 1.5,
-        }
-        self.add("rect", **box._asdict(), **look)
-        top = box.left().y - (len(lines) - 1) * 17 / 2
-        self.text(box.top().x, top, lines[0], LARGE, **style)
-        for i, line in enumerate(lines[1:], start=1):
-            self.text(box.top().x, top + 17 * i, line)
-        if href:
-            self.parts.append("</a>")
+            self.root = self.add("a", href=href, style="text-decoration: none")
+            first["text_decoration"] = "underline"
+        edge: dict = {"fill": tint(colour), "stroke": colour, "stroke_width": 1.5}
+        self.add("rect", **box._asdict(), rx=6, **edge)
+        for i, line in enumerate(lines):
+            y = box.left().y + 17 * (i - (len(lines) - 1) / 2)
+            self.text(box.top().x, y, line, **({} if i else first))
+        self.root = drawing
         return box
 
     def arrow(self, *points: tuple, dashed: bool = False, head: bool = True, colour: str = INK):
         """A line through the points, with a head at the last one; dashed lines are gradients."""
-        (x0, y0), (x, y) = points[-2:]
-        length = ((x - x0) ** 2 + (y - y0) ** 2) ** 0.5
-        dx, dy = (x - x0) / length, (y - y0) / length
-        way = [*points[:-1], (x - 6 * dx, y - 6 * dy)] if head else points
-        look: dict[str, Any] = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
-        if dashed:
-            look["stroke_dasharray"] = "4 3"
-        self.add("polyline", points=" ".join(f"{a:g},{b:g}" for a, b in way), **look)
+        way = np.array(points, float)
+        along = (way[-1] - way[-2]) / np.linalg.norm(way[-1] - way[-2])
+        corners = way[-1] - np.outer((0, 8, 8), along) + np.outer((0, 4, -4), along[::-1] * (-1, 1))
+        way[-1] -= 6 * along * head
+        look: dict = {"fill": "none", "stroke": colour, "stroke_width": 1.6}
+        look |= {"stroke_dasharray": "4 3"} if dashed else {}
+        self.add("polyline", points=_written(way), **look)
         if head:
-            tip = [(x, y), (x - 8 * dx - 4 * dy, y - 8 * dy + 4 * dx)]
-            tip.append((x - 8 * dx + 4 * dy, y - 8 * dy - 4 * dx))
-            self.add("polygon", points=" ".join(f"{a:g},{b:g}" for a, b in tip), fill=colour)
+            self.add("polygon", points=_written(corners), fill=colour)
 
     def cross(self, x: float, y: float) -> None:
         """A red cross: here no gradient passes."""
@@ -119,14 +106,11 @@ class Canvas:
 
     def svg(self) -> SVG:
         """The drawing, as the last line of a cell shows it."""
-        role = "group" if "</a>" in self.parts else "img"  # links inside stay links
-        lines = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 {self.height:g}" '
-            f'width="676" height="{1.3 * self.height:g}" '
-            f'style="max-width: 100%; height: auto" role="{role}" '
-            f'aria-labelledby="{self.name}-title {self.name}-desc" font-family="{FONT}">',
-            f'<title id="{self.name}-title">{escape(self.title)}</title>',
-            f'<desc id="{self.name}-desc">{escape(self.description)}</desc>',
-            f'<rect width="520" height="{self.height:g}" rx="10" fill="#ffffff"/>',
-        ]
-        return SVG("\n".join([*lines, *self.parts, "</svg>"]))
+        links = self.root.find("a") is not None  # links inside stay links
+        self.root.set("role", "group" if links else "img")
+        ElementTree.indent(self.root, "")
+        return SVG(ElementTree.tostring(self.root, encoding="unicode"))
+
+
+def _written(points: np.ndarray) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)

@@ -1,10 +1,7 @@
 """The book on paper: every page of the site printed by Chromium and bound into one PDF."""
 
-from __future__ import annotations
-
 import contextlib
 import io
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,20 +34,15 @@ UNFOLD = """async () => {
 
 
 def print_book(site: Path, pages: Sequence[str], target: Path) -> Path:
-    """Print pages of a site into one PDF, A4, with bookmarks; links lead to pages of that PDF.
-
-    Args:
-        pages: paths within the site, such as ``book/index.html``, in the order of the PDF.
-        target: the PDF; an older one stays until the new one is whole.
-
-    Raises:
-        UserError: no site, no Chromium, or the packages of ``kdas_core[pdf]`` are missing.
+    """Print pages of a site, such as ``book/index.html``, into one PDF, A4, with bookmarks; links
+    lead to pages of that PDF. UserError where the site, Chromium or a package is missing.
     """
     try:
         from pypdf import PdfReader, PdfWriter
     except ImportError:
         raise UserError(MISSING) from None
-    book, starts = PdfWriter(), {}
+    book = PdfWriter()
+    starts = {}
     with served(site) as home, browser() as chromium:
         for url in (home + path for path in pages):
             page = chromium.new_page(color_scheme="light")
@@ -71,22 +63,16 @@ def print_book(site: Path, pages: Sequence[str], target: Path) -> Path:
 
 @contextlib.contextmanager
 def browser() -> Iterator[Any]:
-    """Chromium, the system's or Playwright's own, driven by Playwright.
-
-    Raises:
-        UserError: neither is there.
-    """
+    """Chromium, the system's or Playwright's own, driven by Playwright."""
     try:
         from playwright.sync_api import Error, sync_playwright
     except ImportError:
         raise UserError(MISSING) from None
-    names = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-    root = hasattr(os, "geteuid") and os.geteuid() == 0  # who gets no sandbox from Chromium
-    args = ["--no-sandbox"] if root else []
-    found = next(filter(None, names), None)
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
-        try:
-            chromium = playwright.chromium.launch(executable_path=found, args=args)
+        try:  # root gets no sandbox from Chromium, and Playwright asks for none
+            chromium = playwright.chromium.launch(executable_path=found)
         except Error:
             raise UserError(
                 "Printing needs Chromium: playwright install chromium, or your system's package."

@@ -1,7 +1,5 @@
 """The site: executed chapters through Jupyter Book, and shown on this machine."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -16,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import yaml
 
-from kdas_book.publishing.run_notebook import BuildError
+from kdas_book.publishing.run_notebook import BuildError, is_injected
 from kdas_core import UserError
+from kdas_core.files import staging_dir
 
-COLUMNS = ["chapter", "preset", "seed", "time", "peak memory", "machine", "run on"]
+RUN = ["preset", "seed", "time", "peak memory", "machine", "run on"]  # what is said of a chapter
 
 
 def executed_copy(root: Path, notebook: Path) -> Path:
@@ -31,78 +31,45 @@ def executed_copy(root: Path, notebook: Path) -> Path:
 
 def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     """Put together what Jupyter Book reads: the text pages as they are, the chapters as executed,
-    and the table that ``book/execution.md`` includes.
+    and the table that ``book/execution.md`` includes. UserError where a chapter has not been run.
 
-    A file that is there already keeps its date, by which Sphinx knows what is new.
-
-    Raises:
-        UserError: a chapter has not been run.
+    Files keep their dates, by which Sphinx knows what is new.
     """
-    folder, rows = root / "_build" / "stage", [COLUMNS, ["---"] * len(COLUMNS)]
-    texts = [file for file in sorted((root / "book").rglob("*")) if file.suffix != ".ipynb"]
-    texts = [root / "_config.yml", root / "_toc.yml", *filter(Path.is_file, texts)]
-    contents = {folder / file.relative_to(root): file.read_bytes() for file in texts}
+    folder = root / "_build" / "stage"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb"))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(root / name, folder)
+    rows = []
     for notebook in notebooks:
         executed = executed_copy(root, notebook)
         if not executed.is_file():
             raise UserError(f"{executed} does not exist; run chapter {notebook.stem} first.")
         page = nbformat.read(executed, as_version=4)
-        rows.append(_execution(notebook, page))
-        source = nbformat.writes(_without_our_machine(page))
-        contents[folder / notebook.relative_to(root)] = source.encode()
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
-    contents[folder / "book" / "execution_table.md"] = table.encode()
-    for old in folder.rglob("*"):
-        if old.is_file() and old not in contents:
-            old.unlink()
-    for file, content in contents.items():
-        if not file.is_file() or file.read_bytes() != content:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(content)
+        about = dict.fromkeys(RUN, "") | page.metadata.get("kdas", {})
+        rows.append(about | {"chapter": f"[{notebook.stem}]({notebook.name})"})
+        page.cells = [cell for cell in page.cells if not is_injected(cell)]
+        for ours in ("papermill", "kdas"):  # folders of this machine
+            page.metadata.pop(ours, None)
+        target = folder / notebook.relative_to(root)
+        nbformat.write(page, target)
+        shutil.copystat(executed, target)
+    frame = pd.DataFrame(rows, columns=["chapter", *RUN])
+    table = frame.to_markdown(index=False, disable_numparse=True)
+    (folder / "book" / "execution_table.md").write_text(table + "\n", encoding="utf-8")
     return folder
 
 
-def _execution(notebook: Path, page: nbformat.NotebookNode) -> list[str]:
-    """How a chapter was run: a row of the table."""
-    ran, more = page.metadata.get("papermill", {}), page.metadata.get("kdas", {})
-    given, seconds = ran.get("parameters", {}), round(ran.get("duration") or 0)
-    link = f"[{notebook.stem}]({notebook.name})"
-    time = f"{seconds // 60}:{seconds % 60:02d}"
-    memory = f"{more['peak_mb'] / 1024:.1f} GB" if "peak_mb" in more else ""
-    how = [given.get("preset", ""), str(given.get("seed", "")), time, memory]
-    return [link, *how, more.get("machine", ""), (ran.get("start_time") or "")[:10]]
-
-
-def _without_our_machine(page: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without folders of this machine and widgets, which are dead without a kernel."""
-    tag = "injected-parameters"
-    page.cells = [cell for cell in page.cells if tag not in cell.metadata.get("tags", [])]
-    for ours in ("widgets", "papermill", "kdas"):
-        page.metadata.pop(ours, None)
-    widget = "application/vnd.jupyter.widget-view+json"
-    for cell in page.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if widget not in o.get("data", {})]
-    return page
-
-
 def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Path:
-    """Render the staged book to ``_build/html``; every warning counts as an error, all are listed.
-
-    Sphinx writes to ``_build/rendered``; a copy of that becomes the site, so an earlier site stays
-    until the new one is whole.
+    """Render the staged book to ``_build/html``, whose first page is returned; the site before
+    stays until the new one is whole. BuildError where Jupyter Book failed or warned.
 
     Args:
         fresh: read and write every page, which is what finds every broken reference; False: only
             those that changed.
-
-    Returns:
-        The site's first page.
-
-    Raises:
-        BuildError: Jupyter Book failed or warned. The log is kept in ``_build/site.log``.
     """
-    source, rendered = stage(root, notebooks), root / "_build" / "rendered"
+    source = stage(root, notebooks)
+    rendered = root / "_build" / "rendered"
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     # A site map lists the pages that are written, so a site that has an address needs all of them.
     if fresh or (config.get("html") or {}).get("baseurl"):
@@ -112,11 +79,11 @@ def build_site(root: Path, notebooks: Sequence[Path], fresh: bool = True) -> Pat
     except BuildError:
         shutil.rmtree(rendered)  # a page with a warning would not be read again, and would pass
         raise
-    site, new = root / "_build" / "html", root / "_build" / "html-new"
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(rendered / "_build" / "html", new)
-    shutil.rmtree(site, ignore_errors=True)
-    new.rename(site)
+    site = root / "_build" / "html"
+    with staging_dir(site) as draft:
+        shutil.copytree(rendered / "_build" / "html", draft, dirs_exist_ok=True)
+        shutil.rmtree(site, ignore_errors=True)
+        draft.rename(site)
     return site / "index.html"
 
 
@@ -130,40 +97,31 @@ def _render(source: Path, rendered: Path, log: Path) -> None:
     text = text.replace(f"{source}{os.sep}", "")
     # MyST-NB counts 10,000 lines to a cell.
     text = re.sub(r"\.ipynb:(\d+)\d{4}\b", r".ipynb, cell \1", text)
-    complaints = re.findall(r".*\b(?:WARNING|ERROR)\b.*", text)
-    if done.returncode or complaints or not (rendered / "_build" / "html" / "index.html").is_file():
+    if done.returncode:
+        complaints = re.findall(r".*\b(?:WARNING|ERROR)\b.*", text)
         listed = "\n".join(f"    {line}" for line in complaints or text.splitlines()[-20:])
         raise BuildError(f"The site was not built cleanly; the whole log is {log}.\n{listed}")
-
-
-class _Pages(SimpleHTTPRequestHandler):
-    """Files of a folder, and its 404.html for what is not there."""
-
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        lost = Path(self.directory) / "404.html"
-        if code == 404 and lost.is_file():
-            self.error_message_format = lost.read_text(encoding="utf-8").replace("%", "%%")
-        super().send_error(code, message, explain)
-
-    def log_message(self, *words: Any) -> None:
-        """Nothing: one reader at the same desk needs no log."""
 
 
 @contextlib.contextmanager
 def served(site: Path, port: int = 0) -> Iterator[str]:
     """Serve the site to this machine while the block runs; gives the address, ending in a slash.
-
-    Raises:
-        UserError: no site was built, or the port is taken.
+    UserError where no site was built, or the port is taken.
     """
     if not (site / "index.html").is_file():
         raise UserError(f"{site} holds no site; make book builds one.")
+
+    class Pages(SimpleHTTPRequestHandler):
+        error_message_format = (site / "404.html").read_text(encoding="utf-8").replace("%", "%%")
+
+        def log_message(self, *words: Any) -> None:
+            """Nothing: one reader at the same desk needs no log."""
+
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), partial(_Pages, directory=str(site)))
+        server = ThreadingHTTPServer(("127.0.0.1", port), partial(Pages, directory=str(site)))
     except OSError as error:
-        raise UserError(
-            f"Port {port} cannot be used ({error.strerror}); name another one with --port."
-        ) from None
+        why = f"Port {port} cannot be used ({error.strerror})"
+        raise UserError(f"{why}; name another one with --port.") from None
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:

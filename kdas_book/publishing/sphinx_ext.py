@@ -1,8 +1,6 @@
-"""Sphinx extension: pages say what they are about, carry only what they use, in packed pictures,
-and tell the browser to refuse what is not of the site.
+"""Sphinx extension: pages carry only what they use, in packed pictures, and tell the browser to
+refuse what is not of the site.
 """
-
-from __future__ import annotations
 
 import base64
 import hashlib
@@ -11,6 +9,7 @@ import os
 import re
 import shutil
 import textwrap
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,10 +22,8 @@ from sphinx.config import Config
 
 from kdas_book.explore import as_webp
 
-# Cells that run on a server elsewhere, and a script of 1.5 MB that draws icons (our style sheet
-# takes them from the theme's font).
+# Cells that run on a server elsewhere, and a script of 1.5 MB for icons that the theme's font has.
 UNUSED = ("thebe", "THEBE", "kernelName", "fontawesome.js")
-UNUSED_FILES = ("sphinx-thebe.*", "fontawesome.js*", "*.js.map", "*.css.map")
 # A policy allows no handlers in attributes; book/_static/site.js listens instead.
 HANDLERS = {"window.print()": "print", "toggleFullScreen()": "full-screen"}
 POLICY = (
@@ -36,59 +33,51 @@ POLICY = (
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    """Addresses, which only a book has that knows where its site will be; and the lost page."""
-    base = config.html_baseurl.rstrip("/") + "/" if config.html_baseurl else ""
+    """Addresses, which only a book has that knows where its site will be."""
+    base = config.html_baseurl and config.html_baseurl.rstrip("/") + "/"
     config.notfound_urls_prefix = urlsplit(base).path or "/"
-    config.notfound_context = {
-        "title": "Not found",
-        "pagetitle": "There is no page here",
-        "body": "<h1>There is no page here</h1><p>It may have moved to another chapter. "
-        f'<a href="{config.notfound_urls_prefix}index.html">The first page</a> lists all.</p>',
-    }
     config.ogp_site_name = config.html_title
     if base:
         config.html_baseurl = config.ogp_site_url = base
         config.ogp_image = f"{base}_static/card.png"
-        config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image">']
         config.sitemap_url_scheme = "{link}"
         config.sitemap_excludes = ["404.html", "genindex.html", "search.html"]
 
 
 def describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any], tree: Any) -> None:
     """A page is described by its first sentences, a chapter by the first thing to learn in it."""
-    if tree is None:
-        return
-    text = next((p.astext() for p in tree.findall(nodes.paragraph)), "")
-    if text == "You will learn":
-        text += f" {next(tree.findall(nodes.list_item)).astext().rstrip(';.')}."
-    said = html.escape(textwrap.shorten(text, 200, placeholder=" …"))
-    context["metatags"] += f'<meta name="description" content="{said}">'
-    context["meta"] = {**(context["meta"] or {}), "og:description": said}
+    if tree:
+        text = next((p.astext() for p in tree.findall(nodes.paragraph)), "")
+        if text == "You will learn":
+            text += f" {next(tree.findall(nodes.list_item)).astext().rstrip(';.')}."
+        said = html.escape(textwrap.shorten(text, 200, placeholder=" …"))
+        context["metatags"] += f'<meta name="description" content="{said}">'
+        context["meta"] = {**(context["meta"] or {}), "og:description": said}
 
 
 def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
     """An entry of the bibliography links to where it is first cited, on each page that does so."""
     domain: Any = app.env.get_domain("cite")
+    first: dict[str, dict[str, str]] = defaultdict(dict)  # of a key: page → anchor
+    for ref in domain.citation_refs:
+        for target in ref.targets:
+            first[target.key].setdefault(ref.docname, ref.citation_ref_id)
     keys = {c.citation_id: c.key for c in domain.citations if c.bibliography_key.docname == docname}
     for entry in tree.findall(nodes.citation):
-        first: dict[str, str] = {}
-        for ref in domain.citation_refs:
-            if keys.get(entry["ids"][0]) in [target.key for target in ref.targets]:
-                first.setdefault(ref.docname, ref.citation_ref_id)
         note = nodes.inline(classes=["cited-in"])
-        for page, anchor in sorted(first.items()):
+        for page, anchor in sorted(first[keys.get(entry["ids"][0], "")].items()):
             title = app.env.titles[page].astext()
             name = re.sub(r"^(\d+)\. .*", r"chapter \1", title, flags=re.S)
             uri = f"{app.builder.get_relative_uri(docname, page)}#{anchor}"
             note += nodes.Text(", " if note.children else " Cited in ")
             note += nodes.reference("", name, internal=True, refuri=uri)
-        if first:
+        if note.children:
             note += nodes.Text(".")
             entry[-1] += note
 
 
 def finish_pages(app: Sphinx, exception: Exception | None) -> None:
-    """Finish the pages that were written in this build, and drop what they no longer load."""
+    """Finish the pages that were written in this build."""
     if exception:
         return
     site, earlier = Path(app.outdir), Path(app.srcdir).parent / "html" / "_images"
@@ -100,9 +89,6 @@ def finish_pages(app: Sphinx, exception: Exception | None) -> None:
             pack_pictures(soup, page, site / "_images", earlier)
             guard(soup)
             page.write_text(str(soup), encoding="utf-8")
-    for pattern in UNUSED_FILES:
-        for file in (site / "_static").rglob(pattern):
-            file.unlink()
 
 
 def load_less(soup: Any) -> None:
@@ -138,17 +124,14 @@ def make_accessible(soup: Any) -> None:
 
 def pack_pictures(soup: Any, page: Path, images: Path, earlier: Path) -> None:
     """Pictures become WebP files, with room kept for each until it is there."""
-    for picture in soup("img"):
-        kind, _, content = picture["src"].partition(";base64,")
-        if kind == "data:image/webp":
-            frame = base64.b64decode(content)
+    for picture in soup.select('img[src^="data:image/webp"], img[src*="_images/"][src$=".png"]'):
+        if picture["src"].startswith("data:"):
+            frame = base64.b64decode(picture["src"].partition(";base64,")[2])
             file = images / f"{hashlib.sha256(frame).hexdigest()[:32]}.webp"
             images.mkdir(exist_ok=True)
             file.write_bytes(frame)
-        elif re.search(r"_images/[^/]+\.png$", picture["src"]):
-            file = packed(images / Path(picture["src"]).name, earlier)
         else:
-            continue
+            file = packed(images / Path(picture["src"]).name, earlier)
         picture["src"] = os.path.relpath(file, page.parent)
         picture["loading"] = "lazy"
         with Image.open(file) as image:
@@ -165,7 +148,7 @@ def packed(picture: Path, earlier: Path) -> Path:
         shutil.copy2(known, target)
     elif picture.is_file():
         with Image.open(picture) as image:
-            target.write_bytes(as_webp(image.convert("RGBA" if "A" in image.getbands() else "RGB")))
+            target.write_bytes(as_webp(image))
     picture.unlink(missing_ok=True)
     return target
 

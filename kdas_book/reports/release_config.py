@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import yaml
 
-from kdas_book.reports.tables import metric_problems, table, write_texts
+from kdas_book.reports.tables import KNOWN, UNKNOWN, table, write_texts
 from kdas_core import UserError
 from kdas_core.evaluation import SURFACE_METRICS, evaluate_sets, find_problems
 from kdas_core.evaluation.files import Problems, benchmark
@@ -18,17 +20,16 @@ CONFIG_KEYS = (*PATHS, "datasets", "metrics")
 
 
 def from_config(path: str | Path, *, surface: bool = False, **options):
-    """Run the evaluation that an ``eval.yaml`` of the KDAS release describes, unchanged.
-
-    The file reads ``Eval: {gt_root, pred_root, result_path, datasets: [...], metrics: [...]}``;
-    paths are relative to the working directory. Writes into ``result_path``, all files or none:
+    """Run the evaluation that an ``eval.yaml`` of the KDAS release describes, unchanged: ``Eval:
+    {gt_root, pred_root, result_path, datasets: [...], metrics: [...]}``, with paths relative to the
+    working directory. Writes into ``result_path``, all files or none:
 
     - ``result_NAME.csv`` for each data set, as there: a line a method (the last part of
       ``pred_root``), four decimals. An older line of the method is replaced, other lines stay.
     - ``result_all.csv``: one line a data set, of :func:`~kdas_book.reports.tables.table`.
 
-    Options, errors and result are those of ``evaluate_sets``, and a UserError names all that is
-    wrong with the file as well.
+    Options, errors and result are those of ``evaluate_sets``; a UserError also names all that is
+    wrong with the file.
     """
     config = read_config(path)
     metrics, preds = config["metrics"], config["pred_root"]
@@ -47,27 +48,24 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
 
 def _released_csv(file: Path, row: Mapping[str, str]) -> str:
     """The text of ``result_NAME.csv``: the lines of other methods that are there, then this row."""
-    lines = []
-    if file.is_file():
+    before = pd.DataFrame(columns=list(row))
+    if file.is_file() and file.stat().st_size:
         # The released program ends its lines with a comma.
-        texts = (line.rstrip(", ") for line in file.read_text(encoding="utf-8").splitlines())
-        lines = [[cell.strip() for cell in text.split(",")] for text in texts if text]
-        if lines and lines[0] != list(row):
-            fact = f"{file} holds other columns ({', '.join(lines[0])})"
+        before = pd.read_csv(file, dtype=str, skipinitialspace=True, index_col=False)
+        if list(before) != list(row):
+            fact = f"{file} holds other columns ({', '.join(before)})"
             raise UserError(f"{fact}; move it away, or ask for the same metrics.")
-    others = [cells for cells in lines[1:] if cells[0] != row["method"]]
-    return "".join(",".join(cells) + "\n" for cells in [row, *others, row.values()])
+    lines = pd.concat([before[before["method"] != row["method"]], pd.DataFrame([row])])
+    return lines.to_csv(index=False, lineterminator="\n")
 
 
 def read_config(path: str | Path) -> dict:
     """The content of ``Eval:``, or a UserError with all that is wrong with it and its images."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); give an eval.yaml.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        fact = f"{path} is not valid YAML ({' '.join(str(error).split())})"
-        raise UserError(f"{fact}; mend that line.") from error
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        fact = f"{path} cannot be read as YAML ({' '.join(str(error).split())})"
+        raise UserError(f"{fact}; give an eval.yaml.") from error
     known = ", ".join(CONFIG_KEYS)
     if not isinstance(content, dict) or not isinstance(content.get("Eval"), dict):
         raise UserError(f"{path} has no section Eval; it must hold Eval: with {known}.")
@@ -77,22 +75,19 @@ def read_config(path: str | Path) -> dict:
     problems.about(unknown, f"{path} has the unknown key {{names}}; Eval knows {known}.")
     missing = [f"Eval.{key}" for key in CONFIG_KEYS if key not in section]
     problems.about(missing, f"{path} lacks {{names}}; all of {known} are required.")
-    wrong = [key for key in CONFIG_KEYS if not _is_sound(section, key)]
-    for key in (key for key in wrong if key in section):
-        wanted = "the path of a folder" if key in PATHS else "a list of names"
-        problems.append(f"{path} has {section[key]!r} as Eval.{key}; it must be {wanted}.")
-    if "metrics" not in wrong:
-        problems += metric_problems(section["metrics"], str(path))
+    sound: dict[str, Any] = {}
+    for key in (key for key in CONFIG_KEYS if key in section):
+        kind, wanted = (str, "the path of a folder") if key in PATHS else (list, "a list of names")
+        value = section[key]
+        if isinstance(value, kind) and value and all(isinstance(part, str) for part in value):
+            sound[key] = value
+        else:
+            problems.append(f"{path} has {value!r} as Eval.{key}; it must be {wanted}.")
+    unknown = [metric for metric in sound.get("metrics", ()) if metric not in KNOWN]
+    problems.about(unknown, f"{path} {UNKNOWN}")
     # Of a sound file the evaluation itself checks the images.
-    if problems and not {"pred_root", "gt_root", "datasets"} & set(wrong):
-        sets = benchmark(section["pred_root"], section["gt_root"], section["datasets"])
+    if problems and {"pred_root", "gt_root", "datasets"} <= sound.keys():
+        sets = benchmark(sound["pred_root"], sound["gt_root"], sound["datasets"])
         problems += find_problems(sets, DEFAULT)[1]
     problems.stop()
     return section
-
-
-def _is_sound(section: dict, key: str) -> bool:
-    value = section.get(key)
-    if key in PATHS:
-        return isinstance(value, str) and bool(value)
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,9 +15,11 @@ from tabulate import tabulate
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS, METRICS, SURFACE_METRICS, EvaluationResult
+from kdas_core.evaluation.files import Problems
 from kdas_core.files import unwritten
 
 KNOWN = (*ALL_METRICS, *SURFACE_METRICS)
+UNKNOWN = f"asks for the unknown metric {{names}}; known are {', '.join(KNOWN)}."
 REPORTED = {"mean_dice": "meanDic", "mean_iou": "meanIoU", "mae": "mae"}
 # What a reader of a number on these sets must know; said next to the numbers.
 CAVEATS = {
@@ -27,58 +30,74 @@ CAVEATS = {
     "ETIS-LaribPolypDB": "Frames of a few videos: less evidence than 196 images.",
 }
 Results = Mapping[str, EvaluationResult]  # by the name of the data set
+_shown = partial(tabulate, headers="keys", floatfmt=".3f", showindex=False)
 
 
-def images_label(dataset: str, result: EvaluationResult) -> str:
+def images_label(dataset: str, n: int, synthetic: bool, dropped: int = 0) -> str:
     """How many images: ``"20 of 196"``, ``"16 synthetic"``, ``"346 of 380, no repeats"``."""
-    if result.synthetic:
-        return f"{result.n} synthetic"
-    full = FULL_COUNTS.get(dataset, result.n + len(result.dropped))
-    label = str(result.n) if result.n == full else f"{result.n} of {full}"
-    return f"{label}, no repeats" if result.dropped else label
+    if synthetic:
+        return f"{n} synthetic"
+    full = FULL_COUNTS.get(dataset, n + dropped)
+    label = str(n) if n == full else f"{n} of {full}"
+    return f"{label}, no repeats" if dropped else label
 
 
 def table(results: Results, metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """Index ``dataset``; columns ``n``, ``images`` (:func:`images_label`), ``convention``, then the
-    metrics asked for, unrounded; all that were measured if none are.
-
-    Raises:
-        UserError: a metric of another name, or one that was not measured.
+    metrics asked for, unrounded; all that were measured if none are. UserError: a metric of another
+    name, or one that was not measured.
     """
     measured = [m for m in KNOWN if all(m in result.summary for result in results.values())]
-    metrics = measured if metrics is None else list(metrics)
-    if problems := metric_problems(metrics, "The table"):
-        raise UserError(problems[0])
-    if absent := ", ".join(metric for metric in metrics if metric not in measured):
-        raise UserError(f"{absent} was not measured; evaluate with surface=True (--surface).")
-    index = pd.Index(list(results), name="dataset", dtype=object)
-    about = [(r.n, images_label(name, r), r.convention) for name, r in results.items()]
-    frame = pd.DataFrame(about, index, ["n", "images", "convention"])
-    return frame.assign(**{m: [r.summary[m] for r in results.values()] for m in metrics})
+    metrics = measured if metrics is None else metrics
+    problems = Problems()
+    problems.about([m for m in metrics if m not in KNOWN], f"The table {UNKNOWN}")
+    absent = [m for m in metrics if m in KNOWN and m not in measured]
+    problems.about(absent, "{names} was not measured; evaluate with surface=True (--surface).")
+    problems.stop("tabulated")
+    rows = [
+        {"n": r.n, "images": images_label(name, r.n, r.synthetic, len(r.dropped))}
+        | {"convention": r.convention, **{metric: r.summary[metric] for metric in metrics}}
+        for name, r in results.items()
+    ]
+    return pd.DataFrame(rows, pd.Index(list(results), name="dataset", dtype=object))
 
 
 def notes(results: Results) -> list[str]:
-    """What must be said next to the numbers of real sets, a sentence each."""
-    real = [name for name, result in results.items() if not result.synthetic]
-    return [f"{name}: {CAVEATS[name]}" for name in real if name in CAVEATS]
+    """What must be said next to the numbers, a sentence each."""
+    said = []
+    for name, result in results.items():
+        if result.ignored:
+            said.append(f"{name}: {len(result.ignored)} predictions were not scored.")
+        if name in CAVEATS and not result.synthetic:
+            said.append(f"{name}: {CAVEATS[name]}")
+    return said
 
 
 def verbose_table(results: Results, metrics: Sequence[str] = METRICS) -> str:
     """The table that the released program prints; below it images, convention and :func:`notes`."""
     frame = table(results, metrics)
     counts = "; ".join(f"{name} {label}" for name, label in frame["images"].items())
-    conventions = ", ".join(dict.fromkeys(frame["convention"]))
-    text = tabulate(frame[list(metrics)].reset_index(), "keys", floatfmt=".3f", showindex=False)
+    conventions = ", ".join(frame["convention"].unique())
     about = [f"Images: {counts}.", f"Convention: {conventions}.", *notes(results)]
-    return "\n".join([text, "", *about])
+    return "\n".join([_shown(frame[list(metrics)].reset_index()), "", *about])
 
 
 def comparison_table(compared: pd.DataFrame) -> str:
     """What ``comparison.compare`` found, for a terminal: a p-value has two digits however small."""
     small = {name: compared[name].map("{:.2g}".format) for name in ("p", "p_holm")}
     frame = compared.assign(**small).reset_index()
-    texts = [frame.columns.get_loc(name) for name in small]
-    return tabulate(frame, "keys", floatfmt=".3f", showindex=False, disable_numparse=texts)
+    return _shown(frame, disable_numparse=[frame.columns.get_loc(name) for name in small])
+
+
+def texts_of(table: pd.DataFrame, notes: Sequence[str], **options) -> dict[str, str]:
+    """``{suffix: text}`` of a table: CSV with all digits; Markdown and LaTeX (booktabs), with notes
+    below and three decimals, or what ``options`` say to :func:`tabulate.tabulate`.
+    """
+    frame = table.reset_index()
+    markdown = [_shown(frame, tablefmt="github", **options), "", *(f"- {n}" for n in notes)]
+    latex = [_shown(frame, tablefmt="latex_booktabs", **options), *(f"% {n}" for n in notes)]
+    texts = {".md": "\n".join(markdown).rstrip() + "\n", ".tex": "\n".join(latex) + "\n"}
+    return {".csv": table.to_csv(lineterminator="\n"), **texts}
 
 
 def claims_table(
@@ -95,48 +114,38 @@ def claims_table(
     Args:
         run: what to call the run, such as the name of its folder.
         published: a CSV file as ``book/results/published_results.csv``; empty: not reported.
-            UserError: it is missing or lacks a column.
-        model: only rows of this model; UserError: there is none.
+        model: only rows of this model.
         reservations: what else keeps this run from being compared, such as ``"other networks"``.
+
+    A UserError where the file is no such table, or has no row of the model.
     """
     about = ["model", "dataset", "source", "confidence"]
-    needed = [*about, *REPORTED]
     try:
-        reported = pd.read_csv(published)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{published} cannot be read as a table ({error}).") from error
-    if absent := ", ".join(column for column in needed if column not in reported):
-        raise UserError(f"{published} lacks the column {absent}; it needs {', '.join(needed)}.")
-    if model is not None:
-        known = ", ".join(reported["model"].unique())
-        reported = reported[reported["model"] == model]
-        if reported.empty:
-            raise UserError(f"{published} has no row of the model {model}; it has {known}.")
-    reported = reported[needed].rename(columns=REPORTED)
-    reported = reported.melt(about, var_name="metric", value_name="reported").dropna(
-        subset="reported"
-    )
-    ours = table(results, list(REPORTED.values())).drop(columns="n").assign(run=run).reset_index()
-    of_sets = [[*_reservations(*pair), *reservations] for pair in results.items()]
-    ours["not_comparable"] = [", ".join(reasons) for reasons in of_sets]
-    same = ["dataset", "images", "convention", "run", "not_comparable"]
+        reported = pd.read_csv(published)[[*about, *REPORTED]].rename(columns=REPORTED)
+    except (OSError, ValueError, KeyError) as error:
+        needed = ", ".join([*about, *REPORTED])
+        raise UserError(f"{published} is no table with {needed} ({error}).") from error
+    known = list(reported["model"].unique())
+    if model is not None and model not in known:
+        raise UserError(f"{published} has no row of {model}; it has {', '.join(known)}.")
+    reported = reported[reported["model"].isin([model] if model else known)]
+    reported = reported.melt(about, var_name="metric", value_name="reported")
+    reported = reported.dropna(subset="reported")
+    reasons = [", ".join([*_reservations(*pair), *reservations]) for pair in results.items()]
+    ours = table(results, list(REPORTED.values())).reset_index()
+    ours = ours.assign(run=run, not_comparable=reasons)
+    same = [column for column in ours if column not in REPORTED.values()]
     ours = ours.melt(same, var_name="metric", value_name="measured", ignore_index=False)
     frame = ours.sort_index(kind="stable").merge(reported, on=["dataset", "metric"])
-    frame["difference"] = frame["measured"] - frame["reported"]
-    columns = "dataset metric model reported measured difference images convention run "
-    columns += "not_comparable source confidence"
-    return frame[columns.split()]
+    return frame.assign(difference=frame["measured"] - frame["reported"])
 
 
 def _reservations(dataset: str, result: EvaluationResult) -> list[str]:
-    reasons = []
-    if result.synthetic:
-        reasons.append("synthetic images")
-    elif result.n != FULL_COUNTS.get(dataset, result.n):
-        reasons.append(f"only {images_label(dataset, result)} images")
-    if result.convention != "released":
-        reasons.append(f"convention {result.convention}")
-    return reasons
+    label = images_label(dataset, result.n, result.synthetic, len(result.dropped))
+    whole = result.n == FULL_COUNTS.get(dataset, result.n)
+    of_images = [] if whole else [f"only {label} images"]
+    of_convention = [f"convention {result.convention}"] if result.convention != "released" else []
+    return [*(["synthetic images"] if result.synthetic else of_images), *of_convention]
 
 
 def write_json(results: Results, path: str | Path) -> Path:
@@ -151,47 +160,30 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     ``per_image.csv``, all or none: CSV with all digits, Markdown and LaTeX (booktabs) with three
     decimals and the notes. Returns the paths.
     """
-    frame, said = table(results), notes(results)
     images = {name: result.per_image for name, result in results.items()}
     per_image = pd.concat(images, names=["dataset"]).reset_index("dataset")
-    shown = {"headers": "keys", "showindex": False, "floatfmt": ".3f", "disable_numparse": [1, 2]}
-    markdown = tabulate(frame.reset_index(), tablefmt="github", **shown)
-    latex = tabulate(frame.reset_index(), tablefmt="latex_booktabs", **shown)
-    texts = {
-        "metrics.json": _as_json(results),
-        "metrics.csv": frame.to_csv(lineterminator="\n"),
-        "metrics.md": "\n".join([markdown, "", *(f"- {note}" for note in said)]).rstrip() + "\n",
-        "metrics.tex": "\n".join([latex, *(f"% {note}" for note in said)]) + "\n",
-        "per_image.csv": per_image.to_csv(index=False, lineterminator="\n"),
-    }
+    forms = texts_of(table(results), notes(results), disable_numparse=[1, 2])
+    texts = {"metrics.json": _as_json(results)}
+    texts |= {f"metrics{suffix}": text for suffix, text in forms.items()}
+    texts["per_image.csv"] = per_image.to_csv(index=False, lineterminator="\n")
     return write_texts({Path(folder) / name: text for name, text in texts.items()})
 
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
-    """``{data set: table with name and the metrics}`` from a file of :func:`write_json`; the
-    table's ``attrs["synthetic"]`` says whether its images are. UserError for any other file.
+    """``{data set: table with name and the metrics}`` from a file of :func:`write_json`; each
+    table's ``attrs`` have ``convention``, ``strict`` and ``synthetic``. UserError for other files.
     """
+    tables = {}
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        tables = {}
-        for dataset, part in content.items():
-            rows = [{"name": name, **values} for name, values in part["per_image"].items()]
+        for dataset, part in json.loads(Path(path).read_text(encoding="utf-8")).items():
+            rows = ({"name": name, **values} for name, values in part["per_image"].items())
             tables[dataset] = pd.DataFrame(rows)
+            tables[dataset].attrs = {key: part.get(key) for key in ("convention", "strict")}
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
-        return tables
-    except OSError as error:
-        fact = f"{path} cannot be read ({error.strerror})"
-        raise UserError(f"{fact}; give a metrics.json.") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        fact = f"{path} is not a file of results"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        fact = f"{path} cannot be read as a file of results ({error})"
         raise UserError(f"{fact}; give the metrics.json of kdas evaluate.") from error
-
-
-def metric_problems(metrics: Sequence[str], where: str) -> list[str]:
-    """A sentence with the metrics that do not exist, or nothing."""
-    unknown = ", ".join(metric for metric in metrics if metric not in KNOWN)
-    known = f"known are {', '.join(KNOWN)}"
-    return [f"{where} asks for the unknown metric {unknown}; {known}."] if unknown else []
+    return tables
 
 
 def _as_json(results: Results) -> str:
@@ -222,9 +214,9 @@ def write_texts(texts: Mapping[Path, str]) -> list[Path]:
             drafts[path].write_text(text, encoding="utf-8")
         for path in texts:
             os.replace(drafts[path], path)
-        return list(texts)
     except OSError as error:
         raise unwritten(path, error, "choose another place") from error
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)
+    return list(texts)

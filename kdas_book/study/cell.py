@@ -17,9 +17,10 @@ from typing import Any
 import pandas as pd
 from torch import nn
 
-from kdas_book.publishing.run_notebook import machine
+from kdas_book.data.open_data import data_digest
 from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
+from kdas_book.times import machine
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS, PairIndex
 from kdas_core.data.masks import read_mask
@@ -65,28 +66,18 @@ def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> 
     for name, index in run.data.tests.items():
         masks, of_teacher = (where / "masks" / name for where in (out, out.parent / "teacher"))
         predict_files(net, [pair.image for pair in index], masks, run.recipe.image_size)
-        result = evaluate(masks, index.folder / "masks", names=index.names)
-        result.per_image["agreement"] = math.nan
+        scores[name] = result = evaluate(masks, index.folder / "masks", names=index.names)
+        agreement = pd.Series(math.nan, index.names)
         if of_teacher.is_dir() and not keep_masks:
-            likeness = {image: _agreement(masks, of_teacher, image) for image in index.names}
-            result.per_image["agreement"] = result.per_image["name"].map(likeness)
-        scores[name] = result
+            for image in index.names:
+                mine, theirs = (read_prediction(f / f"{image}.png") for f in (masks, of_teacher))
+                agreement[image] = dice(mine, theirs >= 128)
+        result.per_image["agreement"] = result.per_image["name"].map(agreement)
     if not keep_masks:
         shutil.rmtree(out / "masks")
         with contextlib.suppress(OSError):  # a folder made for these masks alone goes with them
             out.rmdir()
     return scores
-
-
-def _agreement(masks: Path, of_teacher: Path, name: str) -> float:
-    mine, theirs = (read_prediction(folder / f"{name}.png") for folder in (masks, of_teacher))
-    return dice(mine, theirs >= 128)
-
-
-def table(scores: Scores) -> pd.DataFrame:
-    """The 13 metrics and Dice and IoU at 0.5, a row for each set."""
-    rows = {name: result.summary | {"n": result.n} for name, result in scores.items()}
-    return pd.DataFrame(rows).T[["n", *ALL_METRICS]].astype({"n": int})
 
 
 def finish(
@@ -100,6 +91,8 @@ def finish(
     training = {} if what == "teacher" and run.released_teacher else run.metrics(what)
     history = run.history(what) if training else pd.DataFrame()
     now = datetime.datetime.now(datetime.timezone.utc)
+    data = {"name": run.data.root.name, "synthetic": run.data.synthetic}
+    data |= {"digest": data_digest(run.data)}
     record = {
         "schema": SCHEMA,
         "label": label,
@@ -107,7 +100,7 @@ def finish(
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "revision": training.get("revision") or revision(),
-        "versions": _versions(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
         "hardware": machine(),
         "finished": now.isoformat(timespec="seconds"),
         "minutes": round(training.get("seconds", 0) / 60, 2),
@@ -118,38 +111,29 @@ def finish(
         "parameters": count_parameters(net),
         "macs": count_macs(net, run.recipe.image_size),
         "convention": next(iter(best.values())).convention,
-        "data": {
-            "name": run.data.root.name,
-            "synthetic": run.data.synthetic,
-            "train": len(run.data.train),
-            "validation": len(run.data.validation),
-        },
+        "data": {**data, "train": len(run.data.train), "validation": len(run.data.validation)},
         "sets": {name: _of_set(name, best[name], last[name]) for name in best},
     }
-    tests = run.data.tests.items()
-    images = pd.concat([_images(name, index, best[name], last[name]) for name, index in tests])
-    table = images.to_csv(index=False, float_format="%.6f")
-    texts = history.to_csv(index=False), table, json.dumps(record, indent=1)
-    for name, text in zip(FILES, texts):
+    images = pd.concat([_images(i, best[name], last[name]) for name, i in run.data.tests.items()])
+    texts = [history.to_csv(index=False), images.to_csv(index=False, float_format="%.6f")]
+    for name, text in zip(FILES, [*texts, json.dumps(record, indent=1)]):
         atomic_write(out / name, text.encode(), durable=True)
     return read_record(out)
 
 
 def _of_set(name: str, best: EvaluationResult, last: EvaluationResult) -> dict[str, Any]:
     """A set's part of the record."""
-    agreement = best.per_image["agreement"]
+    agreement = best.per_image["agreement"].mean()
     return {
         "n": best.n,
         "of": FULL_COUNTS.get(name),
         "best": {metric: best.summary[metric] for metric in ALL_METRICS},
         "last": {metric: last.summary[metric] for metric in ALL_METRICS},
-        "agreement": None if agreement.isna().all() else float(agreement.mean()),
+        "agreement": None if math.isnan(agreement) else float(agreement),
     }
 
 
-def _images(
-    name: str, index: PairIndex, best: EvaluationResult, last: EvaluationResult
-) -> pd.DataFrame:
+def _images(index: PairIndex, best: EvaluationResult, last: EvaluationResult) -> pd.DataFrame:
     """One row an image of a set: the polyp's share of it, Dice and IoU of the best epoch, Dice of
     the last, agreement.
     """
@@ -157,13 +141,11 @@ def _images(
     images["share"] = pd.Series({pair.name: read_mask(pair.mask).mean() for pair in index})
     images["dice_last"] = last.per_image.set_index("name")["dice"]
     columns = ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
-    return images.assign(dataset=name).reset_index()[columns]
+    return images.assign(dataset=index.folder.name).reset_index()[columns]
 
 
-def _versions() -> dict[str, str]:
-    """Of the libraries; empty where one is not installed."""
-    versions = dict.fromkeys(_LIBRARIES, "")
-    for name in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+def _version(library: str) -> str:
+    """Empty where it is not installed."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(library)
+    return ""

@@ -4,7 +4,6 @@ process of its own for each cell.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import queue
@@ -15,14 +14,21 @@ import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
+
+from kdas_book.study.spec import FAILED, is_finished
 from kdas_core import UserError
 
-Outcome = dict[str, Any]  # as run_cell returns it
-Events = Generator[tuple[Path, Outcome | None], None, None]
+try:
+    import dask
+    import distributed
+    from dask.system import CPU_COUNT
+except ImportError:
+    raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
+
 ANSWER = 10  # seconds that a scheduler has to answer, and to have a worker
-_PACKAGE = Path(__file__).resolve().parents[2]
 _LOCAL: dict[str, Any] = {
     "distributed.scheduler.worker-saturation": 1.0,  # a free worker gets the next cell at once
     "distributed.scheduler.worker-ttl": None,  # a laptop that slept has not lost its workers
@@ -31,15 +37,23 @@ _LOCAL: dict[str, Any] = {
 }
 
 
+class Outcome(NamedTuple):
+    """Of a cell: how long it ran, and the first thing to say of what went wrong."""
+
+    seconds: float = 0.0
+    error: str = ""
+
+
+Events = Generator[tuple[Path, Outcome | None], None, None]
+
+
 def default_processes() -> int:
     """One for each GPU, or one for two processors."""
-    import torch
-
-    return torch.cuda.device_count() or max(1, _processors() // 2)
+    return torch.cuda.device_count() or max(1, CPU_COUNT // 2)
 
 
-def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Events:
-    """Run the cells: so many at once on this machine, or on a Dask cluster.
+def run_cells(folders: Sequence[Path], processes: int = 0, dask: str = "") -> Events:
+    """Run the cells: so many at once on this machine (0: as many as fit), or on a Dask cluster.
 
     Here each cell has its share of the processors, and a GPU where there are some. A cluster's
     workers must see the same folders; each thread takes a cell. Where workers declare a resource
@@ -48,39 +62,27 @@ def run_cells(folders: Sequence[Path], processes: int = 1, dask: str = "") -> Ev
     from its last checkpoint, or waits for one. When the caller stops early (Ctrl-C, SIGTERM) or
     the scheduler dies, the cells write a checkpoint and stop.
 
-    Yields:
-        A cell's folder and None each time it begins, its folder and outcome when it has ended.
-
-    Raises:
-        UserError: Dask is not installed, nobody answers at the scheduler's address ``dask``, there
-            is no worker, or the scheduler went away; finished cells stay finished.
+    Yields a cell's folder and None each time it begins, its folder and outcome when it has ended. A
+    UserError if nobody answers at the scheduler's address ``dask``, it has no worker, or it went
+    away; finished cells stay finished.
     """
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        raise UserError('Studies need Dask; "pip install kdas_core[book]" brings it.') from None
-    with _quiet(), _remote(dask) if dask else _local(processes) as client:
-        yield from _events(client, folders, 0 if dask else processes)
+    here = 0 if dask else processes or default_processes()
+    with _quiet(), _remote(dask) if dask else _local(here) as client:
+        yield from _events(client, folders, here)
 
 
 @contextmanager
 def _remote(address: str) -> Iterator[Any]:
     """A client of the scheduler at this address."""
-    import distributed
-
-    gone = UserError(
-        f"The Dask scheduler at {address} cannot be reached; the cells that have finished stay so, "
-        "and the same command goes on."
-    )
     try:
-        client = distributed.Client(address, timeout=ANSWER, set_as_default=False)
-    except (OSError, ValueError):  # a ValueError is about the address
-        raise gone from None
-    try:
-        with client:
+        with distributed.Client(address, timeout=ANSWER, set_as_default=False) as client:
             yield client
-    except OSError as error:
-        raise gone from error
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError is about the address
+        fact = f"The Dask scheduler at {address} cannot be reached"
+        way_out = "the cells that have finished stay so, and the same command goes on"
+        raise UserError(f"{fact}; {way_out}.") from error
 
 
 @contextmanager
@@ -88,9 +90,6 @@ def _local(processes: int) -> Iterator[Any]:
     """A client of workers in threads of this process, since each cell has a process anyway. At the
     end, cells that are under way are stopped and waited for.
     """
-    import dask
-    import distributed
-
     options: dict[str, Any] = {"n_workers": processes, "threads_per_worker": 1, "processes": False}
     options["memory_limit"] = 0  # no manager that pauses workers
     options |= dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
@@ -101,10 +100,22 @@ def _local(processes: int) -> Iterator[Any]:
             time.sleep(0.05)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Dask logs of a lost connection says no more than our sentence."""
+    loggers = map(logging.getLogger, ("distributed", "distributed.client"))
+    levels = {logger: logger.level for logger in loggers}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.CRITICAL)
+        yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
 def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
     """Submit the cells, and tell what becomes of them."""
-    import distributed
-
     address = client.scheduler.address
     try:
         client.wait_for_workers(1, timeout=ANSWER)
@@ -124,51 +135,29 @@ def _events(client: Any, folders: Sequence[Path], processes: int) -> Events:
         waiting[folder] = future
     while waiting:
         folder, future = events.get()
-        if future is None and folder in waiting:
-            yield Path(folder), None
-        elif future is not None:
+        if future is not None:
             del waiting[folder]
             yield Path(folder), _outcome(future)
+        elif folder in waiting:
+            yield Path(folder), None
 
 
-def _outcome(future: Any) -> Outcome:
+def _outcome(future: distributed.Future) -> Outcome:
     """What a cell's process said, or why Dask could not run it."""
-    from distributed import KilledWorker
-
     if future.status == "cancelled":
         raise ConnectionError("the scheduler is gone")
     if future.status == "finished":
         return future.result()
     error = future.exception()
-    died = isinstance(error, KilledWorker)
-    return _failed("several workers died while they ran it" if died else str(error))
-
-
-def _failed(error: str, seconds: float = 0.0) -> Outcome:
-    return {"state": "failed", "seconds": seconds, "error": error}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask logs of a lost connection says no more than our sentence."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
+    died = isinstance(error, distributed.KilledWorker)
+    return Outcome(error="several workers died while they ran it" if died else str(error))
 
 
 def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
     """One cell, for as long as the worker lives and somebody waits for the cell; ``processes`` is
     the number of our own workers, 0 on a cluster.
     """
-    from distributed import Reschedule, get_worker
-
-    worker = get_worker()
+    worker = distributed.get_worker()
     if not Path(folder).is_dir():
         where = f"{folder} is not there on worker {worker.address}"
         raise UserError(f"{where}; all workers must see the study's folder.")
@@ -183,60 +172,50 @@ def _on_worker(folder: str, topic: str, processes: int) -> Outcome:
     if processes:
         share = _share(worker.name, processes)
     else:  # a nanny sets OMP_NUM_THREADS to 1 for its workers, which is nobody's wish
-        share = {"OMP_NUM_THREADS": str(max(1, _processors() // worker.state.nthreads))}
+        share = {"OMP_NUM_THREADS": str(max(1, CPU_COUNT // worker.state.nthreads))}
     outcome = run_process(Path(folder), share, unwanted)
-    if outcome["state"] == "failed" and unwanted():
-        raise Reschedule  # stopped, not failed; another worker goes on
+    if outcome.error and unwanted():
+        raise distributed.Reschedule  # stopped, not failed; another worker goes on
     return outcome
 
 
 def _share(slot: int, processes: int) -> dict[str, str]:
     """What the n-th of the processes has to itself. Threads that the user has limited stay so."""
-    import torch
-
-    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, _processors() // processes))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    gpus = names[: torch.cuda.device_count()]
-    gpu = {"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)].strip()} if gpus else {}
-    return {"OMP_NUM_THREADS": threads, **gpu}
-
-
-def _processors() -> int:
-    """Those that we may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = {"OMP_NUM_THREADS": str(max(1, CPU_COUNT // processes))}
+    share |= {name: os.environ[name] for name in share if os.environ.get(name)}
+    if count := torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        share["CUDA_VISIBLE_DEVICES"] = visible.split(",")[slot % count].strip()
+    return share
 
 
 def run_process(folder: Path, share: dict[str, str], unwanted: Callable[[], bool]) -> Outcome:
     """Run one cell in a process that has ``share`` besides our environment, and wait for it. Once
-    ``unwanted()``, asked twice a second, is True, the process writes a checkpoint and ends. If it
-    dies, ``error`` has its last lines.
+    ``unwanted()``, asked twice a second, is True, the process writes a checkpoint and ends.
     """
     began = time.perf_counter()
-    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))
+    (folder / FAILED).unlink(missing_ok=True)
+    words = [sys.executable, "-m", "kdas_book.study.run_cell", str(folder), str(os.getpid())]
+    options: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    options["cwd"] = Path(__file__).parents[2]  # where the package is, installed or not
+    options["start_new_session"] = True  # Ctrl-C reaches us alone, and we pass it on
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kdas_book.study.run_cell", str(folder), str(os.getpid())],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **share, "PYTHONPATH": path},
-            start_new_session=True,  # Ctrl-C reaches us alone, and we pass it on
-        )
+        process = subprocess.Popen(words, env=os.environ | share, text=True, **options)
     except OSError as error:
-        return _failed(f"its process could not be started ({error.strerror})")
+        return Outcome(error=f"its process could not be started ({error.strerror})")
     while True:
         try:
-            out, err = process.communicate(timeout=0.5)
+            _, told = process.communicate(timeout=0.5)
             break
         except subprocess.TimeoutExpired:
             if unwanted():
                 process.terminate()
-    try:
-        return json.loads(out)
-    except ValueError:
-        code = process.returncode
-        how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
-        last = err.strip().splitlines()[-30:] or ["without a word"]
-        lines = [f"its process {how}: {last[-1]}", "", *last]
-        return _failed("\n".join(lines), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    code = process.returncode
+    if is_finished(folder):
+        return Outcome(seconds)
+    if (folder / FAILED).exists():
+        return Outcome(seconds, (folder / FAILED).read_text(encoding="utf-8"))
+    how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+    last = told.strip().splitlines()[-30:] or ["without a word"]
+    return Outcome(seconds, "\n".join([f"its process {how}: {last[-1]}", "", *last]))

@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from tabulate import tabulate
 
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch09_study as figures
 from kdas_book.figures.basics import save
+from kdas_book.reports import comparison
+from kdas_book.reports.tables import texts_of, write_texts
+from kdas_book.study import seeds
 from kdas_book.study.results import KEYS, Results
-from kdas_book.study.seeds import (  # noqa: F401  chapter 9 takes all of them from here
-    BASE,
-    MEAN,
-    averages,
-    by_set,
-    detectable,
-    detectable_table,
-    power_of,
-    seed_differences,
-    seed_table,
-    seeds_for,
-)
+from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
 from kdas_core import UserError
-from kdas_core.evaluation import comparison
-from kdas_core.files import atomic_write
 from kdas_core.losses import hyperparameters_of
 
+# Chapter 9 takes these from here, too.
+averages, detectable_table = seeds.averages, seeds.detectable_table
+detectable, power_of, seeds_for = seeds.detectable, seeds.power_of, seeds.seeds_for
 TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 CLINICDB = "CVC-ClinicDB"
 
@@ -42,15 +34,10 @@ def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
     set, and the mean over the sets.
     """
     wide = by_set(results, column)
-    runs = wide.reset_index().rename(columns={"objective": "method"})
-    text = seed_table(runs)["mean ± sd"].unstack()
+    text = seed_table(wide.reset_index(names=["method", "seed"]))["mean ± sd"].unstack()
     rows = [label for label in ("teacher", *results.labels) if label in text.index]
     names = {name: f"{name} ({results.images_of(name)})" for name in results.datasets}
     return text.loc[rows, wide.columns].rename(columns=names).rename_axis(columns=None)
-
-
-def _agreement(results: Results) -> pd.DataFrame:
-    return dice_table(results, "agreement")
 
 
 def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
@@ -61,15 +48,12 @@ def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
     is about other seeds. The frames of CVC-ClinicDB are drawn video by video; of the other sets the
     videos are not known, their frames are taken for independent, and the intervals are too short.
 
-    Returns:
-        Index ``(objective, dataset)``; columns as ``comparison.compare`` gives them.
-
-    Raises:
-        UserError: ``base`` has not been trained, or nothing else has.
+    Index ``(objective, dataset)``, columns as ``comparison.compare`` gives them. A UserError if
+    ``base`` has not been trained, or nothing else has.
     """
     tables = {
         label: dict(iter(part.groupby("dataset", sort=False)[["name", "dice"]]))
-        for label, part in results.images.groupby("objective", sort=False)
+        for label, part in results.image_means.groupby("objective", sort=False)
     }
     if base not in tables:
         raise UserError(f'There is no finished training called "{base}" to compare with.')
@@ -87,14 +71,14 @@ def compare_to_baseline(results: Results, base: str = BASE) -> pd.DataFrame:
 
 def last_or_best(results: Results) -> pd.DataFrame:
     """Mean Dice of the best epoch on validation minus that of the last, by label and set."""
-    gain = results.scores.assign(gain=results.scores["dice"] - results.scores["dice_last"])
-    table = gain.pivot_table("gain", "objective", "dataset")[results.datasets]
+    gain = (by_set(results) - by_set(results, "dice_last"))[results.datasets]
+    table = gain.groupby("objective").mean()
     return table.loc[[label for label in results.labels if label in table.index]]
 
 
 def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
     """Mean Dice of each label over all test images, in groups of equal number by polyp size."""
-    images = results.images
+    images = results.image_means
     share = images.loc[images["objective"] == images["objective"].iloc[0], "share"]
     edges = np.quantile(share, np.linspace(0, 1, bins + 1))
     names = [f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip(edges, edges[1:])]
@@ -107,18 +91,14 @@ def costs(results: Results) -> pd.DataFrame:
     since other programs may have slowed the rest), best epoch and validation Dice (means), by
     label.
     """
-    by_label = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
-    labels = [label for label, _ in by_label]
-    roles = ["teacher" if label == "teacher" else "student" for label in labels]
-    table = {
-        "parameters (M)": pd.Series(roles, labels).map(results.about["parameters"]) / 1e6,
-        "MACs (G)": pd.Series(roles, labels).map(results.about["macs"]) / 1e9,
-        "minutes (quickest seed)": by_label["minutes"].min(),
-        "best epoch": by_label["best_epoch"].mean(),
-        "of": by_label["epochs"].max(),
-        "validation Dice": by_label["validation_dice"].mean(),
-    }
-    return pd.DataFrame(table).loc[labels].rename_axis(None)
+    runs = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
+    ways = {"minutes": "min", "best_epoch": "mean", "epochs": "max", "validation_dice": "mean"}
+    table = runs.agg(ways).rename_axis(None)
+    table.columns = ["minutes (quickest seed)", "best epoch", "of", "validation Dice"]
+    roles = table.index.where(table.index == "teacher", "student")
+    table.insert(0, "MACs (G)", roles.map(results.about["macs"]) / 1e9)
+    table.insert(0, "parameters (M)", roles.map(results.about["parameters"]) / 1e6)
+    return table
 
 
 def tries(results: Results) -> pd.DataFrame:
@@ -131,8 +111,8 @@ def tries(results: Results) -> pd.DataFrame:
         recipe = results.about["recipes"][label]
         kind = recipe["objective"]
         own = {*hyperparameters_of(kind), "" if kind == BASE else "distillation_warm_up"}
-        rows[label] = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
-        rows[label] = {"kind": kind, **rows[label]}
+        texts = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
+        rows[label] = {"kind": kind, **texts}
     table = pd.DataFrame.from_dict(rows, orient="index")
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
     gain = reached - reached.get(BASE, math.nan)
@@ -146,17 +126,14 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
     the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
     reproduced* where it lies below 0, *undecided* otherwise and with a single seed, and *not
     tested* without labels, or about labels that were not trained. It is judged by the first study
-    that has trained both labels.
-
-    Raises:
-        UserError: the CSV of claims is missing or lacks a column.
+    that has trained both labels. A UserError if the CSV of claims is missing or lacks a column.
     """
+    columns = ["claim", "source", "better", "than", "caveat"]
     try:
-        table = pd.read_csv(claims, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{claims} cannot be read as a table of claims ({error}).") from error
-    if absent := [c for c in ("claim", "source", "better", "than", "caveat") if c not in table]:
-        raise UserError(f"{claims} lacks the column {', '.join(absent)}.")
+        table = pd.read_csv(claims, keep_default_na=False)[columns]
+    except (OSError, ValueError, KeyError) as error:
+        fact = f"{claims} is no table of claims with {', '.join(columns)}"
+        raise UserError(f"{fact} ({error}).") from error
     judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
     table[["state", "evidence"]] = pd.DataFrame(judged, table.index, ["state", "evidence"])
     return table[["claim", "source", "state", "evidence", "caveat"]]
@@ -171,11 +148,13 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
         trained = set().union(*(r.scores["objective"] for r in studies))
         missing = " and ".join(label for label in (better, than) if label not in trained)
         return "not tested", f"{missing} not trained" if missing else "not trained in one study"
-    seen = seed_differences(results, than).loc[(better, MEAN)]
+    seen, last = (
+        seed_differences(results, than, column).loc[(better, MEAN)]
+        for column in ("dice", "dice_last")
+    )
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
         return "undecided", evidence
-    last = seed_differences(results, than, "dice_last").loc[(better, MEAN)]
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
@@ -185,13 +164,17 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
     return "reproduced" if seen["low"] > 0 else undecided, evidence
 
 
+def _seeds(count: float) -> str:
+    return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
+
+
 _TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
     "dice": ("Dice at 0.5, mean ± sd over seeds", dice_table, ".3f"),
     "against_supervised": ("Against supervised, image by image", compare_to_baseline, ".4f"),
     "seed_differences": ("Against supervised, seed by seed", seed_differences, ".3f"),
     "averages": ("Against supervised, one number for all sets", averages, ".3f"),
     "last_or_best": ("Best epoch minus last epoch, Dice", last_or_best, ".3f"),
-    "agreement": ("Dice of the student's cut against the teacher's", _agreement, ".3f"),
+    "agreement": ("Dice against the teacher's cut", partial(dice_table, column="agreement"), ".3f"),
     "by_size": ("Dice by the polyp's share of the image", by_size, ".3f"),
     "costs": ("Costs", costs, ".2f"),
     "detectable": ("The difference that n seeds could detect", detectable_table, ".3f"),
@@ -200,57 +183,42 @@ _TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
 
 def write_report(results: Results, out: str | Path, claims: str | Path | None = None) -> list[Path]:
     """Write ``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the
-    figures as PNG and SVG.
-
-    Raises:
-        UserError: nothing to compare yet, or the folder cannot be written.
+    figures as PNG and SVG. A UserError if there is nothing to compare yet, or the folder cannot be
+    written.
     """
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
     if claims:
-        tables["ledger"] = ("Ledger", claims_table(results, claims), ".3f")
-    parts = [f"# Study {results.name}", results.completeness, summary(results)]
-    files = [out / "report.md"]
+        tables["ledger"] = "Ledger", claims_table(results, claims).set_index("claim"), ".3f"
+    by_image, by_seed = (tables[stem][1] for stem in ("against_supervised", "seed_differences"))
+    of_sizes = tables["by_size"][1], "polyp's share of the image", "Dice"
+    drawn = {
+        "scores_by_seed": figures.scores_by_seed(results.scores, panel_titles(results)),
+        "curves_by_objective": figures.curves_by_objective(results.curves),
+        "differences": figures.differences_by_set(by_image, by_seed),
+        "dice_by_size": figures.lines_by_group(*of_sizes),
+        "agreement_and_dice": figures.agreement_and_dice(results.scores),
+    }
+    notes = [results.completeness] if results.completeness else []
+    parts = [f"# Study {results.name}", *notes, summary(results)]
+    texts: dict[Path, str] = {}
     for stem, (title, table, form) in tables.items():
-        note = f"{title} ({results.completeness})" if results.completeness else title
-        plain = table.reset_index()
-        options = {"headers": "keys", "floatfmt": form, "showindex": False}
-        markdown = tabulate(plain, tablefmt="github", **options)
-        latex = tabulate(plain, tablefmt="latex_booktabs", **options)
-        texts = {".csv": table.to_csv(), ".md": f"{markdown}\n", ".tex": f"% {note}\n{latex}\n"}
-        for suffix, text in texts.items():
-            atomic_write(out / f"{stem}{suffix}", text.encode())
-            files.append(out / f"{stem}{suffix}")
-        parts += [f"## {note}", markdown]
-    for stem, figure in _figures(results):
+        forms = texts_of(table, notes, floatfmt=form)
+        forms[".tex"] = f"% {title}\n{forms['.tex']}"
+        texts |= {Path(out) / f"{stem}{suffix}": text for suffix, text in forms.items()}
+        parts.append(f"## {title}\n\n{forms['.md']}")
+    parts += [f"![{stem.replace('_', ' ')}]({stem}.png)" for stem in drawn]
+    files = write_texts({Path(out) / "report.md": "\n\n".join(parts) + "\n", **texts})
+    for stem, figure in drawn.items():
         for suffix in (".png", ".svg"):
-            save(figure, out / f"{stem}{suffix}")
-            files.append(out / f"{stem}{suffix}")
+            files.append(Path(out) / f"{stem}{suffix}")
+            save(figure, files[-1])
         plt.close(figure)
-        parts.append(f"![{stem.replace('_', ' ')}]({stem}.png)")
-    atomic_write(files[0], ("\n\n".join(filter(None, parts)) + "\n").encode())
     return files
-
-
-def _figures(results: Results) -> Iterator[tuple[str, Figure]]:
-    """The study's figures and their file names."""
-    yield "scores_by_seed", figures.scores_by_seed(results.scores, panel_titles(results))
-    yield "curves_by_objective", figures.curves_by_objective(results.curves)
-    by_image, by_seed = compare_to_baseline(results), seed_differences(results)
-    yield "differences", figures.differences_by_set(by_image, by_seed)
-    across = "polyp's share of the image"
-    yield "dice_by_size", figures.lines_by_group(by_size(results), across, "Dice")
-    yield "agreement_and_dice", figures.agreement_and_dice(results.scores)
 
 
 def panel_titles(results: Results) -> dict[str, str]:
     """Data set → its name, and how many images of it there are."""
     return {name: f"{name}\n{results.images_of(name)} images" for name in results.datasets}
-
-
-def _seeds(count: float) -> str:
-    return f"{count:.0f} seed" if count == 1 else f"{count:.0f} seeds"
 
 
 def summary(results: Results) -> str:

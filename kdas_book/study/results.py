@@ -7,16 +7,18 @@ from __future__ import annotations
 import gzip
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kdas_book.reports.tables import images_label
 from kdas_book.study.spec import FILES, Study, read_record, read_study
 from kdas_core import UserError
-from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import METRICS
 from kdas_core.files import atomic_write
 
@@ -25,22 +27,20 @@ KEYS = ["objective", "seed"]
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The tables of a study.
-
-    Attributes:
-        scores: a row a training run and test set: ``objective`` (the label), ``seed``, ``dataset``,
-            ``n_images``, the metrics, and what :func:`_rows` adds.
-        images: means over the seeds, a row a label and image: ``objective, dataset, name, share,
-            dice, iou, dice_last, agreement``.
-        curves: ``objective, seed`` and the columns of a run's ``history.csv``.
-        about: what was run, on what, with what; :func:`_about` lists it.
-    """
+    """The tables of a study; in all of them ``objective`` is the label of the study file."""
 
     name: str
-    scores: pd.DataFrame
-    images: pd.DataFrame
-    curves: pd.DataFrame
-    about: dict[str, Any]
+    scores: pd.DataFrame  # a row a training run and test set, as _scores makes it
+    images: pd.DataFrame  # a row a training run and image: share of the polyp, Dice, IoU, ...
+    curves: pd.DataFrame  # a row a training run and epoch: the columns of its history.csv
+    about: dict[str, Any]  # what was run, on what, with what, as _about lists it
+
+    @cached_property
+    def image_means(self) -> pd.DataFrame:
+        """Means over the seeds, a row a label and image."""
+        columns = dict.fromkeys(("dice", "iou", "dice_last", "agreement"), "mean")
+        by_image = self.images.groupby(["objective", "dataset", "name"], sort=False)
+        return by_image.agg({"share": "first", **columns}).reset_index()
 
     @property
     def labels(self) -> list[str]:
@@ -60,103 +60,80 @@ class Results:
 
     def images_of(self, dataset: str) -> str:
         """``"20 of 196"``, ``"8 synthetic"``, ``"100"``: what a number of this set stands for."""
-        count = int(self.scores.loc[self.scores["dataset"] == dataset, "n_images"].iloc[0])
-        if self.about["data"]["synthetic"]:
-            return f"{count} synthetic"
-        full = FULL_COUNTS.get(dataset, count)
-        return str(count) if count == full else f"{count} of {full}"
+        counts = self.scores.loc[self.scores["dataset"] == dataset, "n_images"]
+        return images_label(dataset, int(counts.iloc[0]), self.about["data"]["synthetic"])
+
+
+def open_results(path: str | Path) -> Results:
+    """From a study's folder, or from the files that :func:`keep` wrote."""
+    return collect(path) if Path(path).is_dir() else load(path)
 
 
 def collect(folder: str | Path) -> Results:
-    """The tables of a study's folder.
-
-    Raises:
-        UserError: not a study's folder, no student has finished, a record is cut short, or cells
-            that cannot stand in one table: another convention, teacher, data or test images.
+    """The tables of a study's folder. A UserError if it is none, no student has finished, a record
+    is cut short, or cells cannot stand in one table (another convention, teacher, data, images).
     """
-    return _collect(Path(folder))[0]
-
-
-def _collect(folder: Path) -> tuple[Results, pd.DataFrame]:
-    """The results, and the images' rows of every seed."""
+    folder = Path(folder)
     study = read_study(folder / "study.yaml")
-    records = _records(study, folder)
-    _refuse_mixtures(list(records.values()))
-    scores = pd.DataFrame([row for record in records.values() for row in _rows(record)])
-    images = _tables(folder, records, "per_image.csv")
-    curves = _tables(folder, records, "history.csv")
-    about = _about(study, records)
-    return Results(study.name, scores, _means(images), curves, about), images
-
-
-def _records(study: Study, folder: Path) -> dict[str, dict[str, Any]]:
     there = [cell.name for cell in study.cells() if (folder / cell.name / "metrics.json").exists()]
     wanted = [f"{name}/{file}" for name in there for file in FILES]
     if missing := [file for file in wanted if not (folder / file).is_file()]:
         raise UserError(f"{folder} lacks {', '.join(missing)}; run the study again.")
     if not set(there) - {"teacher"}:
         raise UserError(f'{folder} has no finished training yet; "kdas study run" makes some.')
-    return {name: read_record(folder / name) for name in there}
+    records = {name: read_record(folder / name) for name in there}
+    images, curves = (_stacked(folder, records, file) for file in ("per_image.csv", "history.csv"))
+    _refuse_mixtures(list(records.values()), images)
+    return Results(study.name, _scores(records), images, curves, _about(study, records))
 
 
-def _refuse_mixtures(records: list[dict[str, Any]]) -> None:
+def _refuse_mixtures(records: list[dict[str, Any]], images: pd.DataFrame) -> None:
     """What stands in one table must have been measured in one way."""
+    by_cell = images.groupby(KEYS, sort=False)[["dataset", "name"]]
     facts = {
         "the convention": [r["convention"] for r in records],
         "the numbers of test images": [
-            tuple((name, s["n"]) for name, s in sorted(r["sets"].items())) for r in records
+            sorted((name, of_set["n"]) for name, of_set in r["sets"].items()) for r in records
         ],
         "the teacher": [r["teacher"][:12] for r in records],
-        "the data": [tuple(sorted(r["data"].items())) for r in records],
+        "the data": [sorted(r["data"].items()) for r in records],
+        "the names of test images": [names.to_numpy().tolist() for _, names in by_cell],
     }
     for what, values in facts.items():
-        odd = Counter(values).most_common()[-1][0]
-        cells = [f"{r['label']}-seed{r['seed']}" for r, v in zip(records, values) if v == odd]
+        texts = [str(value) for value in values]
+        odd = Counter(texts).most_common()[-1][0]
+        cells = [f"{r['label']}-seed{r['seed']}" for r, text in zip(records, texts) if text == odd]
         if len(cells) < len(records):
             differ = f"{what} of {', '.join(cells)} differs from that of the others"
             raise UserError(f"These cells do not belong into one table: {differ}.")
 
 
-def _rows(record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row of ``scores`` for each test set."""
+def _scores(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     kept = ("validation_dice", "best_epoch", "epochs", "minutes", "revision")
-    for name, scores in record["sets"].items():
-        yield {
+    return pd.DataFrame(
+        {
             "objective": record["label"],
             "seed": record["seed"],
             "dataset": name,
-            "n_images": scores["n"],
-            **{metric: scores["best"][metric] for metric in ("dice", "iou", *METRICS)},
-            "dice_last": scores["last"]["dice"],
-            "agreement": scores["agreement"],
+            "n_images": of_set["n"],
+            **{metric: of_set["best"][metric] for metric in ("dice", "iou", *METRICS)},
+            "dice_last": of_set["last"]["dice"],
+            "agreement": of_set["agreement"],
             **{key: record[key] for key in kept},
         }
+        for record in records.values()
+        for name, of_set in record["sets"].items()
+    )
 
 
-def _tables(folder: Path, records: Mapping[str, Mapping], file: str) -> pd.DataFrame:
+def _stacked(folder: Path, records: Mapping[str, Mapping], file: str) -> pd.DataFrame:
     """This file of all cells, with the cells' label and seed in front."""
     tables = {}
     for name, record in records.items():
-        try:
-            table = pd.read_csv(folder / name / file, dtype={"name": str})
-        except pd.errors.EmptyDataError:  # a released teacher has no history
-            continue
-        tables[record["label"], record["seed"]] = table
+        key = record["label"], record["seed"]
+        with suppress(pd.errors.EmptyDataError):  # a released teacher has no history
+            tables[key] = pd.read_csv(folder / name / file, dtype={"name": str})
     return pd.concat(tables, names=KEYS).reset_index(KEYS).reset_index(drop=True)
-
-
-def _means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over the seeds, image by image; a UserError if not all cells have the same images."""
-    image = ["dataset", "name"]
-    images = None
-    for (label, _), part in rows.groupby(KEYS, sort=False):
-        names = part[image].reset_index(drop=True)
-        if not names.equals(names if images is None else images):
-            other = f"The images of {label} are not those of the other cells"
-            raise UserError(f"{other}, so they cannot be compared.")
-        images = names
-    columns = {"share": "first"} | dict.fromkeys(("dice", "iou", "dice_last", "agreement"), "mean")
-    return rows.groupby(["objective", *image], sort=False).agg(columns).reset_index()
 
 
 def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -179,14 +156,13 @@ def _about(study: Study, records: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 
 def keep(folder: str | Path, out: str | Path) -> list[Path]:
     """Write ``out/<name>_study.csv`` and its companions; the same results are the same bytes."""
-    results, images = _collect(Path(folder))
+    results, out = collect(folder), Path(out)
     texts = {
         ".csv": results.scores.to_csv(index=False, float_format="%.6f"),
-        "_images.csv.gz": images.to_csv(index=False, float_format="%.4f"),
+        "_images.csv.gz": results.images.to_csv(index=False, float_format="%.4f"),
         "_curves.csv.gz": results.curves.to_csv(index=False, float_format="%.5f"),
         ".json": json.dumps(results.about, indent=1) + "\n",
     }
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     files = [out / f"{results.name}_study{end}" for end in texts]
     for file, text in zip(files, texts.values()):
@@ -199,20 +175,13 @@ def load(csv: str | Path) -> Results:
     """The results that :func:`keep` wrote, from ``<name>_study.csv`` and its companions beside it;
     a UserError if one of them is missing or cannot be read.
     """
-    csv = Path(csv)
-    stem = csv.with_suffix("")
+    stem = Path(csv).with_suffix("")
     try:
         scores = pd.read_csv(csv)
         images = pd.read_csv(f"{stem}_images.csv.gz", dtype={"name": str})
         curves = pd.read_csv(f"{stem}_curves.csv.gz")
         about = json.loads(Path(f"{stem}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{csv} and its companions cannot be read ({error}); kdas study report writes them."
-        ) from error
-    return Results(csv.stem.removesuffix("_study"), scores, _means(images), curves, about)
-
-
-def open_results(path: str | Path) -> Results:
-    """From a study's folder, or from the files that :func:`keep` wrote."""
-    return collect(path) if Path(path).is_dir() else load(path)
+        way_out = "kdas study report --keep writes them"
+        raise UserError(f"{csv} and its companions cannot be read ({error}); {way_out}.") from error
+    return Results(stem.name.removesuffix("_study"), scores, images, curves, about)

@@ -16,56 +16,43 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import Any
 
+import psutil
 from filelock import FileLock
 
-from kdas_book.study.spec import is_finished
+from kdas_book.publishing.run_notebook import run_notebook
+from kdas_book.study.spec import FAILED, is_finished
 from kdas_core import UserError
 from kdas_core.files import atomic_write
 
-FAILED = "failed.txt"
 _PATIENCE = 60.0  # seconds for a kernel to end its step and write its checkpoint
 
 
-def run_cell(folder: Path) -> dict[str, Any]:
-    """Run the cell in this folder unless it is finished: ``{"state": "done" | "failed", "seconds":
-    of this call, "error": one line}``.
-    """
+def run_cell(folder: Path) -> None:
+    """Run the cell in this folder unless it is finished; what goes wrong is in ``failed.txt``."""
     with FileLock(folder / ".lock"):
-        began = time.perf_counter()
-        if is_finished(folder):
-            return {"state": "done", "seconds": 0.0, "error": ""}
-        (folder / FAILED).unlink(missing_ok=True)
-        error = _execute(folder)
-        if not error and not is_finished(folder):  # SystemExit ends a notebook as if all were well
-            error = f"{folder / 'notebook.ipynb'} ended before it had written the record."
-        if error:
+        if not is_finished(folder) and (error := _execute(folder)):
             atomic_write(folder / FAILED, error.encode())
-    state = "failed" if error else "done"
-    seconds = time.perf_counter() - began
-    return {"state": state, "seconds": seconds, "error": error.partition("\n")[0]}
 
 
 def _execute(folder: Path) -> str:
     """What went wrong; empty if nothing did."""
-    from kdas_book.publishing.run_notebook import run_notebook
-
-    file = folder / "cell.json"
+    file, notebook = folder / "cell.json", folder / "notebook.ipynb"
     try:
         cell = json.loads(file.read_text(encoding="utf-8"))
         template, parameters = Path(cell["template"]), dict(cell["parameters"])
     except (OSError, ValueError, TypeError, KeyError) as error:
         return f"{file} cannot be used ({error}); start the study again, which writes it anew."
     try:
-        run_notebook(template, folder / "notebook.ipynb", parameters, folder / ".kernel")
+        run_notebook(template, notebook, parameters, folder / ".kernel")
     except UserError as error:
         return str(error)
     except Exception as error:  # whatever it was, it must be found in the cell's folder
         return f"{type(error).__name__}: {error}\n\n{traceback.format_exc()}"
     finally:
         shutil.rmtree(folder / ".kernel", ignore_errors=True)
-    return ""
+    # SystemExit ends a notebook as if all were well.
+    return "" if is_finished(folder) else f"{notebook} ended before it had written the record."
 
 
 def _stop_with(parent: int) -> None:
@@ -78,32 +65,23 @@ def _stop_with(parent: int) -> None:
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second request finds us at it
-        _end_kernels()
+        kernels = psutil.Process().children(recursive=True)
+        until = time.monotonic() + _PATIENCE
+        while kernels and time.monotonic() < until:
+            # The first request makes a training run write its checkpoint and end its notebook cell;
+            # the next ones end the kernel, which is idle then.
+            for kernel in kernels:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    kernel.terminate()
+            _, kernels = psutil.wait_procs(kernels, timeout=0.5)
+        for kernel in kernels:
+            kernel.kill()
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, stop)
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _end_kernels() -> None:
-    """The first request makes a training run write its checkpoint and end its notebook cell; the
-    next ones end the kernel, which is idle then.
-    """
-    import psutil
-
-    kernels = psutil.Process().children(recursive=True)
-    until = time.monotonic() + _PATIENCE
-    while kernels and time.monotonic() < until:
-        for kernel in kernels:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                kernel.terminate()
-        _, kernels = psutil.wait_procs(kernels, timeout=0.5)
-    for kernel in kernels:
-        kernel.kill()
-
-
 if __name__ == "__main__":
     _stop_with(int(sys.argv[2]))
-    with os.fdopen(os.dup(1), "w") as answer:  # what anything else prints goes to standard error
-        os.dup2(2, 1)
-        json.dump(run_cell(Path(sys.argv[1])), answer)
+    run_cell(Path(sys.argv[1]))

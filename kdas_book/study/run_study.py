@@ -1,4 +1,4 @@
-"""``kdas study run``: what is not finished yet, with a table that says where things stand."""
+"""``kdas study run``: what is not finished yet, with a line for whatever happens."""
 
 from __future__ import annotations
 
@@ -9,24 +9,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
-from kdas_book.data.open_data import open_data
+from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.paths import find_root
-from kdas_book.publishing.run_notebook import parameters_of
+from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
-from kdas_book.study.run_cell import FAILED
-from kdas_book.study.spec import Cell, Study, is_finished, open_folder, read_record, read_study
+from kdas_book.study.spec import FAILED, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
 from kdas_core.files import atomic_write, unwritten
 
@@ -36,48 +31,37 @@ TEMPLATE = Path("book") / "run_template.ipynb"
 def run(
     study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", retry: bool = False
 ) -> Path:
-    """Run every cell that is not finished, the teacher first, and return the study's folder.
+    """Run every cell that is not finished, the teacher first; return the study's folder, which is
+    made in ``runs_dir``.
 
     Args:
-        runs_dir: the study's folder is made in here.
         processes: how many cells at once on this machine; 0: one a GPU, or one for two processors.
         dask: address of a Dask scheduler, which then gets the cells.
         retry: run cells again that failed last time.
 
-    Raises:
-        UserError: the study or the folder cannot be used, another run of the study is under way,
-            the teacher failed, or (when all have ended) other cells did.
-        SystemExit: code 0, after SIGTERM; training runs under way have written a checkpoint.
+    A UserError if the study or the folder cannot be used, another run of the study is under way,
+    the teacher failed, or (when all have ended) other cells did. SIGTERM ends it with SystemExit,
+    code 0, when training runs under way have written a checkpoint.
     """
     folder = open_folder(study, runs_dir)
     with _alone(folder), _ending_on_request():
         prepare(study, folder)
         board = Board(study, folder, retry)
-        teacher, *others = study.cells()
-        with board.shown():
-            for cells in ([teacher], others):
-                todo = [folder / c.name for c in cells if board.states[c.name] == "waiting"]
-                if todo:
-                    _run(todo, processes, dask, board)
-                if teacher.name in board.failed():
-                    why = board.error(teacher.name)
+        teacher, *others = board.states
+        try:
+            for names in ([teacher], others):
+                if todo := [folder / name for name in names if board.states[name] == "waiting"]:
+                    board.follow(executors.run_cells(todo, processes, dask))
+                if teacher in board.failed():
+                    why = board.error(teacher)
                     raise UserError(f"The teacher failed ({why}); mend that, and add --retry.")
+        finally:
+            print(board.summary(), flush=True)
     if failed := board.failed():
-        raise UserError(
-            f"{len(failed)} of {len(board.cells)} cells failed; what went wrong is in failed.txt "
-            f"of {', '.join(failed)}, and --retry runs them again."
-        )
+        where = f"what went wrong is in failed.txt of {', '.join(failed)}"
+        count = f"{len(failed)} of {len(board.states)} cells failed"
+        raise UserError(f"{count}; {where}, and --retry runs them again.")
     return folder
-
-
-def _run(todo: list[Path], processes: int, dask: str, board: Board) -> None:
-    events = executors.run_cells(todo, processes or executors.default_processes(), dask)
-    with closing(events):  # whatever happens here, the cells under way are stopped at once
-        for folder, outcome in events:
-            if outcome is None:
-                board.begin(folder)
-            else:
-                board.end(folder, outcome)
 
 
 def prepare(study: Study, folder: Path) -> None:
@@ -88,52 +72,42 @@ def prepare(study: Study, folder: Path) -> None:
     recipe = study.recipe(study.cells()[0])
     study.refuse_other_teachers(released=(root / recipe.teacher_weights).is_file())
     data = open_data(recipe, study.data_root, default=root / "data", made=networks)
-    _refuse_other_data(study, folder, data.root)
-    contents: dict[str, bytes] = {}
+    data.check_masks()
+    digest = data_digest(data)
+    contents: dict[Path, str] = {}
     for cell in study.cells():
-        given = {
-            "preset": study.preset,
-            "data_root": str(data.root.absolute()),
-            "runs_dir": str(networks),
-            "seed": cell.seed,
-            "label": cell.label,
-            "objective": cell.objective,
-            "settings": study.settings_of(cell),
-            "out": str(folder / cell.name),
-        }
-        (values,) = parameters_of([root / TEMPLATE], given).values()
-        text = json.dumps({"template": str(root / TEMPLATE), "parameters": values}, indent=1)
-        contents[cell.name] = text.encode()
+        out = folder / cell.name
+        # The data may have changed since: first synthetic, then real, or masks were corrected.
+        if is_finished(out) and read_record(out)["data"].get("digest", digest) != digest:
+            now = f"{out} was trained on other images or masks than those of {data.root}"
+            raise UserError(f"{now}; give the study another name.")
+        given = {"preset": study.preset, "data_root": str(data.root.absolute()), "seed": cell.seed}
+        given |= {"runs_dir": str(networks), "label": cell.label, "objective": cell.objective}
+        given |= {"settings": cell.settings, "out": str(out)}
+        content = {"template": str(root / TEMPLATE), "parameters": given}
+        contents[out] = json.dumps(content, indent=1)
+    check_parameters(root / TEMPLATE, given)
     if (folder / "study.yaml").is_file():  # what the folder has had before stays in it
         before = read_study(folder / "study.yaml")
         seeds = tuple(dict.fromkeys([*before.seeds, *study.seeds]))
         study = replace(study, objectives={**before.objectives, **study.objectives}, seeds=seeds)
     # First of all, since a folder without it is taken for another's.
     atomic_write(folder / "study.yaml", study.as_yaml().encode())
-    for name, content in contents.items():
-        (folder / name).mkdir(exist_ok=True)
-        atomic_write(folder / name / "cell.json", content)
-
-
-def _refuse_other_data(study: Study, folder: Path, root: Path) -> None:
-    """Where no folder is named, the data may have changed since: first synthetic, then real."""
-    for where in (folder / cell.name for cell in study.cells()):
-        if is_finished(where) and (name := read_record(where)["data"]["name"]) != root.name:
-            now = f"{where} was trained on {name}, and the images are now those of {root}"
-            raise UserError(f"{now}; give the study another name.")
+    for out, text in contents.items():
+        out.mkdir(exist_ok=True)
+        atomic_write(out / "cell.json", text.encode())
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / ".lock")
     try:
-        taken = lock.acquire(blocking=False)
+        lock = FileLock(folder / ".lock").acquire(blocking=False)
     except Timeout:
         other = f"Another run of this study is under way in {folder}"
         raise UserError(f"{other}; wait for it, or stop it.") from None
     except OSError as error:
         raise unwritten(folder, error, "choose another --runs-dir") from None
-    with taken:
+    with lock:
         yield
 
 
@@ -151,22 +125,19 @@ def _ending_on_request() -> Iterator[None]:
 
 
 class Board:
-    """Where things stand. One more thread draws it while it changes, so no key comes or goes."""
+    """Where things stand: the state of each cell, when it began, and the seconds that it took."""
 
     def __init__(self, study: Study, folder: Path, retry: bool):
         self.folder = folder
-        self.cells = study.cells()
-        self.states = {cell.name: self._state(cell, retry) for cell in self.cells}
-        self.began = dict.fromkeys(self.states, 0.0)
-        self.took = dict.fromkeys(self.states, 0.0)
+        self.states = {cell.name: "waiting" for cell in study.cells()}
+        for name in self.states:
+            if is_finished(folder / name):
+                self.states[name] = "finished before"
+            elif (folder / name / FAILED).exists() and not retry:
+                self.states[name] = "failed before"
+        self.began: dict[str, float] = {}
+        self.took: dict[str, float] = {}
         self.at_once = 1  # how many cells have been seen side by side
-        self._console = Console()
-
-    def _state(self, cell: Cell, retry: bool) -> str:
-        if is_finished(self.folder / cell.name):
-            return "finished before"
-        failed = (self.folder / cell.name / FAILED).exists()
-        return "failed before" if failed and not retry else "waiting"
 
     def failed(self) -> list[str]:
         """The cells that failed, now or before."""
@@ -178,6 +149,15 @@ class Board:
         text = file.read_text(encoding="utf-8") if file.exists() else "no word was left of why"
         return text.partition("\n")[0]
 
+    def follow(self, events: executors.Events) -> None:
+        """Note what happens to the cells until all have ended."""
+        with closing(events):  # whatever happens here, the cells under way are stopped at once
+            for folder, outcome in events:
+                if outcome is None:
+                    self.begin(folder)
+                else:
+                    self.end(folder, outcome)
+
     def begin(self, folder: Path) -> None:
         """A cell's turn has come."""
         self.began[folder.name] = time.perf_counter()
@@ -185,68 +165,44 @@ class Board:
         self.at_once = max(self.at_once, list(self.states.values()).count("running"))
         self._say(f"{folder.name} begun")
 
-    def end(self, folder: Path, outcome: dict[str, Any]) -> None:
+    def end(self, folder: Path, outcome: executors.Outcome) -> None:
         """A cell has ended; what is known of why it failed is kept in its folder."""
-        name, failed = folder.name, outcome["state"] == "failed"
-        if failed and not (folder / FAILED).exists():
-            atomic_write(folder / FAILED, outcome["error"].encode())
-        self.took[name] = outcome["seconds"]
-        self.states[name] = outcome["state"]
-        how = f"failed: {self.error(name)}" if failed else f"done in {_clock(self.took[name])}"
+        name, error = folder.name, outcome.error
+        if error and not (folder / FAILED).exists():
+            atomic_write(folder / FAILED, error.encode())
+        self.took[name] = outcome.seconds
+        self.states[name] = "failed" if error else "done"
+        how = f"failed: {self.error(name)}" if error else f"done in {_clock(outcome.seconds)}"
         self._say(f"{name} {how}")
 
     def time_left(self) -> str:
         """From the cells that this run has finished, for those that wait or run."""
-        running = [name for name, state in self.states.items() if state == "running"]
-        waiting = list(self.states.values()).count("waiting")
-        if not running and not waiting:
+        now, states = time.perf_counter(), self.states.items()
+        ages = [now - self.began[name] for name, state in states if state == "running"]
+        waiting = sum(state == "waiting" for _, state in states)
+        done = [self.took[name] for name, state in states if state == "done" and name != "teacher"]
+        if not ages and not waiting:
             return _clock(0)
-        ended = [name for name, state in self.states.items() if state == "done"]
-        done = [self.took[name] for name in ended if self.took[name] and name != "teacher"]
         if not done:
             return "unknown until a first cell is done"
-        now, each = time.perf_counter(), mean(done)
-        left = [max(0.0, each - (now - self.began[name])) for name in running] + waiting * [each]
+        left = [max(0.0, mean(done) - age) for age in ages] + waiting * [mean(done)]
         # So many at once, and no cell is divided.
         return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 
     def _say(self, event: str) -> None:
-        if not self._console.is_terminal:
-            done = sum(state in ("done", "finished before") for state in self.states.values())
-            # In one piece, whatever else is printed at this moment.
-            sys.stdout.write(f"[{done}/{len(self.cells)}] {event}; time left {self.time_left()}\n")
-            sys.stdout.flush()
+        done = sum(state in ("done", "finished before") for state in self.states.values())
+        # In one piece, whatever else is printed at this moment.
+        sys.stdout.write(f"[{done}/{len(self.states)}] {event}; time left {self.time_left()}\n")
+        sys.stdout.flush()
 
-    @contextmanager
-    def shown(self) -> Iterator[None]:
-        """The table while the cells run; then a line that counts, and one for each that failed."""
-        live = Live(get_renderable=self._table, console=self._console, refresh_per_second=1)
-        try:
-            with live if self._console.is_terminal else nullcontext():
-                yield
-        finally:
-            counts = Counter("stopped" if s == "running" else s for s in self.states.values())
-            lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
-            lines += [f"{name}: {self.error(name)}" for name in self.failed()]
-            if "stopped" in counts:
-                lines.append("The same command goes on from the last checkpoints.")
-            print("\n".join(lines), flush=True)
-
-    def _table(self) -> Table:
-        teacher, *others = self.cells
-        caption = f"teacher: {self._shown_state(teacher)}; time left: {self.time_left()}"
-        seeds = dict.fromkeys(f"seed {cell.seed}" for cell in others)
-        table = Table("objective", *seeds, title=self.folder.name, caption=caption)
-        for label in dict.fromkeys(cell.label for cell in others):
-            mine = [self._shown_state(cell) for cell in others if cell.label == label]
-            table.add_row(label, *mine)
-        return table
-
-    def _shown_state(self, cell: Cell) -> str:
-        state = self.states[cell.name]
-        if state == "running":
-            return f"running {_clock(time.perf_counter() - self.began[cell.name])}"
-        return f"{state} {_clock(self.took[cell.name])}" if self.took[cell.name] else state
+    def summary(self) -> str:
+        """A line that counts the states, and one for each cell that failed."""
+        counts = Counter("stopped" if s == "running" else s for s in self.states.values())
+        lines = [", ".join(f"{count} {state}" for state, count in counts.items())]
+        lines += [f"{name}: {self.error(name)}" for name in self.failed()]
+        if "stopped" in counts:
+            lines.append("The same command goes on from the last checkpoints.")
+        return "\n".join(lines)
 
 
 def _clock(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What seeds say: the differences seed by seed, and how many seeds a paired t-test needs."""
+"""What seeds say: tables over repeated training runs, and how many seeds a paired t-test needs."""
 
 from __future__ import annotations
 
@@ -24,29 +24,25 @@ def seed_table(values: pd.DataFrame) -> pd.DataFrame:
     """Mean and standard deviation over repeated training runs: how far another seed moves a number
     on the same images (the interval of a comparison: how far other images do).
 
-    Args:
-        values: one row a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
-            UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice.
-
-    Returns:
-        Index (``method``, ``column``), in the order given; columns ``mean``, ``sd`` (ddof 1; NaN
-        for a single seed), ``n`` (runs) and ``mean ± sd``, a text with three decimals.
+    A row of ``values`` is a run: ``method``, ``seed``, and columns of numbers; NaN does not count.
+    UserError: ``method``, ``seed``, numbers or rows are missing, or a run occurs twice. Returns, by
+    (``method``, ``column``) in the order given, ``mean``, ``sd`` (ddof 1; NaN for a single seed),
+    ``n`` (runs) and ``mean ± sd``, a text with three decimals.
 
     >>> runs = pd.DataFrame({"method": ["KDAS"] * 3, "seed": [0, 1, 2], "ETIS": [0.7, 0.71, 0.72]})
     >>> seed_table(runs)["mean ± sd"].tolist()
     ['0.710 ± 0.010']
     """
-    keys = ["method", "seed"]
-    numbers = values.drop(columns=keys, errors="ignore")
-    if numbers.empty or numbers.shape[1] + 2 != values.shape[1]:
-        raise UserError("The table lacks rows, method, seed or a column of numbers; add them.")
-    problems, runs = Problems(), values[keys]
+    keys, problems = ["method", "seed"], Problems()
+    runs, numbers = values.reindex(columns=keys), values.drop(columns=keys, errors="ignore")
+    if numbers.empty:
+        raise UserError("The table lacks rows or a column of numbers; add them.")
     texts = numbers.select_dtypes(exclude=["number", "bool"])
     problems.about(texts, "There is more than numbers in {names}; convert or drop them.")
     fact = f"{{n}} of {len(runs)} runs have no method or no seed"
     problems.about(runs.index[runs.isna().any(axis=1)], f"{fact}; fill it in.")
-    twice = runs[runs.duplicated()].drop_duplicates()
-    named = (f"{method} with seed {seed}" for method, seed in twice.to_numpy())
+    twice = runs[runs.duplicated()].dropna().drop_duplicates().to_numpy()
+    named = [f"{method} with seed {seed}" for method, seed in twice]
     problems.about(named, "A run occurs more than once ({names}); keep one row for each.")
     problems.stop("compared")
     methods = numbers.groupby(values["method"], sort=False)
@@ -58,7 +54,7 @@ def seed_table(values: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(["method", "column"])
 
 
-def by_set(results: Results, column: str) -> pd.DataFrame:
+def by_set(results: Results, column: str = "dice") -> pd.DataFrame:
     """A row a training run, a column a test set, and the mean over the sets."""
     wide = results.scores.pivot(index=KEYS, columns="dataset", values=column)[results.datasets]
     return wide.assign(**{MEAN: wide.mean(axis=1)})
@@ -66,16 +62,14 @@ def by_set(results: Results, column: str) -> pd.DataFrame:
 
 def seed_differences(results: Results, base: str = BASE, column: str = "dice") -> pd.DataFrame:
     """Each label's difference from ``base`` seed by seed: two training runs of one seed begin with
-    the same weights and see the same batches.
-
-    Returns:
-        Index ``(objective, dataset)``, the mean of the sets among them; columns ``difference``,
-        ``sd``, ``low`` and ``high`` (95 % interval of Student's t), ``seeds``, ``same_sign``.
+    the same weights and see the same batches. Index ``(objective, dataset)``, the mean of the sets
+    among them; columns ``difference``, ``sd``, ``low`` and ``high`` (95 % interval of Student's t),
+    ``seeds``, ``same_sign``.
     """
     return _differences(by_set(results, column), results.labels, base)
 
 
-def _differences(wide: pd.DataFrame, labels: list[str], base: str) -> pd.DataFrame:
+def _differences(wide: pd.DataFrame, labels: list[str], base: str = BASE) -> pd.DataFrame:
     """:func:`seed_differences` of a table with a row a training run."""
     others = [label for label in labels if label != base and label in wide.index]
     gains = {label: (wide.loc[label] - wide.loc[base]).dropna().T for label in others}
@@ -94,15 +88,15 @@ def averages(results: Results) -> pd.DataFrame:
     leaves out those of which only a part is there. The mean of the images counts each image once,
     so without CVC-300 where CVC-ColonDB, which holds its frames, is there.
     """
-    wide = results.scores.pivot(index=KEYS, columns="dataset", values="dice")[results.datasets]
-    whole = [name for name in wide if " of " not in results.images_of(name)]
-    counts = results.scores.groupby("dataset")["n_images"].first()[wide.columns]
-    once = counts.drop("CVC-300", errors="ignore") if "CVC-ColonDB" in counts else counts
-    ways = {MEAN: wide.mean(axis=1)}
-    if whole:
-        ways["mean of the whole sets"] = wide[whole].mean(axis=1)
-    ways["mean of the images"] = (wide[once.index] * once).sum(axis=1) / once.sum()
-    table = _differences(pd.DataFrame(ways), results.labels, BASE)
+    sets = by_set(results)
+    ways = {MEAN: sets.pop(MEAN)}
+    if whole := [name for name in sets if " of " not in results.images_of(name)]:
+        ways["mean of the whole sets"] = sets[whole].mean(axis=1)
+    counts = results.scores.groupby("dataset")["n_images"].first()[sets.columns]
+    if "CVC-ColonDB" in counts:
+        counts = counts.drop("CVC-300", errors="ignore")
+    ways["mean of the images"] = (sets[counts.index] * counts).sum(axis=1) / counts.sum()
+    table = _differences(pd.DataFrame(ways), results.labels)
     return table.rename_axis(["objective", "one number"])
 
 
@@ -114,10 +108,8 @@ def power_of(difference: float, sd: float, seeds: int) -> float:
 
 
 def detectable(sd: float, seeds: int) -> float:
-    """The smallest mean difference that a test over so many seeds finds four times in five.
-
-    Raises:
-        UserError: fewer than two seeds.
+    """The smallest mean difference that a test over so many seeds finds four times in five; a
+    UserError for fewer than two seeds.
 
     >>> round(detectable(0.01, 3), 3), round(detectable(0.01, 10), 3)
     (0.033, 0.01)

@@ -147,9 +147,7 @@ def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
 
 
 def not_utf8(path: Path) -> str:
-    """A sentence where a name has bytes that are no text; unzip leaves such names of old archives,
-    and no table could bear them.
-    """
+    """A sentence where a name has bytes that are no text, as unzip leaves; no table bears it."""
     if path.name.isprintable() or path.name.encode(errors="ignore") == os.fsencode(path.name):
         return ""
     return f"{path} has a name that is not in UTF-8; rename it"

@@ -14,17 +14,8 @@ from kdas_core.models.imagenet import load_imagenet_backbone
 from kdas_core.models.polyp_pvt import PolypPVT
 from kdas_core.models.weights import load_weights, metadata_of, save_weights
 
-__all__ = [
-    "PolypPVT",
-    "build",
-    "count_macs",
-    "count_parameters",
-    "freeze",
-    "load_weights",
-    "open_network",
-    "save_weights",
-    "teacher_logits",
-]
+__all__ = ["PolypPVT", "build", "count_macs", "count_parameters", "freeze", "load_weights"]
+__all__ += ["open_network", "save_weights", "teacher_logits"]
 
 Net = TypeVar("Net", bound=nn.Module)
 BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}

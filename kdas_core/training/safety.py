@@ -26,10 +26,10 @@ from kdas_core.training.state import TrainingState
 @contextmanager
 def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
     """Inside, no other program trains in this folder: a second one waits. Is the run finished?"""
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    lock = FileLock(folder / ".lock")
     if accelerator.is_main_process:
         with suppress(OSError, NotImplementedError):  # some mounted folders know no locks
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             try:
                 lock.acquire(blocking=False)
             except Timeout:
@@ -41,6 +41,9 @@ def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
         accelerator.wait_for_everyone()  # all processes have looked before one of them writes
         yield finished
     finally:
+        if (folder / "metrics.json").exists():  # whoever comes now has nothing to wait for
+            with suppress(OSError):
+                Path(lock.lock_file).unlink()
         lock.release()
 
 

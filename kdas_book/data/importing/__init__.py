@@ -14,6 +14,7 @@ from kdas_book.data.importing.layouts import READERS
 from kdas_book.data.importing.output import NOTE, Imported
 from kdas_book.data.importing.places import normal
 from kdas_core import UserError
+from kdas_core.data.layout import not_utf8
 from kdas_core.evaluation.files import Problems
 from kdas_core.files import staging_dir, unwritten
 
@@ -96,6 +97,7 @@ def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, 
         stem = _stem(frame, prefix)
         named[stems.setdefault(stem.casefold(), stem)].append(frame)
     problems += _claims(frames)
+    problems += [f"{text}." for stem in named if (text := not_utf8(Path(stem)))]
     for stem, same in named.items():
         if len({(frame.image, frame.page) for frame in same}) > 1:
             more = f" and {len(same) - 2} more" if len(same) > 2 else ""

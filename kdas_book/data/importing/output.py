@@ -254,7 +254,7 @@ def write_notes(draft: Path, source: Path, options: Options, report: Imported) -
     rest |= {"colours_off": round(report.off), "skipped": report.skipped}
     for folder, numbers in report.sets.items():
         text = json.dumps(about | numbers | rest, indent=1, ensure_ascii=False, default=str)
-        (draft / folder / NOTE).write_bytes(f"{text}\n".encode())
+        (draft / folder / NOTE).write_bytes(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def publish(draft: Path, out: Path, folders: list[str]) -> None:

@@ -1,18 +1,17 @@
 """From light to a file: the aperture, the lens, the sensor, and the recorder's JPEG."""
 
-from __future__ import annotations
-
 import math
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from kdas_book.data.synthetic.fields import View, step
 from kdas_book.data.synthetic.styles import Style
 
 
-def aperture(view: View, look: Style, rng: Generator) -> np.ndarray:
+def aperture(view: View, look: Style, rng: Generator) -> ndarray:
     """How much of each pixel shows the body: float32 (H, W), 0 in the black frame, 1 inside."""
     half_x, half_y = view.half
     x, y = view.x, view.y
@@ -31,17 +30,11 @@ def aperture(view: View, look: Style, rng: Generator) -> np.ndarray:
     return inside
 
 
-def photograph(
-    picture: np.ndarray, inside: np.ndarray, view: View, look: Style, rng: Generator
-) -> np.ndarray:
-    """Vignetting, exposure, blur, tone, edge enhancement, the frame, noise, JPEG.
-
-    Args:
-        picture: light (H, W, 3), 1 = well lit. inside: the aperture (H, W).
-
-    Returns:
-        uint8 RGB (H, W, 3).
+def photograph(picture: ndarray, inside: ndarray, look: Style, rng: Generator) -> ndarray:
+    """Vignetting, exposure, blur, tone, edge enhancement, the frame, noise, JPEG of the light
+    (H, W, 3), 1 = well lit, that an aperture (H, W) lets pass: uint8 RGB (H, W, 3).
     """
+    view = View.of(picture.shape[:2])
     far = (view.x * view.x + view.y * view.y) * np.float32(1 / max(view.half) ** 2)
     picture = picture * (rng.uniform(*look.light) * (1.06 - 0.30 * far))[..., None]
     picture = np.maximum(1.15 * _blur(picture, look, rng), 0)
@@ -59,7 +52,7 @@ def photograph(
     return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR_RGB))
 
 
-def _blur(picture: np.ndarray, look: Style, rng: Generator) -> np.ndarray:
+def _blur(picture: ndarray, look: Style, rng: Generator) -> ndarray:
     """Out of focus, and drawn out along a line where the camera moved during the exposure."""
     height = len(picture)
     sigma = rng.uniform(*look.blur) * height / 1000

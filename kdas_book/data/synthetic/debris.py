@@ -1,12 +1,11 @@
 """What else lies in a colon or enters it, and is never polyp: stool, bubbles, an instrument."""
 
-from __future__ import annotations
-
 import math
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from kdas_book.data.synthetic.fields import View, log_uniform, noise, slope, step
@@ -14,8 +13,9 @@ from kdas_book.data.synthetic.styles import Style
 from kdas_book.data.synthetic.wall import Surface
 
 
-def add_stool(surface: Surface, view: View, rng: Generator) -> None:
+def add_stool(surface: Surface, rng: Generator) -> None:
     """A thin yellow film with thicker clots, on the side where fluid gathers."""
+    view = surface.view
     down = rng.uniform(0, 2 * math.pi)
     low = math.cos(down) * view.x + math.sin(down) * view.y
     thick = noise(view, 3.5, rng, 4) + 0.7 * low - rng.uniform(0.9, 1.7)
@@ -29,15 +29,14 @@ def add_stool(surface: Surface, view: View, rng: Generator) -> None:
     surface.wet = np.maximum(surface.wet, 0.6 * film)
 
 
-def add_bubbles(surface: Surface, view: View, rng: Generator) -> None:
+def add_bubbles(surface: Surface, rng: Generator) -> None:
     """A few bubbles: a bright rim, a spot of the lamp near the top, the wall seen through them."""
     middle = rng.uniform(-0.7, 0.7, 2)
     for _ in range(int(rng.integers(3, 20))):
         x, y = middle + 0.16 * rng.standard_normal(2)
         radius = log_uniform(rng, 0.018, 0.06)
-        at = view.window(x, y, 1.15 * radius)
-        part = surface.crop(at)
-        u, v = (distance / radius for distance in view.crop(at).offset(x, y))
+        part = surface.crop(surface.view.window(x, y, 1.15 * radius))
+        u, v = (part.view.x - x) / radius, (part.view.y - y) / radius
         far = np.sqrt(u * u + v * v)
         rim = np.exp(-(((far - 0.88) / 0.10) ** 2)) * (0.55 - 0.45 * v)
         spot = np.exp(-((u + 0.35) ** 2 + (v + 0.4) ** 2) / 0.03)
@@ -47,37 +46,31 @@ def add_bubbles(surface: Surface, view: View, rng: Generator) -> None:
         part.wet *= 1 - inside
 
 
-@dataclass(frozen=True)
-class Instrument:
-    """A straight shaft from beyond the picture's border to its tip, and what is at the tip."""
-
-    tip: tuple[float, float]
-    towards: tuple[float, float]  # unit vector from the tip to where the shaft enters
-    width: float  # half the shaft's width
-    kind: str  # "snare" or "forceps"
-
-    def distance(self, x, y):
-        """How far a point is from the shaft's axis, the tip's own reach included."""
-        dx, dy = x - self.tip[0], y - self.tip[1]
-        along = np.maximum(dx * self.towards[0] + dy * self.towards[1], -0.3)
-        return np.hypot(dx - along * self.towards[0], dy - along * self.towards[1])
+Instrument = SimpleNamespace  # as place_instrument makes one
 
 
 def place_instrument(view: View, look: Style, rng: Generator) -> Instrument | None:
-    """An instrument in as many pictures as the style says, else None."""
+    """A straight shaft that ends in a snare or forceps, in as many pictures as the style says."""
     here = rng.random() < look.instrument
     angle = rng.uniform(0.1, 0.9) * math.pi  # from below, where the working channel is
-    kind = "snare" if rng.random() < 0.6 else "forceps"
-    x, y = (rng.uniform(-0.35, 0.35, 2) * view.half).tolist()
-    width = rng.uniform(0.045, 0.075)
-    return Instrument((x, y), (math.cos(angle), math.sin(angle)), width, kind) if here else None
+    tool = Instrument(towards=(math.cos(angle), math.sin(angle)))  # from the tip to where it enters
+    tool.kind = "snare" if rng.random() < 0.6 else "forceps"
+    tool.tip = (rng.uniform(-0.35, 0.35, 2) * view.half).tolist()
+    tool.width = rng.uniform(0.045, 0.075)  # half the shaft's
+    return tool if here else None
 
 
-def draw_instrument(
-    picture: np.ndarray, tool: Instrument, view: View, rng: Generator
-) -> np.ndarray:
+def distance(tool: Instrument, x: ndarray, y: ndarray) -> ndarray:
+    """How far points are from the shaft's axis, the tip's own reach included."""
+    dx, dy = x - tool.tip[0], y - tool.tip[1]
+    along = np.maximum(dx * tool.towards[0] + dy * tool.towards[1], -0.3)
+    return np.hypot(dx - along * tool.towards[0], dy - along * tool.towards[1])
+
+
+def draw_instrument(picture: ndarray, tool: Instrument, rng: Generator) -> ndarray:
     """Draw it over the lit picture (H, W, 3), in place; returns what it hides, bool (H, W)."""
-    dx, dy = view.offset(*tool.tip)
+    view = View.of(picture.shape[:2])
+    dx, dy = view.x - tool.tip[0], view.y - tool.tip[1]
     along = dx * tool.towards[0] + dy * tool.towards[1]
     across = (dy * tool.towards[0] - dx * tool.towards[1]) / tool.width
     edge = np.float32(1 / (tool.width * view.unit))
@@ -102,7 +95,7 @@ def draw_instrument(
     return (shaft > 0.5) | (tip > 127)
 
 
-def _tip(tool: Instrument, view: View, rng: Generator) -> np.ndarray:
+def _tip(tool: Instrument, view: View, rng: Generator) -> ndarray:
     """The wire loop of a snare or the two cups of forceps, uint8 (H, W)."""
     canvas = np.zeros(view.size, np.uint8)
     back, side = np.array(tool.towards), np.array([-tool.towards[1], tool.towards[0]])

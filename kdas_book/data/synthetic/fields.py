@@ -1,12 +1,11 @@
 """Where the pixels of a picture lie, and smooth random fields over them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 Window = tuple[slice, slice]  # rows, columns
@@ -18,12 +17,12 @@ class View:
     the same scene at every size. ``x`` has shape (W,) and ``y`` (H, 1): they broadcast.
     """
 
-    x: np.ndarray
-    y: np.ndarray
+    x: ndarray
+    y: ndarray
     unit: float  # pixels in half the short side
 
     @classmethod
-    def of(cls, size: tuple[int, int]) -> View:
+    def of(cls, size: tuple[int, int]) -> "View":
         unit = min(size) / 2
         y, x = ((np.arange(n, dtype=np.float32) + 0.5 - n / 2) / unit for n in size)
         return cls(x, y[:, None], unit)
@@ -37,23 +36,18 @@ class View:
         """Half the picture's width and height."""
         return len(self.x) / 2 / self.unit, len(self.y) / 2 / self.unit
 
-    def offset(self, x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
-        """How far each pixel lies to the right of a point and below it."""
-        return self.x - x, self.y - y
-
     def window(self, x: float, y: float, reach: float) -> Window:
         """What lies within ``reach`` of a point, cut at the border; at least one pixel."""
-        found = []
-        for length, centre, middle in zip(self.size, (y, x), self.half[::-1]):
-            first = int(np.clip((centre - reach + middle) * self.unit, 0, length - 1))
-            last = int(np.clip(np.ceil((centre + reach + middle) * self.unit), first + 1, length))
-            found.append(slice(first, last))
-        return found[0], found[1]
+        corner = np.array(self.size) / 2
+        middle = np.array([y, x]) * self.unit + corner
+        first = np.clip(middle - reach * self.unit, 0, 2 * corner - 1).astype(int)
+        last = np.clip(np.ceil(middle + reach * self.unit), first + 1, 2 * corner).astype(int)
+        return slice(first[0], last[0]), slice(first[1], last[1])
 
-    def crop(self, at: Window) -> View:
+    def crop(self, at: Window) -> "View":
         return View(self.x[at[1]], self.y[at[0]], self.unit)
 
-    def pixels(self, points: np.ndarray) -> np.ndarray:
+    def pixels(self, points: ndarray) -> ndarray:
         """Points (…, 2) as OpenCV draws them: int32 (…, 2) with 4 fractional bits."""
         return np.round((points + self.half) * (self.unit * 16) - 8).astype(np.int32)
 
@@ -63,15 +57,15 @@ def log_uniform(rng: Generator, low: float, high: float) -> float:
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
-def step(value: np.ndarray, low: float | np.float32, high: float | np.float32) -> np.ndarray:
+def step(value: ndarray, low: float | np.float32, high: float | np.float32) -> ndarray:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((value - low) * np.float32(1 / (high - low)), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def noise(view: View, cells: float, rng: Generator, octaves: int = 1) -> np.ndarray:
-    """Smooth noise (H, W), mean about 0, deviation about 1; ``cells`` bumps along 2 units: a coarse
-    grid of random numbers, the same at every size, smoothed by B-splines; octaves add finer detail.
+def noise(view: View, cells: float, rng: Generator, octaves: int = 1) -> ndarray:
+    """Smooth noise (H, W), mean about 0, deviation about 1, ``cells`` bumps along 2 units: a coarse
+    grid of random numbers, the same at every size, smoothed by B-splines; octaves add detail.
     """
     total = np.zeros(view.size, np.float32)
     power = 0.0
@@ -85,7 +79,7 @@ def noise(view: View, cells: float, rng: Generator, octaves: int = 1) -> np.ndar
     return total / math.sqrt(power)
 
 
-def _spline(places: np.ndarray, cells: float, knots: int) -> np.ndarray:
+def _spline(places: ndarray, cells: float, knots: int) -> ndarray:
     """Weights (len(places), knots) of a periodic cubic B-spline with ``cells / 2`` knots a unit."""
     place = (places + 2.0) * (cells / 2)
     first = np.floor(place).astype(int)
@@ -97,7 +91,7 @@ def _spline(places: np.ndarray, cells: float, knots: int) -> np.ndarray:
     return matrix
 
 
-def slope(height: np.ndarray, view: View) -> np.ndarray:
+def slope(height: ndarray, view: View) -> ndarray:
     """How steeply a height (H, W) rises per unit to the right and downwards: (2, H, W)."""
     scale = float(np.float32(view.unit / 32))  # Scharr's weights sum to 16 over 2 pixels
     return np.stack([cv2.Scharr(height, -1, *axis, scale=scale) for axis in ((1, 0), (0, 1))])

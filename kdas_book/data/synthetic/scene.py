@@ -1,8 +1,7 @@
 """One picture and its mask, from the lumen to the JPEG."""
 
-from __future__ import annotations
-
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from kdas_book.data.synthetic import camera, debris, wall
@@ -17,13 +16,9 @@ _STAGES = "count aperture lumen wall residue tool places skin water steel sensor
 
 def render(
     seed: int, size: tuple[int, int] = (352, 352), style: str = "Kvasir", polyps: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one picture, uint8 RGB (H, W, 3), and its mask, bool (H, W); the same arguments give the
-    same pixels.
-
-    The mask is the polyp *as it is seen*: head and stalk, without what lies behind the instrument
-    or outside the aperture. (Annotators of the public sets differ on stalks: some outline the head
-    alone.) Stool and bubbles never lie on a polyp.
+) -> tuple[ndarray, ndarray]:
+    """Draw one picture, uint8 RGB (H, W, 3), and its mask, bool (H, W): the polyp *as it is seen*,
+    head and stalk, without what lies behind the instrument or outside the aperture.
 
     Args:
         size: (height, width) in pixels, at least 32 each. style: a key of `STYLES`.
@@ -33,15 +28,9 @@ def render(
     Raises:
         UserError: unknown style, a size below 32, or a number of polyps outside 0–3.
     """
-    if style not in STYLES:
-        raise UserError(f"{style!r} is no style; there are {', '.join(STYLES)}.")
-    if min(size) < 32:
-        shape = f"{size[0]}×{size[1]}"
-        raise UserError(
-            f"a picture of {shape} pixels is too small to show a polyp; use 32 or more."
-        )
-    if polyps is not None and polyps not in range(4):
-        raise UserError(f"polyps is {polyps}; a picture has 0 to 3.")
+    if style not in STYLES or min(size) < 32 or polyps not in (None, 0, 1, 2, 3):
+        asked = f"{polyps} polyps in {size[0]}×{size[1]} pixels of {style!r} cannot be drawn"
+        raise UserError(f"{asked}: 0 to 3, in 32 or more, of {', '.join(STYLES)}.")
     look = STYLES[style]
     view = View.of(size)
     rng = _generators(seed, style)
@@ -49,20 +38,20 @@ def render(
     surface = wall.build_wall(view, lumen, look, rng["wall"])
     stool, bubbles = rng["residue"].random(2)
     if stool < look.residue:
-        debris.add_stool(surface, view, rng["residue"])
+        debris.add_stool(surface, rng["residue"])
     if bubbles < look.residue / 2:
-        debris.add_bubbles(surface, view, rng["residue"])
+        debris.add_bubbles(surface, rng["residue"])
     placed, tool = plan(seed, size, style, polyps)
     mask = np.zeros(size, bool)
     for polyp in placed:
-        mask |= draw_polyp(surface, polyp, view, lumen, rng["skin"])
-    shine = wall.highlights(surface, lumen, view, rng["water"])[..., None]
+        mask |= draw_polyp(surface, polyp, lumen, rng["skin"])
+    shine = wall.highlights(surface, lumen, rng["water"])[..., None]
     picture = surface.colour * surface.light[..., None]
     picture += shine * np.array([1.0, 0.98, 0.95], np.float32)
     if tool:
-        mask &= ~debris.draw_instrument(picture, tool, view, rng["steel"])
+        mask &= ~debris.draw_instrument(picture, tool, rng["steel"])
     inside = camera.aperture(view, look, rng["aperture"])
-    return camera.photograph(picture, inside, view, look, rng["sensor"]), mask & (inside > 0.5)
+    return camera.photograph(picture, inside, look, rng["sensor"]), mask & (inside > 0.5)
 
 
 def plan(

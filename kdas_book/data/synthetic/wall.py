@@ -1,12 +1,12 @@
 """The empty colon: a tube with folds and a dark lumen, mucosa, vessels, and a film that shines."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+from numpy import ndarray
 from numpy.random import Generator
 
 from kdas_book.data.synthetic.fields import View, Window, log_uniform, noise, slope, step
@@ -17,41 +17,38 @@ from kdas_book.data.synthetic.styles import Style
 class Surface:
     """What the camera looks at, float32; residue and polyps change it in place."""
 
-    colour: np.ndarray  # (H, W, 3), 0–1
-    light: np.ndarray  # (H, W): how much of the lamp's light comes back, 1 = well lit
-    slope: np.ndarray  # (2, H, W): how the surface leans, for the highlights
-    wet: np.ndarray  # (H, W): how readily it mirrors the lamp, 0–1
+    view: View
+    colour: ndarray  # (H, W, 3), 0–1
+    light: ndarray  # (H, W): how much of the lamp's light comes back, 1 = well lit
+    slope: ndarray  # (2, H, W): how the surface leans, for the highlights
+    wet: ndarray  # (H, W): how readily it mirrors the lamp, 0–1
 
-    def crop(self, at: Window) -> Surface:
+    def crop(self, at: Window) -> "Surface":
         """A part of it, in the same memory."""
-        return Surface(self.colour[at], self.light[at], self.slope[:, at[0], at[1]], self.wet[at])
+        lean = self.slope[:, at[0], at[1]]
+        return Surface(self.view.crop(at), self.colour[at], self.light[at], lean, self.wet[at])
 
 
-@dataclass(frozen=True)
-class Lumen:
-    """Where the tube leads to. Far from the middle: the camera looks at a wall."""
-
-    x: float
-    y: float
-    radius: float
-    reach: float  # distance at which the light has begun to fall
-    folds: float  # folds per unit of log distance
-    depth: float  # how dark it gets behind a fold, 0–1
+Lumen = SimpleNamespace  # as place_lumen makes one
 
 
 def place_lumen(rng: Generator) -> Lumen:
+    """Where the tube leads to. Far from the middle: the camera looks at a wall."""
     angle = rng.uniform(0, 2 * math.pi)
     far = rng.uniform(0.1, 0.8) if rng.random() < 0.6 else rng.uniform(1.2, 2.0)
-    radius = rng.uniform(0.07, 0.20)
-    reach = rng.uniform(0.3, 0.7)
-    folds = log_uniform(rng, 0.7, 3.2)
-    depth = rng.uniform(0.15, 0.75)
-    return Lumen(far * math.cos(angle), far * math.sin(angle), radius, reach, folds, depth)
+    return Lumen(
+        x=far * math.cos(angle),
+        y=far * math.sin(angle),
+        radius=rng.uniform(0.07, 0.20),
+        reach=rng.uniform(0.3, 0.7),  # distance at which the light has begun to fall
+        folds=log_uniform(rng, 0.7, 3.2),  # folds per unit of log distance
+        depth=rng.uniform(0.15, 0.75),  # how dark it gets behind a fold, 0–1
+    )
 
 
 def build_wall(view: View, lumen: Lumen, look: Style, rng: Generator) -> Surface:
     """The wall with nothing on it."""
-    dx, dy = view.offset(lumen.x, lumen.y)
+    dx, dy = view.x - lumen.x, view.y - lumen.y
     angle = np.arctan2(dy, dx)
     far = np.sqrt(dx * dx + dy * dy) + np.float32(1e-3)
     phases = rng.uniform(0, 6.3, 2).tolist()
@@ -75,16 +72,13 @@ def build_wall(view: View, lumen: Lumen, look: Style, rng: Generator) -> Surface
     colour *= 1 - _vessels(view, look, rng)[..., None] * np.array([0.16, 0.46, 0.40], np.float32)
     grain = np.stack([noise(view, 32, rng, 2), noise(view, 32, rng, 2)]) * np.float32(0.24)
     patchy = step(noise(view, 4, rng, 2), 0.4, 1.6) * rng.uniform(0.4, 1.0)
-    return Surface(colour, light, grain + lean, np.maximum(patchy, 0.5 * rim * patchy + 0.35 * rim))
+    wet = np.maximum(patchy, 0.5 * rim * patchy + 0.35 * rim)
+    return Surface(view, colour, light, grain + lean, wet)
 
 
-def _folds(
-    view: View, far: np.ndarray, lumen: Lumen, rng: Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _folds(view: View, far: ndarray, lumen: Lumen, rng: Generator) -> tuple[ndarray, ndarray]:
     """Light (H, W) that the folds leave, and the crests (0–1), where the film is thin and shines.
-
-    Seen from outside in, a fold is a lit crest with a shadow right behind it, out of which the next
-    one rises. Few folds are whole rings: their strength comes and goes along the wall.
+    A fold is a lit crest with a shadow behind it; its strength comes and goes along the wall.
     """
     phase = -np.log(far) * lumen.folds + 0.22 * noise(view, 2, rng, 2) + rng.uniform(0, 1)
     saw = phase - np.floor(phase)
@@ -96,7 +90,7 @@ def _folds(
     return light, crest * np.minimum(1.6 * strength, 1)
 
 
-def _vessels(view: View, look: Style, rng: Generator) -> np.ndarray:
+def _vessels(view: View, look: Style, rng: Generator) -> ndarray:
     """Branching vessels (H, W), 0–1, seen where the mucosa is thin."""
     show = look.vessels * rng.uniform(0.2, 1.0)
     clear = step(noise(view, 1.7, rng, 2), -0.6, 1.0)
@@ -111,7 +105,7 @@ def _vessels(view: View, look: Style, rng: Generator) -> np.ndarray:
     return soft * clear * np.float32(show / 255)
 
 
-def _grow_tree(roots: int, rng: Generator) -> list[tuple[np.ndarray, float]]:
+def _grow_tree(roots: int, rng: Generator) -> list[tuple[ndarray, float]]:
     """For every generation of branches their points, (branches, steps, 2), and their width."""
     steps = 9
     start = rng.uniform(-1.3, 1.3, (roots, 2)).astype(np.float32)
@@ -130,9 +124,10 @@ def _grow_tree(roots: int, rng: Generator) -> list[tuple[np.ndarray, float]]:
     return grown
 
 
-def highlights(surface: Surface, lumen: Lumen, view: View, rng: Generator) -> np.ndarray:
+def highlights(surface: Surface, lumen: Lumen, rng: Generator) -> ndarray:
     """What the wet surface mirrors, (H, W), ≥ 0: where it leans so that the lamp shines back."""
-    dx, dy = view.offset(lumen.x, lumen.y)
+    view = surface.view
+    dx, dy = view.x - lumen.x, view.y - lumen.y
     tilt = np.float32(0.2) / (np.sqrt(dx * dx + dy * dy) + np.float32(0.3))
     nx = surface.slope[0] + tilt * dx - 0.1 * view.x
     ny = surface.slope[1] + tilt * dy - 0.1 * view.y

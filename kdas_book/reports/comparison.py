@@ -175,7 +175,8 @@ def compare(
     Returns:
         Index ``dataset``, in the order of ``a``; columns as in :class:`Paired`, with ``units``
         (``"8 groups"``) for ``groups``, and ``p_holm`` (:func:`holm` over the sets) after ``p``.
-        UserError, with all that is wrong with any of the sets, before anything is computed.
+        UserError, with all that is wrong with any of the sets, before anything is computed; also
+        where the two were scored by different rules.
     """
     groups, problems = groups or {}, Problems()
     for side, mine, theirs in ("a", a, b), ("b", b, a):
@@ -215,6 +216,11 @@ def _matched(a, b, metric: str, groups: Mapping | None, problems: Problems) -> t
             twice = values.index[values.index.duplicated()].unique()
             problems.about(twice, f"{side} has more than one row for {{names}}; keep one.")
             columns[side] = values
+    for key in ("convention", "strict"):
+        how = [getattr(x, key, getattr(x, "attrs", {}).get(key)) for x in (a, b)]
+        if None not in how and how[0] != how[1]:
+            fact = f"a was scored with {key} {how[0]} and b with {how[1]}"
+            problems.append(f"{fact}; score both alike, or the rules are compared.")
     if len(columns) < 2:
         return ()
     for side, other in "ab", "ba":
