@@ -76,7 +76,8 @@ def test_an_annotation_never_takes_the_picture_of_another_video(tmp_path, layout
     source = annotate(layout, tmp_path / "src", "videoB")
     there = {"images": tmp_path / "src" / FOLDERS[layout] / "videoA"} if chosen else {}
     with pytest.raises(
-        UserError, match=r"the image videoB/0001\S* is not below .*; name its folder"
+        UserError,
+        match=r"the image videoB/0001\S* is not below .*(; name its folder with|by itself)",
     ):
         options = {"negatives": "drop", "box": "ellipse"} | there
         import_data(source, layout, tmp_path / "out", **options)
@@ -315,6 +316,25 @@ def test_pages_and_prefixes_never_give_one_name_to_two_frames(tmp_path):
         import_data(tmp_path / "two", "masks", tmp_path / "out", prefix=True)
 
 
+@pytest.mark.parametrize("negatives", [None, "keep", "drop"])
+def test_two_images_of_one_name_are_never_chosen_between(tmp_path, negatives):
+    for name in ("images/1.jpg", "images/1.png", "masks/1.png"):
+        save(tmp_path / "src" / name, disc().astype(np.uint8) * 255)
+    with pytest.raises(UserError, match=r"1\.jpg, .*1\.png would be called 1; rename or remove"):
+        import_data(tmp_path / "src", "masks", tmp_path / "out", negatives=negatives)
+
+
+def test_a_skipped_annotation_takes_no_other_picture_with_it(tmp_path):
+    flat_picture(tmp_path / "src/images/videoA/0001.png")
+    flat_picture(tmp_path / "src/images/videoC/0002.png")
+    for video, name in (("videoB", "0001"), ("videoC", "0002")):
+        annotate("yolo", tmp_path / "src", video, name)
+    report = import_data(tmp_path / "src", "yolo", tmp_path / "out", skip=True)
+    assert len(report.skipped) == 2 and any("image videoB/0001" in s for s in report.skipped)
+    assert any("videoA/0001.png has no annotation" in s for s in report.skipped)
+    assert index_pairs(tmp_path / "out/TrainDataset").names == ("0002",)
+
+
 # --- EXIF: an image and its mask --------------------------------------------------------------------------------------
 
 
@@ -489,6 +509,16 @@ def test_each_page_of_a_stack_has_its_own_colours(tmp_path):
     import_data(tmp_path / "src", "masks", tmp_path / "out", colours=["ff0000"])
     for pair, page in zip(index_pairs(tmp_path / "out/TrainDataset"), pages, strict=True):
         np.testing.assert_array_equal(read_mask(pair.mask), page[..., 0] > 0)
+
+
+def test_a_mask_of_black_and_white_among_masks_of_0_and_1_is_not_read_as_empty(tmp_path):
+    for i, white in enumerate((1, 255), 1):
+        save(tmp_path / f"src/images/{i}.png", picture(i))
+        save(tmp_path / f"src/masks/{i}.png", disc().astype(np.uint8) * white)
+    with pytest.raises(
+        UserError, match=r"2\.png is black and white, and 255 is not among --values"
+    ):
+        import_data(tmp_path / "src", "masks", tmp_path / "out", values=[1])
 
 
 # --- polygons ---------------------------------------------------------------------------------------------------------

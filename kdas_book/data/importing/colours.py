@@ -38,7 +38,12 @@ def polyp_of(
             return _nearest(rgb, wanted, path)
         return np.any([(rgb == colour).all(-1) for colour in wanted], axis=0), None
     if options.values:
-        return np.isin(_levels(image, form, deep, path), options.values), None
+        levels = _levels(image, form, deep, path)
+        if levels.dtype == np.uint8 and image.mode != "P" and 255 not in options.values:
+            if set(np.unique(levels)) == {0, 255}:
+                fact = f"{path} is black and white, and 255 is not among --values"
+                raise UserError(f"{fact}; add it if it is polyp, or leave such masks out.")
+        return np.isin(levels, options.values), None
     try:
         return two_valued(grey_levels(image, path, "mask"), path) >= THRESHOLD, None
     except UserError as error:

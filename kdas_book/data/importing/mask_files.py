@@ -40,9 +40,10 @@ def read_masks(source: Path, options: Options) -> Listing:
     for path, name in of_masks.items():
         by_name[name.removesuffix(suffix)].append(path)
     frames = [
-        frame for p, name in of_images.items() for frame in _masked(name, p, by_name.pop(name, []))
+        frame for p, name in of_images.items() for frame in _masked(name, p, by_name.get(name, []))
     ]
-    left = [path for paths in by_name.values() for path in paths]
+    known = set(of_images.values())
+    left = [path for name, paths in by_name.items() for path in paths if name not in known]
     unread = dict.fromkeys([*there.unread, *given.unread])
     faults = [f"{path} is a mask without an image." for path in left]
     return Listing(frames, faults + [unread_fault(path) for path in unread])

@@ -1,6 +1,7 @@
 """Which picture of a source an annotation means; which files a folder holds at all."""
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -49,7 +50,7 @@ class Images:
             relative = normal(path.relative_to(folder).as_posix())
             names = self.unread if path.suffix.lower() in UNREAD else self.names
             names[path] = str(PurePosixPath(relative).with_suffix(""))
-            if not _MASKS & {part.lower() for part in PurePosixPath(relative).parts[:-1]}:
+            if not self.is_mask(path):
                 self._known["file", normal(path.name)].append(path)
                 self._known["stem", normal(path.stem)].append(path)
         self._flat = not any(map(self._folders, self.names))
@@ -60,7 +61,11 @@ class Images:
         if chosen:
             return cls(chosen, folder)
         there = cls(folder)
-        return there if there.names or there.unread else cls(folder.parent)
+        return (
+            there
+            if there.names or there.unread
+            else cls(folder.parent if folder.name else folder.resolve().parent)
+        )
 
     def place(self, frame: Frame, named: str, file: Path, where: str, ward: str = "") -> None:
         """Give a frame the picture that its annotation, of this file, names; ``ward`` is a folder
@@ -72,6 +77,8 @@ class Images:
             absent = f"the image {self._stated(named, file, ward)} is not below {self.folder}"
             fact = several if found else absent
             way_out = "name its folder with --images, or remove the entry"
+            if self.folder != self.base and self._own(file):
+                way_out = f"import {file.parent} by itself, or remove the entry"
             frame.faults.append(f"{where}: {fact}; {way_out}.")
         elif found[0] in self.unread:
             frame.faults.append(unread_fault(found[0]))
@@ -79,6 +86,10 @@ class Images:
             self.take(frame, found[0])
             front = self._front(found[0], named) or ()
             self._fronts[front].append((frame, f"{where}: {named}"))
+
+    def is_mask(self, path: Path) -> bool:
+        """Does it lie in a folder of mask files?"""
+        return any(part.lower() in _MASKS for part in path.relative_to(self.folder).parts[:-1])
 
     def take(self, frame: Frame, path: Path) -> None:
         frame.image = path
@@ -117,7 +128,7 @@ class Images:
 
     def _own(self, file: Path) -> Folders:
         try:
-            return _specific(file.parent.relative_to(self.base).parts)
+            return _specific(file.parent.resolve().relative_to(self.base.resolve()).parts)
         except ValueError:  # elsewhere
             return ()
 
@@ -138,7 +149,8 @@ class Images:
             return None
         here = (self.folder.resolve() if known else path.parent.resolve()).name
         elsewhere = PureWindowsPath(named).anchor or named.startswith("..")
-        silent = here.lower() in GENERAL or (known and elsewhere)
+        siblings = _kind(here) == _kind(front[-1]) and not known
+        silent = here.lower() in GENERAL or (elsewhere and not siblings)
         return front if front[-1] == here or (silent and (known or self._flat)) else None
 
     def _agree(self, path: Path, own: Folders, ward: Folders) -> bool:
@@ -152,9 +164,9 @@ class Images:
         return not stated or stated[-len(known) :] == known[-len(stated) :]
 
     def _stated(self, named: str, file: Path, ward: str) -> str:
-        *folders, name = _parts(named)
-        stated = "" if _specific(folders) else "/".join(self._own(file) or _specific([ward]))
-        return f"{stated}/{named}" if stated else named
+        parts = _parts(named)
+        own = () if _specific(parts[:-1]) else self._own(file) or _specific([ward])
+        return "/".join((*own, *parts)) if own else named
 
 
 def _parts(path: str) -> Folders:
@@ -162,6 +174,11 @@ def _parts(path: str) -> Folders:
     parts = PurePosixPath(normal(path.replace("\\", "/"))).parts
     drive = PureWindowsPath(path).drive.replace("\\", "/")
     return tuple(p for p in parts if p not in ("/", "//", "..", ".", drive)) or ("",)
+
+
+def _kind(name: str) -> str:
+    """What ``video7`` and ``video12`` have in common, and ``wardA`` and ``wardB``."""
+    return re.sub("[0-9]+|[a-z]$", "", name.lower())
 
 
 def _specific(folders) -> Folders:
@@ -182,9 +199,10 @@ def read_each(
     ``fill(frame, path, there)`` reads a file, or raises UserError: the frame's fault. Files called
     as in ``others`` are no annotations, unless there is an image of their stem.
     """
-    frames = []
+    frames, used = [], set()
     for path in files_below(folder, (suffix,)):
-        if path.name.lower() in others and not there.meant(path.stem, path):
+        meant = there.meant(path.stem, path)
+        if path.name.lower() in others and not meant:
             continue
         frame = Frame(path.relative_to(folder).with_suffix("").as_posix(), str(path))
         try:
@@ -192,14 +210,13 @@ def read_each(
         except UserError as error:
             frame.faults.append(str(error))
         frames.append(frame)
+        used |= {frame.image, *(meant if frame.faults else ())}
     if not frames:
         raise UserError(f"{folder} holds no {suffix} files; there should be one for each image.")
     there.settle()
-    used = {frame.image for frame in frames}
-    meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
-    left = [path for path in there.names if path not in used and path.stem not in meant]
+    left = [path for path in there.names if path not in used and not there.is_mask(path)]
     frames += [Frame(there.names[path], str(path), path, annotated=False) for path in left]
-    return Listing(frames, [unread_fault(p) for p in there.unread if p.stem not in meant])
+    return Listing(frames, [unread_fault(path) for path in there.unread if path not in used])
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
