@@ -83,9 +83,9 @@ def data_check(
     figure: Annotated[File, Option(help="Draw the most similar pictures into this file.")] = None,
     groups: Annotated[File, Option(help="Write the known videos, for kdas compare.")] = None,
 ) -> None:
-    """Open and compare all pictures. Exit code 1: something is wrong that training refuses, a polyp
-    too dark to be read, or a test picture that is a training picture byte for byte. Findings, such
-    as repeats or shared videos, leave it at 0: the public sets have them as they come.
+    """Open and compare all pictures. Exit code 1: something is wrong that training or evaluation
+    refuses, or a test picture is a training picture byte for byte. Findings, such as repeats or
+    shared videos, leave it at 0: the public sets have them as they come.
     """
     from kdas_book.data.check import check_data
     from kdas_book.data.videos import write_groups

@@ -99,6 +99,19 @@ def test_an_encrypted_member_is_refused(tmp_path):
         unpack(archive, tmp_path / "out")
 
 
+def test_deflate64_is_named_with_the_way_out_and_nothing_is_unpacked(tmp_path):
+    members = [("images/1.png", "x"), ("images/2.png", "x" * 99)]
+    archive = make_zip(tmp_path / "a.zip", members)
+    data = bytearray(archive.read_bytes())
+    data[data.rindex(b"PK\x03\x04") + 8] = data[data.rindex(b"PK\x01\x02") + 10] = 9
+    archive.write_bytes(data)
+    with pytest.raises(
+        UserError, match=r"packed by Deflate64.*pack it again.*nothing was unpacked"
+    ):
+        unpack(archive, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
 def test_a_bomb_is_refused_by_its_sizes_and_a_lie_about_them_by_its_checksum(tmp_path, monkeypatch):
     archive = make_zip(
         tmp_path / "a.zip", [("images/1.png", bytes(5_000_000)), ("images/2.png", "x")]

@@ -25,9 +25,11 @@ from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, read_group
 from kdas_book.figures import basics, ch01_data
 from kdas_core import UserError
 from kdas_core.data import layout as pairs_module
+from kdas_core.data import load_data
 from kdas_core.data.images import MAX_PIXELS, read_image
 from kdas_core.data.layout import index_pairs, list_images
 from kdas_core.data.masks import read_grey, read_mask
+from kdas_core.evaluation import evaluate
 
 ROOT = Path(__file__).parents[1]
 
@@ -269,17 +271,35 @@ def with_mask(root: Path, mask: np.ndarray) -> tuple[str, str]:
 
 def test_a_mask_of_zeros_and_ones_is_a_problem_that_says_so(root):
     problem, finding = with_mask(root, drawn(root) // 255)
-    assert (
-        "TrainDataset: 1 of 4 masks (0.png) of 0 and 1 instead of 0 and 255" in problem
-        and not finding
-    )
+    assert "0.png has 1 as its largest value, and polyp begins at 128" in problem and not finding
 
 
 def test_a_mask_too_dark_to_count_is_a_problem(root):
+    mask = drawn(root)
     red = np.zeros((96, 112, 3), np.uint8)
-    red[..., 0] = drawn(root)  # pure red is grey 76
+    red[..., 0] = mask  # pure red is grey 76
+    problem, finding = with_mask(root, mask // 255 * 76)
+    assert "0.png has 76 as its largest value, and polyp begins at 128" in problem and not finding
     problem, finding = with_mask(root, red)
-    assert "nothing as bright as 128" in problem and not finding
+    assert "0.png is in colour" in problem and not finding
+
+
+def test_names_that_differ_in_case_alone_are_a_problem_as_evaluation_refuses_them(root):
+    put(root / "TestDataset/Mine", "a", 40)
+    put(root / "TestDataset/Mine", "A", 41)
+    problem = only(check_data(root).problems)
+    assert "A.png and a.png are one name but for case" in problem
+    masks = root / "TestDataset/Mine/masks"
+    with pytest.raises(UserError, match="one name but for case"):
+        evaluate(masks, masks)
+
+
+def test_thumbnails_are_no_test_set(root):
+    for name in ("@eaDir", "#recycle", "__MACOSX", ".thumbnails"):
+        put(root / "TestDataset" / name, "0", 0)
+    check = check_data(root)
+    assert check.table.index.tolist() == ["TrainDataset", "Mine", "Yours"] and not check.problems
+    assert set(load_data(root, 0.25).tests) == {"Mine", "Yours"}
 
 
 def test_empty_full_and_inverted_masks_are_findings(root):
@@ -325,6 +345,7 @@ def as_bytes(image: Image.Image, form: str, **options) -> bytes:
 
 
 PICTURE = render(5, (48, 64))[0]
+MASK = np.where(np.hypot(*np.mgrid[-20:28, -30:34]) < 14, 250, 3).astype(np.uint8)
 
 
 def test_alpha_is_dropped_and_the_colour_under_it_is_read(tmp_path):
@@ -344,8 +365,8 @@ def test_cmyk_becomes_rgb_and_sixteen_bits_keep_the_upper_eight(tmp_path):
     for suffix in (".png", ".tif"):
         cv2.imwrite(str(tmp_path / f"deep{suffix}"), deep[..., ::-1])
         assert np.array_equal(read_image(tmp_path / f"deep{suffix}"), PICTURE), suffix
-        cv2.imwrite(str(tmp_path / f"grey{suffix}"), deep[..., 0])
-        assert np.array_equal(read_grey(tmp_path / f"grey{suffix}"), PICTURE[..., 0]), suffix
+        cv2.imwrite(str(tmp_path / f"grey{suffix}"), MASK.astype(np.uint16) * 256 + 77)
+        assert np.array_equal(read_grey(tmp_path / f"grey{suffix}"), MASK), suffix
 
 
 @pytest.mark.parametrize(
@@ -362,7 +383,7 @@ def test_numbers_without_a_defined_white_are_refused(root, kind, words):
     assert words in only(check_data(root).problems)
 
 
-def test_a_turned_a_transparent_and_a_many_paged_file_are_read_as_defined_and_named(root):
+def test_a_transparent_and_a_many_paged_file_are_read_as_defined_and_a_turned_one_is_refused(root):
     images, exif = root / "TrainDataset" / "images", Image.Exif()
     exif[0x0112] = 6
     first, second = (render(seed, (96, 112))[0] for seed in (50, 51))
@@ -376,8 +397,9 @@ def test_a_turned_a_transparent_and_a_many_paged_file_are_read_as_defined_and_na
         read_image(images / "1.png"), second
     )
     assert np.array_equal(read_image(images / "2.tif"), first[::-1])
-    turned, transparent, pages = check_data(root).findings
-    assert "EXIF orientation" in turned and "(0.png)" in turned
+    check = check_data(root)
+    assert "0.png has an EXIF orientation" in only(check.problems)
+    transparent, pages = check.findings
     assert "transparent pixels" in transparent and "(1.png)" in transparent
     assert "several pages" in pages and "(2.png)" in pages
 
@@ -477,11 +499,13 @@ KINDS += [
 @pytest.mark.parametrize("form, options, mode", [*KINDS, ("PNG", {"bits": 4}, "P")])
 def test_each_kind_of_file_has_the_pixels_that_pillow_finds(tmp_path, form, options, mode):
     """Most of them are decoded by OpenCV."""
-    code = io.BytesIO()
-    Image.fromarray(PICTURE).convert(mode).save(code, form, **options)
-    (tmp_path / "x").write_bytes(code.getvalue())
-    assert np.array_equal(read_image(tmp_path / "x"), by_pillow(code.getvalue(), "RGB"))
-    assert np.array_equal(read_grey(tmp_path / "x"), by_pillow(code.getvalue(), "L"))
+    for pixels, read, shown in ((PICTURE, read_image, "RGB"), (MASK, read_grey, "L")):
+        code = io.BytesIO()
+        whole = Image.fromarray(pixels)
+        few = pixels is MASK and "bits" in options  # two colours in a palette of sixteen
+        (whole.quantize(2) if few else whole.convert(mode)).save(code, form, **options)
+        (tmp_path / "x").write_bytes(code.getvalue())
+        assert np.array_equal(read(tmp_path / "x"), by_pillow(code.getvalue(), shown))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -175,6 +175,22 @@ def test_each_refusal_names_the_file_and_the_fact(tmp_path, kind, fact):
     assert str(raised.value).startswith(str(path))
 
 
+@pytest.mark.parametrize("kind", REFUSED)
+def test_check_names_each_mask_that_is_refused_once_and_says_nothing_else_of_it(tmp_path, kind):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    noise = np.random.default_rng(0)
+    for i in range(3):
+        pixels = noise.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+        path = save_as("L" if i == 2 else kind, blob(20, 20, 9), tmp_path / "masks" / f"{i}")
+    assert path.name == "2.png"
+    check = check_data(tmp_path)
+    assert check.findings == () and len(check.problems) == 2
+    for i, problem in enumerate(check.problems):
+        assert problem.startswith(str(tmp_path / "masks" / f"{i}.")), problem
+
+
 def test_an_empty_frame_is_a_mask(tmp_path):
     for kind in READ:
         mask = read_mask(save_as(kind, np.zeros(SIZE, bool), tmp_path / f"{kind}"))

@@ -1,9 +1,10 @@
 """``kdas data check``: is a data set sound, and what should be known before believing a score?
 
-A *problem* is what training refuses (a missing mask, sizes that differ, an unreadable file) or what
-is surely wrong: a mask whose polyp is too dark to count, a test picture that is byte for byte a
-training picture. A *finding* may be as it should be: repeats, pictures that sets share, frames of
-one video on both sides, empty masks. The public sets, untouched, have findings and no problems.
+A *problem* is what training or evaluation refuses (a missing mask, sizes that differ, an unreadable
+file, a mask that the rule of `kdas_core.data.masks` refuses) or what is surely wrong: a test
+picture that is byte for byte a training picture. A *finding* may be as it should be: repeats,
+pictures that sets share, frames of one video on both sides, empty masks. The public sets,
+untouched, have findings and no problems.
 """
 
 import hashlib
@@ -23,26 +24,20 @@ from kdas_book.data.duplicates import TRAIN, Comparison, NearDuplicate, Picture,
 from kdas_book.data.videos import clinicdb_groups
 from kdas_core import UserError
 from kdas_core.data.images import eight_bits, opened
-from kdas_core.data.layout import FULL_COUNTS, Pair, first_few, is_synthetic, natural, scan
-from kdas_core.data.masks import THRESHOLD, read_grey
+from kdas_core.data.layout import FULL_COUNTS, Pair, first_few, is_junk, is_synthetic, natural, scan
+from kdas_core.data.masks import THRESHOLD, is_transparent, read_grey
 
-BAD_MASKS = {
-    "ones": "of 0 and 1 instead of 0 and 255, which would be read as empty; multiply them by 255",
-    "dark": f"with something in them, but nothing as bright as {THRESHOLD}, where polyp begins, so "
-    "that they would be read as empty; draw the polyp in white",
-}
 MARKS = {
-    "empty": "black all over, without a polyp pixel; see that none was forgotten",
-    "full": "polyp in every pixel; see that the background is black",
+    "empty": "masks ({}) black all over, without a polyp pixel; see that none was forgotten",
+    "full": "masks ({}) polyp in every pixel; see that the background is black",
     # Of the 2072 public masks, 143 have one corner in a polyp and none has two.
-    "inverted": "polyp in all four corners, as if black and white were exchanged; look at them",
-    "grey": "with grey levels between 0 and 255, usually traces of JPEG; a pixel counts as polyp "
-    f"from {THRESHOLD} upwards",
-    "turned": "with an EXIF orientation (image or mask), which is not applied: viewers show them "
-    "turned",
-    "transparent": "with transparent pixels (image or mask); transparency is dropped, the colour "
-    "under it is read",
-    "pages": "in a TIFF file of several pages (image or mask); the first page is read",
+    "inverted": "masks ({}) polyp in all four corners, as if black and white were exchanged; look "
+    "at them",
+    "grey": "masks ({}) with grey levels between 0 and 255, usually traces of JPEG; a pixel counts "
+    f"as polyp from {THRESHOLD} upwards",
+    "transparent": "images ({}) with transparent pixels; transparency is dropped, the colour under "
+    "it is read",
+    "pages": "pairs ({}) in a TIFF file of several pages (image or mask); the first page is read",
 }
 
 
@@ -94,8 +89,8 @@ def check_data(root: str | Path) -> Check:
         if full not in (None, len(pictures)):
             fact = f"{len(pictures)} of the benchmark's {full} pairs"
             findings.append(f"{name}: {fact}; a score on it must say so.")
-        problems[name] += _marked(name, pictures, BAD_MASKS) + comparison.leaks(name)
-        findings += _marked(name, pictures, MARKS)
+        problems[name] += comparison.leaks(name)
+        findings += _marked(name, pictures)
     rows = {name: _row(name, sets[name], comparison, len(problems[name])) for name in sets}
     return Check(
         root=root,
@@ -111,7 +106,7 @@ def check_data(root: str | Path) -> Check:
 def _folders(root: Path) -> dict[str, Path]:
     if (root / "images").is_dir():
         return {root.resolve().name: root}
-    tests = [p for p in (root / "TestDataset").glob("[!.]*") if p.is_dir()]
+    tests = [p for p in (root / "TestDataset").glob("*") if p.is_dir() and not is_junk(p.name)]
     return {p.name: p for p in (root / TRAIN, *sorted(tests, key=lambda p: natural(p.name)))}
 
 
@@ -122,6 +117,11 @@ def _look_into(folder: Path) -> tuple[list[Picture], list[str]]:
         results = pool.map(_look_at, pairs)
         seen = list(tqdm(results, folder.name, len(pairs), leave=False, disable=None))
     lines = [f"{problem.text}." for problem in problems] + [r for r in seen if isinstance(r, str)]
+    names: dict[str, Path] = {}
+    for mask in (pair.mask for pair in pairs):
+        if (first := names.setdefault(mask.stem.casefold(), mask)) is not mask:
+            fact = f"{first} and {mask.name} are one name but for case, which evaluation refuses"
+            lines.append(f"{fact}; rename one of them.")
     return [r for r in seen if isinstance(r, Picture)], lines
 
 
@@ -129,14 +129,15 @@ def _look_at(pair: Pair) -> Picture | str:
     """A pair's picture, or the sentence that says why it cannot be read."""
     try:
         with opened(pair.image) as image:
-            marks = _file_marks(image)
+            marks = {"transparent"} if is_transparent(image) else set()
+            marks |= _pages(image)
             size = image.size
             # A large JPEG is decoded at half its size or less; every byte is still read.
             image.draft("L", (512, 512))
             bits = fingerprint(eight_bits(image, pair.image).convert("L"))
             digest = hashlib.blake2b(pair.image.read_bytes(), digest_size=16).digest()
         with opened(pair.mask) as mask:
-            marks |= _file_marks(mask)
+            marks |= _pages(mask)
         levels = read_grey(pair.mask)
     except UserError as error:
         return str(error)
@@ -144,37 +145,28 @@ def _look_at(pair: Pair) -> Picture | str:
     return Picture(pair, digest, bits, size, share, frozenset(marks | _mask_marks(levels)))
 
 
-def _file_marks(image: Image.Image) -> set[str]:
-    """Kinds of file whose pixels a viewer may show otherwise than we read them."""
-    try:
-        turned = image.getexif().get(0x0112, 1) not in (0, 1)
-    except Exception:  # a damaged EXIF block says nothing, and is no fault of the pixels
-        turned = False
-    alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-    marks = {
-        "turned": turned,
-        "pages": image.format == "TIFF" and getattr(image, "n_frames", 1) > 1,
-        "transparent": alpha and np.asarray(image.convert("RGBA"))[..., 3].min() < 255,
-    }
-    return {mark for mark, there in marks.items() if there}
+def _pages(image: Image.Image) -> set[str]:
+    several = image.format == "TIFF" and getattr(image, "n_frames", 1) > 1
+    return {"pages"} if several else set()
 
 
 def _mask_marks(levels: np.ndarray) -> set[str]:
     polyp = levels >= THRESHOLD
     if not polyp.any():
-        return {{0: "empty", 1: "ones"}.get(int(levels.max()), "dark")}
+        return {"empty"}
     corners = polyp[[0, 0, -1, -1], [0, -1, 0, -1]]
     marks = {"full"} if polyp.all() else {"inverted"} if corners.all() else set()
     return marks | ({"grey"} if np.any((levels > 0) & (levels < 255)) else set())
 
 
-def _marked(name: str, pictures: Sequence[Picture], words: dict[str, str]) -> list[str]:
-    """A sentence for each of these marks that some pair of the set carries."""
+def _marked(name: str, pictures: Sequence[Picture]) -> list[str]:
+    """A sentence for each mark that some pair of the set carries."""
     lines = []
-    for mark, fact in words.items():
-        if found := [p.pair.mask.name for p in pictures if mark in p.marks]:
-            count = f"{len(found)} of {len(pictures)} masks ({first_few(found)})"
-            lines.append(f"{name}: {count} {fact}.")
+    for mark, text in MARKS.items():
+        if found := [p.pair for p in pictures if mark in p.marks]:
+            files = [(p.image if mark == "transparent" else p.mask).name for p in found]
+            fact = text.format(first_few(files))
+            lines.append(f"{name}: {len(found)} of {len(pictures)} {fact}.")
     return lines
 
 

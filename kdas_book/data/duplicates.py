@@ -42,7 +42,7 @@ class Picture:
     bits: np.ndarray  # the image's `fingerprint`
     size: tuple[int, int]  # (width, height)
     share: float  # of the polyp
-    marks: frozenset[str]  # what is unusual: keys of `check.BAD_MASKS` and `check.MARKS`
+    marks: frozenset[str]  # what is unusual: keys of `check.MARKS`
 
 
 class NearDuplicate(NamedTuple):

@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
+from kdas_core.data.layout import is_junk
 from kdas_core.files import unwritten
 
 MOST_FILES = 50_000
 MOST_BYTES = 8 * 10**9  # of all files together, unpacked
 SPARE = 64 * 2**20  # bytes that stay free on the disk
-JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # and whatever begins with a dot
 RENAMED = {"image": "images", "mask": "masks"}  # the older PraNet archive says it in the singular
 OTHER_KINDS = {b"Rar!": "rar", b"7z\xbc\xaf": "7z", b"\x1f\x8b": "gzip", b"BZh": "bzip2"}
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
@@ -99,6 +99,9 @@ def _members(zipped: zipfile.ZipFile, roots: set[str]) -> dict[PurePosixPath, zi
     if len(infos) > MOST_FILES:
         raise _Unsafe(f"has {len(infos):,} members, more than the {MOST_FILES:,} allowed")
     files = [(path.parts, info) for info in infos if (path := _safe_path(info))]
+    if any(info.compress_type == 9 for _, info in files):
+        fact = "is packed by Deflate64, as Windows packs large files, which Python does not read"
+        raise _Unsafe(f"{fact} (unpack it and pack it again, say with 7-Zip: method Deflate)")
     total = sum(info.file_size for _, info in files)
     if total > MOST_BYTES:  # zipfile never gives more than these sizes, so the sum is a true limit
         limit = f"more than the {MOST_BYTES / 1e9:g} GB allowed"
@@ -134,5 +137,5 @@ def _safe_path(info: zipfile.ZipInfo) -> PurePosixPath | None:
         raise _Unsafe(f"is encrypted ({name!r})")
     if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", name):
         raise _Unsafe(f"has {name!r}, a path that leads out of the folder")
-    junk = any(part.startswith(".") or part.lower() in JUNK for part in path.parts)
+    junk = any(map(is_junk, path.parts))
     return None if junk or not path.parts or name.endswith("/") else path

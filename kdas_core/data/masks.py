@@ -13,7 +13,7 @@ What is refused has a way in: ``kdas data import`` writes masks that follow the 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from kdas_core import UserError
 from kdas_core.data.images import decode_fast, eight_bits, opened, refuse_turned
@@ -42,6 +42,11 @@ def read_grey(path: str | Path, polyp_from: int = THRESHOLD) -> np.ndarray:
         grey = decode_fast(image, path, "L")
         if grey is None:
             grey = grey_levels(image, path, "mask")
+    return two_valued(grey, path, polyp_from)
+
+
+def two_valued(grey: np.ndarray, path: Path, polyp_from: int = THRESHOLD) -> np.ndarray:
+    """The grey levels themselves, if they are those of a mask; else a UserError."""
     top = int(grey.max())
     if 0 < top < polyp_from:
         fact = f"{path} has {top} as its largest value, and polyp begins at {polyp_from}"
@@ -73,12 +78,17 @@ def prediction_mark(path: Path) -> str:
         return str(image.info.get(MARK, ""))
 
 
-def grey_levels(image: ImageFile.ImageFile, path: Path, what: str) -> np.ndarray:
-    """Grey levels of an open picture whose channels agree, uint8 (H, W); else a UserError."""
+def is_transparent(image: Image.Image) -> bool:
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-        if np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
-            fact = f"{path} is transparent in places, which does not say what is polyp"
-            raise UserError(f"{fact}; save the {what} as grey, without transparency.")
+        return np.asarray(image.convert("RGBA"))[..., 3].min() < 255
+    return False
+
+
+def grey_levels(image: Image.Image, path: Path, what: str) -> np.ndarray:
+    """Grey levels of an open picture whose channels agree, uint8 (H, W); else a UserError."""
+    if is_transparent(image):
+        fact = f"{path} is transparent in places, which does not say what is polyp"
+        raise UserError(f"{fact}; save the {what} as grey, without transparency.")
     flat = eight_bits(image, path)
     if flat is not image and np.asarray(image).any() and not np.asarray(flat).any():
         fact = f"{path} has 16 bits, and its largest value, {np.asarray(image).max()}, is all but 0"

@@ -1,7 +1,7 @@
 """Other people's layouts into ours, without touching the source: what ``kdas data import`` calls.
 
-``layouts`` reads a source into ``frames``; ``shapes`` turns annotations into masks, ``pixels``
-reads and writes image files, ``output`` divides into training and test.
+``layouts`` reads a source into ``frames``, whose pictures ``places`` finds; ``shapes`` turns
+annotations into masks, ``pixels`` reads image files, ``output`` divides into training and test.
 """
 
 from collections import Counter, defaultdict
@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from kdas_book.data.importing import output
-from kdas_book.data.importing.frames import Frame, Listing, Options, normal
+from kdas_book.data.importing.frames import Frame, Listing, Options
 from kdas_book.data.importing.layouts import READERS
 from kdas_book.data.importing.output import NOTE, Imported
+from kdas_book.data.importing.places import normal
 from kdas_core import UserError
+from kdas_core.data.layout import not_utf8
 from kdas_core.evaluation.files import Problems
 from kdas_core.files import staging_dir, unwritten
 
@@ -50,7 +52,9 @@ def import_data(source: str | Path, layout: str, out: str | Path, **options) -> 
     problems = Problems()
     faults = report.skipped if chosen.skip else problems
     faults += listing.faults
-    frames = _named(listing.frames, chosen.prefix, problems)
+    used = [f for f in listing.frames if f.annotated or f.faults or chosen.negatives != "drop"]
+    report.counts["dropped"] += len(listing.frames) - len(used)
+    frames = _named(used, chosen.prefix, problems)
     try:
         with staging_dir(out) as draft:
             pool = output.Pool(draft / "pool", chosen, labels)
@@ -89,16 +93,35 @@ def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, 
     """Frames by the stem that they will have; two of one stem, in any case, are a problem."""
     named: dict[str, list[Frame]] = defaultdict(list)
     stems: dict[str, str] = {}
-    for frame in frames:
-        path = PurePosixPath(normal(frame.name.replace("\\", "/")))
-        parts = [part for part in path.parts if part not in ("/", "..", ".")] or ["unnamed"]
-        stem = "_".join(parts) if prefix else parts[-1]
+    for frame in (frame for frame in frames if frame.image):
+        stem = _stem(frame, prefix)
         named[stems.setdefault(stem.casefold(), stem)].append(frame)
-    way_out = "say --prefix to put folders in front of names"
-    way_out = "rename or remove all but one" if prefix else way_out
+    problems += _claims(frames)
+    problems += [f"{text}." for stem in named if (text := not_utf8(Path(stem)))]
     for stem, same in named.items():
-        if len(same) > 1:
+        if len({(frame.image, frame.page) for frame in same}) > 1:
             more = f" and {len(same) - 2} more" if len(same) > 2 else ""
             fact = f"{same[0].where}, {same[1].where}{more} would be called {stem}"
+            helps = len({_stem(frame, True).casefold() for frame in same}) == len(same)
+            way_out = "say --prefix to put folders in front of names"
+            way_out = way_out if helps and not prefix else "rename or remove all but one"
             problems.append(f"{fact}; {way_out}.")
-    return {stem: same[0] for stem, same in named.items()}
+    faulty = {frame.where: frame for frame in frames if not frame.image}
+    return {stem: same[0] for stem, same in named.items()} | faulty
+
+
+def _stem(frame: Frame, prefix: bool) -> str:
+    path = PurePosixPath(normal(frame.name.replace("\\", "/")))
+    parts = [part for part in path.parts if part not in ("/", "..", ".")] or ["unnamed"]
+    return "_".join(parts) if prefix else parts[-1]
+
+
+def _claims(frames: list[Frame]) -> list[str]:
+    """A sentence for each picture that is in use twice, by one name or through a link."""
+    used: dict[tuple, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        if isinstance(frame.image, Path) and not frame.faults:
+            used[frame.image.resolve(), frame.page].append(frame)
+    twice = [same for same in used.values() if len(same) > 1]
+    fact = "{} and {} are of one image, {}; remove one of them."
+    return [fact.format(same[0].where, same[1].where, same[0].image) for same in twice]

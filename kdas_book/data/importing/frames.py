@@ -2,18 +2,16 @@
 
 import json
 import re
-import unicodedata
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.images import SUFFIXES, read_bytes
-from kdas_core.data.layout import first_few, natural
+from kdas_core.data.images import read_bytes
 
 LARGEST_JSON = 2**30  # bytes; Python needs about ten times as much memory to read it
 BOXES = ("ellipse", "rectangle")
@@ -96,6 +94,7 @@ class Frame:
     annotated: bool = True  # False: nothing is said about the picture, not even "nothing there"
     faults: list[str] = field(default_factory=list)  # a frame with faults is never written
     counts: Counter = field(default_factory=Counter)  # what was done with it
+    off: float = 0.0  # how far a JPEG mask's colours were from those named
 
     def add(self, where: str, read: Callable[..., Shape], *entry: Any) -> None:
         """Add the shape of an entry, or the fault why ``read`` refuses it."""
@@ -112,101 +111,6 @@ class Listing:
     frames: list[Frame] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
     labels: set[str] = field(default_factory=set)
-
-
-class Images:
-    """The image files below a folder, each with its name: its path there without suffix. Which of
-    them an annotation means is decided here alone.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.names: dict[Path, str] = {}
-        self._known: dict[tuple[str, str], list[Path]] = defaultdict(list)
-        for path in files_below(folder, SUFFIXES):
-            relative = normal(path.relative_to(folder).as_posix())
-            self.names[path] = without_suffix(relative)
-            self._known["path", relative].append(path)
-            self._known["file", normal(path.name)].append(path)
-            self._known["stem", path.stem].append(path)
-
-    @classmethod
-    def near(cls, folder: Path, chosen: Path | None) -> "Images":
-        """Of the chosen folder, else of ``folder`` or, if that holds none, of the one above it."""
-        there = cls(chosen or folder)
-        return there if there.names or chosen else cls(folder.parent)
-
-    def place(self, frame: Frame, name: str, where: str, first: Path | None = None) -> None:
-        """Give a frame the image ``first``, else the one that its annotation calls ``name``, by
-        path or by bare name; back slashes and foreign folders in front are overlooked.
-        """
-        wanted = normal(name.replace("\\", "/")).removeprefix("./")
-        found = self._known["path", wanted] or self._known["file", PurePosixPath(wanted).name]
-        several = f"{name} could be any of {first_few([str(path) for path in found])}"
-        fact = several if found else f"the image {name} is not below {self.folder}"
-        self._take(frame, [first] if first in self.names else found, f"{where}: {fact}")
-
-    def place_by_stem(self, frame: Frame, annotation: Path) -> None:
-        """Give a frame the image of its annotation file's stem, if there are several the one whose
-        folders are the file's own, below ``images``.
-        """
-        same = self._known["stem", annotation.stem]
-        found = [p for p in same if self.names[p].removeprefix("images/") == frame.name] or same
-        fact = f"{annotation} has {len(found)} images of its name"
-        self._take(frame, found, fact, below="images/")
-
-    def _take(self, frame: Frame, found: list[Path], fact: str, below: str = "") -> None:
-        if len(found) == 1:
-            frame.image = found[0]
-            frame.name = self.names[found[0]].removeprefix(below)
-        else:
-            frame.faults.append(f"{fact}; name its folder with --images, or remove the entry.")
-
-
-def read_each(folder: Path, suffix: str, there: Images, fill: Callable, skip=()) -> Listing:
-    """The frames of a layout with an annotation file for each image; then a frame without
-    annotation for every image that none has and no faulty one means.
-
-    ``fill(frame, path, there)`` reads a file, or raises UserError: the frame's fault. Files whose
-    stems are in ``skip`` are no annotations.
-    """
-    frames = []
-    for path in files_below(folder, (suffix,)):
-        if path.stem not in skip:
-            frame = Frame(path.relative_to(folder).with_suffix("").as_posix(), str(path))
-            try:
-                fill(frame, path, there)
-            except UserError as error:
-                frame.faults.append(str(error))
-            frames.append(frame)
-    if not frames:
-        raise UserError(f"{folder} holds no {suffix} files; there should be one for each image.")
-    used = {frame.image for frame in frames}
-    meant = {PurePosixPath(frame.name).name for frame in frames if frame.faults}
-    for path, name in there.names.items():
-        if path not in used and path.stem not in meant:
-            frames.append(Frame(name, str(path), path, annotated=False))
-    return Listing(frames)
-
-
-def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files with these suffixes (any case), below included, in natural order, none hidden."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder.")
-    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
-    shown = [found[name] for name in sorted(found, key=natural) if "/." not in f"/{name}"]
-    return [path for path in shown if path.suffix.lower() in suffixes and path.is_file()]
-
-
-def normal(name: str) -> str:
-    """Composed and decomposed letters are the same name."""
-    return unicodedata.normalize("NFC", name)
-
-
-def without_suffix(name: str) -> str:
-    """``video1/a.b.png`` → ``video1/a.b``; only suffixes of images go."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else name
 
 
 def read_json(path: Path) -> Any:

@@ -4,9 +4,8 @@ import base64
 import io
 import math
 import os
-from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
@@ -15,8 +14,9 @@ from defusedxml.ElementTree import parse
 from PIL import Image
 
 from kdas_book.data.importing import frames as common
-from kdas_book.data.importing.frames import Frame, Images, Listing, Options, Shape
-from kdas_book.data.importing.pixels import count_pages
+from kdas_book.data.importing.frames import Frame, Listing, Options, Shape
+from kdas_book.data.importing.mask_files import read_masks
+from kdas_book.data.importing.places import Images, read_each, without_suffix
 from kdas_book.data.importing.shapes import run_lengths
 from kdas_core import UserError
 
@@ -47,8 +47,9 @@ def read_coco(source: Path, options: Options) -> Listing:
             listing.faults.append(f"{fact}; annotations could be of either.")
         else:
             size = common.stated_size(entry.get("width"), entry.get("height"))
-            frames[key] = Frame(common.without_suffix(name), f"{where} ({name})", size=size)
-            there.place(frames[key], name, where)
+            frames[key] = Frame(without_suffix(name), f"{where} ({name})", size=size)
+            there.place(frames[key], name, source, where)
+    there.settle()
     for i, entry in enumerate(content["annotations"]):
         where = f"{source.name}, annotations[{i}] (id {entry.get('id')})"
         key, category = entry.get("image_id"), entry.get("category_id")
@@ -86,11 +87,13 @@ def _coco_shape(entry: dict, label: str) -> Shape:
 def read_labelme(source: Path, options: Options) -> Listing:
     """The frames of a folder of Labelme files, a JSON file for each image.
 
-    The picture is the file that ``imagePath`` names, or else the one embedded as ``imageData``. A
-    rectangle counts as a box. A file without shapes is a frame without a polyp.
+    The picture is the file that lies where ``imagePath`` says, or else the one embedded as
+    ``imageData``, or else found as :class:`Images` says. A rectangle counts as a box. A file
+    without shapes is a frame without a polyp.
     """
-    there = Images(options.images or source)
-    return common.read_each(source, ".json", there, _fill_from_json)
+    there = Images(options.images or source, source)
+    others = ("_annotations.coco.json", "notes.json")
+    return read_each(source, ".json", there, _fill_from_json, others)
 
 
 def _fill_from_json(frame: Frame, path: Path, there: Images) -> None:
@@ -101,13 +104,15 @@ def _fill_from_json(frame: Frame, path: Path, there: Images) -> None:
     name, data = str(content.get("imagePath")), content.get("imageData")
     # The path is written from the JSON file's folder; two folders may each have a 001.jpg.
     beside = Path(os.path.normpath(path.parent / name.replace("\\", "/")))
-    there.place(frame, name, str(path), beside)
-    if frame.faults and isinstance(data, str):
+    if beside in there.names:
+        there.take(frame, beside)
+    elif isinstance(data, str):
         try:
             frame.image = base64.b64decode(data, validate=True)
-            frame.faults.clear()
         except ValueError:
             frame.faults = [f"{path}: imageData is not base64; save the file again in Labelme."]
+    else:
+        there.place(frame, name, path, str(path))
     for i, entry in enumerate(content["shapes"]):
         frame.add(f"{path}, shapes[{i}]", _labelme_shape, entry)
 
@@ -139,13 +144,14 @@ def _labelme_shape(entry: Any) -> Shape:
 
 def read_voc(source: Path, options: Options) -> Listing:
     """The frames of a folder of Pascal VOC files, an XML file for each image; images there or, if
-    it holds none, one above. A file without objects is a frame without a polyp.
+    it holds none, one above. A file without objects is a frame without a polyp. Where ``filename``
+    is of no image, the XML's own name counts (``1.xml``, ``1.jpg``); the two may not disagree.
 
     VOC counts pixels from 1 and a box holds its last row and column, so ``xmin=1, xmax=10`` are the
     first ten pixels. Entities and document types in the XML are refused unread.
     """
     there = Images.near(source, options.images)
-    return common.read_each(source, ".xml", there, _fill_from_xml)
+    return read_each(source, ".xml", there, _fill_from_xml)
 
 
 def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
@@ -157,8 +163,17 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
         raise UserError(f"{path} is not the XML of Pascal VOC: it begins with <{root.tag}>.")
     sides = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
     frame.size = common.stated_size(*(int(side) if side.isdecimal() else 0 for side in sides))
-    name = root.findtext("filename") or path.with_suffix(".jpg").name
-    there.place(frame, name.strip(), str(path))
+    name, ward = (
+        root.findtext(tag, "").strip().replace("\\", "/") for tag in ("filename", "folder")
+    )
+    ward = PurePosixPath(ward).name
+    own = name[: name.rfind("/") + 1] + path.stem
+    by_name = there.meant(name, path, ward) if name else []
+    by_own = there.meant(own, path, ward)
+    if by_name and by_own and not set(by_name) & set(by_own):
+        fact = f"{path} is of {by_own[0]} by its own name, but of {by_name[0]} by its <filename>"
+        raise UserError(f"{fact}; correct the one that is wrong.")
+    there.place(frame, name if name and (by_name or not by_own) else own, path, str(path), ward)
     for i, entry in enumerate(root.iter("object"), 1):
         frame.add(f"{path}, object {i}", _voc_shape, entry)
 
@@ -177,12 +192,14 @@ def read_yolo(source: Path, options: Options) -> Listing:
     """
     labels = source / "labels" if (source / "labels").is_dir() else source
     there = Images.near(source, options.images)
-    skip = ("classes", "train", "val", "test", "README")
-    return common.read_each(labels, ".txt", there, _fill_from_lines, skip)
+    others = "classes obj.names notes train val valid test readme readme.dataset readme.roboflow"
+    names = [f"{name}.txt" for name in others.split()]
+    return read_each(labels, ".txt", there, _fill_from_lines, names)
 
 
 def _fill_from_lines(frame: Frame, path: Path, there: Images) -> None:
-    there.place_by_stem(frame, path)
+    there.place(frame, path.stem, path, str(path))
+    frame.name = frame.name.removeprefix("images/")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -202,57 +219,6 @@ def _yolo_shape(label: str, *words: str) -> Shape:
         return Shape("polygon", label, [common.points(values)], relative=True)
     x, y, w, h = values
     return Shape("box", label, (x - w / 2, y - h / 2, x + w / 2, y + h / 2), relative=True)
-
-
-def read_masks(source: Path, options: Options) -> Listing:
-    """Images and mask files of the same name and the options' suffix (``7.jpg``, ``7_mask.png``),
-    in ``source/images`` and ``source/masks`` where these are there, else below ``source``.
-
-    A TIFF stack needs a mask stack of as many pages; each is a frame: ``stack_0001``, ….
-    """
-    suffix = options.mask_suffix
-    images = options.images or (source / "images" if (source / "images").is_dir() else source)
-    masks = options.masks or (source / "masks" if (source / "masks").is_dir() else images)
-    if masks.resolve() == images.resolve() and not suffix:
-        fact = f"Nothing tells images and masks apart in {source}"
-        way_out = "say --mask-suffix, such as _mask, or name the two folders with --images"
-        raise UserError(f"{fact}; {way_out} and --masks.")
-    of_masks = {path: name for path, name in Images(masks).names.items() if name.endswith(suffix)}
-    of_images = Images(images).names
-    if masks.resolve().is_relative_to(images.resolve()):
-        of_images = {path: name for path, name in of_images.items() if path not in of_masks}
-    if not of_images:
-        raise UserError(f"{images} holds no images beside masks; name the folder with --images.")
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for path, name in of_masks.items():
-        by_name[name.removesuffix(suffix)].append(path)
-    frames = [
-        frame for p, name in of_images.items() for frame in _masked(name, p, by_name.pop(name, []))
-    ]
-    left = [path for paths in by_name.values() for path in paths]
-    return Listing(frames, [f"{path} is a mask without an image." for path in left])
-
-
-def _masked(name: str, image: Path, masks: list[Path]) -> list[Frame]:
-    """One frame, or one for each page of a stack."""
-    frame = Frame(name, str(image), image)
-    if len(masks) != 1:
-        frame.annotated = False
-        which = " and ".join(path.name for path in masks)
-        fault = f"{image} has {len(masks)} masks, {which}; remove all but one."
-        frame.faults = [fault] if masks else []
-        return [frame]
-    frame.mask = masks[0]
-    pages, of_mask = count_pages(image), count_pages(masks[0])
-    if pages != of_mask:
-        frame.faults = [f"{image} has {pages} pages, but its mask {masks[0]} has {of_mask}."]
-    if pages != of_mask or pages == 1:
-        return [frame]
-    digits = max(4, len(str(pages)))
-    stack = [
-        (f"{name}_{i + 1:0{digits}}", f"{image}, page {i + 1}", image, i) for i in range(pages)
-    ]
-    return [Frame(*page, mask=masks[0]) for page in stack]
 
 
 READERS: dict[str, Callable[[Path, Options], Listing]] = {

@@ -13,8 +13,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import kdas_core
-from kdas_book.data.importing.frames import Frame, Options, normal
-from kdas_book.data.importing.pixels import bits_in_use, load_mask, load_picture, png
+from kdas_book.data.importing.frames import Frame, Options
+from kdas_book.data.importing.pixels import bits_in_use, load_pair, load_picture, png
+from kdas_book.data.importing.places import normal
 from kdas_book.data.importing.shapes import draw
 from kdas_book.data.videos import read_table
 from kdas_core import UserError
@@ -43,6 +44,7 @@ class Imported:
     # Folder below out → pairs, groups, without_polyp, median_share (of the pairs with a polyp).
     sets: dict[str, dict] = field(default_factory=dict)
     counts: Counter = field(default_factory=Counter)
+    off: float = 0.0  # how far the colours of JPEG masks were from those named
     skipped: list[str] = field(default_factory=list)  # each fault that the option skip let pass
 
     def __str__(self) -> str:
@@ -55,6 +57,9 @@ class Imported:
             pairs = f"{about['pairs']} pairs{groups}"
             lines.append(f"  {folder}: {pairs}, {share}, {about['without_polyp']} without a polyp")
         lines += [f"  {self.counts[k]} {text}" for k, text in _COUNTS.items() if self.counts[k]]
+        if self.counts["jpeg"]:
+            off = f"their colours were up to {self.off:.0f} levels away from those named"
+            lines.append(f"  {self.counts['jpeg']} masks are JPEGs; {off}")
         if self.skipped:
             lines.append(f"  {len(self.skipped)} faults skipped; {NOTE} lists them")
         if self.by_frame and len(self.sets) > 1:
@@ -108,6 +113,7 @@ class Pool:
             faults += frame.faults
             if not frame.faults:
                 report.counts.update(frame.counts)
+                report.off = max(report.off, frame.off)
                 kept += [pair] if pair else []
         return pd.DataFrame(kept)
 
@@ -120,8 +126,9 @@ class Pool:
             return None  # its faults say why
         exif = self.options.exif
         if frame.mask:
-            mask = load_mask(frame.mask, frame.page, self.options)
-            picture = load_picture(frame, mask.shape[::-1], exif, bits)
+            picture, mask, off = load_pair(frame, frame.mask, self.options, bits)
+            frame.counts["jpeg"] += off is not None
+            frame.off = off or 0.0
         elif frame.shapes:
             picture = load_picture(frame, frame.size, exif, bits)
             mask = self._draw(frame, *picture.size)
@@ -244,10 +251,10 @@ def write_notes(draft: Path, source: Path, options: Options, report: Imported) -
         "options": {k: v for k, v in vars(options).items() if v != getattr(Options, k)},
     }
     rest = {"counts": report.counts, "weak_masks": report.counts["weak"] > 0}
-    rest |= {"skipped": report.skipped}
+    rest |= {"colours_off": round(report.off), "skipped": report.skipped}
     for folder, numbers in report.sets.items():
         text = json.dumps(about | numbers | rest, indent=1, ensure_ascii=False, default=str)
-        (draft / folder / NOTE).write_bytes(f"{text}\n".encode())
+        (draft / folder / NOTE).write_bytes(f"{text}\n".encode(errors="backslashreplace"))
 
 
 def publish(draft: Path, out: Path, folders: list[str]) -> None:

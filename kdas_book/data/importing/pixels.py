@@ -6,15 +6,16 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageColor, ImageOps, TiffImagePlugin
+from PIL import ExifTags, Image, TiffImagePlugin
 
+from kdas_book.data.importing.colours import polyp_of
 from kdas_book.data.importing.frames import Frame, Options
 from kdas_core import UserError
 from kdas_core.data.images import SUFFIXES, read_bytes
-from kdas_core.data.masks import THRESHOLD
 
 _FORMATS = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "BMP": ".bmp"}
-_ORIENTATION = ExifTags.Base.Orientation
+_TRANSPOSED = dict(zip((2, 4, 8, 3, 6, 5, 7), Image.Transpose))  # by EXIF orientation
+_WAY_OUT = "say --exif turned (most tools show it so) or --exif stored"
 
 
 class Picture(NamedTuple):
@@ -31,12 +32,13 @@ class _File(NamedTuple):
 
     name: Path | str
     raw: bytes
-    image: Image.Image
-    orientation: int  # as EXIF says
+    image: Image.Image  # as it is stored
+    format: str
+    orientation: int  # as EXIF says; 1: viewers show it as it is stored
     deep: bool  # it has more than 8 bits
 
     def pages(self) -> list[np.ndarray]:
-        """As they are stored: 8 or 16 bits, (H, W) or RGB (H, W, 3)."""
+        """8 or 16 bits, (H, W) or RGB (H, W, 3); of a TIFF as its orientation says."""
         done, pages = cv2.imdecodemulti(np.frombuffer(self.raw, np.uint8), cv2.IMREAD_UNCHANGED)
         if not done or not pages:
             raise UserError(f"{self.name} cannot be decoded; export it as 8-bit PNG.")
@@ -45,22 +47,53 @@ class _File(NamedTuple):
             raise UserError(f"{fact}; export it with 8 or 16 bits.")
         return [np.ascontiguousarray(p[..., 2::-1]) if p.ndim == 3 else p for p in pages]
 
+    def page(self, number: int | None) -> np.ndarray:
+        """One of them, as it is stored."""
+        pixels = self.pages()[number or 0]
+        return turned(pixels, _back(self.orientation)) if self.format == "TIFF" else pixels
 
-def _opened(source: Path | bytes, decode: bool = True) -> _File:
+    def ways(self) -> dict[str, tuple[int, int]]:
+        """In which ways it can be meant, and the size, (width, height), that it then has."""
+        width, height = self.image.size
+        shown = (height, width) if self.orientation > 4 else (width, height)
+        stored = {"stored": (width, height)}
+        return stored | {"turned": shown} if 1 < self.orientation < 9 else stored
+
+
+def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels as viewers show them at an EXIF orientation."""
+    if 5 <= orientation <= 8:
+        pixels = pixels.swapaxes(0, 1)
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    right = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::down, ::right])
+
+
+def _back(orientation: int) -> int:
+    """The orientation that undoes another."""
+    return {6: 8, 8: 6}.get(orientation, orientation)
+
+
+def _opened(source: Path | bytes, page: int | None = None, decode: bool = True) -> _File:
     """An image whose header, and if it is decoded whose every byte, is sound."""
     name = source if isinstance(source, Path) else "the embedded image"
     raw = read_bytes(source) if isinstance(source, Path) else source
     try:
-        image = Image.open(io.BytesIO(raw))
-        orientation = image.getexif().get(_ORIENTATION, 1)  # TIFF: load() turns and forgets it
-        deepest = raw[24] if image.format == "PNG" else 8
+        image: Image.Image = Image.open(io.BytesIO(raw))
+        form = str(image.format)
+        if page:
+            image.seek(page)
+        orientation = image.getexif().get(ExifTags.Base.Orientation) or 1
+        deepest = raw[24] if form == "PNG" else 8
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             deepest = np.max(image.tag_v2.get(258, 8))
         if decode:
             image.load()
+            if form == "TIFF" and 1 < orientation < 9:  # Pillow has turned it, and OpenCV does
+                image = image.transpose(_TRANSPOSED[_back(orientation)])
     except Exception as error:  # damaged bytes make Pillow raise nearly anything
         raise UserError(f"{name} is truncated or not an image; copy or export it again.") from error
-    return _File(name, raw, image, orientation, deepest > 8)
+    return _File(name, raw, image, form, orientation, deepest > 8)
 
 
 def load_picture(frame: Frame, size: tuple | None, exif: str | None, bits: int) -> Picture:
@@ -71,32 +104,68 @@ def load_picture(frame: Frame, size: tuple | None, exif: str | None, bits: int) 
 
     UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
-    file = _opened(frame.image)
+    file = _opened(frame.image, frame.page)
+    ways = file.ways()
+    fitting = [exif] if exif in ways else [way for way in ways if ways[way] == size]
+    if len(ways) > 1 and len(fitting) != 1:
+        fact = f"{file.name} has an EXIF orientation and nothing tells if it was annotated turned"
+        raise UserError(f"{fact}; {_WAY_OUT}.")
+    return _picture(file, frame.page, fitting[0] if len(ways) > 1 else "stored", size, bits)
+
+
+def load_pair(
+    frame: Frame, path: Path, options: Options, bits: int
+) -> tuple[Picture, np.ndarray, float | None]:
+    """A frame's image, its mask file as bool (H, W), and how far the mask's colours were off (of
+    `polyp_of`). Files of one EXIF orientation are both turned or both left, as ``exif`` says; else
+    an orientation of the mask counts if only one way gives the two one size.
+
+    UserError: as `load_picture` and `polyp_of`; or two orientations leave it in doubt.
+    """
+    file, of_mask = _opened(frame.image, frame.page), _opened(path, frame.page)
+    pixels = of_mask.page(frame.page) if of_mask.deep else None
+    mask, off = polyp_of(of_mask.image, of_mask.format, pixels, path, options)
+    way = "stored"
+    if len(of_mask.ways()) > 1:
+        pairs = [
+            (one, other)
+            for one, size in file.ways().items()
+            for other, of_other in of_mask.ways().items()
+            if size == of_other and (one == other or file.orientation != of_mask.orientation)
+        ]
+        if file.orientation == of_mask.orientation and options.exif:
+            pairs = [(options.exif, options.exif)]
+        if len(pairs) > 1:
+            fact = f"{file.name} and its mask {path} have EXIF orientations"
+            alike = file.orientation == of_mask.orientation
+            way_out = _WAY_OUT if alike else "save both without one"
+            raise UserError(f"{fact} and nothing tells how the two lie on each other; {way_out}.")
+        exif, way = pairs[0] if pairs else ("stored", "stored")
+        mask = turned(mask, of_mask.orientation) if way == "turned" else mask
+        return _picture(file, frame.page, exif, mask.shape[::-1], bits), mask, off
+    return load_picture(frame, mask.shape[::-1], options.exif, bits), mask, off
+
+
+def _picture(file: _File, page: int | None, way: str, size: tuple | None, bits: int) -> Picture:
+    """The file as it will be written, "turned" or as it is "stored"; UserError: another size."""
     picture = file.image
-    if frame.page is not None or file.deep:
-        pixels = file.pages()[frame.page or 0]
+    if page is not None or file.deep:
+        pixels = file.page(page)
         deep = pixels.dtype == np.uint16
         picture = Image.fromarray((pixels >> (bits - 8)).astype(np.uint8) if deep else pixels)
-    turned = file.orientation in range(2, 9)
-    if turned:
-        picture.getexif()[_ORIENTATION] = file.orientation
-        choices = {"turned": ImageOps.exif_transpose(picture), "stored": picture}
-        fitting = [key for key, choice in choices.items() if choice.size == size]
-        if exif is None and len(fitting) != 1:
-            fact = f"{file.name} has an EXIF orientation and nothing tells if it was annotated"
-            way_out = "say --exif turned (most tools show it so) or --exif stored"
-            raise UserError(f"{fact} turned; {way_out}.")
-        picture = choices[exif or fitting[0]]
-    if size and picture.size != size:
-        (w, h), (sw, sh) = picture.size, size
+    actual = file.ways()[way]
+    if size and actual != size:
+        (w, h), (sw, sh) = actual, size
         fact = f"{file.name} is {w}×{h}, but its annotation is for {sw}×{sh}"
         raise UserError(f"{fact}; outlines would lie in the wrong place.")
-    suffix = _FORMATS.get(str(file.image.format))
-    if picture is not file.image or turned or not suffix:
-        return Picture(png(np.asarray(picture.convert("RGB"))), ".png", picture.size, False)
+    suffix = _FORMATS.get(file.format)
+    if picture is not file.image or file.orientation != 1 or not suffix:
+        rgb = np.asarray(picture.convert("RGB"))
+        rgb = turned(rgb, file.orientation) if way == "turned" else rgb
+        return Picture(png(rgb), ".png", actual, False)
     if isinstance(file.name, Path) and file.name.suffix.lower() in SUFFIXES:
         suffix = file.name.suffix.lower()
-    return Picture(file.raw, suffix, picture.size, True)
+    return Picture(file.raw, suffix, actual, True)
 
 
 def count_pages(path: Path) -> int:
@@ -121,40 +190,3 @@ def bits_in_use(path: Path) -> int:
 def png(pixels: np.ndarray) -> bytes:
     """uint8 RGB (H, W, 3) or grey (H, W) as the content of a PNG file."""
     return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
-
-
-def load_mask(path: Path, page: int | None, options: Options) -> np.ndarray:
-    """A mask file as bool (H, W). Polyp are the options' grey values (of a palette image: its
-    indices) or their colours; without either what is at least half the range, 128 of 255.
-
-    UserError: the file cannot be read, or its values do not tell what is polyp.
-    """
-    file = _opened(path)
-    if options.colours:
-        if file.image.format in ("JPEG", "MPO"):
-            raise UserError(f"{path} is a JPEG, whose colours are not exact; export masks as PNG.")
-        rgb = np.asarray(file.image.convert("RGB"))
-        wanted = [ImageColor.getrgb(f"#{colour[-6:]}") for colour in options.colours]
-        return np.any([(rgb == colour).all(-1) for colour in wanted], axis=0)
-    if page is not None or file.deep:
-        levels = file.pages()[page or 0]
-    else:
-        exact = {"P": "P", "L": "L", "1": "L"}  # of others it must be seen whether they are grey
-        mode = exact.get(file.image.mode, "RGB") if options.values else "L"
-        levels = np.asarray(file.image.convert(mode))
-    if options.values:
-        grey = levels if levels.ndim == 2 else levels[..., 0]
-        if levels.ndim == 3 and (levels != grey[..., None]).any():
-            fact = f"{path} is a mask in colours; say which are polyp with --colours"
-            raise UserError(f"{fact}, such as --colours ff0000.")
-        return np.isin(grey, options.values)
-    if levels.ndim == 3 and levels.dtype == np.uint16:  # Pillow has no such colours
-        levels = cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY)
-    elif levels.ndim == 3:
-        levels = np.asarray(Image.fromarray(levels).convert("L"))
-    half = THRESHOLD if levels.dtype == np.uint8 else 2**15
-    if 0 < levels.max() < half:
-        found = ", ".join(str(v) for v in np.unique(levels)[:8])
-        fact = f"{path} has the values {found}, none of them white"
-        raise UserError(f"{fact}; say which are polyp, such as --values 1.")
-    return levels >= half
