@@ -181,12 +181,16 @@ def compare(
     from kdas_book.data.videos import read_groups
     from kdas_book.reports import comparison as statistics
     from kdas_book.reports.tables import CAVEATS, comparison_table, read_per_image
+    from kdas_core.files import atomic_write
 
     tables = read_per_image(a), read_per_image(b)
     videos = read_groups(groups) if groups else None
     frame = statistics.compare(*tables, metric=metric, groups=videos)
     if csv:
-        frame.to_csv(csv)
+        text = frame.to_csv()
+        if csv.exists() and csv.read_bytes()[:60] != text.encode()[:60]:
+            raise UserError(f"{csv} is there already and is no such table; choose another place.")
+        atomic_write(csv, text.encode())
     less = " (less is better)" if metric in ("mae", "hd95") else ""
     print(f"{metric}{less}, A = {a}, B = {b}; the difference is A - B")
     print(comparison_table(frame))

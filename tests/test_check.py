@@ -696,3 +696,13 @@ def test_neighbouring_frames_differ_most_where_the_table_has_a_border(real_data)
         cuts = range(3, len(part) - 2)
         cost = [apart[:c, :c].sum() / c + apart[c:, c:].sum() / (len(part) - c) for c in cuts]
         assert cuts[int(np.argmin(cost))] == (sequence == k).sum(), k
+
+
+def test_groups_that_were_corrected_by_hand_are_not_replaced(tmp_path):
+    path = tmp_path / "groups.csv"
+    for _ in range(2):
+        write_groups({"S": {"1": "a", "2": "a"}}, path)
+    path.write_text(path.read_text().replace("2,a", "2,b"))
+    with pytest.raises(UserError, match="is there already, with other groups"):
+        write_groups({"S": {"1": "a", "2": "a"}}, path)
+    assert "2,b" in path.read_text()

@@ -608,3 +608,18 @@ def test_a_comma_in_the_name_of_a_method_stays_in_its_column(folders, tmp_path, 
         rows = list(csv.reader(file))
     assert [len(row) for row in rows] == [3, 3]
     assert rows[1][0] == preds.name
+
+
+@pytest.mark.parametrize("content", ['{"val_dice": 0.7, "seed": 0}', "[1, 2]", "notes"])
+def test_a_file_of_others_is_not_replaced_by_scores(folders, tmp_path, content):
+    results = {"S": evaluate(*folders)}
+    target = tmp_path / "run" / "metrics.json"  # as a training run has one
+    target.parent.mkdir()
+    target.write_text(content)
+    for write in (lambda: write_all(results, target.parent), lambda: write_json(results, target)):
+        with pytest.raises(UserError, match="is there already and is no file of kdas evaluate"):
+            write()
+    assert target.read_text() == content and list(target.parent.iterdir()) == [target]
+    target.unlink()
+    for _ in range(2):  # our own are replaced
+        assert len(write_all(results, target.parent)) == 5

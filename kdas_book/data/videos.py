@@ -48,8 +48,10 @@ def clinicdb_groups(frames: Iterable[tuple[str, tuple[int, int]]]) -> dict[str, 
 def write_groups(groups: Mapping[str, Mapping[str, str]], path: Path) -> None:
     """Write ``{data set: {name: group}}`` as `read_groups` reads it, or raise `UserError`."""
     rows = [(dataset, *item) for dataset, names in groups.items() for item in names.items()]
-    table = pd.DataFrame(rows, columns=_HEADER)
-    atomic_write(path, table.to_csv(index=False).encode(), "choose another place")
+    text = pd.DataFrame(rows, columns=_HEADER).to_csv(index=False).encode()
+    if path.is_file() and path.read_bytes() != text:  # groups are often corrected by hand
+        raise UserError(f"{path} is there already, with other groups; choose another place.")
+    atomic_write(path, text, "choose another place")
 
 
 def read_groups(path: str | Path) -> dict[str, dict[str, str]]:

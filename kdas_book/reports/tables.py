@@ -152,6 +152,7 @@ def write_json(results: Results, path: str | Path) -> Path:
     """Write ``{dataset: {metric: value, …, "n": …, "per_image": {name: {metric: value}}}}``, the
     whole file or nothing, and return its path. NaN, which only ``strict`` brings, becomes null.
     """
+    _refuse_foreign(Path(path))
     return write_texts({Path(path): _as_json(results)})[0]
 
 
@@ -160,6 +161,7 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     ``per_image.csv``, all or none: CSV with all digits, Markdown and LaTeX (booktabs) with three
     decimals and the notes. Returns the paths.
     """
+    _refuse_foreign(Path(folder) / "metrics.json")
     images = {name: result.per_image for name, result in results.items()}
     per_image = pd.concat(images, names=["dataset"]).reset_index("dataset")
     forms = texts_of(table(results), notes(results), disable_numparse=[1, 2])
@@ -167,6 +169,16 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     texts |= {f"metrics{suffix}": text for suffix, text in forms.items()}
     texts["per_image.csv"] = per_image.to_csv(index=False, lineterminator="\n")
     return write_texts({Path(folder) / name: text for name, text in texts.items()})
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A UserError where the file is there and is none of ours, such as that of a training run."""
+    if path.exists():
+        try:
+            read_per_image(path)
+        except UserError:
+            fact = f"{path} is there already and is no file of kdas evaluate"
+            raise UserError(f"{fact}; choose another place.") from None
 
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
