@@ -158,6 +158,11 @@ def test_two_annotations_of_one_picture_are_a_fault_and_so_is_one_picture_by_two
         UserError, match=r"images\[0\].*and .*images\[1\].*are of one image, .*1\.png"
     ):
         import_data(file, "coco", tmp_path / "out")
+    content = json.loads(file.read_text())
+    content["annotations"][1]["segmentation"] = [[1, 1]]  # left out, its polyp would be missing
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="are of one image"):
+        import_data(file, "coco", tmp_path / "out", skip=True)
     (tmp_path / "src/2.png").symlink_to(tmp_path / "src/1.png")
     file = coco_of(tmp_path / "src/i.json", "1.png", "2.png")
     with pytest.raises(UserError, match="are of one image"):
