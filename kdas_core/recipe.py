@@ -67,8 +67,11 @@ class Recipe:
     alpha: float = 0.3
     attention_weight: float = 1.0
     guiding_weight: float = 1.0
+    guide: str = "attended"  # what kdas guides, as the figure; "raw": our earlier reading of it
+    reduction: str = "sum"  # of attention terms over pixels; "mean": S² times smaller, as released
     distillation_warm_up: float = 0.0  # share of the steps over which alpha rises from 0
     weighted_bce: bool = False
+    control: str = "none"  # or "oracle", "blurred", "shuffled": what stands for the teacher's maps
     seed: int = 0
     teacher_seed: int | None = None  # of the teacher's own training; None: the same seed
 
@@ -136,9 +139,18 @@ class Recipe:
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 _POSITIVE = "image_size epochs teacher_epochs batch_size learning_rate temperature".split()
 _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}
+_CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
+_CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 _OF_THE_STUDENT = [
     *("student", "pretrained_student", "temperature", "alpha", "attention_weight"),
-    *("guiding_weight", "distillation_warm_up", "teacher_graph", "teacher_seed"),
+    *(
+        "guiding_weight",
+        "guide",
+        "reduction",
+        "distillation_warm_up",
+        "teacher_graph",
+        "teacher_seed",
+    ),
 ]
 
 # What differs from the released recipe, and only that.

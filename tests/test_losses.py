@@ -13,17 +13,26 @@ from kdas_core import UserError
 from kdas_core.attention import attention_distribution, attention_weights, self_attention
 from kdas_core.losses import (
     OBJECTIVES,
+    ON_FEATURES,
+    Output,
     attention_supervision,
     attention_transfer,
     bernoulli_distillation,
     channel_wise_distillation,
+    feature_matching,
     objective,
+    pairwise_affinity,
+    region_affinity,
+    standardised_distillation,
     structure_loss,
     symmetric_guiding,
 )
+from kdas_core.models import build, freeze, teacher_logits
+from kdas_core.recipe import preset
 
+ON_MAPS = [name for name in OBJECTIVES if name not in ON_FEATURES]
 CASES = json.loads((GOLDEN / "released_losses.json").read_text())
-DISTILLING = [name for name in OBJECTIVES if name != "supervised"]
+DISTILLING = [name for name in ON_MAPS if name != "supervised"]
 
 
 def golden_inputs(case):
@@ -133,7 +142,7 @@ def test_every_term_teaches_the_student_and_never_the_teacher(name):
         assert of_teacher == (None, None), term
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", ON_MAPS)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 def test_finite_in_float32_under_autocast_for_one_image_and_for_extreme_logits(name, batch, scale):
@@ -167,7 +176,7 @@ def test_distillation_is_lowest_when_student_and_teacher_agree(name):
             assert elsewhere[term] > at_teacher[term]
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", ON_MAPS)
 def test_a_better_student_has_a_lower_loss(name):
     """Good < bad: maps that point at the mask, against maps that point away; the teacher is right."""
     _, _, mask = random_maps()
@@ -179,7 +188,7 @@ def test_a_better_student_has_a_lower_loss(name):
     )
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", ON_MAPS)
 def test_a_step_along_the_gradient_lowers_the_total(name):
     student, teacher, mask = random_maps()
     value = objective(name)
@@ -196,7 +205,8 @@ def test_kdas_is_the_sum_that_the_table_states():
         student, teacher, mask
     )
     attention = [attention_supervision(s, t, 4.0) for s, t in zip(student, teacher)]
-    guiding = symmetric_guiding(student[1], teacher[1])
+    a, b = self_attention(student[1]), self_attention(teacher[1])  # as the framework figure has it
+    guiding = (a + a.transpose(1, 2) - b - b.transpose(1, 2)).square().mean()
     structure = sum(structure_loss(s, mask) for s in student)
     expected = 0.8 * structure + 0.2 * (3 * sum(attention) + 0.5 * guiding)
     torch.testing.assert_close(terms["total"], expected)
@@ -208,6 +218,46 @@ def test_kdas_is_the_sum_that_the_table_states():
         "symmetric",
         "total",
     }
+
+
+def test_raw_guiding_is_the_earlier_objective():
+    student, teacher, mask = random_maps()
+    given = {"alpha": 0.2, "attention_weight": 3.0, "guiding_weight": 0.5}
+    attended, raw = (
+        objective("kdas", guide=guide, **given)(student, teacher, mask)
+        for guide in ("attended", "raw")
+    )
+    assert raw["symmetric"] == symmetric_guiding(student[1], teacher[1])
+    difference = 0.2 * 0.5 * (raw["symmetric"] - attended["symmetric"])
+    torch.testing.assert_close(raw["total"] - attended["total"], difference)
+
+
+def test_attended_and_raw_guiding_differ_by_how_sure_the_maps_are():
+    """Of sure maps each row attends to itself alone, and A(P) is P; of unsure ones it is a mean of the rows."""
+    rng = np.random.default_rng(0)
+    unsure = [torch.from_numpy(rng.normal(0, sd, (4, 1, 96, 96))).float() for sd in (0.3, 0.5)]
+    raw, attended = (
+        symmetric_guiding(*unsure),
+        symmetric_guiding(*(self_attention(p)[:, None] for p in unsure)),
+    )
+    assert 10 * attended < raw
+    sure = [20 * p for p in unsure]
+    raw, attended = (
+        symmetric_guiding(*sure),
+        symmetric_guiding(*(self_attention(p)[:, None] for p in sure)),
+    )
+    torch.testing.assert_close(raw, attended, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("name, term", [("kdas", "attention"), ("channel_wise_kd", "channel")])
+def test_the_mean_over_pixels_is_the_sum_divided_by_them(name, term):
+    student, teacher, mask = random_maps(size=32)
+    total, mean = (
+        objective(name, reduction=reduction)(student, teacher, mask)
+        for reduction in ("sum", "mean")
+    )
+    for k in (1, 2):
+        torch.testing.assert_close(total[f"{term}_{k}"], 32**2 * mean[f"{term}_{k}"])
 
 
 def test_attention_supervision_equals_the_divergence_written_out():
@@ -325,3 +375,115 @@ def test_unknown_objective_hyperparameter_or_missing_teacher_are_told_in_a_sente
     student, _, mask = random_maps()
     with pytest.raises(UserError, match="none was given"):
         objective("kdas")(student, None, mask)
+
+
+# --- rivals on features, and controls ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    """What a student and a teacher say of the same images, with features, and a mask."""
+    torch.manual_seed(0)
+    student, teacher = build("student"), freeze(build("student"))
+    images = torch.randn(3, 3, 64, 64)
+    mask = torch.zeros(3, 1, 64, 64)
+    mask[:, :, 16:40, 10:50] = 1
+    return student, teacher, images, mask
+
+
+def test_features_change_no_map_and_are_there_only_on_request(outputs):
+    _, net, images, _ = outputs
+    plain, (maps, features) = net(images), net(images, features=True)
+    assert all(map(torch.equal, plain, maps))
+    assert {name: tuple(f.shape[1:]) for name, f in features.items()} == {
+        "stage1": (32, 16, 16),
+        "stage2": (64, 8, 8),
+        "stage3": (160, 4, 4),
+        "stage4": (256, 2, 2),
+        "fused": (32, 8, 8),
+    }
+    torch.testing.assert_close(
+        maps[0], F.interpolate(net.head1(features["fused"]), scale_factor=8, mode="bilinear")
+    )
+
+
+@pytest.mark.parametrize("name", ON_FEATURES)
+def test_a_rival_on_features_is_lowest_at_the_teacher_and_teaches_the_student_alone(name, outputs):
+    student, teacher, images, mask = outputs
+    loss_fn = objective(name, alpha=1.0)
+    of_teacher = Output(*teacher_logits(teacher, images, features=True))
+    terms = loss_fn(Output(*student(images, features=True)), of_teacher, mask)
+    own = [term for term in terms if not term.startswith(("structure", "total"))]
+    same = loss_fn(of_teacher, of_teacher, mask)
+    assert own and all(abs(float(same[term])) < 1e-6 for term in own)
+    assert all(terms[term] > 100 * abs(same[term]) for term in own)
+    student.zero_grad()
+    terms["total"].backward()
+    reached = {name.split(".")[0] for name, p in student.named_parameters() if p.grad is not None}
+    assert "backbone" in reached
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("name", ["mse", "standardised_kd"])
+def test_a_rival_on_maps_is_lowest_at_the_teacher(name):
+    student, teacher, mask = random_maps()
+    loss_fn = objective(name, alpha=1.0)
+    assert loss_fn(student, teacher, mask)["total"] > 0.01
+    assert abs(float(loss_fn(teacher, teacher, mask)["total"])) < 1e-6
+
+
+def test_the_rivals_equal_their_formulas_written_out():
+    torch.manual_seed(3)
+    s, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[:, :, 2:5, 1:7] = 1
+    torch.testing.assert_close(feature_matching(s, t), ((s - t) ** 2).mean())
+    cosines = [
+        torch.stack(
+            [
+                F.cosine_similarity(f[b].flatten(1).T[:, None], f[b].flatten(1).T[None], -1)
+                for b in (0, 1)
+            ]
+        )
+        for f in (s, t)
+    ]
+    torch.testing.assert_close(pairwise_affinity(s, t), ((cosines[0] - cosines[1]) ** 2).mean())
+    inside = mask[0, 0].bool()
+    contrasts = [
+        F.cosine_similarity(f[:, :, inside].mean(-1), f[:, :, ~inside].mean(-1)) for f in (s, t)
+    ]
+    torch.testing.assert_close(
+        region_affinity(s, t, mask), ((contrasts[0] - contrasts[1]) ** 2).mean()
+    )
+    a, b = s[:, :1], t[:, :1]
+    z = [(p - p.mean((1, 2, 3), True)) / p.std((1, 2, 3), keepdim=True) for p in (a, b)]
+    torch.testing.assert_close(standardised_distillation(a, b), bernoulli_distillation(*z))
+
+
+@pytest.mark.parametrize("name", ON_FEATURES)
+def test_a_rival_on_features_needs_them(name):
+    student, teacher, mask = random_maps()
+    with pytest.raises(UserError, match=f"{name}.* needs the networks' features"):
+        objective(name)(student, teacher, mask)
+
+
+def test_a_region_that_is_not_there_asks_for_nothing():
+    s, t = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    assert region_affinity(s, t, torch.zeros(2, 1, 8, 8)) == 0
+    assert region_affinity(s, t, torch.ones(2, 1, 8, 8)) == 0
+
+
+def test_controls_replace_what_the_teacher_says():
+    student, teacher, mask = random_maps()
+    loss_fn = objective("logit_kd", alpha=1.0)
+    oracle = 4 * (2 * mask - 1)
+    expected = sum(bernoulli_distillation(s, oracle) for s in student)
+    torch.testing.assert_close(loss_fn(student, teacher, mask, control="oracle")["total"], expected)
+    blurred = loss_fn(student, teacher, mask, control="blurred")["total"]
+    assert blurred < expected  # less sure, and so nearer to a student that knows nothing
+    others = [t.roll(1, dims=0) for t in teacher]
+    expected = sum(bernoulli_distillation(s, t) for s, t in zip(student, others))
+    shuffled = loss_fn(student, teacher, mask, control="shuffled")["total"]
+    torch.testing.assert_close(shuffled, expected)
+    with pytest.raises(UserError, match="control is 'noise'; choose none or oracle"):
+        preset("smoke", control="noise")

@@ -27,7 +27,8 @@ def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             axis.plot(np.full(len(values), x), values, "o", color=colour, ms=5, alpha=0.75)
             axis.plot([x - 0.35, x + 0.35], [values.mean()] * 2, color=colour, lw=2.5)
         axis.set_title(title)
-        axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=8)
+        names = [label.replace(" (raw guiding)", " (raw)") for label in labels]
+        axis.set_xticks(range(len(labels)), names, rotation=90, fontsize=8)
         axis.margins(x=0.12)
     axes[0].set_ylabel("Dice (dashed: the teacher)")
     return figure

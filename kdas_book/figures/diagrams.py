@@ -5,7 +5,7 @@ from typing import Any
 from IPython.display import SVG
 
 from kdas_book.figures.basics import BLUE, GREEN, ORANGE, PURPLE, RED
-from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Canvas, tint
+from kdas_book.figures.svg import PLAIN, STUDENT, TEACHER, Box, Canvas, tint
 from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 
@@ -18,15 +18,16 @@ FRAMEWORKS = {
         "kdas",
         "One training step, as the paper's figure has it",
         "Teacher and student give two logit maps each. Attention and a softmax over pixels come "
-        "before the divergence of each pair; guiding compares the second pair, the structure loss "
-        "each student map with the mask. Every loss sends a gradient to the student.",
+        "before the divergence of each pair; guiding compares the attended second pair, the "
+        "structure loss each raw student map with the mask. Every loss sends a gradient to the "
+        "student.",
     ),
     "released": (
         "released",
         "One training step, as released",
         "Only the teacher's maps pass the attention, and no softmax follows. The student's pass a "
         "softmax over their single channel, which is constant, so the gradient of the attention "
-        "terms ends there. Symmetrical guiding compares the first pair of maps.",
+        "terms ends there. Symmetrical guiding compares the first pair of maps, raw.",
     ),
 }
 
@@ -54,7 +55,7 @@ def framework(kind: str = "figure") -> SVG:
         canvas.arrow((490, 70), (490, top + 47), (476, top + 47), colour=STUDENT)
         canvas.arrow((476, top + 75), (501, top + 75), (501, end), **BACK, head=end == 70)
     of = hyperparameters_of(objective)
-    terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG(S₂, T₂)"
+    terms = "R₁ + R₂ + SG(S₁, T₁)" if released else "AS₁ + AS₂ + SG"
     total = f"(1 − α)·[St(S₁) + St(S₂)] + α·[{terms}]"
     how = f"is minimised; α = {of['alpha']:g}, τ = {of['temperature']:g}"
     canvas.box((14, 502, 492, 54), total, how, colour=ORANGE)
@@ -90,22 +91,31 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
         canvas.cross(427, other.right(0.8).y)
     else:
         canvas.arrow(other.right(0.8), of_student.left(0.8), **BACK)
-    losses = []
     if guided:
-        words = (f"SG(S{n}, T{n})", "mean square of (S + Sᵀ) − (T + Tᵀ)")
+        pair = f"S{n}, T{n}" if released else f"A(S{n}), A(T{n})"
+        words = (f"SG({pair})", "mean square of (P + Pᵀ) − (Q + Qᵀ)")
         guide = canvas.box((98, row + 72, 318, 46), *words, colour=GREEN)
+    if guided and released:  # the raw maps
         canvas.arrow(of_teacher.bottom(), (61, guide.left().y), guide.left(), colour=TEACHER)
-        losses.append((guide, 0.12))
+        _there_and_back(canvas, guide, of_student, 0.12)
+    elif guided:  # the attended ones, from which the gradient has a way back above
+        canvas.arrow(attended.bottom(), (156, guide.top().y), colour=TEACHER)
+        canvas.arrow(other.bottom(0.35), (340.6, guide.top().y))
+        canvas.arrow((372, guide.top().y), (372, other.bottom().y), **BACK)
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
     words = (f"St(S{n}, M)", "structure loss")
-    losses.append((canvas.box((256, below, 160, 46), *words, colour=BLUE), 0.66))
-    canvas.arrow(mask.right(), losses[-1][0].left())
-    for box, at in losses:  # down to the loss, and the gradient back
-        (x, top), there, back = of_student.bottom(at), box.right(0.28), box.right(0.76)
-        canvas.arrow((x, top), (x, there.y), there)
-        canvas.arrow(back, (x + 9, back.y), (x + 9, top), **BACK)
+    structure = canvas.box((256, below, 160, 46), *words, colour=BLUE)
+    canvas.arrow(mask.right(), structure.left())
+    _there_and_back(canvas, structure, of_student, 0.66)
     return y + height + 12
+
+
+def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
+    """From the student down to a loss, and the gradient back."""
+    (x, top), there, back = student.bottom(at), loss.right(0.28), loss.right(0.76)
+    canvas.arrow((x, top), (x, there.y), there)
+    canvas.arrow(back, (x + 9, back.y), (x + 9, top), **BACK)
 
 
 # number: file, name, what it is about, colour, column and row on the map

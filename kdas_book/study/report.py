@@ -122,9 +122,9 @@ def tries(results: Results) -> pd.DataFrame:
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here: ``claim, source, state, evidence, caveat``.
 
-    A claim that names two labels says that the first has the higher Dice. It is *reproduced* where
-    the 95 % interval over seeds of the difference on the mean of the sets lies above 0, *not
-    reproduced* where it lies below 0, *undecided* otherwise and with a single seed, and *not
+    A claim that names two labels says that the first has the higher Dice. It is *above here*
+    where the 95 % interval over seeds of the difference on the mean of the sets lies above 0,
+    *below here* where it lies below 0, *undecided here* otherwise and with a single seed, and *not
     tested* without labels, or about labels that were not trained. It is judged by the first study
     that has trained both labels. A UserError if the CSV of claims is missing or lacks a column.
     """
@@ -154,14 +154,14 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
     )
     evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
-        return "undecided", evidence
+        return "undecided here", evidence
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
         f"{detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
-    undecided = "not reproduced" if seen["high"] < 0 else "undecided"
-    return "reproduced" if seen["low"] > 0 else undecided, evidence
+    undecided = "below here" if seen["high"] < 0 else "undecided here"
+    return "above here" if seen["low"] > 0 else undecided, evidence
 
 
 def _seeds(count: float) -> str:

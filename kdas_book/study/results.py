@@ -66,7 +66,24 @@ class Results:
 
 def open_results(path: str | Path) -> Results:
     """From a study's folder, or from the files that :func:`keep` wrote."""
-    return collect(path) if Path(path).is_dir() else load(path)
+    return say_raw_guiding(collect(path)) if Path(path).is_dir() else load(path)
+
+
+def say_raw_guiding(results: Results) -> Results:
+    """The same results; a label that guides the raw second maps says so. Records from before the
+    hyperparameter ``guide`` lack it, and guided the raw maps.
+    """
+    recipes = results.about["recipes"]
+    told = {
+        label: f"{label} (raw guiding)"
+        for label, recipe in recipes.items()
+        if recipe.get("objective") in ("kdas", "symmetric_only")
+        and recipe.get("guide", "raw") == "raw"
+    }
+    tables = (results.scores, results.images, results.curves)
+    scores, images, curves = (t.assign(objective=t["objective"].replace(told)) for t in tables)
+    named = {told.get(label, label): recipe for label, recipe in recipes.items()}
+    return Results(results.name, scores, images, curves, results.about | {"recipes": named})
 
 
 def collect(folder: str | Path) -> Results:
@@ -184,4 +201,5 @@ def load(csv: str | Path) -> Results:
     except (OSError, ValueError, EOFError) as error:
         way_out = "kdas study report --keep writes them"
         raise UserError(f"{csv} and its companions cannot be read ({error}); {way_out}.") from error
-    return Results(stem.name.removesuffix("_study"), scores, images, curves, about)
+    name = stem.name.removesuffix("_study")
+    return say_raw_guiding(Results(name, scores, images, curves, about))

@@ -7,7 +7,9 @@ from kdas_core.attention import self_attention
 from kdas_core.losses.channel_wise_distillation import channel_wise_distillation
 
 
-def attention_supervision(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+def attention_supervision(
+    student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "sum"
+) -> Tensor:
     """``τ² · KL( softmax_pixels(A(T)/τ) ‖ softmax_pixels(A(S)/τ) )``, summed over pixels, mean over
     the batch: a scalar ≥ 0; 0 when student and teacher are equal.
 
@@ -18,6 +20,8 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
     Args:
         student, teacher: logits, both (B, 1, H, W), else a ValueError; the teacher has no gradient.
         temperature: τ > 0.
+        reduction: ``"sum"`` over pixels, a divergence; or ``"mean"``, the release's convention, at
+            S × S pixels S² times smaller. The figure does not say; the sum is our reading.
 
     Source: Trinh et al., KDAS, ICME 2024, attention supervision (framework figure).
 
@@ -26,7 +30,7 @@ def attention_supervision(student: Tensor, teacher: Tensor, temperature: float =
     0.0
     """
     of_student, of_teacher = (self_attention(P)[:, None] for P in (student, teacher.detach()))
-    return channel_wise_distillation(of_student, of_teacher, temperature)
+    return channel_wise_distillation(of_student, of_teacher, temperature, reduction)
 
 
 def released_attention_term(

@@ -4,7 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
+def channel_wise_distillation(
+    student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "sum"
+) -> Tensor:
     """``τ² · KL( softmax_pixels(T/τ) ‖ softmax_pixels(S/τ) )`` of each channel, summed over pixels,
     mean over channels and batch: a scalar ≥ 0; 0 when the channels agree up to a constant each.
 
@@ -14,6 +16,7 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
     Args:
         student, teacher: logits, both (B, C, H, W), else a ValueError; the teacher has no gradient.
         temperature: τ > 0. The paper takes 4.
+        reduction: ``"sum"`` over pixels, a divergence; or their ``"mean"``, H·W times smaller.
 
     Source: Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, ICCV 2021 (arXiv
     2011.13256), equations 4 and 5.
@@ -28,4 +31,5 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
         raise ValueError(f"{shapes} must have one shape.")
     channels = (P.float().flatten(2).flatten(0, 1) for P in (student, teacher.detach()))
     log_s, log_t = ((channel / temperature).log_softmax(dim=1) for channel in channels)
-    return temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
+    divergence = temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
+    return divergence if reduction == "sum" else divergence / log_s.shape[1]

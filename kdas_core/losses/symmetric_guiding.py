@@ -9,7 +9,8 @@ def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
     swapped, is free (chapter 5 shows a pair of different maps at distance 0).
 
     Args:
-        student, teacher: logits, both (B, 1, S, S), else a ValueError; the teacher has no gradient.
+        student, teacher: maps, both (B, 1, S, S), else a ValueError; the teacher has no gradient.
+            The figure guides the attended second maps, the release the raw first ones.
 
     Source: Trinh et al., KDAS, ICME 2024, symmetrical guiding module (framework figure).
 

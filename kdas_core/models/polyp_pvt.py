@@ -174,7 +174,9 @@ class SimilarityAggregation(nn.Module):
 
 
 class PolypPVT(nn.Module):
-    """Backbone and decoder. ``net(images) -> (P1, P2)``, two logit maps at the images' size.
+    """Backbone and decoder. ``net(images) -> (P1, P2)``, two logit maps at the images' size; with
+    ``features=True`` these and a dictionary: ``stage1`` to ``stage4`` of the backbone, and
+    ``fused``, the decoder's map (B, 32, H/8, W/8) from which P1 is read.
 
     P1 comes from the cascaded fusion, P2 from the similarity aggregation after it. The prediction
     is ``sigmoid(P1 + P2)``. A UserError where the backbone is no network of timm with features at
@@ -200,7 +202,7 @@ class PolypPVT(nn.Module):
         self.head1 = nn.Conv2d(WIDTH, 1, 1)
         self.head2 = nn.Conv2d(WIDTH, 1, 1)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, features: bool = False):
         height, width = images.shape[-2:]
         if height % 32 or width % 32:
             need = "the network needs a height and a width divisible by 32"
@@ -208,4 +210,7 @@ class PolypPVT(nn.Module):
         f1, f2, f3, f4 = self.backbone(images)
         deep = self.fusion(self.reduce2(f2), self.reduce3(f3), self.reduce4(f4))
         joined = self.similarity(deep, self.reduce1(self.camouflage(f1)))
-        return upsample(self.head1(deep), 8, False), upsample(self.head2(joined), 8, False)
+        maps = upsample(self.head1(deep), 8, False), upsample(self.head2(joined), 8, False)
+        if not features:
+            return maps
+        return maps, {"stage1": f1, "stage2": f2, "stage3": f3, "stage4": f4, "fused": deep}

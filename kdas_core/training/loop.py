@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.losses import objective, structure_loss
+from kdas_core.losses import ON_FEATURES, objective, structure_loss
 from kdas_core.recipe import Recipe
 from kdas_core.training import batching, safety
 from kdas_core.training.checkpoint import create_run_dir, identity, run_dir, seed_everything
@@ -26,6 +26,7 @@ from kdas_core.training.state import (
     TrainingState,
     frozen_teacher,
     objective_kwargs,
+    output_of,
     start_accelerator,
     start_network,
 )
@@ -128,13 +129,15 @@ def forward_backward(
     sums: dict[str, Any] = defaultdict(float)
     state.optimiser.zero_grad()
     size = state.recipe.image_size
+    features = state.recipe.objective in ON_FEATURES
     for micro in batching.micro_batches(batch, state.accumulation_steps):
         images, mask = batching.resized(micro, scale, size, accelerator.device)
         if state.recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        teacher_maps = teacher(images)
+        of_teacher = teacher(images)
         with nullcontext() if micro["last"] else accelerator.no_sync(state.net):
-            terms = loss_fn(state.net(images), teacher_maps, mask)
+            student = output_of(state.net, images, features)
+            terms = loss_fn(student, of_teacher, mask)
             accelerator.backward(terms["total"] * micro["weight"])
         for name, value in terms.items():
             sums[name] += value.detach() * micro["weight"]

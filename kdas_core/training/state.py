@@ -3,7 +3,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import kdas_core
 from kdas_core import UserError
-from kdas_core.losses import hyperparameters_of
+from kdas_core.losses import ON_FEATURES, Output, hyperparameters_of
 from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
 from kdas_core.models.weights import refuse_not_finite
 from kdas_core.recipe import Recipe
@@ -70,21 +70,35 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
 
 def frozen_teacher(
     teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
-) -> Callable[[Tensor], tuple[Tensor, Tensor] | None]:
-    """A function of images (B, 3, S, S): the frozen teacher's maps (P1, P2), float32 (B, 1, S, S),
-    with a graph that nobody uses under ``teacher_graph``, as released; None without a teacher.
+) -> Callable[[Tensor], Output | None]:
+    """A function of images (B, 3, S, S): what the frozen teacher says of them, in float32, with a
+    graph that nobody uses under ``teacher_graph``, as released; None without a teacher.
     """
     if teacher is None:
         return lambda images: None
     net = arrange(freeze(teacher).to(accelerator.device), recipe, accelerator)
     net.requires_grad_(recipe.teacher_graph)
+    features = recipe.objective in ON_FEATURES
 
-    def maps(images: Tensor) -> tuple[Tensor, Tensor]:
+    def output(images: Tensor) -> Output:
         with accelerator.autocast():
-            p1, p2 = net(images) if recipe.teacher_graph else teacher_logits(net, images)
-        return p1.float(), p2.float()
+            if recipe.teacher_graph:
+                return output_of(net, images, features)
+            maps = teacher_logits(net, images, features)
+        return as_output(maps if features else (maps, {}))
 
-    return maps
+    return output
+
+
+def output_of(net: nn.Module, images: Tensor, features: bool) -> Output:
+    """What a network says of images, in float32; its features, where they are asked for."""
+    return as_output(net(images, features=True) if features else (net(images), {}))
+
+
+def as_output(said: tuple[Iterable[Tensor], dict[str, Tensor]]) -> Output:
+    maps, features = said
+    p1, p2 = (p.float() for p in maps)
+    return Output((p1, p2), {name: f.float() for name, f in features.items()})
 
 
 @dataclass(eq=False)
