@@ -254,6 +254,15 @@ def test_thumbnails_and_readme_files_are_no_pictures_and_no_annotations(tmp_path
     assert index_pairs(tmp_path / "out/TrainDataset").names == ("0001",)
 
 
+def test_pictures_with_signs_in_their_names_are_pictures(tmp_path):
+    names = ("#1", "$2", "@3", "recycle", "Thumbs")
+    for part in ("images", "masks"):
+        for name in names:
+            save(tmp_path / "src" / part / f"{name}.png", disc().astype(np.uint8) * 255)
+    import_data(tmp_path / "src", "masks", tmp_path / "out")
+    assert set(index_pairs(tmp_path / "out/TrainDataset").names) == set(names)
+
+
 def test_an_annotation_that_is_called_like_a_readme_is_one_if_it_has_a_picture(tmp_path):
     flat_picture(tmp_path / "src/images/test.png")
     write(tmp_path / "src/labels/test.txt", "0 0.2 0.2 0.6 0.2 0.6 0.6\n")
@@ -301,6 +310,14 @@ def test_the_suffix_that_all_masks_have_is_proposed(tmp_path, suffix, apart):
         import_data(tmp_path / "src", "masks", tmp_path / "out")
     import_data(tmp_path / "src", "masks", tmp_path / "out", mask_suffix=suffix)
     assert index_pairs(tmp_path / "out/TrainDataset").names == ("1", "10", "11")
+
+
+def test_a_mask_without_the_suffix_that_was_named_is_not_passed_over(tmp_path):
+    for name in ("images/1.png", "masks/1_mask.png", "images/2.png", "masks/2.png"):
+        save(tmp_path / "src" / name, disc().astype(np.uint8) * 255)
+    with pytest.raises(UserError, match=r"masks/2\.png is called otherwise than with _mask"):
+        options = {"mask_suffix": "_mask", "negatives": "keep"}
+        import_data(tmp_path / "src", "masks", tmp_path / "out", **options)
 
 
 def test_pages_and_prefixes_never_give_one_name_to_two_frames(tmp_path):

@@ -75,9 +75,9 @@ class Images:
         """
         found = self.meant(named, file, ward)
         if len(found) != 1:
-            several = f"{named} could be any of {first_few([str(path) for path in found])}"
-            absent = f"the image {self._stated(named, file, ward)} is not below {self.folder}"
-            fact = several if found else absent
+            fact = f"the image {self._stated(named, file, ward)} is not below {self.folder}"
+            if found:
+                fact = f"{named} could be any of {first_few([str(path) for path in found])}"
             way_out = "name its folder with --images, or remove the entry"
             if self.folder != self.base and self._own_folders(file):
                 way_out = f"import {file.parent} by itself, or remove the entry"
@@ -150,13 +150,12 @@ class Images:
 
     def _agree(self, path: Path, own: Folders, ward: Folders) -> bool:
         """Do an annotation's folders leave open that a picture elsewhere is its own?"""
-        known = self._folders[path]
-        if not known:
-            here = self.folder.resolve().name
-            other = self.folder != self.base and here.lower() not in GENERAL
-            return not own or not other or own[-1] == here
-        stated = own or ward
-        return not stated or stated[-len(known) :] == known[-len(stated) :]
+        known, here = self._folders[path], self.folder.resolve().name
+        if known:
+            stated = own or ward
+            return not stated or stated[-len(known) :] == known[-len(stated) :]
+        # A folder that was chosen says by its own name whose pictures lie in it.
+        return not own or self.folder == self.base or here.lower() in GENERAL or own[-1] == here
 
     def _stated(self, named: str, file: Path, ward: str) -> str:
         parts = _parts(named)
