@@ -144,6 +144,20 @@ def test_a_folder_of_pictures_without_folders_is_not_another_videos(tmp_path):
         import_data(file, "coco", tmp_path / "out")
 
 
+@pytest.mark.parametrize("images", ["JPEGImages", "JPEGImages/videoA"])
+def test_two_folders_that_are_named_may_not_be_of_two_videos(tmp_path, images):
+    flat_picture(tmp_path / "src/JPEGImages/videoA/0001.png")
+    annotate("voc", tmp_path / "src", "videoB")
+    coco_of(tmp_path / "src/Annotations/videoB/i.json", "0001.png")
+    for layout, source in (("voc", "videoB"), ("coco", "videoB/i.json")):
+        options = {"images": tmp_path / "src" / images, "box": "ellipse", "negatives": "drop"}
+        with pytest.raises(UserError, match=r"0001\.png is not below"):
+            import_data(tmp_path / "src/Annotations" / source, layout, tmp_path / "out", **options)
+    flat_picture(tmp_path / "src/pictures_2019/0001.png")
+    options = {"images": tmp_path / "src/pictures_2019", "box": "ellipse"}
+    import_data(tmp_path / "src/Annotations/videoB", "voc", tmp_path / "out", **options)
+
+
 def test_of_pictures_of_one_name_none_is_chosen(tmp_path):
     for video in "ab":
         flat_picture(tmp_path / "src/images" / video / "1.png")

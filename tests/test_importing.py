@@ -545,7 +545,9 @@ def test_several_classes_by_value_palette_index_and_colour(tmp_path):
         save(tmp_path / name / "images/1.png", picture())
         (tmp_path / name / "masks").mkdir()
         mask.save(tmp_path / name / "masks/1.png")
-    with pytest.raises(UserError, match="has the values 0, 1, 2, 3; say which are polyp, such as --values 1,2,3"):
+    with pytest.raises(
+        UserError, match="has the values 0, 1, 2, 3; say which are polyp, such as --values 1,2,3"
+    ):
         import_data(tmp_path / "grey", "masks", tmp_path / "out")
     with pytest.raises(UserError, match="is a mask in colours; say which are polyp with --colours"):
         import_data(tmp_path / "colour", "masks", tmp_path / "out", values=[1])

@@ -110,10 +110,8 @@ class Images:
         own = self._own_folders(file)
         same = (() if own else whole) or ends or same
         beside = [p for p in same if p.parent == file.parent]
-        mirrored = [p for p in same if self._folders[p] == own]
-        if beside or mirrored:
-            return beside or mirrored
-        return [p for p in same if self._agree(p, own, _specific([ward] if ward else []))]
+        left = [p for p in same if self._agree(p, own, _specific([ward]), file)]
+        return beside or [p for p in left if self._folders[p] == own] or left
 
     def settle(self) -> None:
         """Faults for all paths whose folders in front differ: they can't be of one other place."""
@@ -144,18 +142,20 @@ class Images:
             return None
         here = (self.folder.resolve() if known else path.parent.resolve()).name
         elsewhere = PureWindowsPath(named).anchor or named.startswith("..")
-        siblings = _kind(here) == _kind(front[-1]) and not known
-        silent = here.lower() in GENERAL or (elsewhere and not siblings)
+        silent = here.lower() in GENERAL or (
+            elsewhere and (known or not _siblings(here, front[-1]))
+        )
         return front if front[-1] == here or (silent and (known or self._flat)) else None
 
-    def _agree(self, path: Path, own: Folders, ward: Folders) -> bool:
+    def _agree(self, path: Path, own: Folders, ward: Folders, file: Path) -> bool:
         """Do an annotation's folders leave open that a picture elsewhere is its own?"""
         known, here = self._folders[path], self.folder.resolve().name
-        if known:
-            stated = own or ward
-            return not stated or stated[-len(known) :] == known[-len(stated) :]
-        # A folder that was chosen says by its own name whose pictures lie in it.
-        return not own or self.folder == self.base or here.lower() in GENERAL or own[-1] == here
+        if known and (stated := own or ward):
+            return stated[-len(known) :] == known[-len(stated) :]
+        # What was chosen, source or images, may itself be the folder of one video.
+        if own and self.folder != self.base and here.lower() not in GENERAL:
+            return own[-1] == here
+        return not _siblings(file.parent.resolve().name, known[-1] if known else here)
 
     def _stated(self, named: str, file: Path, ward: str) -> str:
         parts = _parts(named)
@@ -170,9 +170,10 @@ def _parts(path: str) -> Folders:
     return tuple(p for p in parts if p not in ("/", "//", "..", ".", drive)) or ("",)
 
 
-def _kind(name: str) -> str:
-    """What ``video7`` and ``video12`` have in common, and ``wardA`` and ``wardB``."""
-    return re.sub("[0-9]+|[a-z]$", "", name.lower())
+def _siblings(one: str, other: str) -> bool:
+    """Are these two folders like ``video7`` and ``video12``, or ``wardA`` and ``wardB``?"""
+    kinds = [re.sub("[0-9]+|[a-z]$", "", name.lower()) for name in (one, other)]
+    return one != other and kinds[0] == kinds[1]
 
 
 def _specific(folders) -> Folders:
