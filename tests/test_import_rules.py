@@ -116,6 +116,9 @@ def test_a_picture_that_is_taken_contradicts_no_folder_that_is_stated(pictures, 
             stated = named.replace("\\", "/").split("/")[-2] if named else own[-1:]
             place = frame.image.parent.relative_to(root / "images").as_posix().strip(".")
             assert frame.image.stem == number and (not stated or not place or place[-1] == stated)
+            if not named and place != own:  # it is the only one, or lies in a folder of the name
+                only = [digit for _, digit in pictures].count(number) == 1
+                assert only or (own and place and (own.endswith(place) or place.endswith(own)))
         if named in ("a/", "b/", "c/a/") and (named, number) in pictures:
             assert frame.image == root / "images" / f"{named}{number}.png"
         if not named and (f"{own}/".lstrip("/"), number) in pictures:

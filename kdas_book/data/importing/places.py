@@ -111,7 +111,10 @@ class Images:
         same = (() if own else whole) or ends or same
         beside = [p for p in same if p.parent == file.parent]
         left = [p for p in same if self._agree(p, own, _specific([ward]), file)]
-        return beside or [p for p in left if self._folders[p] == own] or left
+        mirrored = [p for p in left if self._folders[p] == own]
+        below = [p for p in left if own and self._folders[p]]
+        several = same if left and len(same) > 1 else left
+        return beside or mirrored or below or several
 
     def settle(self) -> None:
         """Faults for all paths whose folders in front differ: they can't be of one other place."""
