@@ -116,6 +116,9 @@ def test_a_picture_that_is_taken_contradicts_no_folder_that_is_stated(pictures, 
             stated = named.replace("\\", "/").split("/")[-2] if named else own[-1:]
             place = frame.image.parent.relative_to(root / "images").as_posix().strip(".")
             assert frame.image.stem == number and (not stated or not place or place[-1] == stated)
+            if not named and place != own:  # it is the only one, or lies in a folder of the name
+                only = [digit for _, digit in pictures].count(number) == 1
+                assert only or (own and place and (own.endswith(place) or place.endswith(own)))
         if named in ("a/", "b/", "c/a/") and (named, number) in pictures:
             assert frame.image == root / "images" / f"{named}{number}.png"
         if not named and (f"{own}/".lstrip("/"), number) in pictures:
@@ -144,6 +147,20 @@ def test_a_folder_of_pictures_without_folders_is_not_another_videos(tmp_path):
         import_data(file, "coco", tmp_path / "out")
 
 
+@pytest.mark.parametrize("images", ["JPEGImages", "JPEGImages/videoA"])
+def test_two_folders_that_are_named_may_not_be_of_two_videos(tmp_path, images):
+    flat_picture(tmp_path / "src/JPEGImages/videoA/0001.png")
+    annotate("voc", tmp_path / "src", "videoB")
+    coco_of(tmp_path / "src/Annotations/videoB/i.json", "0001.png")
+    for layout, source in (("voc", "videoB"), ("coco", "videoB/i.json")):
+        options = {"images": tmp_path / "src" / images, "box": "ellipse", "negatives": "drop"}
+        with pytest.raises(UserError, match=r"0001\.png is not below"):
+            import_data(tmp_path / "src/Annotations" / source, layout, tmp_path / "out", **options)
+    flat_picture(tmp_path / "src/pictures_2019/0001.png")
+    options = {"images": tmp_path / "src/pictures_2019", "box": "ellipse"}
+    import_data(tmp_path / "src/Annotations/videoB", "voc", tmp_path / "out", **options)
+
+
 def test_of_pictures_of_one_name_none_is_chosen(tmp_path):
     for video in "ab":
         flat_picture(tmp_path / "src/images" / video / "1.png")
@@ -158,6 +175,11 @@ def test_two_annotations_of_one_picture_are_a_fault_and_so_is_one_picture_by_two
         UserError, match=r"images\[0\].*and .*images\[1\].*are of one image, .*1\.png"
     ):
         import_data(file, "coco", tmp_path / "out")
+    content = json.loads(file.read_text())
+    content["annotations"][1]["segmentation"] = [[1, 1]]  # left out, its polyp would be missing
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="are of one image"):
+        import_data(file, "coco", tmp_path / "out", skip=True)
     (tmp_path / "src/2.png").symlink_to(tmp_path / "src/1.png")
     file = coco_of(tmp_path / "src/i.json", "1.png", "2.png")
     with pytest.raises(UserError, match="are of one image"):
@@ -249,6 +271,15 @@ def test_thumbnails_and_readme_files_are_no_pictures_and_no_annotations(tmp_path
     assert index_pairs(tmp_path / "out/TrainDataset").names == ("0001",)
 
 
+def test_pictures_with_signs_in_their_names_are_pictures(tmp_path):
+    names = ("#1", "$2", "@3", "recycle", "Thumbs")
+    for part in ("images", "masks"):
+        for name in names:
+            save(tmp_path / "src" / part / f"{name}.png", disc().astype(np.uint8) * 255)
+    import_data(tmp_path / "src", "masks", tmp_path / "out")
+    assert set(index_pairs(tmp_path / "out/TrainDataset").names) == set(names)
+
+
 def test_an_annotation_that_is_called_like_a_readme_is_one_if_it_has_a_picture(tmp_path):
     flat_picture(tmp_path / "src/images/test.png")
     write(tmp_path / "src/labels/test.txt", "0 0.2 0.2 0.6 0.2 0.6 0.6\n")
@@ -296,6 +327,14 @@ def test_the_suffix_that_all_masks_have_is_proposed(tmp_path, suffix, apart):
         import_data(tmp_path / "src", "masks", tmp_path / "out")
     import_data(tmp_path / "src", "masks", tmp_path / "out", mask_suffix=suffix)
     assert index_pairs(tmp_path / "out/TrainDataset").names == ("1", "10", "11")
+
+
+def test_a_mask_without_the_suffix_that_was_named_is_not_passed_over(tmp_path):
+    for name in ("images/1.png", "masks/1_mask.png", "images/2.png", "masks/2.png"):
+        save(tmp_path / "src" / name, disc().astype(np.uint8) * 255)
+    with pytest.raises(UserError, match=r"masks/2\.png is called otherwise than with _mask"):
+        options = {"mask_suffix": "_mask", "negatives": "keep"}
+        import_data(tmp_path / "src", "masks", tmp_path / "out", **options)
 
 
 def test_pages_and_prefixes_never_give_one_name_to_two_frames(tmp_path):

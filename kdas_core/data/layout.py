@@ -29,7 +29,9 @@ from kdas_core.data.masks import read_grey
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB")
 FULL_COUNTS = dict(zip(TEST_SETS, (60, 62, 100, 380, 196)))
 SYNTHETIC_NOTE = "dataset.json"  # written by kdas_book.data.synthetic.make_dataset alone
-_JUNK = frozenset("@eadir @recycle #recycle #snapshot $recycle.bin __macosx thumbs.db".split())
+# What file browsers and network drives leave among pictures, such as thumbnails; or hidden.
+_JUNK = r"\.|(@eadir|[@#]recycle|#snapshot|\$recycle\.bin|__macosx|thumbs\.db)$"
+is_junk = re.compile(_JUNK, re.IGNORECASE).match
 _GET_DATA = (
     'write synthetic polyps with "kdas data synthetic --out DIR" and use that DIR, '
     'or fetch the real images with "kdas data get" (data/README.md)'
@@ -151,11 +153,6 @@ def not_utf8(path: Path) -> str:
     if path.name.isprintable() or path.name.encode(errors="ignore") == os.fsencode(path.name):
         return ""
     return f"{path} has a name that is not in UTF-8; rename it"
-
-
-def is_junk(name: str) -> bool:
-    """What file browsers and network drives leave among pictures, such as thumbnails; or hidden."""
-    return name.startswith(".") or name.lower() in _JUNK
 
 
 def _is_image(entry: os.DirEntry) -> bool:

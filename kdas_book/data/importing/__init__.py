@@ -90,7 +90,9 @@ def _choose_labels(listing: Listing, chosen: Options) -> set[str]:
 
 
 def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, Frame]:
-    """Frames by the stem that they will have; two of one stem, in any case, are a problem."""
+    """Frames by the stem that they will have, and faulty ones without an image; two of one stem, in
+    any case, are a problem.
+    """
     named: dict[str, list[Frame]] = defaultdict(list)
     stems: dict[str, str] = {}
     for frame in (frame for frame in frames if frame.image):
@@ -106,8 +108,9 @@ def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, 
             way_out = "say --prefix to put folders in front of names"
             way_out = way_out if helps and not prefix else "rename or remove all but one"
             problems.append(f"{fact}; {way_out}.")
-    faulty = {frame.where: frame for frame in frames if not frame.image}
-    return {stem: same[0] for stem, same in named.items()} | faulty
+    stem_of = {id(same[0]): stem for stem, same in named.items()}
+    first = [frame for frame in frames if not frame.image or id(frame) in stem_of]
+    return {stem_of.get(id(frame), frame.where): frame for frame in first}
 
 
 def _stem(frame: Frame, prefix: bool) -> str:
@@ -120,7 +123,7 @@ def _claims(frames: list[Frame]) -> list[str]:
     """A sentence for each picture that is in use twice, by one name or through a link."""
     used: dict[tuple, list[Frame]] = defaultdict(list)
     for frame in frames:
-        if isinstance(frame.image, Path) and not frame.faults:
+        if isinstance(frame.image, Path):
             used[frame.image.resolve(), frame.page].append(frame)
     twice = [same for same in used.values() if len(same) > 1]
     fact = "{} and {} are of one image, {}; remove one of them."

@@ -46,6 +46,9 @@ def read_masks(source: Path, options: Options) -> Listing:
     left = [path for name, paths in by_name.items() for path in paths if name not in known]
     unread = dict.fromkeys([*there.unread, *given.unread])
     faults = [f"{path} is a mask without an image." for path in left]
+    if suffix and not masks.resolve().is_relative_to(images.resolve()):
+        other = [path for path in given.names if path not in of_masks]
+        faults += [f"{path} is called otherwise than with {suffix}; rename it." for path in other]
     return Listing(frames, faults + [unread_fault(path) for path in unread])
 
 

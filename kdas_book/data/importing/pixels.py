@@ -105,12 +105,19 @@ def load_picture(frame: Frame, size: tuple | None, exif: str | None, bits: int) 
     UserError: no image, cut off, or not of the size; or nothing tells if it was turned.
     """
     file = _opened(frame.image, frame.page)
+    return _picture(file, frame.page, _way(file, size, exif), size, bits)
+
+
+def _way(file: _File, size: tuple | None, exif: str | None) -> str:
+    """Which of its ways an image is meant in, by the option or by the size that it must have."""
     ways = file.ways()
-    fitting = [exif] if exif in ways else [way for way in ways if ways[way] == size]
-    if len(ways) > 1 and len(fitting) != 1:
-        fact = f"{file.name} has an EXIF orientation and nothing tells if it was annotated turned"
-        raise UserError(f"{fact}; {_WAY_OUT}.")
-    return _picture(file, frame.page, fitting[0] if len(ways) > 1 else "stored", size, bits)
+    if len(ways) == 1:
+        return "stored"
+    fitting = [exif] if exif else [way for way in ways if ways[way] == size]
+    if len(fitting) == 1:
+        return fitting[0]
+    fact = f"{file.name} has an EXIF orientation and nothing tells if it was annotated turned"
+    raise UserError(f"{fact}; {_WAY_OUT}.")
 
 
 def load_pair(
@@ -125,25 +132,20 @@ def load_pair(
     file, of_mask = _opened(frame.image, frame.page), _opened(path, frame.page)
     pixels = of_mask.page(frame.page) if of_mask.deep else None
     mask, off = polyp_of(of_mask.image, of_mask.format, pixels, path, options)
-    way = "stored"
-    if len(of_mask.ways()) > 1:
-        pairs = [
-            (one, other)
-            for one, size in file.ways().items()
-            for other, of_other in of_mask.ways().items()
-            if size == of_other and (one == other or file.orientation != of_mask.orientation)
-        ]
-        if file.orientation == of_mask.orientation and options.exif:
-            pairs = [(options.exif, options.exif)]
-        if len(pairs) > 1:
-            fact = f"{file.name} and its mask {path} have EXIF orientations"
-            alike = file.orientation == of_mask.orientation
-            way_out = _WAY_OUT if alike else "save both without one"
-            raise UserError(f"{fact} and nothing tells how the two lie on each other; {way_out}.")
-        exif, way = pairs[0] if pairs else ("stored", "stored")
-        mask = turned(mask, of_mask.orientation) if way == "turned" else mask
-        return _picture(file, frame.page, exif, mask.shape[::-1], bits), mask, off
-    return load_picture(frame, mask.shape[::-1], options.exif, bits), mask, off
+    ways, of_other = file.ways(), of_mask.ways()
+    if len(of_other) == 1:
+        way = _way(file, mask.shape[::-1], options.exif)
+        return _picture(file, frame.page, way, mask.shape[::-1], bits), mask, off
+    alike = file.orientation == of_mask.orientation
+    both = [(a, b) for a in ways for b in of_other if ways[a] == of_other[b]]
+    both = [(a, b) for a, b in both if not alike or a == b and options.exif in (None, a)]
+    if len(both) > 1:
+        fact = f"{file.name} and its mask {path} have EXIF orientations"
+        way_out = _WAY_OUT if alike else "save both without one"
+        raise UserError(f"{fact} and nothing tells how the two lie on each other; {way_out}.")
+    way, of_mask_way = both[0] if both else ("stored", "stored")
+    mask = turned(mask, of_mask.orientation) if of_mask_way == "turned" else mask
+    return _picture(file, frame.page, way, mask.shape[::-1], bits), mask, off
 
 
 def _picture(file: _File, page: int | None, way: str, size: tuple | None, bits: int) -> Picture:

@@ -44,16 +44,21 @@ class Images:
         self.base = base or folder  # the folder below which an annotation's folders are its own
         self.names: dict[Path, str] = {}
         self.unread: dict[Path, str] = {}
+        self._at: dict[Path, Folders] = {}  # folders and name of each below this folder
+        self._folders: dict[Path, Folders] = {}  # those that are not general
         self._known: dict[tuple[str, str], list[Path]] = defaultdict(list)
+        self._own: dict[Path, Folders] = {}  # of folders of annotations
         self._fronts: dict[Folders, list[tuple[Frame, str]]] = defaultdict(list)
         for path in files_below(folder, (*SUFFIXES, *UNREAD)):
-            relative = normal(path.relative_to(folder).as_posix())
+            relative = PurePosixPath(normal(path.relative_to(folder).as_posix()))
             names = self.unread if path.suffix.lower() in UNREAD else self.names
-            names[path] = str(PurePosixPath(relative).with_suffix(""))
+            names[path] = str(relative.with_suffix(""))
+            self._at[path] = relative.parts
+            self._folders[path] = _specific(relative.parts[:-1])
             if not self.is_mask(path):
                 self._known["file", normal(path.name)].append(path)
                 self._known["stem", normal(path.stem)].append(path)
-        self._flat = not any(map(self._folders, self.names))
+        self._flat = not any(self._folders.values())
 
     @classmethod
     def near(cls, folder: Path, chosen: Path | None) -> "Images":
@@ -61,11 +66,8 @@ class Images:
         if chosen:
             return cls(chosen, folder)
         there = cls(folder)
-        return (
-            there
-            if there.names or there.unread
-            else cls(folder.parent if folder.name else folder.resolve().parent)
-        )
+        above = folder.parent if folder.name else folder.resolve().parent
+        return there if there.names or there.unread else cls(above)
 
     def place(self, frame: Frame, named: str, file: Path, where: str, ward: str = "") -> None:
         """Give a frame the picture that its annotation, of this file, names; ``ward`` is a folder
@@ -73,11 +75,11 @@ class Images:
         """
         found = self.meant(named, file, ward)
         if len(found) != 1:
-            several = f"{named} could be any of {first_few([str(path) for path in found])}"
-            absent = f"the image {self._stated(named, file, ward)} is not below {self.folder}"
-            fact = several if found else absent
+            fact = f"the image {self._stated(named, file, ward)} is not below {self.folder}"
+            if found:
+                fact = f"{named} could be any of {first_few([str(path) for path in found])}"
             way_out = "name its folder with --images, or remove the entry"
-            if self.folder != self.base and self._own(file):
+            if self.folder != self.base and self._own_folders(file):
                 way_out = f"import {file.parent} by itself, or remove the entry"
             frame.faults.append(f"{where}: {fact}; {way_out}.")
         elif found[0] in self.unread:
@@ -89,7 +91,7 @@ class Images:
 
     def is_mask(self, path: Path) -> bool:
         """Does it lie in a folder of mask files?"""
-        return any(part.lower() in _MASKS for part in path.relative_to(self.folder).parts[:-1])
+        return any(part.lower() in _MASKS for part in self._at[path][:-1])
 
     def take(self, frame: Frame, path: Path) -> None:
         frame.image = path
@@ -97,22 +99,22 @@ class Images:
 
     def meant(self, named: str, file: Path, ward: str = "") -> list[Path]:
         """The pictures that a path can mean: one, if all is well."""
-        *folders, name = _parts(named)
-        depth = len(folders) + 1
+        *folders, name = parts = _parts(named)
         by_file = name.lower().endswith((*SUFFIXES, *UNREAD))
         same = self._known["file" if by_file else "stem", name]
-        ends = [p for p in same if self._ends_with(p, (*folders, name), by_file)]
-        whole = [p for p in ends if by_file and len(p.relative_to(self.folder).parts) == depth]
+        ends = [p for p in same if (*self._at[p][-len(parts) : -1], name) == parts]
+        whole = [p for p in ends if by_file and len(self._at[p]) == len(parts)]
         if stated := _specific(folders):
-            alike = [p for p in ends if self._folders(p) == stated]
+            alike = [p for p in ends if self._folders[p] == stated]
             return whole or alike or ends or [p for p in same if self._front(p, named) is not None]
-        own = self._own(file)
+        own = self._own_folders(file)
         same = (() if own else whole) or ends or same
         beside = [p for p in same if p.parent == file.parent]
-        mirrored = [p for p in same if self._folders(p) == own]
-        if beside or mirrored:
-            return beside or mirrored
-        return [p for p in same if self._agree(p, own, _specific([ward] if ward else []))]
+        left = [p for p in same if self._agree(p, own, _specific([ward]), file)]
+        mirrored = [p for p in left if self._folders[p] == own]
+        below = [p for p in left if own and self._folders[p]]
+        several = same if left and len(same) > 1 else left
+        return beside or mirrored or below or several
 
     def settle(self) -> None:
         """Faults for all paths whose folders in front differ: they can't be of one other place."""
@@ -123,25 +125,19 @@ class Images:
                     way_out = "so that its image is in doubt; lay the images into these folders"
                     frame.faults.append(f"{fact}, {way_out}.")
 
-    def _folders(self, path: Path) -> Folders:
-        return _specific(path.relative_to(self.folder).parts[:-1])
-
-    def _own(self, file: Path) -> Folders:
-        try:
-            return _specific(file.parent.resolve().relative_to(self.base.resolve()).parts)
-        except ValueError:  # elsewhere
-            return ()
-
-    def _ends_with(self, path: Path, named: Folders, by_file: bool) -> bool:
-        relative = path.relative_to(self.folder)
-        parts = _parts((relative if by_file else relative.with_suffix("")).as_posix())
-        return parts[-len(named) :] == named
+    def _own_folders(self, file: Path) -> Folders:
+        """Those of an annotation file below the source; none where it lies elsewhere."""
+        if file.parent not in self._own:
+            here, base = file.parent.resolve(), self.base.resolve()
+            own = here.relative_to(base).parts if here.is_relative_to(base) else ()
+            self._own[file.parent] = _specific(own)
+        return self._own[file.parent]
 
     def _front(self, path: Path, named: str) -> Folders | None:
         """The folders in front, by which a path that names folders differs from the picture's; None
         where the two are of different places.
         """
-        stated, known = _specific(_parts(named)[:-1]), self._folders(path)
+        stated, known = _specific(_parts(named)[:-1]), self._folders[path]
         front = stated[: max(0, len(stated) - len(known))]
         if not front:
             return () if known[len(known) - len(stated) :] == stated else None
@@ -149,23 +145,24 @@ class Images:
             return None
         here = (self.folder.resolve() if known else path.parent.resolve()).name
         elsewhere = PureWindowsPath(named).anchor or named.startswith("..")
-        siblings = _kind(here) == _kind(front[-1]) and not known
-        silent = here.lower() in GENERAL or (elsewhere and not siblings)
+        silent = here.lower() in GENERAL or (
+            elsewhere and (known or not _siblings(here, front[-1]))
+        )
         return front if front[-1] == here or (silent and (known or self._flat)) else None
 
-    def _agree(self, path: Path, own: Folders, ward: Folders) -> bool:
+    def _agree(self, path: Path, own: Folders, ward: Folders, file: Path) -> bool:
         """Do an annotation's folders leave open that a picture elsewhere is its own?"""
-        known = self._folders(path)
-        if not known:
-            here = self.folder.resolve().name
-            other = self.folder != self.base and here.lower() not in GENERAL
-            return not own or not other or own[-1] == here
-        stated = own or ward
-        return not stated or stated[-len(known) :] == known[-len(stated) :]
+        known, here = self._folders[path], self.folder.resolve().name
+        if known and (stated := own or ward):
+            return stated[-len(known) :] == known[-len(stated) :]
+        # What was chosen, source or images, may itself be the folder of one video.
+        if own and self.folder != self.base and here.lower() not in GENERAL:
+            return own[-1] == here
+        return not _siblings(file.parent.resolve().name, known[-1] if known else here)
 
     def _stated(self, named: str, file: Path, ward: str) -> str:
         parts = _parts(named)
-        own = () if _specific(parts[:-1]) else self._own(file) or _specific([ward])
+        own = () if _specific(parts[:-1]) else self._own_folders(file) or _specific([ward])
         return "/".join((*own, *parts)) if own else named
 
 
@@ -176,9 +173,10 @@ def _parts(path: str) -> Folders:
     return tuple(p for p in parts if p not in ("/", "//", "..", ".", drive)) or ("",)
 
 
-def _kind(name: str) -> str:
-    """What ``video7`` and ``video12`` have in common, and ``wardA`` and ``wardB``."""
-    return re.sub("[0-9]+|[a-z]$", "", name.lower())
+def _siblings(one: str, other: str) -> bool:
+    """Are these two folders like ``video7`` and ``video12``, or ``wardA`` and ``wardB``?"""
+    kinds = [re.sub("[0-9]+|[a-z]$", "", name.lower()) for name in (one, other)]
+    return one != other and kinds[0] == kinds[1]
 
 
 def _specific(folders) -> Folders:
