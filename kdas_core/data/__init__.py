@@ -86,11 +86,8 @@ def load_data(
     if train_images is not None and train_images < len(train):
         share = max(1, round(len(validation) * train_images / len(train)))
         train, validation = _limit(train, train_images, seed), _limit(validation, share, seed)
-    folders = {
-        p.name: p
-        for p in (root / "TestDataset").glob("*")
-        if p.is_dir() and not layout.is_junk(p.name)
-    }
+    below = [p for p in (root / "TestDataset").glob("*") if not layout.is_junk(p.name)]
+    folders = {p.name: p for p in below if p.is_dir()}
     known = [name for name in layout.TEST_SETS if name in folders]
     others = sorted(folders.keys() - set(known), key=natural)
     tests = {n: _limit(index_pairs(folders[n]), test_images, 0) for n in known + others}
