@@ -432,6 +432,13 @@ def test_no_code_cell_is_longer_than_25_lines(chapter):
 
 
 @each_chapter
+def test_no_cell_divides_python_numbers_that_may_be_zero(chapter):
+    """Where a network found nothing a loss is 0: a tensor's quotient is inf or nan, a number's ends the chapter."""
+    quotient = re.compile(r"\.item\(\) / .*\.item\(\)")
+    assert [cell.id for cell in code_cells(chapter) if quotient.search(cell.source)] == []
+
+
+@each_chapter
 def test_every_section_begins_with_prose(chapter):
     blocks = []  # paragraphs of text, and "" for a code cell
     for cell in cells(chapter):

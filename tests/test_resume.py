@@ -576,3 +576,15 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_not_gone_on_from(data,
         UserError, match=r"last\.ckpt: 1 of \d+ tensors have NaN or infinite values"
     ):
         fit(recipe, data, tmp_path)
+
+
+def test_training_needs_no_home(data, tmp_path, monkeypatch):
+    """As of a user id without an entry and without HOME, in a container."""
+
+    def homeless(*_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    folder = fit(preset("smoke", **{**TINY, "epochs": 1}), data, tmp_path)
+    assert (folder / "metrics.json").is_file()

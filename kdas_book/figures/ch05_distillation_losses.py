@@ -1,5 +1,6 @@
 """Figures of chapter 5: what each loss sees, where its gradient points, how large its terms are."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,7 +87,7 @@ def term_norms(norms: Mapping[str, Mapping[str, float]]) -> Figure:
     figure, axes = plt.subplots(len(norms), figsize=size, sharex=True, height_ratios=lengths)
     for axis, (name, terms) in zip(np.atleast_1d(axes), norms.items()):
         for row, (term, value) in enumerate(terms.items()):
-            colour = COLOUR_OF_TERM[term.split("_")[0].split()[0]]
+            colour = COLOUR_OF_TERM[re.split("[_, ]", term)[0]]
             dot = {"color": colour, "mfc": colour if value else "white", "mew": 1.8}
             axis.plot(value, row, "o", ms=8, **dot)
             beside = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
