@@ -103,7 +103,7 @@ def _launch(words: list[str], processes: int) -> None:
         code = failure.exitcode
         how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
         raise UserError(
-            f"Process {rank + 1} of {processes} {how}, and the others were stopped. The same "
+            f"Process {rank + 1} of {processes} {how}, and the others were stopped; the same "
             "command, also with another number of processes, goes on after the last checkpoint."
         ) from None
 
