@@ -22,6 +22,7 @@ from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
 from kdas_book.session import begin
 from kdas_core import UserError
 from kdas_core.data import load_data
+from kdas_core.losses import ON_FEATURES
 from kdas_core.models import build, freeze, save_weights
 from kdas_core.models.weights import metadata_of
 from kdas_core.recipe import PRESETS, Recipe, preset
@@ -712,3 +713,12 @@ def test_a_pipe_that_does_not_know_a_letter_gets_its_code(tmp_path, encoding):
 def test_begin_refuses_parameters_of_other_types(name, value):
     with pytest.raises(UserError, match=f"{name}(=| is )"):
         begin(**{"preset": "smoke", name: value})
+
+
+@pytest.mark.parametrize("name", [*ON_FEATURES, "mse", "standardised_kd"])
+@pytest.mark.parametrize("control", ["none", "oracle"])
+def test_the_rivals_train(tmp_path, data, teacher, name, control):
+    recipe = preset("smoke", **{**TINY, "epochs": 1, "objective": name, "control": control})
+    history = load_history(fit(recipe, data, tmp_path, teacher=teacher))
+    own = [c for c in history if c.startswith("train_") and "structure" not in c]
+    assert len(own) >= 2 and np.isfinite(history[own]).all(axis=None)

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import kdas_core
 from kdas_core import UserError
 from kdas_core.losses import ON_FEATURES, Output, hyperparameters_of
+from kdas_core.losses.objectives import Maps
 from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
 from kdas_core.models.weights import refuse_not_finite
 from kdas_core.recipe import Recipe
@@ -70,35 +71,28 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
 
 def frozen_teacher(
     teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
-) -> Callable[[Tensor], Output | None]:
-    """A function of images (B, 3, S, S): what the frozen teacher says of them, in float32, with a
-    graph that nobody uses under ``teacher_graph``, as released; None without a teacher.
+) -> Callable[[Tensor], Maps | Output | None]:
+    """A function of images (B, 3, S, S): :func:`output_of` the frozen teacher, with a graph that
+    nobody uses under ``teacher_graph``, as released; None without a teacher.
     """
     if teacher is None:
         return lambda images: None
     net = arrange(freeze(teacher).to(accelerator.device), recipe, accelerator)
     net.requires_grad_(recipe.teacher_graph)
-    features = recipe.objective in ON_FEATURES
+    look = net if recipe.teacher_graph else partial(teacher_logits, net)
 
-    def output(images: Tensor) -> Output:
+    def of_teacher(images: Tensor) -> Maps | Output:
         with accelerator.autocast():
-            if recipe.teacher_graph:
-                return output_of(net, images, features)
-            maps = teacher_logits(net, images, features)
-        return as_output(maps if features else (maps, {}))
+            return output_of(look, images, recipe.objective in ON_FEATURES)
 
-    return output
+    return of_teacher
 
 
-def output_of(net: nn.Module, images: Tensor, features: bool) -> Output:
-    """What a network says of images, in float32; its features, where they are asked for."""
-    return as_output(net(images, features=True) if features else (net(images), {}))
-
-
-def as_output(said: tuple[Iterable[Tensor], dict[str, Tensor]]) -> Output:
-    maps, features = said
+def output_of(net: Callable, images: Tensor, features: bool) -> Maps | Output:
+    """The maps (P1, P2) of images, in float32; where features are asked for, with these."""
+    maps, found = net(images, features=True) if features else (net(images), {})
     p1, p2 = (p.float() for p in maps)
-    return Output((p1, p2), {name: f.float() for name, f in features.items()})
+    return Output((p1, p2), {k: f.float() for k, f in found.items()}) if features else (p1, p2)
 
 
 @dataclass(eq=False)
