@@ -27,6 +27,7 @@ from kdas_core.losses import (
     structure_loss,
     symmetric_guiding,
 )
+from kdas_core.losses.objectives import CHOICES
 from kdas_core.models import build, freeze, teacher_logits
 from kdas_core.recipe import preset
 
@@ -487,3 +488,29 @@ def test_controls_replace_what_the_teacher_says():
     torch.testing.assert_close(shuffled, expected)
     with pytest.raises(UserError, match="control is 'noise'; choose none or oracle"):
         preset("smoke", control="noise")
+
+
+@pytest.mark.parametrize(
+    "name, given",
+    [
+        ("kdas", {"guide": "attnded"}),
+        ("kdas", {"reduction": "max"}),
+        ("logit_kd", {"control": "no"}),
+    ]
+    + [(name, {"control": "oracle"}) for name in ON_FEATURES],
+)
+def test_a_word_that_is_no_choice_or_would_change_nothing_is_refused(name, given):
+    student, teacher, mask = random_maps()
+    (key,) = given
+    with pytest.raises(UserError, match=f"{key} is .*; choose"):
+        objective(name, **given)
+    with pytest.raises(UserError, match=f"{key} is .*; choose"):
+        objective(name)(student, teacher, mask, **given)
+
+
+def test_recipe_and_objectives_have_one_list_of_words():
+    for key, words in CHOICES.items():
+        for word in words:
+            assert getattr(preset("smoke", **{key: word}), key) == word
+        with pytest.raises(UserError, match=f"choose {' or '.join(words)}"):
+            preset("smoke", **{key: "another"})

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     """``‖ Q_S/‖Q_S‖ − Q_T/‖Q_T‖ ‖²`` with ``Q`` the squares of a map summed over channels, mean
@@ -24,9 +26,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     >>> float(attention_transfer(-3 * p, p)) < 1e-6
     True
     """
-    if student[:, 0].shape != teacher[:, 0].shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one batch and size.")
+    refuse_other_shapes(student, teacher, any_channels=True)
     strengths = (P.float().square().sum(dim=1).flatten(1) for P in (student, teacher.detach()))
     of_student, of_teacher = (F.normalize(strength, dim=1) for strength in strengths)
     return (of_student - of_teacher).square().sum(dim=1).mean()

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float = 2.0) -> Tensor:
     """``τ² · KL( Bernoulli(σ(T/τ)) ‖ Bernoulli(σ(S/τ)) )``, mean over pixels and batch: a scalar
@@ -18,9 +20,7 @@ def bernoulli_distillation(student: Tensor, teacher: Tensor, temperature: float 
     >>> float(bernoulli_distillation(torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4)))
     0.0
     """
-    if student.shape != teacher.shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one shape.")
+    refuse_other_shapes(student, teacher)
     s, t = student.float() / temperature, teacher.detach().float() / temperature
     # q·(log q − log p) + (1−q)·(log(1−q) − log(1−p)), q = σ(t), p = σ(s); logsigmoid: no overflow
     q = t.sigmoid()

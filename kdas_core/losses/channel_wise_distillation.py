@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def channel_wise_distillation(
     student: Tensor, teacher: Tensor, temperature: float = 2.0, reduction: str = "sum"
@@ -26,10 +28,8 @@ def channel_wise_distillation(
     >>> abs(float(channel_wise_distillation(p + 3, p))) < 1e-5
     True
     """
-    if student.shape != teacher.shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one shape.")
+    refuse_other_shapes(student, teacher)
     channels = (P.float().flatten(2).flatten(0, 1) for P in (student, teacher.detach()))
     log_s, log_t = ((channel / temperature).log_softmax(dim=1) for channel in channels)
     divergence = temperature**2 * F.kl_div(log_s, log_t, log_target=True, reduction="batchmean")
-    return divergence if reduction == "sum" else divergence / log_s.shape[1]
+    return divergence / {"sum": 1, "mean": log_s.shape[1]}[reduction]

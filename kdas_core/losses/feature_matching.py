@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def feature_matching(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared distance of two maps over channels, pixels and batch: a scalar ≥ 0.
@@ -20,7 +22,5 @@ def feature_matching(student: Tensor, teacher: Tensor) -> Tensor:
     >>> float(feature_matching(torch.ones(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)))
     1.0
     """
-    if student.shape != teacher.shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one shape.")
+    refuse_other_shapes(student, teacher)
     return F.mse_loss(student.float(), teacher.detach().float())

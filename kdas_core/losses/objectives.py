@@ -35,7 +35,7 @@ R_k is the released attention term, whose gradient is zero.
 
 Every objective takes ``control``, which puts something else in the place of the teacher's maps:
 ``"oracle"`` the mask itself, as logits of ±4; ``"blurred"`` the same from a blurred mask;
-``"shuffled"`` the maps of the batch's next image. What a control reaches needs no teacher.
+``"shuffled"`` what the teacher says of the batch's image before. Features can only be shuffled.
 """
 
 import inspect
@@ -60,6 +60,8 @@ from kdas_core.losses.standardised_distillation import standardised_distillation
 from kdas_core.losses.structure import structure_loss
 from kdas_core.losses.symmetric_guiding import symmetric_guiding
 
+CHOICES: dict[str, tuple[str, ...]] = {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
+CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 SURE = 4.0  # the logit of a control's polyp, a probability of 0.98
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 Maps = tuple[Tensor, Tensor]
@@ -113,14 +115,9 @@ def channel_wise_kd(
     return batch.total(distilled, alpha, attention_weight)
 
 
-def attention_transfer(batch: Batch, *, alpha=0.3, attention_weight=1.0) -> Terms:
-    """Attention transfer on both maps. A term is at most 2, so the weight may have to be large."""
-    return batch.total(batch.pairs("transfer_{}", transfer), alpha, attention_weight)
-
-
-def mse(batch: Batch, *, alpha=0.3, attention_weight=1.0) -> Terms:
-    """The plainest distillation, on both maps: the control for symmetrical guiding."""
-    return batch.total(batch.pairs("mse_{}", feature_matching), alpha, attention_weight)
+def on_maps(batch: Batch, *, loss, term, alpha=0.3, attention_weight=1.0) -> Terms:
+    """A rival on both maps. A term of attention transfer is at most 2: its weight may be large."""
+    return batch.total(batch.pairs(term, loss), alpha, attention_weight)
 
 
 def kdas(
@@ -188,8 +185,8 @@ OBJECTIVES: dict[str, Callable[..., Terms]] = {
     "kdas": kdas,
     "released": released,
     "channel_wise_kd": channel_wise_kd,
-    "attention_transfer": attention_transfer,
-    "mse": mse,
+    "attention_transfer": partial(on_maps, loss=transfer, term="transfer_{}"),
+    "mse": partial(on_maps, loss=feature_matching, term="mse_{}"),  # the control for guiding
     "standardised_kd": standardised_kd,
 }
 # Those for which the networks must hand out their features.
@@ -230,10 +227,12 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
     if unknown := ", ".join(sorted(hyperparameters.keys() - known.keys())):
         takes = ", ".join(known)
         raise UserError(f'Objective "{name}" has no hyperparameter {unknown}; it takes {takes}.')
+    _refuse_choices(name, hyperparameters)
 
     def call(student, teacher, mask: Tensor, **now: float | bool | str) -> Terms:
         if teacher is None and name != "supervised":
             raise UserError(f'Objective "{name}" distils from a teacher, and none was given.')
+        _refuse_choices(name, now)
         chosen = known | hyperparameters | now
         weighted, control = bool(chosen.pop("weighted_bce")), str(chosen.pop("control", "none"))
         with torch.autocast(device_type=mask.device.type, enabled=False):
@@ -248,6 +247,15 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
             return OBJECTIVES[name](Batch(structure, of_student, replaced, mask), **chosen)
 
     return call
+
+
+def _refuse_choices(name: str, given: Mapping[str, object]) -> None:
+    """A UserError for a word that is no choice, or a control that would change nothing."""
+    for key in given.keys() & CHOICES.keys():
+        of_features = key == "control" and name in ON_FEATURES
+        choices = ("none", "shuffled") if of_features else CHOICES[key]
+        if given[key] not in choices:
+            raise UserError(f'"{name}": {key} is {given[key]!r}; choose {" or ".join(choices)}.')
 
 
 def controlled(teacher: Output, mask: Tensor, control: str) -> Output:

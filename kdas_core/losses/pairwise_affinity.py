@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def pairwise_affinity(student: Tensor, teacher: Tensor, grid: int = 8) -> Tensor:
     """Mean of ``(a_S − a_T)²`` over all pairs of places, where ``a`` is the cosine of the two
@@ -23,9 +25,7 @@ def pairwise_affinity(student: Tensor, teacher: Tensor, grid: int = 8) -> Tensor
     >>> float(pairwise_affinity(3 * f, f)) < 1e-6
     True
     """
-    if student[:, 0].shape != teacher[:, 0].shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one batch and size.")
+    refuse_other_shapes(student, teacher, any_channels=True)
 
     def affinity(features: Tensor) -> Tensor:
         places = F.adaptive_avg_pool2d(features.float(), grid).flatten(2)  # (B, C, grid²)

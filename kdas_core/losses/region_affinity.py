@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def region_affinity(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """``(c_S − c_T)²``, mean over the batch, where ``c`` is the cosine between the mean feature of
@@ -22,9 +24,7 @@ def region_affinity(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     >>> float(region_affinity(3 * f, f, mask)) < 1e-6
     True
     """
-    if student[:, 0].shape != teacher[:, 0].shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one batch and size.")
+    refuse_other_shapes(student, teacher, any_channels=True)
     polyp = F.interpolate(mask.float(), student.shape[-2:], mode="area")
     regions = torch.cat([polyp, 1 - polyp], dim=1).flatten(2)  # (B, 2, pixels)
     both = (regions.sum(dim=2) > 0).all(dim=1)

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from kdas_core.losses.shapes import refuse_other_shapes
+
 
 def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared distance between ``P + Pᵀ`` of student and of teacher: a scalar ≥ 0; 0 when the
@@ -19,9 +21,7 @@ def symmetric_guiding(student: Tensor, teacher: Tensor) -> Tensor:
     >>> float(symmetric_guiding(p, p.transpose(2, 3)))
     0.0
     """
-    if student.shape != teacher.shape:
-        shapes = f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)}"
-        raise ValueError(f"{shapes} must have one shape.")
+    refuse_other_shapes(student, teacher)
     height, width = student.shape[-2:]
     if height != width:
         raise ValueError(f"A map is added to its transpose; {height} × {width} is not square.")
