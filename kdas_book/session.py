@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from kdas_book.callbacks import PredictionSnapshots, read_snapshots
 from kdas_book.data.open_data import open_data
 from kdas_book.figures.basics import use_style
 from kdas_book.paths import find_root
-from kdas_book.times import read_times
+from kdas_book.records import Numbers, laptop_maps, read_numbers, read_times
 from kdas_core import UserError
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
@@ -125,6 +126,14 @@ class Session:
         index = getattr(self.data, split) if ours else self.data.tests[split]
         batch = PolypDataset(index, self.recipe.image_size).batch(range(min(count, len(index))))
         return batch | {key: batch[key].to(self.device) for key in ("image", "mask")}
+
+    def laptop_maps(self) -> dict[str, np.ndarray]:
+        """Four drawn test images and the recorded maps of the ``laptop`` networks, made once."""
+        return laptop_maps(self.root)
+
+    def numbers(self, chapter: str, here: dict[str, str]) -> Numbers:
+        """Quantities of this run in words, beside those that were recorded at ``laptop``."""
+        return Numbers(chapter, here, read_numbers(self.root, chapter))
 
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""

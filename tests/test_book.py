@@ -17,10 +17,11 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from conftest import CHAPTERS, ROOT, solution_code
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from kdas_book import figures, times
+from kdas_book import exercises, figures, records
 from kdas_book.colab import set_repository
 from kdas_book.publishing import book
 from kdas_book.publishing.run_notebook import BuildError
@@ -155,7 +156,7 @@ def test_progress_names_the_chapter_the_elapsed_and_the_expected_time(small_book
     results.mkdir()
     row = dict(
         zip(
-            times.COLUMNS,
+            records.COLUMNS,
             ["smoke", "01_first", 83.0, 512, "2 CPU cores, no GPU", "2026-01-01"],
             strict=True,
         )
@@ -204,13 +205,13 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
 
 
 def test_recorded_times_replace_earlier_ones_of_the_same_preset_and_chapter(tmp_path):
-    times.record(tmp_path, "laptop", {"01_first": (100.0, 900.0)})
-    times.record(tmp_path, "smoke", {"01_first": (9.0, 500.0)})
-    times.record(tmp_path, "smoke", {"01_first": (7.04, 600.0)})
-    table = pd.read_csv(tmp_path / times.TIMES)
-    assert list(table.columns) == times.COLUMNS
+    records.record(tmp_path, "laptop", {"01_first": (100.0, 900.0)})
+    records.record(tmp_path, "smoke", {"01_first": (9.0, 500.0)})
+    records.record(tmp_path, "smoke", {"01_first": (7.04, 600.0)})
+    table = pd.read_csv(tmp_path / records.TIMES)
+    assert list(table.columns) == records.COLUMNS
     assert table[["preset", "seconds"]].values.tolist() == [["smoke", 7.0], ["laptop", 100.0]]
-    table = times.read_times(tmp_path).query("preset == 'smoke'")
+    table = records.read_times(tmp_path).query("preset == 'smoke'")
     assert table.seconds.tolist() == [7.0] and table.peak_mb.tolist() == [600]
 
 
@@ -560,6 +561,61 @@ def test_the_contents_name_every_notebook_of_the_book():
     if not CHAPTERS:
         pytest.skip("no chapter is written yet")
     assert sorted(book.chapters(ROOT)) == CHAPTERS
+
+
+# --- what a reader fills in, and what was recorded ---------------------------------------------------------------------
+
+GAP_CELL = "def twice(x):\n    return ..."
+CHECK_CELL = "check(twice, lambda x: x + x, torch.ones(3))"
+SOLVED = "<details><summary>Solution</summary>\n\n```python\ndef twice(x):\n    return 2 * x\n```\n\n</details>"
+
+
+@pytest.mark.parametrize(
+    "yours, said",
+    [
+        (lambda x: ..., "Still a gap"),
+        (lambda x: None, "Still a gap"),
+        (lambda x: x @ ..., "Still a gap"),
+        (lambda x: x.nothing, "Not yet: AttributeError"),
+        (lambda x: x.sum(0), "Not yet: your result has the shape (3,), and the book's (3, 3)"),
+        (lambda x: 4 * (x @ x), "Not yet: your result is 4 times the book's everywhere"),
+        (lambda x: (x @ x).T, "Not yet: your result is the transpose of the book's"),
+        (lambda x: x @ x + torch.eye(3)[1], "Not yet: the results differ, most at (0, 1): "),
+        (lambda x: (x @ x).masked_fill(x > 6, torch.nan), "most at (2, 1): nan for 90"),
+        (lambda x: x @ x, "Right: the same as the book's, 9 values"),
+    ],
+)
+def test_a_check_says_right_or_what_is_wrong(capsys, yours, said):
+    exercises.check(yours, lambda x: x @ x, torch.arange(9.0).view(3, 3))
+    assert said in capsys.readouterr().out
+
+
+def test_the_build_fills_a_gap_with_the_solution_below_it_and_the_source_keeps_the_gap(small_book):
+    imports = "import torch\nfrom kdas_book.exercises import check"
+    gap = new_code_cell(GAP_CELL, metadata={"tags": ["fill-in"]})
+    cells = [imports, gap, CHECK_CELL, new_markdown_cell(SOLVED)]
+    source = write_chapter(small_book, "01_first", *cells)
+    assert run_cli(small_book, "--chapters", "01_first").returncode == 0
+    executed = small_book / "_build" / "executed" / source.name
+    assert "Right: the same as the book's, 3 values." in printed(executed)
+    assert "return ..." in source.read_text() and "Solution" in source.read_text()
+    assert "return ..." not in executed.read_text() and "Solution" not in executed.read_text()
+
+
+def test_numbers_of_a_chapter_stand_beside_the_recorded_ones_and_replace_them_when_recorded(
+    tmp_path,
+):
+    (tmp_path / records.NUMBERS).parent.mkdir(parents=True)
+    shown = records.Numbers("01_first", {"Dice": "0.5", "epochs": "8"}, {"Dice": "0.9"})
+    assert shown.table.loc["Dice"].tolist() == ["0.5", "0.9"]
+    assert shown.table.loc["epochs"].tolist() == ["8", "not recorded"]
+    for chapter in ("01_first", "02_second"):
+        bundle = records.Numbers(chapter, {"Dice": "0.5"}, {})._repr_mimebundle_()
+        records.record_numbers(tmp_path, [{"cells": [{"outputs": [{"data": bundle}]}]}])
+    bundle = records.Numbers("01_first", {"IoU": "0.4"}, {})._repr_mimebundle_()
+    records.record_numbers(tmp_path, [{"cells": [{"outputs": [{"data": bundle}]}]}])
+    assert records.read_numbers(tmp_path, "01_first") == {"IoU": "0.4"}
+    assert records.read_numbers(tmp_path, "02_second") == {"Dice": "0.5"}
 
 
 # --- the whole book ---------------------------------------------------------------------------------------------------

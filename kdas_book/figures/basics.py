@@ -39,7 +39,7 @@ BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend ri
 Array = Tensor | np.ndarray
 # chapter 8 stands beside the story
 STORY = dict(enumerate("data teacher student attention losses training evaluation".split(), 1))
-STORY[9] = "study"
+STORY |= {9: "rivals", 10: "study"}
 
 
 def use_style() -> None:

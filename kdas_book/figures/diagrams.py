@@ -120,6 +120,7 @@ def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
 
 # number: file, name, what it is about, colour, column and row on the map
 CHAPTERS = {
+    0: ("00_three_minutes", "In 3 minutes", "distil a student", GREEN, 2, 0),
     1: ("01_data", "Data", "images and masks", PLAIN, 1, 0),
     2: ("02_teacher", "Teacher", "pyramid, decoder", TEACHER, 0, 1),
     3: ("03_student", "Student", "the small network", STUDENT, 2, 1),
@@ -128,7 +129,8 @@ CHAPTERS = {
     6: ("06_training", "Training", "loop and recipe", PLAIN, 1, 4),
     7: ("07_evaluation", "Evaluation", "metrics, intervals", PLAIN, 1, 5),
     8: ("08_released_code", "The release", "what it really does", RED, 2, 3),
-    9: ("09_study", "The study", "objectives × seeds", GREEN, 2, 5),
+    9: ("09_rivals", "Rivals", "other losses", PURPLE, 0, 3),
+    10: ("10_study", "The study", "objectives × seeds", GREEN, 2, 5),
     11: ("11_your_own_data", "Your data", "formats, videos", GREEN, 0, 0),
 }
 APPENDICES = ("notation Notation", "glossary Glossary", "faq Questions", "api Functions")
@@ -139,7 +141,7 @@ def concept_map() -> SVG:
     about = (
         "Data train teacher and student. Their logit maps become attention maps, these become "
         "losses, an objective drives the training, and its masks are evaluated. The released code, "
-        "the study and your own data branch off."
+        "the rivals, the study and your own data branch off."
     )
     title = "The chapters and what they hand to each other"
     canvas = Canvas("concept-map", title, about, height=568)
@@ -155,8 +157,9 @@ def concept_map() -> SVG:
         canvas.arrow(box[number].bottom(), (middle.x, end.y), end)
     for i in (4, 5, 6):
         canvas.arrow(box[i].bottom(), box[i + 1].top())
-    for i, right in ((11, 1), (5, 8), (7, 9)):
+    for i, right in ((11, 1), (5, 8), (7, 10)):
         canvas.arrow(box[i].right(), box[right].left())
+    canvas.arrow(box[5].left(), box[9].right())
     canvas.text(96, 198, "logit maps", anchor="start")
     for y, words in ((251, "compared"), (335, "objective"), (419, "masks")):
         canvas.text(268, y, words, anchor="start")

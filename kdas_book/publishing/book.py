@@ -21,7 +21,7 @@ from kdas_book.paths import find_root
 from kdas_book.publishing.pdf import print_book
 from kdas_book.publishing.run_notebook import check_parameters, run_notebook
 from kdas_book.publishing.site import build_site, executed_copy, served
-from kdas_book.times import Measured, clock, machine, read_times, record
+from kdas_book.records import Measured, clock, machine, read_times, record, record_numbers
 from kdas_core import UserError, recipe
 from kdas_core.files import unwritten
 
@@ -58,7 +58,9 @@ def build(
     ] = None,
     run: Annotated[bool, Option("--run/--no-run", help="--no-run renders the last run")] = True,
     site: Annotated[bool, Option("--site", help="after --chapters, too")] = False,
-    keep_times: Annotated[bool, Option("--record", help="write times to book/results")] = False,
+    keep_times: Annotated[
+        bool, Option("--record", help="write times and numbers to book/results")
+    ] = False,
 ) -> Path | None:
     """Run the chapters and build the site in _build/html, which "kdas book serve" shows and "kdas
     book pdf" prints.
@@ -74,6 +76,9 @@ def build(
         measured = _run_all(root, chosen, values)
         if keep_times:
             print(f"Times recorded in {record(root, preset, measured)}")
+            if preset == "laptop":  # the column beside that of every build
+                copies = (nbformat.read(executed_copy(root, n), as_version=4) for n in chosen)
+                print(f"Numbers recorded in {record_numbers(root, copies)}")
     if only and not site:
         print(f"Executed copies are in {root / '_build' / 'executed'}; no site was built.")
         return None

@@ -18,6 +18,7 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from kdas_book.exercises import solve
 from kdas_core import UserError
 
 
@@ -38,9 +39,10 @@ def check_parameters(notebook: Path, names: Iterable[str]) -> None:
 def run_notebook(
     notebook: Path, executed: Path, parameters: Mapping[str, Any], home: Path
 ) -> tuple[float, float]:
-    """Run one notebook in a kernel of its own, whose working directory and settings are in
-    ``home``: seconds, kernel start included, and the processes' peak memory in MB. ``executed``,
-    the copy with outputs, is written after every cell, and kept if a BuildError says which failed.
+    """Run one notebook, gaps for the reader filled, in a kernel of its own, whose working directory
+    and settings are in ``home``: seconds, kernel start included, and the processes' peak memory in
+    MB. ``executed``, the copy with outputs, is written after every cell, and kept if a BuildError
+    says which failed.
     """
     work = home / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -53,7 +55,8 @@ def run_notebook(
     with ThreadPoolExecutor(1) as pool:
         peak_mb = pool.submit(_peak_mb, stop)
         try:
-            papermill.execute_notebook(str(notebook), str(executed), dict(parameters), **options)
+            nbformat.write(solve(nbformat.read(notebook, as_version=4)), executed)
+            papermill.execute_notebook(str(executed), str(executed), dict(parameters), **options)
         except (PapermillExecutionError, DeadKernelError) as error:
             raise _failure(notebook, executed, error) from error
         finally:

@@ -1,1 +1,1 @@
-"""Studies: objectives × seeds from one file, run, resumed, collected and reported (chapter 9)."""
+"""Studies: objectives × seeds from one file, run, resumed, collected and reported (chapter 10)."""

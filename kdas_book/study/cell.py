@@ -18,9 +18,9 @@ import pandas as pd
 from torch import nn
 
 from kdas_book.data.open_data import data_digest
+from kdas_book.records import machine
 from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
-from kdas_book.times import machine
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS, PairIndex
 from kdas_core.data.masks import read_mask

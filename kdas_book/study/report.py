@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kdas_book.data.videos import clinicdb_sequence
-from kdas_book.figures import ch09_study as figures
+from kdas_book.figures import ch10_study as figures
 from kdas_book.figures.basics import save
 from kdas_book.reports import comparison
 from kdas_book.reports.tables import texts_of, write_texts
@@ -22,7 +22,7 @@ from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_tab
 from kdas_core import UserError
 from kdas_core.losses import hyperparameters_of
 
-# Chapter 9 takes these from here, too.
+# Chapter 10 takes these from here, too.
 averages, detectable_table = seeds.averages, seeds.detectable_table
 detectable, power_of, seeds_for = seeds.detectable, seeds.power_of, seeds.seeds_for
 TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")

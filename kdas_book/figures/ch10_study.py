@@ -1,4 +1,4 @@
-"""Figures of a study: many training runs, few seeds. Chapter 9, and ``kdas study report``."""
+"""Figures of a study: many training runs, few seeds. Chapter 10, and ``kdas study report``."""
 
 from collections.abc import Mapping
 
