@@ -322,7 +322,10 @@ def test_the_buttons_for_colab_and_binder_need_an_address_and_the_build_says_so(
 
 # --- what every chapter promises: CONTRIBUTING.md, "A chapter", in its order ---------------------------------------------
 
+# Chapter 0 is a taste: three minutes, without questions, sliders or exercises.
+FULL = [chapter for chapter in CHAPTERS if not chapter.stem.startswith("00")]
 each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+each_full_chapter = pytest.mark.parametrize("chapter", FULL, ids=lambda path: path.stem)
 
 
 def cells(chapter: Path) -> list[nbformat.NotebookNode]:
@@ -486,7 +489,7 @@ def test_no_two_figures_of_the_book_have_the_same_name():
     assert [name for name in names if names.count(name) > 1] == []
 
 
-@each_chapter
+@each_full_chapter
 def test_a_chapter_has_something_to_move_with_a_text_and_a_caption(chapter):
     widgets = [
         call
@@ -500,7 +503,7 @@ def test_a_chapter_has_something_to_move_with_a_text_and_a_caption(chapter):
     ] == []
 
 
-@each_chapter
+@each_full_chapter
 def test_a_chapter_asks_three_times_for_a_prediction_and_the_next_cell_answers(chapter):
     question = re.compile(
         r"```\{admonition\} Predict before you run\n:class: tip\n(?=[\s\S]*\?)((?!```).+\n)+```\Z"
@@ -517,7 +520,7 @@ def test_a_chapter_asks_three_times_for_a_prediction_and_the_next_cell_answers(c
     ] == []
 
 
-@each_chapter
+@each_full_chapter
 def test_a_chapter_has_three_exercises_each_with_a_solution(chapter):
     exercises = re.findall(r"\{exercise\}[^\n]*\n(?::[^\n]*\n)*?:label:\s*(\S+)", text_of(chapter))
     solutions = re.findall(r"\{solution\}\s*(\S+)\n:class: dropdown", text_of(chapter))
@@ -528,14 +531,14 @@ def test_a_chapter_has_three_exercises_each_with_a_solution(chapter):
     )  # all of them are run
 
 
-@each_chapter
+@each_full_chapter
 def test_what_a_chapter_found_comes_from_its_cells(chapter):
     prose, code = section(chapter, "What we found")
     assert re.findall(r".*\d.*", re.sub(r"\]\([^)]*\)", "]", prose)) == [], "numbers typed by hand"
     assert any("hide-input" in cell.metadata.get("tags", []) for cell in code)
 
 
-@each_chapter
+@each_full_chapter
 def test_a_chapter_names_two_works_to_read_further(chapter):
     known = re.findall(
         r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(), flags=re.MULTILINE
@@ -543,6 +546,88 @@ def test_a_chapter_names_two_works_to_read_further(chapter):
     cited = re.findall(r"\{cite[^}]*\}`([^`]+)`", section(chapter, "Further reading")[0])
     keys = {key.strip() for keys in cited for key in keys.split(",")}
     assert len(keys) >= 2 and keys <= set(known), keys - set(known)
+
+
+@each_full_chapter
+def test_a_chapter_spells_kdas_out_in_its_first_cell_and_shows_a_competent_result(chapter):
+    """Directly after the strip: a picture by networks that were trained for longer than a chapter takes."""
+    words = re.sub(r"\{term\}`([^`<]+?)(?:\s*<[^`]*>)?`", r"\1", cells(chapter)[0].source)
+    assert "knowledge distillation via attention supervision" in " ".join(words.split()).lower()
+    code = [cell.id for cell in code_cells(chapter)]
+    assert "opening" in code
+    (strip,) = [cell.id for cell in code_cells(chapter) if "chapter_strip(" in cell.source]
+    assert code.index("opening") == code.index(strip) + 1
+    opening = code_cells(chapter)[code.index("opening")]
+    assert draws(opening) and "run.laptop_maps()" in "".join(
+        cell.source for cell in code_cells(chapter)[: code.index("opening") + 1]
+    )
+
+
+def gaps(source: str) -> list[ast.Constant]:
+    """The dots that stand for code."""
+    return [
+        n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and n.value is ...
+    ]
+
+
+def fill_ins(chapter: Path) -> list[list[nbformat.NotebookNode]]:
+    """Of each cell with a gap: the cell before it, itself, and the two after it."""
+    every = cells(chapter)
+    tagged = [i for i, cell in enumerate(every) if "fill-in" in cell.metadata.get("tags", [])]
+    return [every[i - 1 : i + 3] for i in tagged]
+
+
+@each_full_chapter
+def test_a_chapter_has_two_gaps_each_with_a_task_a_check_and_a_folded_solution(chapter):
+    found = fill_ins(chapter)
+    assert len(found) == 2
+    for task, gap, check, solution in found:
+        assert "**Your turn.** " in task.source and check.cell_type == "code"
+        assert len(gap.source.splitlines()) <= 8 and gaps(gap.source)
+        (function,) = ast.parse(gap.source).body
+        (call,) = [call for call in calls(check.source) if name_of(call) == "check"]
+        assert ast.unparse(call.args[0]) == function.name
+        assert exercises.SOLUTION.search(solution.source)
+        alone = (
+            r"<details><summary>Solution</summary>\n\n```python\n(?:(?!```).*\n)+```\n\n</details>"
+        )
+        assert re.fullmatch(alone, solution.source.strip())
+
+
+@each_full_chapter
+def test_the_builder_leaves_no_gap_and_no_folded_solution(chapter):
+    notebook = exercises.solve(nbformat.read(chapter, as_version=4))
+    assert not [c.id for c in notebook.cells if c.cell_type == "code" and gaps(c.source)]
+    assert not [c.id for c in notebook.cells if "<summary>Solution</summary>" in c.source]
+
+
+@each_full_chapter
+def test_nothing_after_a_gap_needs_what_the_reader_writes_there(chapter):
+    code = code_cells(chapter)
+    for _, gap, check, _ in fill_ins(chapter):
+        name = ast.parse(gap.source).body[0].name
+        after = [cell for cell in code[code.index(gap) + 1 :] if cell.id != check.id]
+        used = {
+            cell.id: {n.id for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Name)}
+            for cell in after
+        }
+        assert [cell for cell, names in used.items() if name in names] == []
+
+
+@each_full_chapter
+def test_a_chapter_ends_its_findings_with_numbers_beside_the_recorded_ones(chapter):
+    _, code = section(chapter, "What we found")
+    shown = [
+        last
+        for last in (ast.parse(cell.source).body[-1] for cell in code)
+        if isinstance(last, ast.Expr) and "run.numbers(" in ast.unparse(last)
+    ]
+    assert len(shown) == 1
+    name, quantities = shown[0].value.args
+    assert ast.literal_eval(name) == chapter.stem
+    if isinstance(quantities, ast.Dict):
+        assert 4 <= len(quantities.keys) <= 8
+        assert not any(isinstance(value, ast.Constant) for value in quantities.values)
 
 
 @each_chapter
@@ -676,6 +761,20 @@ def test_the_solutions_run_in_the_state_that_their_chapter_leaves(whole_book, ch
         cell.metadata.solution for cell in ran
     ]
     assert {label: text for label, text in said.items() if "failed: Traceback" in text} == {}
+
+
+@pytest.mark.slow
+@each_full_chapter
+def test_every_gap_is_filled_in_the_built_book_and_its_check_says_right(whole_book, chapter):
+    executed = code_cells(whole_book / "_build" / "executed" / chapter.name)
+    said = {
+        cell.id: "".join(o.get("text", "") for o in cell.outputs)
+        for cell in executed
+        if "solution" not in cell.metadata
+        and any(name_of(c) == "check" for c in calls(cell.source))
+    }
+    checks = [check.id for _, _, check, _ in fill_ins(chapter)]
+    assert {cell: said[cell] for cell in checks if not said[cell].startswith("Right")} == {}
 
 
 @pytest.mark.slow
