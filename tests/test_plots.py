@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from kdas_book.figures import basics, ch01_data, ch02_teacher, ch08_released_code
+from kdas_book.figures import basics, ch02_teacher, ch08_released_code
 from kdas_book.figures import ch04_attention_maps as ch04
 from kdas_book.figures import ch05_distillation_losses as ch05
 
@@ -157,21 +157,6 @@ def test_numbers_of_runs_that_end_together_do_not_overlap():
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-@pytest.mark.parametrize(("high", "scale"), [(4.9, "linear"), (5.1, "log")])
-def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
-    values = pd.DataFrame({"edge": np.linspace(1.0, 1.0, 11)})
-    tables = {"one": {"drawn": values}, "two": {"drawn": high * values}}
-    figure = ch01_data.spreads(tables, {"edge": "edge contrast"})
-    figure.canvas.draw()
-    axis = figure.axes[0]
-    low, top = axis.get_xlim()
-    written = [
-        t for t in axis.get_xticklabels() if t.get_text() and low <= t.get_position()[0] <= top
-    ]
-    assert axis.get_xscale() == scale
-    assert len(written) >= 2
 
 
 def test_the_card_that_goes_with_a_link_has_the_size_that_networks_show():

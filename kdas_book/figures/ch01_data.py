@@ -1,4 +1,4 @@
-"""Figures of chapter 1: images and masks, on disk and drawn."""
+"""Figures of chapter 1: images and masks, on disk and drawn; and its simulation of a choice."""
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
@@ -62,11 +61,11 @@ def trivial_predictors(shares: np.ndarray) -> Figure:
 
 
 def at_size(size: int, picture: np.ndarray, mask: np.ndarray, answer: np.ndarray) -> Figure:
-    """A picture, what is left of it at a size in pixels, and the verdict on a copy of its mask."""
+    """An image, what is left of it at a size in pixels, and the verdict on a copy of its mask."""
     seen = cv2.resize(resize_image(picture, size), mask.shape[::-1], None, 0, 0, cv2.INTER_NEAREST)
     row = [picture, seen, plots.error_overlay(picture, answer, mask)]
     last = f"perfect copy: Dice {plots.dice(answer, mask):.3f}"
-    return plots.grid({"": row}, ["the picture", f"as seen at {size} px", last])
+    return plots.grid({"": row}, ["the image", f"as seen at {size} px", last])
 
 
 def copy_pairs(pairs: PairIndex, place: Path) -> None:
@@ -84,17 +83,6 @@ def by_name_and_order(by_order: Sequence[tuple[Path, Path]], pairs: PairIndex) -
     rows["by order"] = [Pair("", *files) for files in by_order]
     drawn = {k: [plots.outlined(*squeezed(pair, 256)) for pair in row] for k, row in rows.items()}
     return plots.grid(drawn, [f"pair {i + 1}" for i in range(len(by_order))], size=1.4)
-
-
-def most_alike(judged: PairIndex, known: PairIndex, likeness: np.ndarray) -> Figure:
-    """The four pictures that are most like a known one, above those; likeness: (judged, known)."""
-    closest = np.argsort(-likeness.max(1))[:4]
-    shown = {"validation": judged.take(closest)}
-    shown["training"] = known.take(likeness[closest].argmax(1))
-    rows = {k: [resize_image(read_image(pair.image), 200) for pair in v] for k, v in shown.items()}
-    titles = [name[:12] for name in shown["validation"].names]
-    titles += [f"likeness {value:.3f}" for value in likeness[closest].max(1)]
-    return plots.grid(rows, titles, size=1.7)
 
 
 def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
@@ -121,45 +109,7 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
     return figure
 
 
-def colour_histograms(sets: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """A panel a set: kind of picture → histograms of red, green and blue, (3, bins)."""
-    figure, axes = plots.side_by_side(len(sets), 2.1, 2.2, sharey=True)
-    channels = {"red": plots.RED, "green": plots.GREEN, "blue": plots.BLUE}
-    for axis, (name, kinds) in zip(axes, sets.items()):
-        for (kind, histogram), line in zip(kinds.items(), ("-", ":")):
-            level = (np.arange(histogram.shape[1]) + 0.5) * 256 / histogram.shape[1]
-            for row, (word, colour) in zip(histogram, channels.items()):
-                axis.plot(level, 100 * row, line, color=colour, label=f"{word}, {kind}")
-        axis.set(title=name, xlabel="grey level", xticks=(0, 128, 255))
-    axes[0].set_ylabel("% of lit pixels")
-    axes[-1].legend(**plots.BESIDE)
-    return figure
-
-
-def spreads(tables: Mapping[str, Mapping[str, pd.DataFrame]], columns: Mapping[str, str]) -> Figure:
-    """One panel a statistic: the middle 80 % of each set as a bar, its median as a tick; a colour
-    for each kind of picture. An axis is logarithmic where its bars span a factor of five or more.
-    tables: set → kind of picture → a row a picture; columns: of the tables → label of the axis.
-    """
-    figure, axes = plots.side_by_side(len(columns), 2.9, 0.5 * len(tables) + 0.9, sharey=True)
-    kinds = list(dict.fromkeys(kind for of_set in tables.values() for kind in of_set))
-    for axis, (column, label) in zip(axes, columns.items()):
-        ends = []
-        for i, (kind, colour) in enumerate(zip(kinds, plots.PALETTE)):
-            of_kind = {
-                row: of[kind][column] for row, of in enumerate(tables.values()) if kind in of
-            }
-            low, median, high = pd.DataFrame(of_kind).quantile([0.1, 0.5, 0.9]).to_numpy()
-            y = np.array(list(of_kind)) + 0.34 * (i - (len(kinds) - 1) / 2)
-            axis.hlines(y, low, high, color=colour, lw=6, alpha=0.55, label=kind)
-            axis.vlines(median, y - 0.15, y + 0.15, color="black", lw=1.5)
-            ends += [*low, *high]
-        axis.set(xlabel=label, yticks=range(len(tables)), yticklabels=list(tables))
-        if max(ends) >= 5 * min(ends):
-            axis.set_xscale("log")
-            axis.xaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
-            axis.xaxis.set_minor_formatter(plt.NullFormatter())
-        axis.xaxis.set_major_formatter("{x:g}")
-    axes[0].invert_yaxis()
-    axes[-1].legend(loc="best")
-    return figure
+def score_of_chosen(test: np.ndarray, validation: np.ndarray) -> float:
+    """The test score, mean over rows, of the column that is best on validation; both (n, m)."""
+    chosen = validation.argmax(axis=1)
+    return float(np.take_along_axis(test, chosen[:, None], axis=1).mean())

@@ -1,4 +1,6 @@
-"""What the annotators of chapter 11 leave on disk: pictures, Labelme's JSON, Pascal VOC's XML."""
+"""What the annotators of chapter 11 leave on disk: images, JSON of Labelme, XML of Pascal VOC; and
+boxes as masks, and a copier.
+"""
 
 import json
 from collections.abc import Iterable
@@ -31,3 +33,26 @@ def voc(image: str, x0: int, y0: int, x1: int, y1: int) -> str:
     box = "".join(f"<{name}>{value}</{name}>" for name, value in corners.items())
     polyp = f"<object><name>polyp</name><bndbox>{box}</bndbox></object>"
     return f"<annotation><filename>{image}</filename>{polyp}</annotation>"
+
+
+def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the smallest box around all polyp pixels of a bool mask (H, W)."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+
+
+def box_mask(shape: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    """A bool mask of this shape, True in the box."""
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def filled_box(mask: np.ndarray) -> np.ndarray:
+    """The box around a mask's polyp, bool (H, W), as a mask; without a polyp nothing."""
+    return box_mask(mask.shape, *box_of(mask)) if mask.any() else mask
+
+
+def copier(likeness: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """For each row of (test, known) the mask, of known (known, H, W), that is most like it."""
+    return known[likeness.argmax(axis=1)]
