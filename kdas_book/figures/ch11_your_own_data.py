@@ -38,7 +38,8 @@ def voc(image: str, x0: int, y0: int, x1: int, y1: int) -> str:
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of the smallest box around all polyp pixels of a bool mask (H, W)."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    x0, y0, x1, y1 = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return int(x0), int(y0), int(x1), int(y1)
 
 
 def box_mask(shape: tuple[int, int], x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
