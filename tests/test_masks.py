@@ -262,7 +262,7 @@ def test_areas_of_a_third_value_are_no_mask_for_any_of_the_four(tmp_path, polyp,
     """As of VOC: 1 is the object and 255 a border that does not count."""
     y, x = np.mgrid[:48, :64]
     far = (x - 30) ** 2 + (y - 24) ** 2
-    classes = np.where(far < 81, polyp, np.where(far < 196, border, 0)).astype(np.uint8)
+    classes = np.where(far < 81, polyp, np.where(far < 144, border, 0)).astype(np.uint8)
     for part, pixels in (("images", np.zeros((48, 64, 3), np.uint8)), ("masks", classes)):
         for name in "12":
             (tmp_path / "TrainDataset" / part).mkdir(parents=True, exist_ok=True)
