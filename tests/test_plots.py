@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -204,9 +207,10 @@ def test_a_landscape_has_lines_and_arrows_that_point_down_and_a_plain_has_neithe
         assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (0.5, 0)
 
 
-@pytest.mark.parametrize("silent", [["kdas"], ["kdas", "teacher"]])
-def test_chapter_5_runs_with_networks_that_find_nothing(tmp_path, monkeypatch, silent):
-    """Every cell, on noise; a student like its teacher makes losses that are exactly 0."""
+def test_chapter_5_runs_with_networks_that_find_nothing(tmp_path, monkeypatch):
+    """Every cell but for drawing, on noise; a student that says what its teacher says makes losses
+    that are exactly 0.
+    """
     rng = np.random.default_rng(0)
     for part in ("images", "masks"):
         (tmp_path / "TrainDataset" / part).mkdir(parents=True)
@@ -221,7 +225,7 @@ def test_chapter_5_runs_with_networks_that_find_nothing(tmp_path, monkeypatch, s
         torch.manual_seed(0)
         role = "teacher" if what == "teacher" else "student"
         net = freeze(build(role, backbone=getattr(session.recipe, role)))
-        for head in (net.head1, net.head2) if what in silent else ():
+        for head in (net.head1, net.head2):
             torch.nn.init.zeros_(head.weight)
             torch.nn.init.constant_(head.bias, -20.0)
         return net
@@ -233,7 +237,10 @@ def test_chapter_5_runs_with_networks_that_find_nothing(tmp_path, monkeypatch, s
     for cell in nbformat.read("05_distillation_losses.ipynb", 4).cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "code" and "setup" not in tags:
-            exec(cell.source, here)
+            tree = ast.parse(cell.source)
+            drawing = re.match(r"(figures|plots|explore|framework)\b", ast.unparse(tree.body[-1]))
+            tree.body = tree.body[:-1] if drawing else tree.body
+            exec(compile(tree, f"cell {cell.id}", "exec"), here)
         if "parameters" in tags:
             here |= {"data_root": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
     assert here["findings"].count("**") > 8
