@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +17,9 @@ from PIL import Image
 from kdas_book.figures import basics, ch01_data, ch02_teacher, ch08_released_code
 from kdas_book.figures import ch04_attention_maps as ch04
 from kdas_book.figures import ch05_distillation_losses as ch05
+from kdas_book.session import Session
+from kdas_core import recipe
+from kdas_core.models import build, freeze
 
 
 @pytest.fixture(autouse=True)
@@ -198,3 +205,42 @@ def test_a_landscape_has_lines_and_arrows_that_point_down_and_a_plain_has_neithe
     for axis in (drawn, empty):
         (ring,) = axis.lines
         assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (0.5, 0)
+
+
+def test_chapter_5_runs_with_networks_that_find_nothing(tmp_path, monkeypatch):
+    """Every cell but for drawing, on noise; a student that says what its teacher says makes losses
+    that are exactly 0.
+    """
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "TrainDataset" / part).mkdir(parents=True)
+    for i in range(6):
+        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "TrainDataset" / "images" / f"{i}.png")
+        Image.fromarray(np.tri(64, k=-20 - i) > 0).save(
+            tmp_path / "TrainDataset" / "masks" / f"{i}.png"
+        )
+
+    def untrained(session, what, **_):
+        torch.manual_seed(0)
+        role = "teacher" if what == "teacher" else "student"
+        net = freeze(build(role, backbone=getattr(session.recipe, role)))
+        for head in (net.head1, net.head2):
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.constant_(head.bias, -20.0)
+        return net
+
+    monkeypatch.setattr(Session, "_network", untrained)
+    monkeypatch.setitem(recipe._PRESETS, "smoke", recipe._PRESETS["smoke"] | {"image_size": 64})
+    monkeypatch.chdir(ROOT / "book")
+    here = {"__name__": "__main__"}
+    for cell in nbformat.read("05_distillation_losses.ipynb", 4).cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and "setup" not in tags:
+            tree = ast.parse(cell.source)
+            drawing = re.match(r"(figures|plots|explore|framework)\b", ast.unparse(tree.body[-1]))
+            tree.body = tree.body[:-1] if drawing else tree.body
+            exec(compile(tree, f"cell {cell.id}", "exec"), here)
+        if "parameters" in tags:
+            here |= {"data_root": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
+    assert here["findings"].count("**") > 8

@@ -46,9 +46,8 @@ def objective_kwargs(recipe: Recipe) -> dict:
 
 def start_network(recipe: Recipe, role: str) -> nn.Module:
     """The untrained network of a role, ``"teacher"`` or ``"student"``."""
-    if role == "teacher":
-        return build(role, pretrained=recipe.pretrained_teacher, backbone=recipe.teacher)
-    return build(role, pretrained=recipe.pretrained_student, backbone=recipe.student)
+    pretrained = getattr(recipe, f"pretrained_{role}")
+    return build(role, pretrained=pretrained, backbone=getattr(recipe, role))
 
 
 def arrange(net: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
@@ -185,6 +184,7 @@ class TrainingState:
         row = {"epoch": self.epoch + 1, **terms, **validation}
         elapsed = self.seconds + time.perf_counter() - self.saved_at
         row["seconds"] = round(elapsed - sum(earlier["seconds"] for earlier in self.history), 2)
+        refuse_not_finite(self.eval_model.state_dict(), f"{self.folder}, epoch {row['epoch']}")
         self.history.append(row)
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
@@ -209,17 +209,11 @@ class TrainingState:
         best = best_of(self.history)
         metrics = {"objective": self.recipe.objective, "seed": self.recipe.seed}
         metrics |= {"best_epoch": best["epoch"], "val_dice": best["val_dice"]}
-        metrics |= {
-            "val_loss": best["val_loss"],
-            "epochs": len(self.history),
-            "seconds": round(sum(row["seconds"] for row in self.history), 1),
-            "parameters": count_parameters(self.module),
-            "passes": self.accumulation_steps,
-            "processes": self.accelerator.num_processes,
-            "torch": torch.__version__,
-            "kdas_core": kdas_core.__version__,
-            "revision": files.revision(),
-        }
+        metrics |= {"val_loss": best["val_loss"], "epochs": len(self.history)}
+        metrics |= {"seconds": round(sum(row["seconds"] for row in self.history), 1)}
+        metrics |= {"parameters": count_parameters(self.module), "passes": self.accumulation_steps}
+        metrics |= {"processes": self.accelerator.num_processes, "torch": torch.__version__}
+        metrics |= {"kdas_core": kdas_core.__version__, "revision": files.revision()}
         if self.accelerator.is_main_process:
             # A run killed while its last checkpoint was renamed writes no further one.
             files.rotate_checkpoints(self.folder)
