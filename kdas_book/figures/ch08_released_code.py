@@ -46,15 +46,16 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
 
 
 def gain_by_length(runs: pd.DataFrame) -> Figure:
-    """A numbered dot a run: its best epoch minus its last over its epochs, coloured by script."""
-    figure, axis = plt.subplots(figsize=(8, 3.4))
-    colours = _colour_of(runs["script"])
+    """A dot a run: its best epoch minus its last over its epochs, coloured by script. Runs whose
+    dots lie on one another share a label.
+    """
+    figure, axis = plt.subplots(figsize=(8, 3.2))
+    gain, colours = runs["best − last"], _colour_of(runs["script"])
     for script, part in runs.groupby("script"):
-        axis.plot(part["epochs"], part["best − last"], "o", color=colours[script], label=script)
-    axis.set(ylim=(-0.012, 1.12 * runs["best − last"].max()), xlim=(0, runs["epochs"].max() + 6))
-    columns = {"epochs": "epoch", "best − last": "pooled"}
-    ends = runs.rename(columns=columns)[["epoch", "pooled", "script"]].reset_index()
-    _number_the_ends(axis, ends, colours)
+        axis.plot(part["epochs"], gain[part.index], "o", color=colours[script], label=script)
+    for (epochs, _), part in gain.groupby([runs["epochs"], (gain / 0.02).round()]):
+        axis.text(epochs + 1, part.mean(), ", ".join(map(str, part.index)), fontsize=8, va="center")
+    axis.set(xlim=(0, runs["epochs"].max() + 11), ylim=(-0.012, 1.1 * gain.max()))
     return labelled(axis, "complete epochs of the run", "best − last, soft Dice")
 
 
