@@ -52,7 +52,7 @@ def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
 
 def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
     words = [text.get_text() for text in basics.chapter_strip("study").axes[0].texts]
-    assert words[0] == "1  data" and words[-1] == "9  study"
+    assert words[0] == "1  data" and words[-1] == "10  study"
 
 
 def test_each_anchor_is_numbered_as_the_slider_counts_it():

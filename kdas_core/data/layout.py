@@ -30,7 +30,7 @@ TEST_SETS = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPoly
 FULL_COUNTS = dict(zip(TEST_SETS, (60, 62, 100, 380, 196)))
 SYNTHETIC_NOTE = "dataset.json"  # written by kdas_book.data.synthetic.make_dataset alone
 # What file browsers and network drives leave among pictures, such as thumbnails; or hidden.
-_JUNK = r"""\.|(@eadir|[@#]recycle|#snapshot|\$recycle\.bin|__macosx|system\ volume\ information
+_JUNK = r"""\.|(@eadir|[@\#]recycle|\#snapshot|\$recycle\.bin|__macosx|system\ volume\ information
     |lost\+found|thumb(s|nails?)|(eh)?thumbs\w*\.db|zbthumbnail\.\w+|syno(photo|file)_.*)$"""
 is_junk = re.compile(_JUNK, re.IGNORECASE | re.VERBOSE).match
 _GET_DATA = (

@@ -18,8 +18,21 @@ from kdas_core.losses.standardised_distillation import standardised_distillation
 from kdas_core.losses.structure import structure_loss
 from kdas_core.losses.symmetric_guiding import symmetric_guiding
 
-__all__ = ["OBJECTIVES", "ON_FEATURES", "Output", "attention_supervision", "attention_transfer"]
-__all__ += ["bernoulli_distillation", "channel_wise_distillation", "feature_matching"]
-__all__ += ["hyperparameters_of", "objective", "pairwise_affinity", "region_affinity"]
-__all__ += ["released_attention_term", "standardised_distillation", "structure_loss"]
-__all__ += ["symmetric_guiding"]
+__all__ = [
+    "OBJECTIVES",
+    "ON_FEATURES",
+    "Output",
+    "attention_supervision",
+    "attention_transfer",
+    "bernoulli_distillation",
+    "channel_wise_distillation",
+    "feature_matching",
+    "hyperparameters_of",
+    "objective",
+    "pairwise_affinity",
+    "region_affinity",
+    "released_attention_term",
+    "standardised_distillation",
+    "structure_loss",
+    "symmetric_guiding",
+]

@@ -207,13 +207,21 @@ class TrainingState:
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
         best = best_of(self.history)
-        metrics = {"objective": self.recipe.objective, "seed": self.recipe.seed}
-        metrics |= {"best_epoch": best["epoch"], "val_dice": best["val_dice"]}
-        metrics |= {"val_loss": best["val_loss"], "epochs": len(self.history)}
-        metrics |= {"seconds": round(sum(row["seconds"] for row in self.history), 1)}
-        metrics |= {"parameters": count_parameters(self.module), "passes": self.accumulation_steps}
-        metrics |= {"processes": self.accelerator.num_processes, "torch": torch.__version__}
-        metrics |= {"kdas_core": kdas_core.__version__, "revision": files.revision()}
+        metrics = {
+            "objective": self.recipe.objective,
+            "seed": self.recipe.seed,
+            "best_epoch": best["epoch"],
+            "val_dice": best["val_dice"],
+            "val_loss": best["val_loss"],
+            "epochs": len(self.history),
+            "seconds": round(sum(row["seconds"] for row in self.history), 1),
+            "parameters": count_parameters(self.module),
+            "passes": self.accumulation_steps,
+            "processes": self.accelerator.num_processes,
+            "torch": torch.__version__,
+            "kdas_core": kdas_core.__version__,
+            "revision": files.revision(),
+        }
         if self.accelerator.is_main_process:
             # A run killed while its last checkpoint was renamed writes no further one.
             files.rotate_checkpoints(self.folder)
