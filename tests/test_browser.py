@@ -254,7 +254,7 @@ def test_a_reader_changes_the_small_map_and_its_attention_is_that_of_the_package
         read = (
             "t => [...t.tBodies[0].rows].map(r => [...r.cells].slice(1).map(c => +c.dataset.value))"
         )
-        return torch.tensor(tables.nth(number).evaluate(read))
+        return torch.tensor(tables.nth(number).evaluate(read), dtype=torch.float32)
 
     def agrees(P: torch.Tensor) -> None:
         scores = P @ P.T / P.shape[1] ** 0.5

@@ -48,7 +48,7 @@ for (const box of document.querySelectorAll(".kdas-map:not([data-live])")) {
         td.textContent = text(x, places[t]);
         td.dataset.value = x.toFixed(5);
         td.style.background = `rgb(${rgb})`;
-        td.style.color = light(rgb) > 0.18 ? "#111" : "#fff";
+        td.style.color = light(rgb) > 0.18 ? "#000" : "#fff";
       }));
       cells[t].forEach((row, r) => row[0].parentNode.classList.toggle("asks", r === i));
     });
