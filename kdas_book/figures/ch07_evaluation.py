@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -15,6 +16,29 @@ from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair
 from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import CONVENTIONS, EvaluationResult, read_prediction
+
+
+def about(run: Any, maps: float) -> str:
+    """What the scores of a session's networks are about: images, networks, training; a list."""
+    recipe, notes = run.recipe, []
+    if run.data.synthetic:
+        told = "**All images are synthetic**, drawn by a program; a set's name only says which "
+        notes.append(f"{told}style it imitates.")
+    labels = [run.data.label(name) for name in run.data.tests]
+    if partial := [label for label in labels if " of " in label]:
+        told = f"**Not the full sets**: {', '.join(partial)}. Such a number may not be called the "
+        notes.append(f"{told}score on that set.")
+    if (recipe.teacher, recipe.student) != ("pvt_v2_b2", "pvt_v2_b0"):
+        pair = f"teacher {recipe.teacher}, student {recipe.student}"
+        notes.append(f"**Not the paper's pair of networks**: {pair}.")
+    if not run.released_teacher:
+        notes.append(f"The teacher was trained here, for {recipe.teacher_epochs} epochs.")
+    if not recipe.pretrained_student:
+        notes.append("The students did not start from ImageNet weights.")
+    told = f"One run each, seed {recipe.seed}, {recipe.epochs} epochs, {len(run.data.train)} "
+    notes.append(f"{told}training images.")
+    listed = "\n".join(f"- {note}" for note in notes)
+    return f"{maps:.0f} maps are scored. What the numbers are about:\n\n{listed}"
 
 
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
