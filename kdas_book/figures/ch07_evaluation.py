@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdas_book.figures import basics as plots
-from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, SKY
+from kdas_book.figures.basics import BLUE, COLOUR_OF, ORANGE, RED
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair
 from kdas_core.data.masks import read_mask
@@ -48,7 +48,7 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     for name in scores.index:
         rules = CONVENTIONS.get(name, CONVENTIONS["pranet"])  # the log does not round, either
         plots.show(axes[name], rules.values(grey)[grey], name, cmap="gray", vmin=0, vmax=1)
-    bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE, GREEN], rot=0)
+    bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE], rot=0)
     for drawn in bars.containers:
         bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
     bars.set(ylim=(0, 1.18), yticks=[0, 0.5, 1], ylabel="its Dice", xlabel="")
@@ -83,20 +83,6 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
         axis.tick_params(axis="x", labelsize=8)
         axis.xaxis.get_major_locator().set_params(nbins=5)
     figure.supxlabel("difference of Dice", fontsize=10)
-    return figure
-
-
-def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Figure:
-    """Histograms of differences per image, (n,), on one scale, with their means in red."""
-    figure, axes = plots.side_by_side(len(differences), 2.4, 2.5, sharey=True)
-    limit = max(0.05, *(np.abs(values).max() for values in differences.values()))
-    for axis, (name, values) in zip(axes, differences.items()):
-        axis.hist(values, bins=np.linspace(-limit, limit, 22), color=SKY, edgecolor="white")
-        axis.axvline(0, color="#444444", lw=1)
-        axis.axvline(values.mean(), color=RED, lw=2)
-        axis.set(xlabel="difference of Dice", title=f"{name}\nmean {values.mean():+.3f}")
-    axes[0].yaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylabel(f"images\n{images}")
     return figure
 
 
