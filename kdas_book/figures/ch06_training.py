@@ -107,7 +107,7 @@ def norm_clipped(gradient: Tensor, limit: float) -> Tensor:
 
 def clamping(gradients: Mapping[str, Tensor], limit: float) -> pd.DataFrame:
     """What the clamp at ±``limit`` does to each gradient, and to AdamW's first step; in degrees."""
-    rows = {}
+    rows: dict[str, list] = {}
     for name, g in gradients.items():
         cut, clamped = g.abs() > limit, g.clamp(-limit, limit)
         of_square = float(g[cut].double().square().sum() / g.double().square().sum())
