@@ -23,7 +23,12 @@ def verdicts_on(
     names, heights = list(values), np.array(list(values.values()))
     right.barh(names, np.minimum(heights, SHOWN), color=plots.PURPLE)
     for row, height in enumerate(heights):
-        right.text(min(height, SHOWN) + 0.05, row, f"{height:.2g}", va="center", fontsize=8)
+        look: dict = {
+            "va": "center",
+            "fontsize": 8,
+            "bbox": {"fc": "white", "ec": "none", "pad": 1},
+        }
+        right.text(min(height, SHOWN) + 0.08, row, f"{height:.2g}", **look)
     right.axvline(1, color="black", ls="--", lw=1)
     right.set(xlim=(0, SHOWN + 0.6), xlabel="loss / loss of the student")
     right.invert_yaxis()
