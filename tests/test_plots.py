@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +18,9 @@ from kdas_book.figures import basics, ch01_data, ch02_teacher, ch08_released_cod
 from kdas_book.figures import ch04_attention_maps as ch04
 from kdas_book.figures import ch05_distillation_losses as ch05
 from kdas_book.figures import ch09_rivals as ch09
+from kdas_book.session import Session
+from kdas_core import recipe
+from kdas_core.models import build, freeze
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +53,7 @@ def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
 
 def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
     words = [text.get_text() for text in basics.chapter_strip("study").axes[0].texts]
-    assert words[0] == "1  data" and words[-1] == "9  study"
+    assert words[0] == "1  data" and words[-1] == "10  study"
 
 
 def test_each_anchor_is_numbered_as_the_slider_counts_it():
@@ -187,3 +194,47 @@ def test_an_axis_of_spreads_has_at_least_two_numbers_at_any_range(high, scale):
 def test_the_card_that_goes_with_a_link_has_the_size_that_networks_show():
     with Image.open(ROOT / "book" / "_static" / "card.png") as stored:
         assert stored.size == (1200, 630)
+
+
+@pytest.mark.parametrize("chapter", ["05_distillation_losses", "09_rivals"])
+def test_losses_are_explained_with_networks_that_find_nothing(chapter, tmp_path, monkeypatch):
+    """Every cell but for drawing, on noise; a student that says what its teacher says makes losses
+    that are exactly 0.
+    """
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "TrainDataset" / part).mkdir(parents=True)
+    for i in range(6):
+        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "TrainDataset" / "images" / f"{i}.png")
+        Image.fromarray(np.tri(64, k=-20 - i) > 0).save(
+            tmp_path / "TrainDataset" / "masks" / f"{i}.png"
+        )
+
+    def untrained(session, what, **_):
+        torch.manual_seed(0)
+        role = "teacher" if what == "teacher" else "student"
+        net = freeze(build(role, backbone=getattr(session.recipe, role)))
+        for head in (net.head1, net.head2):
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.constant_(head.bias, -20.0)
+        return net
+
+    history = pd.DataFrame({"epoch": [1, 2], "val_dice": [0.0, 0.0]})
+    kept = {"best_epoch": 1, "val_dice": 0.0}
+    monkeypatch.setattr(Session, "_network", untrained)
+    monkeypatch.setattr(Session, "history", lambda *_: history)
+    monkeypatch.setattr(Session, "metrics", lambda *_: kept)
+    monkeypatch.setitem(recipe._PRESETS, "smoke", recipe._PRESETS["smoke"] | {"image_size": 64})
+    monkeypatch.chdir(ROOT / "book")
+    here = {"__name__": "__main__"}
+    for cell in nbformat.read(f"{chapter}.ipynb", 4).cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and "setup" not in tags:
+            tree = ast.parse(cell.source)
+            drawing = re.match(r"(figures|plots|explore|framework)\b", ast.unparse(tree.body[-1]))
+            tree.body = tree.body[:-1] if drawing else tree.body
+            exec(compile(tree, f"cell {cell.id}", "exec"), here)
+        if "parameters" in tags:
+            here |= {"data_root": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
+    assert here["findings"].count("**") > 8

@@ -59,6 +59,8 @@ def save(figure: Figure, path: Path) -> None:
     UserError if matplotlib does not write such files, or the file cannot be written.
     """
     drawn, way_out = io.BytesIO(), "give a path such as figure.png"
+    if path.is_file() and b"atplotlib" not in path.read_bytes():  # what it writes into its files
+        raise UserError(f"{path} is there already and is no such figure; choose another place.")
     try:
         figure.savefig(drawn, format=path.suffix[1:] or None)
     except ValueError as error:
