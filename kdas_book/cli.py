@@ -67,10 +67,11 @@ def parse_settings(words: list[str]) -> dict[str, Any]:
     from kdas_core.recipe import typed
 
     values = {}
-    for word in words:
-        key, equals, text = word.partition("=")
+    for key, equals, text in (word.partition("=") for word in words):
         if not equals:
-            raise UserError(f'"{word}" is no setting; write key=value, for example alpha=0.5.')
+            raise UserError(f'"{key}" is no setting; write key=value, for example alpha=0.5.')
+        if key in ("preset", "seed", "objective"):
+            raise UserError(f"{key} is an option of its own; write --{key} {text}.")
         values[key] = yaml.safe_load(text)
     return typed(values)
 
@@ -122,6 +123,8 @@ def predict(
     """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on."""
     import torch
 
+    from kdas_core.data.images import opened, orientation
+    from kdas_core.data.layout import list_images
     from kdas_core.inference import predict_folder
     from kdas_core.models import open_network
 
@@ -129,6 +132,10 @@ def predict(
     net, side = open_network(weights, role, backbone, size)
     count = predict_folder(net.to(device), images, out, side, batch_size, afresh)
     print(f"{count} masks in {out}")
+    for file in list_images(images):
+        with opened(file) as picture:
+            if orientation(picture) != 1:
+                print(f"{file} has an EXIF orientation: viewers show it turned, and its mask not")
 
 
 @app.command()

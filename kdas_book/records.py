@@ -1,5 +1,5 @@
-"""What chapters measured, as recorded in ``book/results``: times, numbers, and maps of networks that
-were trained for longer than a chapter should take.
+"""What chapters measured, as recorded in ``book/results``: times, numbers, and the maps of networks
+that were trained for longer than a chapter should take.
 """
 
 import datetime

@@ -138,11 +138,12 @@ class Session:
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""
         rows = read_times(self.root).query("chapter == @chapter")
-        rows = rows.set_index("preset").reindex(list(PRESETS))
-        time = (rows.seconds / 60).map("{:.1f} min".format, na_action="ignore")
-        memory = (rows.peak_mb / 1024).map("{:.1f} GB".format, na_action="ignore")
-        table = {"time": time.fillna("not measured yet"), "peak memory": memory, "on": rows.machine}
-        return pd.DataFrame(table).fillna("")
+        rows = rows.set_index("preset")
+        rows["time"] = [f"{seconds / 60:.1f} min" for seconds in rows.seconds]
+        rows["peak memory"] = [f"{mb / 1024:.1f} GB" for mb in rows.peak_mb]
+        table = rows.rename(columns={"machine": "on"})[["time", "peak memory", "on"]]
+        table = table.astype(object).reindex(list(PRESETS))
+        return table.fillna({"time": "not measured yet"}).fillna("")
 
 
 def begin(

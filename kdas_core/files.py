@@ -30,7 +30,8 @@ def atomic_write(
                     os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none, or its name too long
+            part.unlink()
         raise unwritten(path, error, hint) from None
 
 

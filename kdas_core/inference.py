@@ -26,7 +26,7 @@ from kdas_core.data.dataset import normalise, resize_image
 from kdas_core.data.images import read_bytes, read_image
 from kdas_core.data.layout import first_few, list_images
 from kdas_core.data.masks import MARK, prediction_mark
-from kdas_core.files import atomic_write
+from kdas_core.files import atomic_write, unwritten
 from kdas_core.models.weights import weights_digest
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -95,8 +95,7 @@ def predict_files(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        why = error.strerror
-        raise UserError(f"{out} cannot be written ({why}); choose another --out.") from None
+        raise unwritten(out, error, "choose another --out") from None
     hidden = "TQDM_DISABLE" in os.environ
     bar = tqdm(total=len(files), desc=f"masks to {out.name}", leave=False, disable=hidden)
     with ThreadPoolExecutor(THREADS) as writers, bar, torch.inference_mode():

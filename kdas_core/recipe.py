@@ -79,14 +79,14 @@ class Recipe:
         for name, value in vars(self).items():
             object.__setattr__(self, name, _as_type_of(name, value))
         rules = [(name, getattr(self, name) > 0, "it must be positive") for name in _POSITIVE]
+        rules += [(n, getattr(self, n) >= 0, "it must not be negative") for n in _NOT_NEGATIVE]
+        rules += [(name, 0 <= getattr(self, name) <= 1, "it lies in [0, 1]") for name in _SHARES]
         split = 0 < self.validation_fraction < 1
-        share = "it is a share of the steps and lies in [0, 1]"
         most = f"it must lie between 1 and batch_size ({self.batch_size})"
         rules += [
             ("image_size", self.image_size % 32 == 0, "the networks need a multiple of 32"),
             ("validation_fraction", split, "it must lie between 0 and 1"),
-            ("alpha", 0 <= self.alpha <= 1, "it weighs two parts and must lie in [0, 1]"),
-            ("distillation_warm_up", 0 <= self.distillation_warm_up <= 1, share),
+            ("scales", min(self.scales) * self.image_size >= 32, "each must leave 32 pixels"),
             ("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999"),
             ("accumulate", 1 <= self.accumulate <= self.batch_size, most),
         ]
@@ -137,21 +137,16 @@ class Recipe:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
-_POSITIVE = "image_size epochs teacher_epochs batch_size learning_rate temperature".split()
+_POSITIVE = """image_size epochs teacher_epochs batch_size learning_rate teacher_learning_rate
+    temperature""".split()
+_SHARES = ("alpha", "warm_up", "distillation_warm_up")
+_NOT_NEGATIVE = """weight_decay gradient_clamp gradient_norm patience attention_weight
+    guiding_weight synthetic_images synthetic_test_images""".split()
 _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}
 _CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
-_OF_THE_STUDENT = [
-    *("student", "pretrained_student", "temperature", "alpha", "attention_weight"),
-    *(
-        "guiding_weight",
-        "guide",
-        "reduction",
-        "distillation_warm_up",
-        "teacher_graph",
-        "teacher_seed",
-    ),
-]
+_OF_THE_STUDENT = """student pretrained_student temperature alpha attention_weight guiding_weight
+    guide reduction distillation_warm_up teacher_graph teacher_seed""".split()
 
 # What differs from the released recipe, and only that.
 _RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}
@@ -201,7 +196,8 @@ def _as_type_of(key: str, value: Any) -> Any:
     number = isinstance(value, Real) and not isinstance(value, bool)
     if kind is float and (number or isinstance(value, str)):  # YAML reads 1e-3 as text
         with suppress(ValueError):
-            return float(value)
+            if math.isfinite(float(value)):
+                return float(value)
     if kind is int and isinstance(value, Integral) and number:  # NumPy's as well
         return int(value)
     if kind is tuple and isinstance(value, (list, tuple)) and value:

@@ -14,12 +14,14 @@ from urllib.parse import urldefrag, urljoin
 
 import nbformat
 import pytest
+import torch
 from conftest import CHAPTERS, ROOT
 from pypdf import PdfReader
 
 from kdas_book.publishing.pdf import browser, print_book
 from kdas_book.publishing.site import served
 from kdas_core import UserError
+from kdas_core.attention import attention_weights, self_attention
 
 pytestmark = pytest.mark.slow
 SCREENSHOTS = ROOT / "_build" / "screenshots"
@@ -238,6 +240,58 @@ def test_a_mouse_and_a_finger_move_a_slider(visit, how):
     page.touchscreen.tap(*place) if how == "touch" else page.mouse.click(*place)
     assert slider.input_value() == slider.get_attribute("max")
     assert box.evaluate(SHOWN) != before
+
+
+WIDE_PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@pytest.mark.parametrize("how", [{}, WIDE_PHONE], ids=["desk", "phone"])
+def test_a_reader_changes_the_small_map_and_its_attention_is_that_of_the_package(visit, how):
+    page = visit("book/04_attention_maps.html", **how)
+    tables = page.locator(".kdas-map table")
+
+    def shown(number: int) -> torch.Tensor:
+        read = (
+            "t => [...t.tBodies[0].rows].map(r => [...r.cells].slice(1).map(c => +c.dataset.value))"
+        )
+        return torch.tensor(tables.nth(number).evaluate(read), dtype=torch.float32)
+
+    def agrees(P: torch.Tensor) -> None:
+        scores = P @ P.T / P.shape[1] ** 0.5
+        expected = [
+            P,
+            scores,
+            attention_weights(P[None, None])[0],
+            self_attention(P[None, None])[0],
+        ]
+        for number, values in enumerate(expected):
+            torch.testing.assert_close(shown(number), values, atol=1e-3, rtol=0)
+
+    P = shown(0)
+    first = P.clone()
+    agrees(P)
+    cell = tables.first.locator("tbody tr").nth(1).locator("td").nth(2)
+    cell.scroll_into_view_if_needed()
+    cell.tap() if how else cell.click()
+    P[1, 2] *= -1  # polyp becomes background, or the other way round
+    agrees(P)
+    for key in ("ArrowDown", "3", "-", "ArrowRight", " "):
+        page.keyboard.press(key)
+    P[2, 2] = 3 * P[2, 2].sign() - 0.5
+    P[2, 3] *= -1
+    agrees(P)
+    focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
+    assert focused.startswith("row 2, column 3: logit ")
+    assert page.locator(".kdas-map [role=grid] [tabindex='0']").count() == 1
+    assert "Row 2 looks most at " in page.locator(".kdas-map [role=status]").inner_text()
+    page.get_by_role("button", name="turn by 90°").click()
+    agrees(torch.rot90(P))
+    page.get_by_role("button", name="reset").click()
+    page.get_by_role("button", name="twice as sure").click()
+    agrees(2 * first)
+    width = how["viewport"]["width"] if how else 1280
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.said == []
 
 
 def test_the_search_finds_what_the_book_explains(visit):

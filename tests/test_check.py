@@ -287,10 +287,10 @@ def test_a_mask_too_dark_to_count_is_a_problem(root):
 def test_names_that_differ_in_case_alone_are_a_problem_as_evaluation_refuses_them(root):
     put(root / "TestDataset/Mine", "a", 40)
     put(root / "TestDataset/Mine", "A", 41)
-    problem = only(check_data(root).problems)
-    assert "A.png and a.png are one name but for case" in problem
+    for part, problem in zip(("images", "masks"), check_data(root).problems, strict=True):
+        assert f"{part} has one stem twice: A.png and a.png" in problem
     masks = root / "TestDataset/Mine/masks"
-    with pytest.raises(UserError, match="one name but for case"):
+    with pytest.raises(UserError, match="one stem twice: A.png and a.png"):
         evaluate(masks, masks)
 
 
@@ -706,3 +706,24 @@ def test_groups_that_were_corrected_by_hand_are_not_replaced(tmp_path):
     with pytest.raises(UserError, match="is there already, with other groups"):
         write_groups({"S": {"1": "a", "2": "a"}}, path)
     assert "2,b" in path.read_text()
+
+
+def test_a_pair_of_a_kind_that_is_not_read_is_a_problem_and_not_passed_over(root):
+    for part in ("images", "masks"):
+        folder = root / "TestDataset/Mine" / part
+        Image.open(folder / "0.png").convert("RGB").save(folder / "9.webp")
+    problems = check_data(root).problems
+    assert [p.count("9.webp is of a kind that is not read") for p in problems] == [1, 1]
+    with pytest.raises(UserError, match="of a kind that is not read"):
+        evaluate(root / "TestDataset/Mine/masks", root / "TestDataset/Mine/masks")
+
+
+def test_a_picture_of_the_user_is_not_replaced_by_a_figure(root):
+    mine = root / "mine.png"
+    shutil.copy(root / "TestDataset/Mine/images/0.png", mine)
+    figure, before = plt.figure(), mine.read_bytes()
+    with pytest.raises(UserError, match="mine.png is there already"):
+        basics.save(figure, mine)
+    assert mine.read_bytes() == before
+    for _ in range(2):  # its own it does replace
+        basics.save(figure, root / "figure.png")

@@ -24,7 +24,7 @@ from kdas_core.data import dataset as polyps_module
 from kdas_core.data import load_data, split_validation
 from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
 from kdas_core.data.images import read_image
-from kdas_core.data.layout import Pair, PairIndex, index_pairs
+from kdas_core.data.layout import Pair, PairIndex, content_digest, index_pairs
 from kdas_core.data.masks import read_mask
 from kdas_core.training.batching import prefetch
 
@@ -589,3 +589,12 @@ def test_a_name_that_is_no_utf8_is_refused_before_it_meets_a_table(tmp_path):
     for path in folder.glob("*/*_1.png"):
         path.rename(path.with_name("1.png"))
     assert len(index_pairs(folder)) == 4
+
+
+def test_a_file_that_was_exchanged_and_kept_its_date_has_another_digest(tmp_path):
+    path = tmp_path / "a.bmp"
+    path.write_bytes(b"first")
+    before, times = content_digest([path]), path.stat()
+    path.write_bytes(b"other")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as cp -p and rsync do
+    assert path.stat().st_mtime_ns == times.st_mtime_ns and content_digest([path]) != before

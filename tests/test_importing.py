@@ -823,3 +823,46 @@ def test_the_command_prints_counts_and_what_to_do_next(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 pairs from coco" in done.stdout and f'Next: "kdas data check {out}"' in done.stdout
     assert len(index_pairs(out / "TestDataset/Own")) == 1 and len(train(out)) == 2
+
+
+def import_coco(folder: Path, annotation: dict, categories=None, **size):
+    """One picture of 64 × 48 pixels and one annotation of it."""
+    Image.new("RGB", (64, 48)).save(folder / "a.png")
+    entry = {"id": 1, "file_name": "a.png"} | size
+    content = {"images": [entry], "annotations": [{"id": 1, "image_id": 1, "category_id": 1}]}
+    content["annotations"][0] |= annotation
+    content["categories"] = categories or [{"id": 1, "name": "polyp"}]
+    (folder / "c.json").write_text(json.dumps(content))
+    return import_data(folder / "c.json", "coco", folder.parent / "out")
+
+
+@pytest.mark.parametrize(
+    "polygon, more, fact",
+    [
+        ([0.1, 0.1, 0.5, 0.1, 0.5, 0.5], {}, "are fractions and no pixels"),
+        ([9, 9, 20, 9, 20, 20], {"width": "32", "height": "24"}, "its annotation is for 32×24"),
+        ([9, 9, 20, 9, 20, 20], {"width": 32.0, "height": 24.0}, "its annotation is for 32×24"),
+    ],
+)
+def test_coordinates_of_another_scale_are_refused(tmp_path, polygon, more, fact):
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match=fact):
+        import_coco(tmp_path / "in", {"segmentation": [polygon]}, **more)
+
+
+def test_an_id_of_two_categories_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    two = [{"id": 1, "name": "polyp"}, {"id": 1, "name": "water"}]
+    with pytest.raises(UserError, match="two categories of one id"):
+        import_coco(tmp_path / "in", {"segmentation": [[9, 9, 20, 9, 20, 20]]}, two)
+
+
+def test_the_outline_of_an_xml_is_not_replaced_by_its_box(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "in" / "a.png")
+    box = "<xmin>9</xmin><ymin>9</ymin><xmax>20</xmax><ymax>20</ymax>"
+    shape = f"<name>polyp</name><bndbox>{box}</bndbox><polygon><x1>9</x1></polygon>"
+    text = f"<annotation><object>{shape}</object></annotation>"
+    (tmp_path / "in" / "a.xml").write_text(text)
+    with pytest.raises(UserError, match="has an outline .polygon., which is not read"):
+        import_data(tmp_path / "in", "voc", tmp_path / "out", box="rectangle")

@@ -168,3 +168,15 @@ def test_the_fingerprint_is_of_the_weights_and_the_size(net):
 def test_a_batch_needs_an_image(net, images, tmp_path):
     with pytest.raises(UserError, match="batch_size is 0"):
         predict_files(net, images, tmp_path / "out", 64, batch_size=0)
+
+
+def test_a_picture_of_a_kind_that_is_not_read_is_named(net, images, tmp_path):
+    Image.open(images[0]).save(images[0].with_name("later.webp"))
+    with pytest.raises(UserError, match="later.webp is of a kind that is not read"):
+        predict_folder(net, images[0].parent, tmp_path / "out", 32)
+
+
+def test_a_name_too_long_for_the_disk_is_a_sentence(net, images, tmp_path):
+    long = images[0].rename(images[0].with_name("x" * 251 + ".png"))
+    with pytest.raises(UserError, match="cannot be written .File name too long"):
+        predict_files(net, [long], tmp_path / "out", 32)

@@ -255,3 +255,28 @@ def test_a_map_of_ours_may_be_of_0_and_1(tmp_path):
     predict_files(net, [tmp_path / "images" / "0.png"], tmp_path / "pred", 32)
     assert read_prediction(tmp_path / "pred" / "0.png").max() == 1
     assert evaluate(tmp_path / "pred", tmp_path / "gt").summary["dice"] == 0
+
+
+@pytest.mark.parametrize("polyp, border", [(1, 255), (20, 255), (255, 128)])
+def test_areas_of_a_third_value_are_no_mask_for_any_of_the_four(tmp_path, polyp, border):
+    """As of VOC: 1 is the object and 255 a border that does not count."""
+    y, x = np.mgrid[:48, :64]
+    far = (x - 30) ** 2 + (y - 24) ** 2
+    classes = np.where(far < 81, polyp, np.where(far < 144, border, 0)).astype(np.uint8)
+    for part, pixels in (("images", np.zeros((48, 64, 3), np.uint8)), ("masks", classes)):
+        for name in "12":
+            (tmp_path / "TrainDataset" / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "TrainDataset" / part / f"{name}.png")
+    masks = tmp_path / "TrainDataset" / "masks"
+    fact = "has areas of more than two values"
+    assert fact in check_data(tmp_path).problems[0]
+    for refused in (
+        lambda: load_data(tmp_path).check_masks(),
+        lambda: evaluate(masks, masks),
+        lambda: import_data(tmp_path / "TrainDataset", "masks", tmp_path / "out"),
+    ):
+        with pytest.raises(UserError, match="more than two values|has 6 mask|has 2 mask|2 things"):
+            refused()
+    out = tmp_path / "chosen"
+    import_data(tmp_path / "TrainDataset", "masks", out, values=(polyp,))
+    assert read_mask(out / "TrainDataset/masks/1.png").sum() == (far < 81).sum()

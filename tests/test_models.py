@@ -176,13 +176,14 @@ def test_missing_imagenet_weights_are_told_in_a_sentence(monkeypatch, tmp_path):
 # --- files of other programs -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", ""])
+@pytest.mark.parametrize("prefix", ["module.", "model._orig_mod.", "net.", ""])
 @pytest.mark.parametrize("wrapper", ["", "state_dict", "model_state_dict", "net"])
 def test_checkpoints_of_other_programs_load(tmp_path, prefix, wrapper):
     net, other = build("student"), build("student")
     state = {prefix + key: value for key, value in net.state_dict().items()}
     state[f"{prefix}backbone.total_ops"] = torch.zeros(1)  # a profiler's
     state[f"{prefix}total_params"] = torch.zeros(1)
+    state["n_averaged"] = torch.tensor(3)  # of torch.optim.swa_utils
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pth")
     load_weights(other, tmp_path / "w.pth")
     assert all(map(torch.equal, net.state_dict().values(), other.state_dict().values()))
@@ -202,6 +203,9 @@ def test_the_content_says_what_a_file_is_and_not_its_suffix(tmp_path):
     [
         (b"<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page and no weights"),
         (b"\n <HTML lang='en'>", "is a web page and no weights"),
+        (b"\xef\xbb\xbf<!-- quota --><html>", "is a web page and no weights"),
+        (b'{"error": {"code": 403}}', "is a web page and no weights"),
+        (b"/annex/objects/SHA256E-s1--0.pth\n", "a pointer of Git LFS or git-annex"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
         (b"", "is damaged or not a checkpoint"),
     ],
@@ -247,3 +251,17 @@ def test_a_released_file_is_of_the_network_that_it_fits(released_file):
         assert count_parameters(net) == parameters and size == 352
     with pytest.raises(UserError, match="is for another network"):
         open_network(released_file("teacher", 1), role="student")
+
+
+def test_sizes_folders_and_files_of_two_networks_are_told_in_a_sentence(tmp_path):
+    state = build("student").state_dict()
+    torch.save(state | {f"net.{key}": value for key, value in state.items()}, tmp_path / "two.pth")
+    torch.save(state, tmp_path / "w.pth")
+    for path, size, fact in (
+        (tmp_path, 0, "is a folder, and a file is expected"),
+        (tmp_path / "two.pth", 0, "holds several networks"),
+        (tmp_path / "w.pth", -32, "size is -32"),
+        (tmp_path / "w.pth", 100, "size is 100"),
+    ):
+        with pytest.raises(UserError, match=fact):
+            open_network(path, size=size)

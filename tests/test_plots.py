@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +17,10 @@ from PIL import Image
 from kdas_book.figures import basics, ch02_teacher, ch08_released_code
 from kdas_book.figures import ch04_attention_maps as ch04
 from kdas_book.figures import ch05_distillation_losses as ch05
+from kdas_book.figures import ch09_rivals as ch09
+from kdas_book.session import Session
+from kdas_core import recipe
+from kdas_core.models import build, freeze
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +53,7 @@ def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
 
 def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
     words = [text.get_text() for text in basics.chapter_strip("study").axes[0].texts]
-    assert words[0] == "1  data" and words[-1] == "9  study"
+    assert words[0] == "1  data" and words[-1] == "10  study"
 
 
 def test_each_anchor_is_numbered_as_the_slider_counts_it():
@@ -112,22 +120,31 @@ def test_signed_maps_share_one_scale_and_the_outline_lies_on_the_first_row_alone
     assert [len(axis.collections) > 0 for axis in figure.axes[:4]] == [True, True, False, False]
 
 
-def test_a_norm_of_zero_stands_at_exactly_zero_and_every_other_at_its_value():
-    norms = {
-        "kdas": {"structure_1": 2.0, "symmetric (S₂)": 40.0},
-        "released": {"attention_1_inert": 0.0, "structure_1": 2.0},
-    }
-    figure = ch05.term_norms(norms)
-    figure.draw_without_rendering()
-    points = [[line.get_xydata()[0].tolist() for line in axis.lines] for axis in figure.axes]
-    assert points == [[[2, 0], [40, 1]], [[0, 0], [2, 1]]]
-    assert [[t.get_text() for t in axis.texts] for axis in figure.axes] == [
-        ["2", "40"],
-        ["exactly 0", "2"],
-    ]
-    places = [axis.transData.transform([(0, 0), (2, 0), (40, 0)])[:, 0] for axis in figure.axes]
-    assert (places[0] == places[1]).all(), "one scale for all"
-    assert places[0][1] - places[0][0] > 20 and figure.axes[0].get_xscale() == "symlog"
+def test_shares_of_a_total_fill_the_bar_and_small_ones_bear_no_number():
+    terms = {"structure_1": 1.0, "attention_1": 0.04, "attention_2": 1.0, "symmetric": 2.0}
+    alpha, rows = 0.25, {}
+    total = (1 - alpha) * terms["structure_1"] + alpha * 3.04
+    values = {name: torch.tensor(value) for name, value in (terms | {"total": total}).items()}
+    rows["one"] = ch05.parts_of_total(values, alpha)
+    assert rows["one"].sum() == pytest.approx(1)
+    assert rows["one"]["structure_1"] == pytest.approx(0.75 / total)
+    (axis,) = ch05.term_shares(pd.DataFrame(rows).T).axes
+    bars = [part.patches[0] for part in axis.containers]
+    assert [bar.get_x() for bar in bars[1:]] == pytest.approx(
+        [bar.get_x() + bar.get_width() for bar in bars[:-1]]
+    )
+    assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(1)
+    assert [text.get_text() for text in axis.texts] == ["50%", "17%", "33%"]
+
+
+def test_a_bar_of_a_verdict_ends_at_the_edge_and_its_number_does_not():
+    figure = ch09.verdicts_on(
+        torch.ones(1, 1, 8, 8), torch.eye(8)[None], {"KD": 0.5, "SG": 16.0}, ""
+    )
+    right = figure.axes[1]
+    assert [bar.get_width() for bar in right.patches] == [0.5, ch09.SHOWN]
+    assert [text.get_text() for text in right.texts] == ["0.5", "16"]
+    assert right.get_xlim()[1] > ch09.SHOWN
 
 
 def logged(**ends: tuple[str, float]) -> pd.DataFrame:
@@ -159,27 +176,58 @@ def test_numbers_of_runs_that_end_together_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
+def test_each_run_of_the_log_is_named_once_beside_its_dot_even_where_dots_coincide():
+    gain = {"best − last": [0.0, 0.0, 0.25, 0.015]}
+    runs = pd.DataFrame({"epochs": [3, 3, 15, 99], "script": list("abab"), **gain})
+    (axis,) = ch08_released_code.gain_by_length(runs.set_axis([6, 10, 12, 15])).axes
+    assert {text.get_text() for text in axis.texts} == {"6, 10", "12", "15"}
+    assert sum(len(line.get_xdata()) for line in axis.lines) == len(runs)
+
+
 def test_the_card_that_goes_with_a_link_has_the_size_that_networks_show():
     with Image.open(ROOT / "book" / "_static" / "card.png") as stored:
         assert stored.size == (1200, 630)
 
 
-def test_a_landscape_has_lines_and_arrows_that_point_down_and_a_plain_has_neither():
-    steps = torch.linspace(-1, 1, 9)
-    a, b = torch.meshgrid(steps, steps, indexing="xy")
-    bowl = ((a - 0.5) ** 2 + b**2, -2 * (a - 0.5), -2 * b)
-    plain = (torch.full_like(a, 3.0), torch.zeros_like(a), torch.zeros_like(a))
-    drawn, empty = ch05.landscapes(
-        {"bowl": bowl, "plain": plain}, steps, ("a", "b"), goal=(0.5, 0)
-    ).axes
-    assert (
-        drawn.get_title(loc="left") == "bowl\n0 to 3.25"
-        and empty.get_title(loc="left") == "plain\n3 to 3"
-    )
-    (arrows,) = [part for part in drawn.collections if hasattr(part, "U")]
-    towards = np.stack([arrows.U, arrows.V], 1) * (np.array([0.5, 0]) - arrows.XY)
-    assert (towards.sum(1) > 0).all() and len(towards) == 16
-    assert len(drawn.images) == 1 and not empty.images and not empty.collections
-    for axis in (drawn, empty):
-        (ring,) = axis.lines
-        assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (0.5, 0)
+@pytest.mark.parametrize("chapter", ["05_distillation_losses", "09_rivals"])
+def test_losses_are_explained_with_networks_that_find_nothing(chapter, tmp_path, monkeypatch):
+    """Every cell but for drawing, on noise; a student that says what its teacher says makes losses
+    that are exactly 0.
+    """
+    rng = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "TrainDataset" / part).mkdir(parents=True)
+    for i in range(6):
+        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "TrainDataset" / "images" / f"{i}.png")
+        Image.fromarray(np.tri(64, k=-20 - i) > 0).save(
+            tmp_path / "TrainDataset" / "masks" / f"{i}.png"
+        )
+
+    def untrained(session, what, **_):
+        torch.manual_seed(0)
+        role = "teacher" if what == "teacher" else "student"
+        net = freeze(build(role, backbone=getattr(session.recipe, role)))
+        for head in (net.head1, net.head2):
+            torch.nn.init.zeros_(head.weight)
+            torch.nn.init.constant_(head.bias, -20.0)
+        return net
+
+    history = pd.DataFrame({"epoch": [1, 2], "val_dice": [0.0, 0.0]})
+    kept = {"best_epoch": 1, "val_dice": 0.0}
+    monkeypatch.setattr(Session, "_network", untrained)
+    monkeypatch.setattr(Session, "history", lambda *_: history)
+    monkeypatch.setattr(Session, "metrics", lambda *_: kept)
+    monkeypatch.setitem(recipe._PRESETS, "smoke", recipe._PRESETS["smoke"] | {"image_size": 64})
+    monkeypatch.chdir(ROOT / "book")
+    here = {"__name__": "__main__"}
+    for cell in nbformat.read(f"{chapter}.ipynb", 4).cells:
+        tags = cell.metadata.get("tags", [])
+        if cell.cell_type == "code" and "setup" not in tags:
+            tree = ast.parse(cell.source)
+            drawing = re.match(r"(figures|plots|explore|framework)\b", ast.unparse(tree.body[-1]))
+            tree.body = tree.body[:-1] if drawing else tree.body
+            exec(compile(tree, f"cell {cell.id}", "exec"), here)
+        if "parameters" in tags:
+            here |= {"data_root": str(tmp_path), "runs_dir": str(tmp_path / "runs")}
+    assert here["findings"].count("**") > 8

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from kdas_book.reports.comparison import compare
 from kdas_book.reports.release_config import from_config
@@ -212,7 +213,7 @@ def test_names_that_differ_in_case_are_named_both(folders):
     save(gt_dir / "A.png", white(disc()))
     save(pred_dir / "a.png", white(disc()))
     save(pred_dir / "A.png", white(disc()))
-    with pytest.raises(UserError, match="A.png and a.png, one name but for case or suffix"):
+    with pytest.raises(UserError, match="one stem twice: A.png and a.png"):
         evaluate(pred_dir, gt_dir)
     for path in (gt_dir / "A.png", pred_dir / "a.png"):
         path.unlink()
@@ -420,9 +421,10 @@ def test_five_files_hold_the_same_numbers(folders, tmp_path):
 def test_of_several_files_all_are_written_or_none(folders, tmp_path):
     (tmp_path / "out" / "metrics.tex.d").mkdir(parents=True)
     (tmp_path / "out" / "per_image.csv").mkdir()  # in the way of the last one
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="holds per_image.csv already"):
         write_all({"A": evaluate(*folders)}, tmp_path / "out")
-    assert not list((tmp_path / "out").glob("*.tmp")) and not list((tmp_path / "out").glob(".*"))
+    there = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert there == ["metrics.tex.d", "per_image.csv"]
 
 
 def test_a_table_refuses_what_was_not_measured(folders):
@@ -623,3 +625,43 @@ def test_a_file_of_others_is_not_replaced_by_scores(folders, tmp_path, content):
     target.unlink()
     for _ in range(2):  # our own are replaced
         assert len(write_all(results, target.parent)) == 5
+
+
+def test_maps_of_two_networks_in_one_folder_are_not_scored_as_one(folders):
+    pred_dir, gt_dir = folders
+    for i, path in enumerate(sorted(pred_dir.iterdir())):
+        about = PngInfo()
+        about.add_text("network", f"{'ab'[i % 2]} {i}")
+        Image.open(path).save(path, pnginfo=about)
+    with pytest.raises(UserError, match="holds maps of 2 networks"):
+        evaluate(pred_dir, gt_dir)
+
+
+def test_a_mask_whose_link_leads_nowhere_is_not_left_out_of_the_score(folders):
+    pred_dir, gt_dir = folders
+    mask = sorted(gt_dir.iterdir())[0]
+    mask.unlink()
+    mask.symlink_to("../.git/annex/objects/absent")
+    with pytest.raises(UserError, match="is a link to .*absent, which is not there"):
+        evaluate(pred_dir, gt_dir)
+
+
+def test_tables_of_the_user_are_not_replaced(folders, tmp_path):
+    results = {"A": evaluate(*folders)}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "per_image.csv").write_text("mine")
+    with pytest.raises(UserError, match=r"out holds per_image\.csv already"):
+        write_all(results, tmp_path / "out")
+    assert (tmp_path / "out" / "per_image.csv").read_text() == "mine"
+
+
+def test_scores_against_other_masks_are_not_compared(folders, tmp_path):
+    pred_dir, gt_dir = folders
+    before = evaluate(pred_dir, gt_dir)
+    mask = sorted(gt_dir.iterdir())[0]
+    save(mask, white(np.roll(read_mask(mask), 3, axis=1)))
+    with pytest.raises(UserError, match="a was scored with masks .* and b with"):
+        compare({"A": before}, {"A": evaluate(pred_dir, gt_dir)})
+    files = [write_json({"A": before}, tmp_path / f"{name}.json") for name in "ab"]
+    table = compare(*map(read_per_image, files))
+    assert table["difference"].tolist() == [0.0]

@@ -28,6 +28,16 @@ CHAPTER = """# 2. The teacher
 - more, of {cite}`kdas` and {cite}`kdas,hinton`.
 
 $$x = 1$$
+
+````{exercise} Another
+:label: ex-02-2
+Multiply.
+````
+
+````{solution} ex-02-2
+:class: dropdown
+It is {ref}`ex-02-2`.
+````
 """
 TEXTS = {
     "index": "# A book\n\nIt begins.\n",
@@ -165,6 +175,12 @@ def test_pictures_of_sliders_become_files_equal_ones_a_single_file(site):
     assert ["hidden" in p.attrs for p in pictures] == [False, True] * 2
     assert len({p["src"] for p in pictures}) == 1
     assert (site / "book" / pictures[0]["src"]).read_bytes() == webp(9)
+
+
+def test_an_exercise_has_the_number_of_its_chapter_and_its_solution_refers_to_that(site):
+    titles = [tag.get_text(" ", strip=True) for tag in page(site).select(".admonition-title")]
+    assert titles == ["Exercise 2.2 (Another)", "Solution to Exercise 2.2 (Another)"]
+    assert "It is Exercise 2.2 ." in page(site).get_text(" ", strip=True)
 
 
 @pytest.mark.parametrize("name", ["book/02_teacher", "book/faq", "genindex", "search", "404"])

@@ -16,6 +16,7 @@ from kdas_book.figures.basics import use_style
 from kdas_book.reports import comparison as statistics
 from kdas_book.study import estimate as costs
 from kdas_book.study.report import (
+    MARGIN,
     MEAN,
     averages,
     by_size,
@@ -28,6 +29,7 @@ from kdas_book.study.report import (
     power_of,
     seed_differences,
     seeds_for,
+    state,
     tries,
     write_report,
 )
@@ -418,10 +420,8 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
     )
     table = claims_table(collect(folder), tmp_path / "claims.csv")
     states = table["state"].tolist()
-    assert states[:2] == ["above here", "below here"] and states[2] in (
-        "undecided here",
-        "below here",
-    )
+    assert states[:2] == ["above here", "below here"]
+    assert states[2] in ("undecided here", "below here", "equivalent here")
     assert states[3:] == ["not tested", "not tested"]
     assert (
         table.loc[3, "evidence"] == "attention_only not trained"
@@ -490,6 +490,41 @@ def test_one_seed_decides_nothing(folder, tmp_path):
     assert (table["state"] == "undecided here").all() and table["evidence"].str.endswith(
         "over 1 seed"
     ).all()
+
+
+@pytest.mark.parametrize(
+    "low, high, said",
+    [
+        (-0.6 * MARGIN, 0.9 * MARGIN, "equivalent here"),
+        (0.1 * MARGIN, 0.9 * MARGIN, "equivalent here"),  # of one sign, and of no size
+        (-0.9 * MARGIN, -0.1 * MARGIN, "equivalent here"),
+        (0.1 * MARGIN, 1.1 * MARGIN, "above here"),
+        (-1.1 * MARGIN, -0.1 * MARGIN, "below here"),
+        (-1.1 * MARGIN, 0.5 * MARGIN, "undecided here"),
+        (-0.5 * MARGIN, 1.1 * MARGIN, "undecided here"),
+        (np.nan, np.nan, "undecided here"),
+    ],
+)
+def test_a_difference_is_equivalent_only_if_its_whole_interval_lies_within_the_margin(
+    low, high, said
+):
+    assert state(low, high) == said
+
+
+def test_two_labels_that_hardly_differ_are_equivalent_in_the_ledger(folder, tmp_path):
+    labels = ("supervised", "logit_kd")
+    for seed in (0, 1, 2):
+        plain, other = (folder / f"{name}-seed{seed}/metrics.json" for name in labels)
+        record = json.loads(other.read_text())
+        for name, of_set in json.loads(plain.read_text())["sets"].items():
+            record["sets"][name]["best"]["dice"] = of_set["best"]["dice"] + 0.004 + 0.001 * seed
+        other.write_text(json.dumps(record))
+    (tmp_path / "claims.csv").write_text(
+        "claim,source,better,than,caveat\na,us,logit_kd,supervised,\nb,us,kdas,supervised,\n"
+    )
+    table = claims_table(collect(folder), tmp_path / "claims.csv")
+    assert table["state"].tolist() == ["equivalent here", "above here"]
+    assert table["evidence"][0].startswith("+0.005 Dice over 3 seeds, interval +0.003 to +0.007")
 
 
 def test_the_books_own_claims_name_objectives_that_exist(folder):

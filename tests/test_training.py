@@ -722,3 +722,20 @@ def test_the_rivals_train(tmp_path, data, teacher, name, control):
     history = load_history(fit(recipe, data, tmp_path, teacher=teacher))
     own = [c for c in history if c.startswith("train_") and "structure" not in c]
     assert len(own) >= 2 and np.isfinite(history[own]).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "word",
+    "weight_decay=-1 gradient_norm=-3 gradient_clamp=-1 patience=-2 warm_up=7 scales=[0] "
+    "learning_rate=.inf teacher_learning_rate=0 attention_weight=.nan synthetic_images=-4".split(),
+)
+def test_numbers_that_make_no_sense_are_refused_by_name(word):
+    name = word.partition("=")[0].replace("scales", "scales|alpha")
+    with pytest.raises(UserError, match=name):
+        preset("smoke", **parse_settings([word]))
+
+
+@pytest.mark.parametrize("key", ["seed", "preset", "objective"])
+def test_what_has_an_option_of_its_own_is_no_setting(key):
+    with pytest.raises(UserError, match=f"{key} is an option of its own; write --{key} 1"):
+        parse_settings([f"{key}=1"])

@@ -117,11 +117,6 @@ def _look_into(folder: Path) -> tuple[list[Picture], list[str]]:
         results = pool.map(_look_at, pairs)
         seen = list(tqdm(results, folder.name, len(pairs), leave=False, disable=None))
     lines = [f"{problem.text}." for problem in problems] + [r for r in seen if isinstance(r, str)]
-    names: dict[str, Path] = {}
-    for mask in (pair.mask for pair in pairs):
-        if (first := names.setdefault(mask.stem.casefold(), mask)) is not mask:
-            fact = f"{first} and {mask.name} are one name but for case, which evaluation refuses"
-            lines.append(f"{fact}; rename one of them.")
     return [r for r in seen if isinstance(r, Picture)], lines
 
 

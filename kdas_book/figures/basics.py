@@ -37,9 +37,8 @@ COLOUR_OF |= {f"{name} (raw guiding)": COLOUR_OF[name] for name in ("symmetric_o
 OUTLINE: dict = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
 BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
 Array = Tensor | np.ndarray
-# chapter 8 stands beside the story
 STORY = dict(enumerate("data teacher student attention losses training evaluation".split(), 1))
-STORY |= {9: "rivals", 10: "study"}
+STORY |= {8: "code", 9: "rivals", 10: "study"}
 
 
 def use_style() -> None:
@@ -59,6 +58,8 @@ def save(figure: Figure, path: Path) -> None:
     UserError if matplotlib does not write such files, or the file cannot be written.
     """
     drawn, way_out = io.BytesIO(), "give a path such as figure.png"
+    if path.is_file() and b"atplotlib" not in path.read_bytes():  # what it writes into its files
+        raise UserError(f"{path} is there already and is no such figure; choose another place.")
     try:
         figure.savefig(drawn, format=path.suffix[1:] or None)
     except ValueError as error:

@@ -19,7 +19,7 @@ from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
 SIZE = 352  # of the paper's images, in pixels
 
 
-# of a PVT v2; reduction is R, by which keys and values shrink each way
+# of a PVT v2; reduction is ρ, by which keys and values shrink each way
 Stage = namedtuple("Stage", "stride channels blocks heads reduction")
 
 
@@ -37,12 +37,12 @@ def stages_of(backbone: str) -> list[Stage]:
 
 
 def pyramid() -> SVG:
-    """PVT v2 at 352 pixels: strides, channels, blocks, R of teacher (B2) and student (B0)."""
+    """PVT v2 at 352 pixels: strides, channels, blocks, ρ of teacher (B2) and student (B0)."""
     pairs = list(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0")))
     about = "Four stages, one after the other, make coarser and deeper maps; channels of B2 or B0: "
     about += "; ".join(f"stride {a.stride}: {a.channels} or {b.channels}" for a, b in pairs)
     canvas = Canvas("pyramid", "The pyramid of PVT v2", about, height=406)
-    for x, words in ((320, "R"), (386, "channels"), (467, "blocks")):
+    for x, words in ((320, "ρ"), (386, "channels"), (467, "blocks")):
         canvas.text(x, 26, words, font_weight="600")
     for x in (386, 467):
         canvas.text(x - 17, 46, "B2", fill=TEACHER, font_weight="600")
@@ -50,7 +50,7 @@ def pyramid() -> SVG:
     above = canvas.box((20, 20, 240, 40), f"image, {SIZE} × {SIZE} × 3")
     for i, (a, b) in enumerate(pairs):
         width, y, side = 212 - 30 * i, 94 + 74 * i, SIZE // a.stride
-        lines = (f"f{'₁₂₃₄'[i]}, stride {a.stride}", f"{side} × {side}")
+        lines = (f"F{'₁₂₃₄'[i]}, stride {a.stride}", f"{side} × {side}")
         here = canvas.box((140 - width / 2, y, width, 46), *lines, colour=GREEN)
         canvas.arrow(above.bottom(), here.top())
         canvas.add("path", d=f"M290 {y - 14}h214", stroke=tint(PLAIN, 0.5))
@@ -59,7 +59,7 @@ def pyramid() -> SVG:
             canvas.text(x - 8, y + 23, str(large), LARGE, fill=TEACHER, anchor="end")
             canvas.text(x + 8, y + 23, str(small), LARGE, fill=STUDENT, anchor="start")
         above = here
-    canvas.text(260, 386, "R: keys and values come from a map that is R times smaller each way")
+    canvas.text(260, 386, "ρ: keys and values come from a map that is ρ times smaller each way")
     return canvas.svg()
 
 
@@ -70,7 +70,7 @@ def attention_with_reduction(stage: int = 1) -> SVG:
     tokens, keys = f"{side**2:,}", f"{(side // r) ** 2:,}"
     how = (f"{r} × {r} convolution, stride {r}", "then layer normalisation")
     if r == 1:
-        how = ("the map as it is", "R = 1: nothing to reduce")
+        how = ("the map as it is", "ρ = 1: nothing to reduce")
     about = f"Queries come from all {tokens} tokens of the map, keys and values from {keys}: "
     about += f"{', '.join(how)}. So there are {tokens} × {keys} weights, 1 / {r * r} of all pairs."
     title = "Attention with reduced keys and values"
@@ -97,14 +97,14 @@ def attention_with_reduction(stage: int = 1) -> SVG:
 def decoder() -> SVG:
     """The decoder of Polyp-PVT, from the four maps of the backbone to the prediction σ(P₁ + P₂)."""
     about = (
-        f"The deep maps f2, f3 and f4 are brought to {WIDTH} channels and fused to the map D. The "
-        "shallow map f1 passes camouflage identification; similarity aggregation puts its detail "
+        f"The deep maps F2, F3 and F4 are brought to {WIDTH} channels and fused to the map D. The "
+        "shallow map F1 passes camouflage identification; similarity aggregation puts its detail "
         "into D and gives J. One head makes P1 of D, another P2 of J; their sum is the prediction."
     )
     canvas = Canvas("decoder", "The decoder of Polyp-PVT", about, height=548)
     maps, thin = [], []
     for i, (a, b) in enumerate(zip(stages_of("pvt_v2_b2"), stages_of("pvt_v2_b0"))):
-        lines = (f"f{'₁₂₃₄'[i]}", f"stride {a.stride}", f"{a.channels} / {b.channels} ch.")
+        lines = (f"F{'₁₂₃₄'[i]}", f"stride {a.stride}", f"{a.channels} / {b.channels} ch.")
         maps.append(canvas.box((20 + 124 * i, 16, 108, 64), *lines, colour=GREEN))
     reduction = ("1 × 1, BN", f"{WIDTH} channels")
     for i in (1, 2, 3):
@@ -142,7 +142,7 @@ def strength(features: Tensor) -> Tensor:
 
 
 def through_cells(image: Tensor, mask: Tensor) -> Figure:
-    """The outline of a mask (1, S, S) on its image, then its share of each cell of each stride."""
+    """The outline of a mask (1, L, L) on its image, then its share of each cell of each stride."""
     row: dict = {"image and mask": outlined(image, mask)}
     for stride in STRIDES:
         cells = avg_pool2d(mask, stride)
@@ -160,7 +160,7 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
 
 
 def anchor_grid(assignment: Tensor) -> Figure:
-    """The assignment maps (N, h, w) of side² anchors in place, in units of an equal share."""
+    """The assignment maps (side², h, w) of the anchors in place, in units of an equal share."""
     side, relative = round(len(assignment) ** 0.5), assignment * len(assignment)
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
     titles = [f"anchor {number + 1}" for number in range(len(assignment))]

@@ -11,7 +11,7 @@ from kdas_book.figures.basics import as_map, dice, error_overlay, grid
 
 
 def beside_teacher(image: Tensor, probabilities: Mapping, mask, threshold: float) -> Figure:
-    """The verdicts on probability maps (1, S, S), cut at a threshold, and their Dice."""
+    """The verdicts on probability maps (1, L, L), cut at a threshold, and their Dice."""
     true = as_map(mask) >= 0.5
     shown = {}
     for name, probability in probabilities.items():

@@ -1,18 +1,20 @@
 """Figures of chapter 4: logit maps, their attention, the distributions that are compared."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 
 import numpy as np
 import pandas as pd
+from IPython.display import HTML
 from matplotlib.figure import Figure
-from scipy.ndimage import center_of_mass
 from torch import Tensor
 
 from kdas_book.figures import basics as plots
 from kdas_book.figures.basics import as_map, grid, outlined, show
+from kdas_core.attention import attention_weights, self_attention
 
 
-def numbers(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> Figure:
+def in_cells(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> Figure:
     """Small maps (H, W), every value in its cell; orange is above zero, purple below."""
     figure, axes = plots.side_by_side(len(maps), size, size)
     for axis, (title, cells) in zip(axes, maps.items()):
@@ -95,9 +97,46 @@ def of_each_map(networks: Mapping[str, Sequence], measure: Callable) -> pd.DataF
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def side_of_polyp(view: Tensor, mask: Tensor) -> str:
-    """On which side of the polyp the mass of a map lies, both (H, W): the direction in words."""
-    down, right = np.subtract(*(center_of_mass(as_map(values)) for values in (view, mask)))
-    if abs(right) > abs(down):
-        return "right of" if right > 0 else "left of"
-    return "below" if down > 0 else "above"
+def editable_map(logits: Tensor, row: int = 0, column: int = 0) -> HTML:
+    """A small logit map (H, W) to be changed by hand, cell by cell, with its scores, its weights
+    and A(P), which follow; one cell is chosen. No kernel is needed; without JavaScript it is four
+    tables.
+    """
+    P = logits.detach().float().cpu()
+    weights, attended = attention_weights(P[None, None])[0], self_attention(P[None, None])[0]
+    tables = {"P, yours to change": P, "scores P Pᵀ / √W": P @ P.T / P.shape[1] ** 0.5}
+    tables |= {"weights: softmax of each row": weights, "A(P) = weights · P": attended}
+    maps = "".join(_table(*each, editable=not i) for i, each in enumerate(tables.items()))
+    style, script = (
+        files(__package__).joinpath(f"editable_map.{kind}").read_text("utf-8")
+        for kind in ("css", "js")
+    )
+    change = "".join(f'<button type="button" data-do="{k}">{v}</button>' for k, v in DOES.items())
+    return HTML(
+        f'<div class="kdas-map" data-chosen="{row} {column}" data-lm-suppress-shortcuts="true">'
+        f'<style>{style}</style><div class="bar" role="group" aria-label="the whole map">{change}'
+        '</div><div class="bar" role="group" aria-label="the chosen cell"><span></span><button '
+        'type="button" data-add="-0.5" aria-label="less by a half">−</button><output></output>'
+        '<button type="button" data-add="0.5" aria-label="more by a half">+</button></div>'
+        f'<p role="status"></p><div class="maps">{maps}</div><script>{script}</script></div>'
+    )
+
+
+DOES = {"mirror": "mirror", "turn": "turn by 90°", "double": "twice as sure"}
+DOES |= {"halve": "half as sure", "reset": "reset"}
+
+
+def _table(title: str, values: Tensor, editable: bool) -> str:
+    """One map as a table; the numbers in full stand in ``data-value``."""
+    head = "".join(f'<th scope="col">{j}</th>' for j in range(values.shape[1]))
+    rows = ""
+    for i, row in enumerate(values.tolist()):
+        cells = "".join(
+            f'<td data-value="{x:.5f}">{x:{".3g" if editable else ".2f"}}</td>' for x in row
+        )
+        rows += f'<tr><th scope="row">{i}</th>{cells}</tr>'
+    role = ' role="grid"' if editable else ""
+    return (
+        f'<table{role} aria-label="{title}"><caption>{title}</caption><thead><tr><td></td>{head}'
+        f"</tr></thead><tbody>{rows}</tbody></table>"
+    )

@@ -1,6 +1,10 @@
-"""Tables and figures of chapter 6: the recipe, the clamp, the schedule, runs and accidents."""
+"""Tables and figures of chapter 6: recipe, loop, clamp, costs, runs and accidents."""
 
+import ast
+import inspect
 import math
+import textwrap
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +16,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdas_book.figures.basics import BLUE, COLOUR_OF, labelled, show, side_by_side
 from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
@@ -52,6 +56,28 @@ def slips() -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
+def listing(function: Callable, start: str = "", stop: str = "") -> str:
+    """A function's source as a block of Markdown, without its docstring: from the line that begins
+    with ``start`` to the one before the line that begins with ``stop``.
+
+    >>> print(listing(norm_clipped, "factor", "return"))
+    ```python
+    factor = min(1.0, limit / float(gradient.norm()))
+    ```
+    """
+    source = textwrap.dedent(inspect.getsource(function))
+    said, lines = ast.parse(source).body[0].body[0], source.splitlines()  # type: ignore[attr-defined]
+    del lines[said.lineno - 1 : said.end_lineno]
+    begins = [line.strip() for line in lines]
+    first = next(i for i, line in enumerate(begins) if line.startswith(start))
+    last = next((i for i, line in enumerate(begins) if stop and line.startswith(stop)), len(lines))
+    # Lines of an outer block lose what indentation they have.
+    indent = len(lines[first]) - len(begins[first])
+    cut = [line[min(indent, len(line) - len(line.lstrip())) :] for line in lines[first:last]]
+    shown = "\n".join(cut).strip()
+    return f"```python\n{shown}\n```"
+
+
 def scales_table(soft: Mapping[float, float], size: int) -> pd.DataFrame:
     """Sides and pixels at each scale; ``soft``: the share of mask pixels between 0 and 1."""
     rows = {}
@@ -68,22 +94,71 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0))
 
 
-def clamping(gradients: Mapping[str, Tensor], limits: Sequence, limit: float) -> tuple:
-    """(cosine with the clamped gradient over the limits, what the clamp at ``limit`` does)."""
-    turns = pd.DataFrame(index=limits, columns=list(gradients), dtype=float)
-    rows = {}
+def angle(a: Tensor, b: Tensor) -> float:
+    """Angle between two gradients in degrees."""
+    return math.degrees(math.acos(min(1.0, cosine(a, b))))
+
+
+def norm_clipped(gradient: Tensor, limit: float) -> Tensor:
+    """The gradient, shortened to the length ``limit`` if it is longer."""
+    factor = min(1.0, limit / float(gradient.norm()))
+    return gradient * factor
+
+
+def clamping(gradients: Mapping[str, Tensor], limit: float) -> pd.DataFrame:
+    """What the clamp at ±``limit`` does to each gradient, and to AdamW's first step; in degrees."""
+    rows: dict[str, list] = {}
     for name, g in gradients.items():
-        turns[name] = [cosine(g, g.clamp(-c, c)) for c in limits]
-        cut, shortened = g.abs() > limit, g * min(1, limit / float(g.norm()))
+        cut, clamped = g.abs() > limit, g.clamp(-limit, limit)
         of_square = float(g[cut].double().square().sum() / g.double().square().sum())
-        kept = cosine(g, g.clamp(-limit, limit))
-        angle = math.degrees(math.acos(min(1.0, kept)))
-        of_elements = f"{cut.double().mean():.4%}", f"{of_square:.0%}"
-        rows[name] = [float(g.norm()), float(g.abs().max()), int(cut.sum()), *of_elements]
-        rows[name] += [kept, angle, cosine(g, shortened)]
-    columns = ["norm", "largest element", "elements clamped", "share", "their share of ‖g‖²"]
-    columns += ["cosine, clamped", "angle, degrees", "cosine, norm clipped"]
-    return turns, pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+        step, clamped_step = (h / (h.abs() + 1e-8) for h in (g, clamped))
+        rows[name] = [float(g.norm()), float(g.abs().max())]
+        rows[name] += [f"{cut.double().mean():.4%}", f"{of_square:.0%}"]
+        rows[name] += [angle(g, clamped), angle(g, step), angle(step, clamped_step)]
+    columns = ["norm", "largest element", "elements cut", "share of ‖g‖²"]
+    columns += ["clamp turns g", "AdamW against g", "clamp turns AdamW"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+
+
+def shares(terms: pd.DataFrame, recipe: Recipe) -> tuple[pd.DataFrame, float]:
+    """The share of each weighted term in the total of ``kdas``, epoch by epoch, and the largest
+    difference between the sum of the weighted terms and the total that was recorded.
+    """
+    weight = {
+        "structure": 1 - recipe.alpha,
+        "attention": recipe.alpha * recipe.attention_weight,
+        "symmetric": recipe.alpha * recipe.guiding_weight,
+    }
+    parts = terms.drop(columns="total")
+    parts = parts.apply(lambda term: term * weight[str(term.name).split("_")[0]])
+    total = parts.sum(axis=1)
+    return parts.div(total, axis=0), float((total - terms["total"]).abs().max())
+
+
+def kept_megabytes(loss: Callable[[], Tensor], nets: Sequence[nn.Module]) -> float:
+    """What a forward pass keeps for its backward pass, the networks' weights left out."""
+    weights = {p.untyped_storage().data_ptr() for net in nets for p in net.parameters()}
+    kept = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss()
+    return sum(size for place, size in kept.items() if place not in weights) / 1e6
+
+
+def step_seconds(loss: Callable[[], Tensor], nets: Sequence[nn.Module]) -> float:
+    """How long a forward and a backward pass take."""
+    for net in nets:
+        net.zero_grad()
+    started = time.perf_counter()
+    loss().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def best_and_last(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -130,18 +205,8 @@ def _numbers_in(thing: Any) -> np.ndarray:
     return np.concatenate([np.empty(0), *(map(_numbers_in, parts) if several else ())])
 
 
-def scaling(step_of: Callable, links: Mapping[str, float]) -> pd.DataFrame:
-    """Speed-up on 1 to 8 devices, with 16 images in all and with 16 on each device."""
-    rows, devices = {}, np.array([1, 2, 4, 8])
-    for link, speed in links.items():
-        for what, batches in (("16 in all", 0 * devices + 16), ("16 a device", 16 * devices)):
-            paces = [b / sum(step_of(n, b, speed)) for n, b in zip(devices, batches)]
-            rows[f"{link}, batch {what}"] = [f"{pace / paces[0]:.1f}×" for pace in paces]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=["1 device", "2", "4", "8"])
-
-
 def at_true_size(pictures: Mapping[str, np.ndarray]) -> Figure:
-    """Pictures side by side, each as large as it is in pixels compared with the others."""
+    """Images side by side, each as large as it is in pixels compared with the others."""
     heights, widths = zip(*(picture.shape[:2] for picture in pictures.values()))
     height, each = 7 * max(heights) / sum(widths) + 0.4, 7 / len(pictures)
     figure, axes = side_by_side(len(pictures), each, height, width_ratios=widths)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
@@ -10,11 +11,34 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdas_book.figures import basics as plots
-from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, SKY
+from kdas_book.figures.basics import BLUE, COLOUR_OF, ORANGE, RED
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair
 from kdas_core.data.masks import read_mask
 from kdas_core.evaluation import CONVENTIONS, EvaluationResult, read_prediction
+
+
+def about(run: Any, maps: float) -> str:
+    """What the scores of a session's networks are about: images, networks, training; a list."""
+    recipe, notes = run.recipe, []
+    if run.data.synthetic:
+        told = "**All images are synthetic**, drawn by a program; a set's name only says which "
+        notes.append(f"{told}style it imitates.")
+    labels = [run.data.label(name) for name in run.data.tests]
+    if partial := [label for label in labels if " of " in label]:
+        told = f"**Not the full sets**: {', '.join(partial)}. Such a number may not be called the "
+        notes.append(f"{told}score on that set.")
+    if (recipe.teacher, recipe.student) != ("pvt_v2_b2", "pvt_v2_b0"):
+        pair = f"teacher {recipe.teacher}, student {recipe.student}"
+        notes.append(f"**Not the paper's pair of networks**: {pair}.")
+    if not run.released_teacher:
+        notes.append(f"The teacher was trained here, for {recipe.teacher_epochs} epochs.")
+    if not recipe.pretrained_student:
+        notes.append("The students did not start from ImageNet weights.")
+    told = f"One run each, seed {recipe.seed}, {recipe.epochs} epochs, {len(run.data.train)} "
+    notes.append(f"{told}training images.")
+    listed = "\n".join(f"- {note}" for note in notes)
+    return f"{maps:.0f} maps are scored. What the numbers are about:\n\n{listed}"
 
 
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
@@ -24,7 +48,7 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     for name in scores.index:
         rules = CONVENTIONS.get(name, CONVENTIONS["pranet"])  # the log does not round, either
         plots.show(axes[name], rules.values(grey)[grey], name, cmap="gray", vmin=0, vmax=1)
-    bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE, GREEN], rot=0)
+    bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE], rot=0)
     for drawn in bars.containers:
         bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
     bars.set(ylim=(0, 1.18), yticks=[0, 0.5, 1], ylabel="its Dice", xlabel="")
@@ -59,20 +83,6 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
         axis.tick_params(axis="x", labelsize=8)
         axis.xaxis.get_major_locator().set_params(nbins=5)
     figure.supxlabel("difference of Dice", fontsize=10)
-    return figure
-
-
-def paired_differences(differences: Mapping[str, np.ndarray], images: str) -> Figure:
-    """Histograms of differences per image, (n,), on one scale, with their means in red."""
-    figure, axes = plots.side_by_side(len(differences), 2.4, 2.5, sharey=True)
-    limit = max(0.05, *(np.abs(values).max() for values in differences.values()))
-    for axis, (name, values) in zip(axes, differences.items()):
-        axis.hist(values, bins=np.linspace(-limit, limit, 22), color=SKY, edgecolor="white")
-        axis.axvline(0, color="#444444", lw=1)
-        axis.axvline(values.mean(), color=RED, lw=2)
-        axis.set(xlabel="difference of Dice", title=f"{name}\nmean {values.mean():+.3f}")
-    axes[0].yaxis.get_major_locator().set_params(integer=True)
-    axes[0].set_ylabel(f"images\n{images}")
     return figure
 
 

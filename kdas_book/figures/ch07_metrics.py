@@ -1,4 +1,4 @@
-"""What each measure of chapter 7 sees in a picture. ``grey`` is a prediction, uint8 (H, W),
+"""What each measure of chapter 7 sees in an image. ``grey`` is a prediction, uint8 (H, W),
 ``mask`` bool (H, W), neither empty nor full, and ``image`` uint8 RGB (H, W, 3).
 """
 
@@ -50,6 +50,43 @@ def shifted_scores(mask: np.ndarray, shift: int) -> dict[str, float]:
     return {name: scores[name] for name in [*names, "1 − mae", "hd95"]}
 
 
+def rankings(made: pd.DataFrame) -> pd.Series:
+    """The columns of a table of metrics from best to worst, ``"a > b"``, by seven of its rows."""
+    order, rounded = {}, made.round(9)
+    for metric in ("dice", "meanDic", "wFm", "Sm", "boundary_iou", "hd95", "mae"):
+        less_is_better = metric in ("mae", "hd95")
+        names = rounded.loc[metric].sort_values(ascending=less_is_better, kind="stable").index
+        order[metric] = " > ".join(names)
+    return pd.Series(order)
+
+
+def undefined() -> pd.DataFrame:
+    """Metrics of masks without polyp, without overlap, at the border: a cell reads "with ``strict``
+    → as defined here" where the two differ.
+    """
+    nothing, spot, top = (np.zeros((60, 80), bool) for _ in range(3))
+    spot[20:40, 20:50], top[0, 30:50] = True, True
+    black, speck = np.zeros((60, 80), np.uint8), np.zeros((60, 80), np.uint8)
+    speck[50:52, 70:72] = 200
+    cases = {
+        "no polyp, black map": (black, nothing),
+        "no polyp, false alarm": (speck, nothing),
+        "polyp, black map": (black, spot),
+        "polyp, marked elsewhere": (speck, spot),
+        "polyp in the top row, perfect": (np.where(top, 255, 0).astype(np.uint8), top),
+        "polyp, perfect": (np.where(spot, 255, 0).astype(np.uint8), spot),
+    }
+    shown = "meanDic maxDic meanSen meanSpe wFm Sm meanEm mae dice boundary_iou hd95".split()
+    table = pd.DataFrame(index=shown)
+    for case, pair in cases.items():
+        given = [image_metrics(*pair, strict=strict, surface=True) for strict in (True, False)]
+        texts = [
+            [f"{round(scores[m], 3):g}".replace("nan", "NaN") for m in shown] for scores in given
+        ]
+        table[case] = [now if old == now else f"{old} → {now}" for old, now in zip(*texts)]
+    return table
+
+
 def five_curves(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """The five measures that depend on the cut, over the 256 thresholds; a dot at each maximum."""
     curves = {}
@@ -80,12 +117,15 @@ def cut_at(image: np.ndarray, grey: np.ndarray, mask: np.ndarray, threshold: flo
 
 def grey_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """Mean absolute error and soft Dice: the map, its distance from the mask, and its overlap."""
-    p, q = grey / 255, CONVENTIONS["pranet"].values(grey)[grey]  # q: stretched, not rounded
-    sums = f"Σq·g = {(q * mask).sum():,.0f}, Σq = {q.sum():,.0f}, Σg = {mask.sum():,}"
+    map_, full = grey / 255, CONVENTIONS["pranet"].values(grey)[grey]  # stretched, not rounded
+    sums = rf"$\Sigma\hat y'm$ = {(full * mask).sum():,.0f}, $\Sigma\hat y'$ = {full.sum():,.0f}"
+    sums += rf", $\Sigma m$ = {mask.sum():,}"
+    mae = rf"$|\hat y - m|$, mean = mae {metrics.mean_absolute_error(grey, mask):.3f}"
+    overlap = rf"$\hat y'm$, the map stretched: soft_dice {metrics.soft_dice(grey, mask):.3f}"
     maps = {
-        "map p, outline of mask g": p,
-        f"|p − g|, mean = mae {metrics.mean_absolute_error(grey, mask):.3f}": np.abs(p - mask),
-        f"q · g, q = p stretched\nsoft_dice {metrics.soft_dice(grey, mask):.3f}\n{sums}": q * mask,
+        r"map $\hat y$, outline of the mask": map_,
+        mae: np.abs(map_ - mask),
+        overlap.replace(": ", "\n") + f"\n{sums}": full * mask,
     }
     figure = plots.grid({"": [*maps.values()]}, list(maps), 2.2, mask, bar="", vmin=0, vmax=1)
     figure.axes[0].images[0].set_cmap("gray")
@@ -102,7 +142,7 @@ def weighted_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
     true = (1 - counted)[mask].sum()
     recall, precision = true / mask.sum(), true / (true + counted[~mask].sum())
     maps = {
-        "error |p − g|": error,
+        r"error $e = |\hat y - m|$": error,
         "weight outside, 1 to 2\ninside: eased by neighbours": np.where(mask, np.nan, weight),
         f"error that counts: wFm {metrics.weighted_f_measure(grey, mask):.3f}\n"
         f"precision {precision:.3f}, recall {recall:.3f}": counted,
@@ -112,15 +152,15 @@ def weighted_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
 
 def quadrants(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """The S-measure taken apart: how bright and even its regions are, how alike its quadrants."""
-    p, objects, regions = grey / 255, 0.0, 0.0
+    map_, objects, regions = grey / 255, 0.0, 0.0
     figure, (left, right) = plots.side_by_side(2, 3.5, 3, width_ratios=(1, 1.15))
     for name, part, colour in (
-        ("p inside", p[mask], GREEN),
-        ("1 − p outside", 1 - p[~mask], PURPLE),
+        (r"$\hat y$ inside", map_[mask], GREEN),
+        (r"$1 - \hat y$ outside", 1 - map_[~mask], PURPLE),
     ):
-        likeness, weight = metrics._object_likeness(part, False), part.size / p.size
+        likeness, weight = metrics._object_likeness(part, False), part.size / map_.size
         objects += weight * likeness
-        label = f"{name}: mean {part.mean():.2f}, σ {part.std():.2f}"
+        label = f"{name}: mean {part.mean():.2f}, sd {part.std():.2f}"
         label += f"\nO {likeness:.3f}, weight {weight:.3f}"
         look = {"weights": np.full(part.size, 1 / part.size), "color": colour, "alpha": 0.6}
         left.hist(part, np.linspace(0, 1, 26), label=label, **look)
@@ -129,16 +169,16 @@ def quadrants(grey: np.ndarray, mask: np.ndarray) -> Figure:
     y, x = np.rint(np.argwhere(mask).mean(0)).astype(int)
     look = {"ha": "center", "va": "center", "fontsize": 8}
     look["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2}
-    for rows, columns in itertools.product(((0, y), (y, len(p))), ((0, x), (x, len(p[0])))):
+    for rows, columns in itertools.product(((0, y), (y, len(map_))), ((0, x), (x, len(map_[0])))):
         window = slice(*rows), slice(*columns)
         if mask[window].size:
             weight = mask[window].size / mask.size
-            likeness = metrics._structural_similarity(p[window], mask[window])
+            likeness = metrics._structural_similarity(map_[window], mask[window])
             regions += weight * likeness
-            text = f"w {weight:.2f}\nssim {likeness:.2f}"
+            text = f"area {weight:.2f}\nssim {likeness:.2f}"
             right.text(np.mean(columns), np.mean(rows), text, **look)
     title = f"quadrants {regions:.3f}; S-measure {metrics.s_measure(grey, mask):.3f}"
-    show(right, p, title, mask, cmap="gray", vmin=0, vmax=1)
+    show(right, map_, title, mask, cmap="gray", vmin=0, vmax=1)
     right.axhline(y - 0.5, color=SKY)
     right.axvline(x - 0.5, color=SKY)
     return figure

@@ -76,6 +76,15 @@ def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
             entry[-1] += note
 
 
+def number_exercises(app: Sphinx, env: Any) -> list[str]:
+    """Exercise 5.2 is the second one of chapter 5, as its label ``ex-05-2`` says."""
+    for numbers in env.toc_fignumbers.values():
+        for label in numbers.get("exercise", {}):
+            if found := re.fullmatch(r"ex-(\d+)-(\d+)", label):
+                numbers["exercise"][label] = (int(found[1]), int(found[2]))
+    return []  # no page is read anew for that
+
+
 def finish_pages(app: Sphinx, exception: Exception | None) -> None:
     """Finish the pages that were written in this build."""
     if exception:
@@ -168,6 +177,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         app.setup_extension("sphinx_sitemap")
     app.connect("config-inited", configure)
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
+    app.connect("env-get-updated", number_exercises, priority=900)  # after Sphinx has numbered them
     app.connect("doctree-resolved", cite_back)
     app.connect("build-finished", finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -216,11 +216,11 @@ def _matched(a, b, metric: str, groups: Mapping | None, problems: Problems) -> t
             twice = values.index[values.index.duplicated()].unique()
             problems.about(twice, f"{side} has more than one row for {{names}}; keep one.")
             columns[side] = values
-    for key in ("convention", "strict"):
+    for key in ("convention", "strict", "masks"):
         how = [getattr(x, key, getattr(x, "attrs", {}).get(key)) for x in (a, b)]
-        if None not in how and how[0] != how[1]:
+        if None not in how and "" not in how and how[0] != how[1]:
             fact = f"a was scored with {key} {how[0]} and b with {how[1]}"
-            problems.append(f"{fact}; score both alike, or the rules are compared.")
+            problems.append(f"{fact}; score both alike, or the {key} are compared.")
     if len(columns) < 2:
         return ()
     for side, other in "ab", "ba":

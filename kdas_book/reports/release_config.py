@@ -37,7 +37,10 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
     sets = preds, config["gt_root"], config["datasets"]
     results = evaluate_sets(*sets, surface=surface, **options)
     folder, method = Path(config["result_path"]), Path(preds).resolve().name
-    texts = {folder / "result_all.csv": table(results, metrics).to_csv(float_format="%.6f")}
+    file = folder / "result_all.csv"
+    if file.is_file() and not file.read_bytes().startswith(b"dataset,n,images,convention"):
+        raise UserError(f"{file} is there already and is no such table; choose a result_path.")
+    texts = {file: table(results, metrics).to_csv(float_format="%.6f")}
     for dataset, result in results.items():
         file = folder / f"result_{dataset}.csv"
         numbers = {metric: f"{result.summary[metric]:.4f}" for metric in metrics}

@@ -29,6 +29,7 @@ CAVEATS = {
     "less evidence than 380 images.",
     "ETIS-LaribPolypDB": "Frames of a few videos: less evidence than 196 images.",
 }
+HOW = ("convention", "strict", "masks")  # what two results must have in common to be compared
 Results = Mapping[str, EvaluationResult]  # by the name of the data set
 _shown = partial(tabulate, headers="keys", floatfmt=".3f", showindex=False)
 
@@ -168,6 +169,9 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     texts = {"metrics.json": _as_json(results)}
     texts |= {f"metrics{suffix}": text for suffix, text in forms.items()}
     texts["per_image.csv"] = per_image.to_csv(index=False, lineterminator="\n")
+    taken = [name for name in texts if (Path(folder) / name).exists()]
+    if taken and "metrics.json" not in taken:
+        raise UserError(f"{folder} holds {', '.join(taken)} already; choose another place.")
     return write_texts({Path(folder) / name: text for name, text in texts.items()})
 
 
@@ -183,14 +187,14 @@ def _refuse_foreign(path: Path) -> None:
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
     """``{data set: table with name and the metrics}`` from a file of :func:`write_json`; each
-    table's ``attrs`` have ``convention``, ``strict`` and ``synthetic``. UserError for other files.
+    table's ``attrs`` have those of `HOW` and ``synthetic``. UserError for other files.
     """
     tables = {}
     try:
         for dataset, part in json.loads(Path(path).read_text(encoding="utf-8")).items():
             rows = ({"name": name, **values} for name, values in part["per_image"].items())
             tables[dataset] = pd.DataFrame(rows)
-            tables[dataset].attrs = {key: part.get(key) for key in ("convention", "strict")}
+            tables[dataset].attrs = {key: part.get(key) for key in HOW}
             tables[dataset].attrs["synthetic"] = bool(part.get("synthetic"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         fact = f"{path} cannot be read as a file of results ({error})"
@@ -200,7 +204,7 @@ def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
 
 def _as_json(results: Results) -> str:
     content = {}
-    settings = ("n", "convention", "strict", "synthetic", "calibration_error", "ignored", "dropped")
+    settings = "n convention strict synthetic masks calibration_error ignored dropped".split()
     for dataset, result in results.items():
         rows = result.per_image.set_index("name").to_dict("index")
         content[dataset] = {

@@ -27,6 +27,8 @@ averages, detectable_table = seeds.averages, seeds.detectable_table
 detectable, power_of, seeds_for = seeds.detectable, seeds.power_of, seeds.seeds_for
 TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 CLINICDB = "CVC-ClinicDB"
+# Of Dice: a difference of no more than this, either way, counts as none when claims are judged.
+MARGIN = 0.01
 
 
 def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
@@ -122,11 +124,11 @@ def tries(results: Results) -> pd.DataFrame:
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here: ``claim, source, state, evidence, caveat``.
 
-    A claim that names two labels says that the first has the higher Dice. It is *above here*
-    where the 95 % interval over seeds of the difference on the mean of the sets lies above 0,
-    *below here* where it lies below 0, *undecided here* otherwise and with a single seed, and *not
-    tested* without labels, or about labels that were not trained. It is judged by the first study
-    that has trained both labels. A UserError if the CSV of claims is missing or lacks a column.
+    A claim that names two labels says that the first has the higher Dice. :func:`state` judges it
+    by the 95 % interval over seeds of the difference on the mean of the sets; it is *undecided
+    here* with a single seed, and *not tested* without labels, or about labels that were not
+    trained. It is judged by the first study that has trained both labels. A UserError if the CSV of
+    claims is missing or lacks a column.
     """
     columns = ["claim", "source", "better", "than", "caveat"]
     try:
@@ -137,6 +139,21 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
     judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
     table[["state", "evidence"]] = pd.DataFrame(judged, table.index, ["state", "evidence"])
     return table[["claim", "source", "state", "evidence", "caveat"]]
+
+
+def state(low: float, high: float) -> str:
+    """What an interval of a difference of Dice says: *equivalent here* if it lies within ±
+    :data:`MARGIN`, whatever its sign; else *above here* or *below here* if it leaves out 0, and
+    *undecided here* if it does not.
+
+    >>> [state(0.02, 0.04), state(0.002, 0.008), state(-0.01, 0.02), state(-0.03, -0.001)]
+    ['above here', 'equivalent here', 'undecided here', 'below here']
+    """
+    if -MARGIN < low and high < MARGIN:
+        return "equivalent here"
+    if low > 0:
+        return "above here"
+    return "below here" if high < 0 else "undecided here"
 
 
 def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, str]:
@@ -160,8 +177,7 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
         f"{detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
-    undecided = "below here" if seen["high"] < 0 else "undecided here"
-    return "above here" if seen["low"] > 0 else undecided, evidence
+    return state(seen["low"], seen["high"]), evidence
 
 
 def _seeds(count: float) -> str:

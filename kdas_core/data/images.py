@@ -20,6 +20,7 @@ from PIL import Image, ImageFile
 from kdas_core import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+UNREAD = (".webp", ".gif", ".heic", ".heif", ".avif", ".jp2")  # pictures, but of a kind not read
 MAX_PIXELS = 89_478_485  # where Pillow begins to warn: a quarter of a gigabyte in RGB
 # A .jpg may be a WebP or GIF. Formats that Pillow hands to other programs (EPS) are never tried.
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")

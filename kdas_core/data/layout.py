@@ -23,15 +23,16 @@ from operator import attrgetter
 from pathlib import Path
 
 from kdas_core import UserError
-from kdas_core.data.images import SUFFIXES, header_size, read_bytes
+from kdas_core.data.images import SUFFIXES, UNREAD, header_size, read_bytes
 from kdas_core.data.masks import read_grey
 
 TEST_SETS = ("CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB")
 FULL_COUNTS = dict(zip(TEST_SETS, (60, 62, 100, 380, 196)))
 SYNTHETIC_NOTE = "dataset.json"  # written by kdas_book.data.synthetic.make_dataset alone
 # What file browsers and network drives leave among pictures, such as thumbnails; or hidden.
-_JUNK = r"\.|(@eadir|[@#]recycle|#snapshot|\$recycle\.bin|__macosx|thumbs\.db)$"
-is_junk = re.compile(_JUNK, re.IGNORECASE).match
+_JUNK = r"""\.|(@eadir|[@\#]recycle|\#snapshot|\$recycle\.bin|__macosx|system\ volume\ information
+    |lost\+found|thumb(s|nails?)|(eh)?thumbs\w*\.db|zbthumbnail\.\w+|syno(photo|file)_.*)$"""
+is_junk = re.compile(_JUNK, re.IGNORECASE | re.VERBOSE).match
 _GET_DATA = (
     'write synthetic polyps with "kdas data synthetic --out DIR" and use that DIR, '
     'or fetch the real images with "kdas data get" (data/README.md)'
@@ -79,11 +80,12 @@ class Problem:
 def index_pairs(folder: str | Path) -> PairIndex:
     """Pair ``folder/images`` with ``folder/masks`` by stem, and check all that names, file headers
     and file ends tell, so that a training run does not stop hours later. Hidden files, and those
-    whose suffix is not in `images.SUFFIXES` in any case, are passed over.
+    whose suffix, in any case, is of no picture are passed over.
 
     Raises:
         UserError: no folder, no images, an image without a mask or the reverse, one stem twice
-            (``a.jpg`` and ``a.png``), unequal sizes of a pair, a file unreadable or cut off.
+            (``a.jpg`` and ``a.png``), unequal sizes of a pair, a file unreadable, cut off or of a
+            kind that is not read.
     """
     pairs, problems = scan(Path(folder))
     if problems:
@@ -93,8 +95,8 @@ def index_pairs(folder: str | Path) -> PairIndex:
 
 def scan(folder: Path) -> tuple[list[Pair], list[Problem]]:
     """The sound pairs of a folder in natural order, and every problem with the rest."""
-    images, problems = _by_stem(_part(folder, "images"))
-    masks, more = _by_stem(_part(folder, "masks"))
+    images, problems = by_stem(_part(folder, "images"))
+    masks, more = by_stem(_part(folder, "masks"))
     problems += more
     if not images and not masks:
         suffixes = ", ".join(suffix[1:] for suffix in SUFFIXES)
@@ -102,11 +104,11 @@ def scan(folder: Path) -> tuple[list[Pair], list[Problem]]:
     pairs = []
     for stem in sorted(images.keys() | masks.keys(), key=natural):
         if stem not in masks:
-            problems.append(_alone("image without a mask", images[stem][0], folder / "masks"))
+            problems.append(_alone("image without a mask", images[stem], folder / "masks"))
         elif stem not in images:
-            problems.append(_alone("mask without an image", masks[stem][0], folder / "images"))
-        elif len(images[stem]) == len(masks[stem]) == 1:
-            pair = Pair(stem, images[stem][0], masks[stem][0])
+            problems.append(_alone("mask without an image", masks[stem], folder / "images"))
+        else:
+            pair = Pair(stem, images[stem], masks[stem])
             found = _header_problems(pair)
             problems += found
             pairs += [] if found else [pair]
@@ -130,20 +132,27 @@ def _part(folder: Path, part: str) -> Path:
     raise UserError(f"{path} does not exist; a set has its pictures in images/ and masks/.")
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, list[Path]], list[Problem]]:
-    """The image files of a folder by stem. Composed and decomposed Unicode (macOS) are one stem."""
-    stems: dict[str, list[Path]] = {}
+def by_stem(folder: Path, suffixes=(*SUFFIXES, *UNREAD)) -> tuple[dict[str, Path], list[Problem]]:
+    """The image files of a folder by stem, of several the first, and what is wrong with them.
+    Composed and decomposed Unicode (macOS) are one stem, and so, for some disks, are a and A.
+    """
+    stems: dict[str, Path] = {}
+    folded: dict[str, list[str]] = {}
     try:
-        names = [e.name for e in sorted(os.scandir(folder), key=attrgetter("name")) if _is_image(e)]
+        entries = sorted(os.scandir(folder), key=attrgetter("name"))
+        names = [e.name for e in entries if _is_image(e, suffixes)]
     except OSError as error:
         fact = f"{folder} cannot be listed ({error.strerror})"
         raise UserError(f"{fact}; see to its permissions, or the disk.") from error
     for name in names:
         stem = unicodedata.normalize("NFC", os.path.splitext(name)[0])
-        stems.setdefault(stem, []).append(folder / name)
-    twice = [" and ".join(p.name for p in paths) for paths in stems.values() if len(paths) > 1]
-    text = f"{folder} has one stem twice"
-    problems = [Problem("stem seen twice", n, f"{text}: {n}") for n in twice]
+        stems.setdefault(stem, folder / name)
+        folded.setdefault(stem.casefold(), []).append(name)
+    twice = [" and ".join(names) for names in folded.values() if len(names) > 1]
+    problems = [Problem("stem seen twice", n, f"{folder} has one stem twice: {n}") for n in twice]
+    text = f"{folder}/{{}} is of a kind that is not read; save it as PNG under the same stem"
+    unread = [name for name in names if name.lower().endswith(UNREAD)]
+    problems += [Problem("picture of a kind not read", n, text.format(n)) for n in unread]
     unclear = [(name, fact) for name in names if (fact := not_utf8(folder / name))]
     return stems, problems + [Problem("name not in UTF-8", *found) for found in unclear]
 
@@ -155,9 +164,9 @@ def not_utf8(path: Path) -> str:
     return f"{path} has a name that is not in UTF-8; rename it"
 
 
-def _is_image(entry: os.DirEntry) -> bool:
+def _is_image(entry: os.DirEntry, suffixes: tuple[str, ...]) -> bool:
     """Links are followed; one that leads nowhere stays, so that it is named and not passed over."""
-    if is_junk(entry.name) or not entry.name.lower().endswith(SUFFIXES):
+    if is_junk(entry.name) or not entry.name.lower().endswith(suffixes):
         return False
     return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
 
@@ -168,10 +177,10 @@ def list_images(folder: str | Path) -> list[Path]:
     """
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder; one of .jpg, .png, .tif or .bmp is expected.")
-    stems, twice = _by_stem(Path(folder))
-    if twice:
-        raise _error(Path(folder), twice)
-    return [stems[stem][0] for stem in sorted(stems, key=natural)]
+    stems, problems = by_stem(Path(folder))
+    if problems:
+        raise _error(Path(folder), problems)
+    return [stems[stem] for stem in sorted(stems, key=natural)]
 
 
 def _header_problems(pair: Pair) -> list[Problem]:
@@ -211,15 +220,15 @@ def content_digest(paths: Iterable[Path]) -> str:
     """Of the files' stems and bytes, in this order: 32 hexadecimal digits."""
     digest = blake2b(digest_size=16)
     for path in paths:
-        known = path.stat()
+        at = path.stat()
         digest.update(path.stem.encode() + b"\0")
-        digest.update(_digest(path, known.st_size, known.st_mtime_ns, known.st_ino))
+        digest.update(_digest(path, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino))
     return digest.hexdigest()
 
 
 @cache
 def _digest(path: Path, *_: int) -> bytes:
-    """Of a file's bytes, read once as long as size, time and inode stay."""
+    """Of a file's bytes, read once as long as size, times and inode stay."""
     return blake2b(read_bytes(path), digest_size=16).digest()
 
 

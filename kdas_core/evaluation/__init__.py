@@ -8,6 +8,7 @@ file) is said at once, before the first number is computed.
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from itertools import repeat
 from pathlib import Path
 
@@ -119,10 +120,11 @@ def find_problems(sets: Mapping[str, files.SetFolders], settings: Settings):
     found = {key: files.match(folders, problems) for key, folders in sets.items()}
     rules = settings.rules
     with ThreadPoolExecutor(settings.workers or os.cpu_count()) as pool:
-        for pairs, _ in found.values():
-            wrong = list(pool.map(files.file_problems, pairs, repeat(rules)))
-            problems += [text for texts, _ in wrong for text in texts]
-            problems += files.zeros_and_ones(pairs, [largest for _, largest in wrong], rules)
+        for key, (pairs, _) in found.items():
+            seen = list(pool.map(files.file_problems, pairs, repeat(rules)))
+            problems += [text for texts, *_ in seen for text in texts]
+            of_maps = [largest for _, largest, _ in seen], [mark for *_, mark in seen]
+            problems += files.set_problems(sets[key].preds, *of_maps, rules)
     return found, problems
 
 
@@ -133,9 +135,11 @@ def _run(sets: Mapping[str, files.SetFolders], settings: Settings) -> dict[str, 
     if settings.drop_repeats:
         for key, (pairs, _) in found.items():
             dropped[key] = repeats(sets[key].masks, [pair.name for pair in pairs])
+    digests: dict[str, bytes] = {}
 
     def score(pair: files.Match) -> tuple[str, scores.ImageScore]:
         mask = read_mask(pair.mask, settings.rules.polyp_from)
+        digests[pair.name] = blake2b(mask.tobytes(), digest_size=8).digest()
         return pair.name, score_image(read_prediction(pair.pred), mask, settings)
 
     results = {}
@@ -147,8 +151,9 @@ def _run(sets: Mapping[str, files.SetFolders], settings: Settings) -> dict[str, 
         with ThreadPoolExecutor(settings.workers or os.cpu_count()) as pool:
             scored = pool.map(score, kept)
             hidden = "TQDM_DISABLE" in os.environ  # a bar in a notebook does not read this itself
-            scored = tqdm(scored, key or "images", len(kept), leave=False, disable=hidden)
-            results[key] = scores.set_scores(scored, settings, **about)
+            named = list(tqdm(scored, key or "images", len(kept), False, disable=hidden))
+        about["masks"] = blake2b(b"".join(digests[p.name] for p in kept), digest_size=8).hexdigest()
+        results[key] = scores.set_scores(named, settings, **about)
     return results
 
 

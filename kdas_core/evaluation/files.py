@@ -10,7 +10,8 @@ from unicodedata import normalize
 import numpy as np
 
 from kdas_core import UserError
-from kdas_core.data.layout import SUFFIXES, list_images, natural, not_utf8
+from kdas_core.data.images import SUFFIXES, UNREAD
+from kdas_core.data.layout import by_stem, list_images, natural
 from kdas_core.data.masks import prediction_mark, read_mask, read_prediction
 from kdas_core.evaluation.conventions import Convention
 
@@ -108,9 +109,9 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
     return tuple(n for n, content in zip(names, hashes) if first.setdefault(content, n) != n)
 
 
-def file_problems(pair: Match, rules: Convention) -> tuple[list[str], int]:
+def file_problems(pair: Match, rules: Convention) -> tuple[list[str], int, str]:
     """What is wrong with the two files of one pair, both decoded in full; and the prediction's
-    largest value, 0 where it is of one value.
+    largest value, 0 where it is of one value, and its mark.
     """
     arrays, problems = [], []
     for read, *given in (read_prediction, pair.pred), (read_mask, pair.mask, rules.polyp_from):
@@ -119,25 +120,29 @@ def file_problems(pair: Match, rules: Convention) -> tuple[list[str], int]:
         except UserError as error:
             problems.append(str(error))
     if problems:
-        return problems, 0
+        return problems, 0, ""
     pred, mask = ("×".join(map(str, array.shape[::-1])) for array in arrays)
     if pred != mask:
         fact = f"{pair.pred} is {pred} but its mask {pair.mask} is {mask}"
         problems = [f'{fact}; a prediction has its image\'s size, as "kdas predict" writes it.']
     elif arrays[0].size < 2:
         problems = [f"{pair.mask} has one pixel, on which no E-measure is defined; remove it."]
-    return problems, int(arrays[0].max()) if np.ptp(arrays[0]) else 0
+    largest = int(arrays[0].max()) if np.ptp(arrays[0]) else 0
+    return problems, largest, prediction_mark(pair.pred)
 
 
-def zeros_and_ones(pairs: list[Match], largest: list[int], rules: Convention) -> list[str]:
-    """A sentence where a set's predictions are 0 and 1 and not 0 to 255. Nothing where 1 is
-    stretched to white, and for maps of ``kdas predict``, which may be that sure of background.
+def set_problems(folder: Path, largest: list, marks: list, rules: Convention) -> list[str]:
+    """A sentence where a set's predictions are of two networks, as an interrupted run leaves them,
+    or are 0 and 1 and not 0 to 255. Nothing where 1 is stretched to white, and for maps of ``kdas
+    predict``, which may be that sure of background.
     """
-    if set(largest) - {0} != {1} or rules.levels.startswith("stretched"):
+    drawn = {mark.partition(" ")[0] for mark in marks if mark}
+    if len(drawn) > 1:
+        fact = f"{folder} holds maps of {len(drawn)} networks"
+        return [f'{fact}; write them anew with "kdas predict".']
+    if set(largest) - {0} != {1} or rules.levels.startswith("stretched") or drawn:
         return []
-    if prediction_mark(pairs[largest.index(1)].pred):
-        return []
-    fact = f"{pairs[0].pred.parent}: the predictions have the values 0 and 1 alone"
+    fact = f"{folder}: the predictions have the values 0 and 1 alone"
     return [f"{fact}, and white is 255; multiply them by 255."]
 
 
@@ -146,19 +151,9 @@ def _by_stem(folder: Path, what: str, problems: Problems) -> dict[str, Path]:
     if not folder.is_dir():
         problems.append(f"{folder} is not a folder; a folder of {what}s is expected there.")
         return {}
-    suffixes = (".png",) if what == "prediction" else SUFFIXES
-    stems: dict[str, Path] = {}
-    folded: dict[str, Path] = {}
-    paths = (p for p in folder.glob("[!.]*") if p.name.lower().endswith(suffixes))
-    for path in sorted(filter(Path.is_file, paths)):
-        if wrong := not_utf8(path):
-            problems.append(wrong)
-        stem = normalize("NFC", path.stem)
-        stems.setdefault(stem, path)
-        first = folded.setdefault(stem.casefold(), path)
-        if first is not path:
-            fact = f"{folder} holds {first.name} and {path.name}, one name but for case or suffix"
-            problems.append(f"{fact}; remove or rename one of them.")
+    suffixes = SUFFIXES if what == "mask" else (".png",)
+    stems, wrong = by_stem(folder, (*suffixes, *UNREAD) if what == "mask" else suffixes)
+    problems += [f"{problem.text}; mend or remove it." for problem in wrong]
     if not stems:
         problems.append(f"{folder} holds no {what} ({', '.join(suffixes)}); check the path.")
     return stems

@@ -63,6 +63,7 @@ class EvaluationResult:
         ignored: names of predictions without a mask (or left out by ``names``); they do not count.
         dropped: names left out because their image repeats an earlier one.
         synthetic: were the masks written by our own generator?
+        masks: a digest of their pixels.
 
     Source: reliability diagrams as in Guo et al., ICML 2017, for the probability of "polyp".
     """
@@ -76,6 +77,7 @@ class EvaluationResult:
     ignored: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     synthetic: bool = False
+    masks: str = ""
 
     @property
     def n(self) -> int:

@@ -11,7 +11,7 @@ def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
     over the batch: a scalar in [0, 2]; 0 when the two agree up to sign and size.
 
     The method was made for hidden features, where a square says "something happens here". On
-    logits, ``−T`` has distance 0 from ``T`` although it calls every polyp background (chapter 5):
+    logits, ``−T`` has distance 0 from ``T`` although it calls every polyp background (chapter 9):
     the structure loss has to tell the two apart.
 
     Args:

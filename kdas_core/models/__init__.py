@@ -61,6 +61,8 @@ def open_network(
             raise UserError(f"{fact}; leave that out.")
     role, backbone = role or about.get("role", ""), backbone or about.get("backbone", "")
     size = size or about.get("size", 352)
+    if type(size) is not int or size < 32 or size % 32:
+        raise UserError(f"size is {size}; the networks need a multiple of 32, such as 352.")
     if not role and not backbone:
         with suppress(UserError):
             return freeze(build("teacher", weights)), size

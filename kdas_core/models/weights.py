@@ -50,9 +50,10 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 
 
 # What training scripts call the state dict in their checkpoints, outermost first.
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights")
-_PREFIXES = r"^((module|_orig_mod|_fsdp_wrapped_module)\.)+"  # DataParallel, torch.compile, FSDP
-_LEFT_OVER = ("total_ops", "total_params")  # of a profiler
+_WRAPPERS = "state_dict model_state_dict model_state model net network weights params".split()
+# Of DataParallel, torch.compile, FSDP; and the attribute that holds the network in Lightning.
+_PREFIXES = r"^((module|_orig_mod|_fsdp_wrapped_module|model|net|network)\.)+"
+_LEFT_OVER = ("total_ops", "total_params", "__flops__", "__params__", "n_averaged")  # of profilers
 
 
 def translate_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -73,7 +74,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         way_out = "teacher_weights/README.md says where released weights come from"
-        raise UserError(f"{path} does not exist; {way_out}.")
+        fact = "is a folder, and a file is expected" if path.is_dir() else "does not exist"
+        raise UserError(f"{path} {fact}; {way_out}.")
     start = b""
     try:
         with open(path, "rb") as file:
@@ -91,6 +93,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if not values or not all(isinstance(value, Tensor) for value in values):
         raise UserError(f"{path} is not a state dict; names and their tensors are expected.")
     keys = {key: re.sub(_PREFIXES, "", str(key)) for key in state}
+    if len(set(keys.values())) < len(keys):
+        raise UserError(f"{path} holds several networks; save the state dict of one.")
     return {keys[key]: state[key] for key in state if not keys[key].endswith(_LEFT_OVER)}
 
 
@@ -101,10 +105,11 @@ def _is_safetensors(start: bytes) -> bool:
 
 def _not_weights(start: bytes, error: Exception) -> str:
     """Why a file cannot be read as weights, and the way out."""
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<", b"{")):
         return "is a web page and no weights; the download needed a login or a confirmation"
-    if start.startswith(b"version https://git-lfs"):
-        return 'is a pointer of Git LFS and no weights; fetch the file itself with "git lfs pull"'
+    if start.startswith((b"version https://git-lfs", b"/annex/objects/")):
+        get = '"git lfs pull" or "git annex get"'
+        return f"is a pointer of Git LFS or git-annex and no weights; fetch the file with {get}"
     if any(words in str(error).lower() for words in ("weights_only", "unsupported global")):
         fact = "holds Python objects besides tensors, which could run foreign code"
         return f"{fact}; save the plain state dict of the network"
@@ -116,7 +121,7 @@ def metadata_of(path: str | Path) -> dict[str, Any]:
     nothing for other files.
     """
     with suppress(OSError, SafetensorError, ValueError), safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+        return dict(json.loads((file.metadata() or {}).get(ABOUT, "{}")))
     return {}
 
 

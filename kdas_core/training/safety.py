@@ -39,6 +39,9 @@ def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
         accelerator.wait_for_everyone()
         finished = (folder / "metrics.json").exists()
         accelerator.wait_for_everyone()  # all processes have looked before one of them writes
+        if finished and not (folder / "best.safetensors").exists():
+            fact = f"{folder} is the folder of a finished run, but its best.safetensors is gone"
+            raise UserError(f"{fact}; restore it, or remove the folder to train anew.")
         yield finished
     finally:
         if (folder / "metrics.json").exists():  # whoever comes now has nothing to wait for

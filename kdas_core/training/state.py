@@ -46,9 +46,8 @@ def objective_kwargs(recipe: Recipe) -> dict:
 
 def start_network(recipe: Recipe, role: str) -> nn.Module:
     """The untrained network of a role, ``"teacher"`` or ``"student"``."""
-    if role == "teacher":
-        return build(role, pretrained=recipe.pretrained_teacher, backbone=recipe.teacher)
-    return build(role, pretrained=recipe.pretrained_student, backbone=recipe.student)
+    pretrained = getattr(recipe, f"pretrained_{role}")
+    return build(role, pretrained=pretrained, backbone=getattr(recipe, role))
 
 
 def arrange(net: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
@@ -185,6 +184,7 @@ class TrainingState:
         row = {"epoch": self.epoch + 1, **terms, **validation}
         elapsed = self.seconds + time.perf_counter() - self.saved_at
         row["seconds"] = round(elapsed - sum(earlier["seconds"] for earlier in self.history), 2)
+        refuse_not_finite(self.eval_model.state_dict(), f"{self.folder}, epoch {row['epoch']}")
         self.history.append(row)
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
@@ -207,9 +207,11 @@ class TrainingState:
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
         best = best_of(self.history)
-        metrics = {"objective": self.recipe.objective, "seed": self.recipe.seed}
-        metrics |= {"best_epoch": best["epoch"], "val_dice": best["val_dice"]}
-        metrics |= {
+        metrics = {
+            "objective": self.recipe.objective,
+            "seed": self.recipe.seed,
+            "best_epoch": best["epoch"],
+            "val_dice": best["val_dice"],
             "val_loss": best["val_loss"],
             "epochs": len(self.history),
             "seconds": round(sum(row["seconds"] for row in self.history), 1),

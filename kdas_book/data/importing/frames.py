@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,5 +149,8 @@ def numbers(values: Any) -> np.ndarray:
 
 
 def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """(width, height) if both are positive whole numbers, else None: nothing is stated."""
-    return (width, height) if all(type(v) is int and v > 0 for v in (width, height)) else None
+    """(width, height) if both are positive whole numbers, also as text, else None."""
+    with suppress(TypeError, ValueError, OverflowError):
+        sides = int(float(width)), int(float(height))
+        return sides if min(sides) > 0 and sides == (float(width), float(height)) else None
+    return None

@@ -34,7 +34,10 @@ def read_coco(source: Path, options: Options) -> Listing:
         what = "it must hold lists called images, annotations and categories"
         raise UserError(f"{source} is not a COCO file: {what}.")
     there = Images.near(source.parent, options.images)
-    known = {e["id"]: str(e.get("name")) for e in content["categories"] if _is_id(e.get("id"))}
+    named = [(e["id"], str(e.get("name"))) for e in content["categories"] if _is_id(e.get("id"))]
+    known = dict(named)
+    if len(known) < len(set(named)):
+        raise UserError(f"{source} has two categories of one id; give each an id of its own.")
     listing = Listing(labels=set(known.values()))
     frames: dict[int | str, Frame] = {}
     for i, entry in enumerate(content["images"]):
@@ -162,7 +165,7 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
     if root.tag != "annotation":
         raise UserError(f"{path} is not the XML of Pascal VOC: it begins with <{root.tag}>.")
     sides = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
-    frame.size = common.stated_size(*(int(side) if side.isdecimal() else 0 for side in sides))
+    frame.size = common.stated_size(*sides)
     name, ward = (
         root.findtext(tag, "").strip().replace("\\", "/") for tag in ("filename", "folder")
     )
@@ -180,6 +183,8 @@ def _fill_from_xml(frame: Frame, path: Path, there: Images) -> None:
 
 def _voc_shape(entry: Element) -> Shape:
     sides = [entry.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
+    if entry.find("polygon") is not None:
+        raise ValueError("has an outline (polygon), which is not read here; export the set as COCO")
     x0, y0, x1, y1 = common.numbers(sides)
     return Shape("box", (entry.findtext("name") or "").strip(), (x0 - 1, y0 - 1, x1, y1))
 

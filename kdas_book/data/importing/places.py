@@ -9,10 +9,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kdas_book.data.importing.frames import Frame, Listing
 from kdas_core import UserError
-from kdas_core.data.images import SUFFIXES
+from kdas_core.data.images import SUFFIXES, UNREAD
 from kdas_core.data.layout import first_few, is_junk, natural
 
-UNREAD = (".webp", ".gif", ".heic", ".heif", ".avif", ".jp2")  # pictures, but of a kind not read
 # Folders whose name says what kind of file they hold, and not whose: video, patient or ward.
 _GENERAL = """images image imgs img frames frame jpegimages jpegs pictures pics photos data export
     source src upload labels label annotations annotation anns ann json jsons xml xmls txt"""

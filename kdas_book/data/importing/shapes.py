@@ -35,6 +35,8 @@ def draw(shape: Shape, width: int, height: int, box: str | None = None) -> tuple
         corners = np.concatenate(shape.data) * scale
         for part in shape.data:
             _add_polygon(mask, part * scale)
+        if corners.max() <= 1 and min(width, height) > 2:
+            raise ValueError("has coordinates from 0 to 1, which are fractions and no pixels")
     else:
         if shape.kind == "box" and box not in BOXES:
             way_out = "say --box ellipse or --box rectangle to draw it as a weak mask"

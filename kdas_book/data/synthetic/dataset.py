@@ -95,6 +95,8 @@ def write_sheet(out: Path, columns: int = 6, seed: int = 0, height: int = 176) -
     size = (2 * height, round(2.4 * height))
     shown = (round(1.2 * height), height)
     rows = []
+    if out.exists():
+        raise UserError(f"{out} is there already; remove it, or choose another place.")
     for style in STYLES:
         drawn = [render(seed + i, size, style, polyps=1 + (i == 3))[0] for i in range(columns)]
         rows.append(np.hstack([cv2.resize(p, shown, interpolation=cv2.INTER_AREA) for p in drawn]))
