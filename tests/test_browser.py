@@ -206,7 +206,7 @@ SHOWN = "box => [...box.querySelectorAll('img')].filter(i => !i.hidden).map(i =>
 def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
     page = visit(f"book/{chapter.stem}.html")
     boxes = page.locator(".kdas-explore")
-    assert boxes.count() >= 1
+    assert boxes.count() >= (chapter.stem != "00_three_minutes")  # which has nothing to move
     for box in boxes.all():
         slider = box.locator("input").last
         slider.scroll_into_view_if_needed()

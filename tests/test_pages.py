@@ -315,6 +315,72 @@ def test_every_term_that_is_marked_as_linked_occurs_in_a_page():
 # --- the functions ----------------------------------------------------------------------------------------------------
 
 
+# --- the page of symbols ----------------------------------------------------------------------------------------------
+
+# Indices, placeholders, constants and operators, which no reader looks up. A bar is a mean.
+EVERYWHERE = {*"ijklxye", r"\partial", r"\nabla", r"\Sigma", r"\pi"}
+LETTER = re.compile(
+    r"\\(?:mathbf|mathcal)\{?\s*[A-Za-z]\}?|\\(?:hat|tilde)\s*\{?\s*(?:\\[A-Za-z]+|[A-Za-z])\}?"
+    r"|\\(?:alpha|beta|gamma|delta|epsilon|varepsilon|eta|theta|kappa|lambda|mu|nu|pi|rho|sigma|tau|phi|omega|Delta"
+    r"|Omega|Pi|Phi|Theta|Gamma|Lambda)(?![A-Za-z])|(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])"
+)
+
+
+def symbols(formula: str) -> set[str]:
+    """The letters of a formula, with their accents, without what hangs on them."""
+    kept = re.sub(r"\\(?:mathrm|text|operatorname|begin|end|label|tag)\*?\{[^{}]*\}", " ", formula)
+    kept = re.sub(r"[_^](\{(?:[^{}]|\{[^{}]*\})*\}|\\[A-Za-z]+|.)", " ", kept)
+    kept = re.sub(
+        r"\\mathrm\s*[A-Za-z]|\\(?!mathbf|mathcal|hat|tilde|bar|overline)(?:[A-Z]?[a-z]{2,}|[,;!])(?![A-Za-z])",
+        lambda m: m[0] if LETTER.fullmatch(m[0]) else " ",
+        kept,
+    )
+    return {re.sub(r"[{}\s]", "", m) for m in LETTER.findall(kept)}
+
+
+def formulas(text: str) -> list[str]:
+    text = re.sub(r"```(?!\{math\}).*?```|`[^`]*`", " ", text, flags=re.S)
+    found = re.findall(r"```\{math\}\n(.*?)```", text, flags=re.S)
+    text = re.sub(r"```\{math\}\n(.*?)```", " ", text, flags=re.S)
+    return found + [a or b for a, b in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, flags=re.S)]
+
+
+def notation_rows() -> list[tuple[set[str], str]]:
+    text = (ROOT / "book" / "notation.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| $")]
+    names = [re.sub(r"\([^()]*\)", "", row[0]) for row in rows]  # without what a function is of
+    return [(set().union(*map(symbols, formulas(name))), row[1]) for name, row in zip(names, rows)]
+
+
+def test_letters_are_found_with_their_accents_and_without_what_hangs_on_them():
+    attended = r"A(P) = \mathrm{softmax}\!\bigl(P P^\top / \sqrt{W}\bigr)\, P, \quad \overline m_i"
+    assert symbols(attended) == {"A", "P", "W", "m"}
+    assert symbols(r"\hat y = \sigma(P_1), \mathbf{W}_Q, \mathcal L_{\text{kdas}}") == {
+        r"\haty",
+        r"\sigma",
+        "P",
+        r"\mathbfW",
+        r"\mathcalL",
+    }
+
+
+def test_a_letter_has_one_meaning():
+    rows = notation_rows()
+    assert len(rows) > 50
+    seen = [letter for letters, _ in rows for letter in letters]
+    assert sorted({letter for letter in seen if seen.count(letter) > 1}) == []
+
+
+@pytest.mark.parametrize("chapter", book.chapters(ROOT), ids=lambda path: path.stem)
+def test_every_letter_of_a_chapters_formulas_is_on_the_page_of_symbols(chapter):
+    known = set().union(*(letters for letters, _ in notation_rows())) | EVERYWHERE
+    cells = nbformat.read(chapter, as_version=4).cells
+    text = "\n".join(c.source for c in cells if c.cell_type == "markdown")
+    text = text.split("## Exercises")[0]
+    unknown = {s: f for f in formulas(text) for s in symbols(f) if s not in known}
+    assert unknown == {}
+
+
 def test_the_page_of_functions_has_the_public_names_of_each_room():
     from kdas_core import attention, evaluation, losses, models, training
 

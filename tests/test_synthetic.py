@@ -361,7 +361,7 @@ def test_describing_a_set_gives_a_row_a_picture_and_areas_of_the_masks():
 
 
 def test_drawn_pictures_are_near_the_real_ones_in_colour_and_size(real_data):
-    """Near, not equal; chapter 1 says how near."""
+    """Near, not equal; chapter 11 says how near."""
     for name in ("Kvasir", "CVC-ClinicDB"):
         pairs = index_pairs(real_data / "TestDataset" / name)
         some = pairs.take(range(0, len(pairs), 4))

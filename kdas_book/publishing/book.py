@@ -23,6 +23,7 @@ from kdas_book.publishing.run_notebook import check_parameters, run_notebook
 from kdas_book.publishing.site import build_site, executed_copy, served
 from kdas_book.records import Measured, clock, machine, read_times, record, record_numbers
 from kdas_core import UserError, recipe
+from kdas_core.data.layout import SYNTHETIC_NOTE
 from kdas_core.files import unwritten
 
 app = typer.Typer(add_completion=False)
@@ -59,7 +60,7 @@ def build(
     run: Annotated[bool, Option("--run/--no-run", help="--no-run renders the last run")] = True,
     site: Annotated[bool, Option("--site", help="after --chapters, too")] = False,
     keep_times: Annotated[
-        bool, Option("--record", help="write times and numbers to book/results")
+        bool, Option("--record", help="write times, or numbers, to book/results")
     ] = False,
 ) -> Path | None:
     """Run the chapters and build the site in _build/html, which "kdas book serve" shows and "kdas
@@ -70,15 +71,19 @@ def build(
     chosen = _select(every, only or [])
     if run:
         recipe.preset(preset, seed=seed)  # refuses an unknown preset
-        values = {"preset": preset, "seed": seed, **_folders(root, data_root, runs_dir, keep_times)}
+        # What every build shows beside its own numbers comes from drawn images, at laptop.
+        drawn = preset == "laptop" and (Path(data_root).expanduser() / SYNTHETIC_NOTE).is_file()
+        fresh = keep_times and not drawn
+        values = {"preset": preset, "seed": seed, **_folders(root, data_root, runs_dir, fresh)}
         for notebook in chosen:
             check_parameters(notebook, values)
         measured = _run_all(root, chosen, values)
         if keep_times:
-            print(f"Times recorded in {record(root, preset, measured)}")
-            if preset == "laptop":  # the column beside that of every build
+            if drawn:
                 copies = (nbformat.read(executed_copy(root, n), as_version=4) for n in chosen)
                 print(f"Numbers recorded in {record_numbers(root, copies)}")
+            else:
+                print(f"Times recorded in {record(root, preset, measured)}")
     if only and not site:
         print(f"Executed copies are in {root / '_build' / 'executed'}; no site was built.")
         return None

@@ -1,5 +1,5 @@
 """Five looks, one a test set, chosen by eye and then moved towards what
-`kdas_book.data.image_statistics` says of the real sets; chapter 1 shows how far that went.
+`kdas_book.data.image_statistics` says of the real sets; chapter 11 shows how far that went.
 """
 
 from types import SimpleNamespace
