@@ -10,6 +10,7 @@ import typer
 from typer import Argument, Option
 
 from kdas_book.cli_data import Backbone, File, Names, Role, data_app, listed, weights_app
+from kdas_book.study.spec import read_study
 from kdas_core import UserError
 
 app = typer.Typer(
@@ -210,7 +211,6 @@ def compare(
 def study_plan(file: StudyFile, runs_dir: StudyRuns = RUNS, data_root: StudyData = "") -> None:
     """Cells, hours and disk, before anything runs; a few steps are timed."""
     from kdas_book.study.estimate import plan
-    from kdas_book.study.spec import read_study
 
     print(plan(read_study(file, data_root), runs_dir))
 
@@ -223,12 +223,20 @@ def study_run(
     processes: Annotated[int, Option(min=0, help="At once; 0: one a GPU, or per 2 CPUs.")] = 0,
     dask: Annotated[str, Option(help="Send the cells to the Dask scheduler at this address.")] = "",
     retry: Annotated[bool, Option("--retry", help="Run cells again that failed.")] = False,
+    keep: Annotated[str, Option(help="Go on from results kept here, and keep them here.")] = "",
 ) -> None:
     """Train and score what is not finished yet; started again, it goes on."""
     from kdas_book.study.run_study import run
-    from kdas_book.study.spec import read_study
 
-    print(run(read_study(file, data_root), runs_dir, processes, dask, retry))
+    print(run(read_study(file, data_root), runs_dir, processes, dask, retry, keep))
+
+
+@study_app.command("status")
+def study_status(file: StudyFile, runs_dir: StudyRuns = RUNS) -> None:
+    """How many cells are finished, running, waiting, failed: one line, while it runs or not."""
+    from kdas_book.study.run_study import status
+
+    print(status(read_study(file), runs_dir))
 
 
 @study_app.command("report")
@@ -260,9 +268,8 @@ def book_(words: Annotated[Names, Argument()] = None) -> None:
     """Run the chapters and build the site; "kdas book --help" lists its options."""
     from kdas_book.publishing import book
 
-    words = words or []
-    named = words and words[0] in ("build", "serve", "pdf")
-    book.app(words if named else ["build", *words], prog_name="kdas book")
+    first = [] if (words or [""])[0] in ("build", "serve", "pdf") else ["build"]
+    book.app([*first, *(words or [])], prog_name="kdas book")
 
 
 def main() -> None:

@@ -146,7 +146,7 @@ _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16",
 _CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 _OF_THE_STUDENT = """student pretrained_student temperature alpha attention_weight guiding_weight
-    guide reduction distillation_warm_up teacher_graph teacher_seed""".split()
+    guide reduction distillation_warm_up control teacher_graph teacher_seed""".split()
 
 # What differs from the released recipe, and only that.
 _RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}

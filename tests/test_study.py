@@ -26,6 +26,7 @@ import pytest
 import torch
 import yaml
 from conftest import kdas
+from filelock import FileLock
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
@@ -36,6 +37,7 @@ from kdas_book.study import cell as cells
 from kdas_book.study import executors as engines
 from kdas_book.study import run_cell as execute
 from kdas_book.study import run_study as running
+from kdas_book.study.results import load
 from kdas_book.study.run_study import run
 from kdas_book.study.spec import open_folder, read_study
 from kdas_core import UserError
@@ -552,9 +554,11 @@ def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(
     monkeypatch.setattr(
         training, "validate", lambda *_: {"val_loss": 1.0, "val_dice": next(falling)}
     )
-    run_ = begin(
-        "smoke", str(polyps), str(tmp_path / "networks"), 0, **TINY | {"batch_size": 8, "ema": 0.5}
-    )
+    root = shutil.copytree(polyps, tmp_path / "polyps")
+    first, second = (root / "TestDataset" / "Kvasir" / "images" / f"{i}.jpg" for i in (1, 2))
+    shutil.copy(first, second)
+    settings = TINY | {"batch_size": 8, "ema": 0.5, "test_images": None}
+    run_ = begin("smoke", str(root), str(tmp_path / "networks"), 0, **settings)
     folder, out = run_.folder("supervised"), tmp_path / "supervised-seed0"
     best, last = (cells.network(run_, "supervised", epoch) for epoch in ("best", "last"))
     averaged = read_checkpoint(folder / "last.ckpt")["ema"]
@@ -591,6 +595,12 @@ def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(
         assert of_set["last"]["dice"] == 0 and of_set["agreement"] is None, (
             "the teacher has drawn no masks here"
         )
+    assert record["false_alarms"] == 1, "polyps everywhere"
+    calibration = record["sets"]["Kvasir"]["calibration_error"]
+    background = 1 - images.loc[images["dataset"] == "Kvasir", "share"].mean()
+    assert calibration == pytest.approx(background, abs=1e-6), "sure, and wrong on all background"
+    again = images.loc[images["repeat"], ["dataset", "name"]].to_numpy().tolist()
+    assert again == [["Kvasir", 2]], "the second image has the bytes of the first"
     assert (record["best_epoch"], record["epochs"], record["validation_dice"]) == (1, 2, 0.9)
 
 
@@ -1118,6 +1128,121 @@ def test_without_dask_the_way_to_it_is_named(monkeypatch):
         importlib.reload(engines)
 
 
+# --- going on from what was kept --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path, template):
+    """``quick(study, teacher, …)`` gives ``run`` without trainings: made-up records, of cells trained with this teacher."""
+    from test_study_results import write_cell
+
+    template()
+
+    def go(study, teacher: str, runs: str, **words) -> list[str]:
+        by_name = {cell.name: cell for cell in study.cells()}
+        ran = []
+
+        def run_cells(folders, *_):
+            for folder in folders:
+                cell = by_name[folder.name]
+                ran.append(cell.name)
+                yield folder, None
+                what = "supervised" if cell.role == "teacher" else cell.objective
+                said = {"label": cell.label, "objective": cell.objective, "teacher": teacher}
+                said["recipe"] = json.loads(json.dumps(asdict(study.recipe(cell))))
+                record = write_cell(folder, what, cell.seed) | said
+                (folder / "metrics.json").write_text(json.dumps(record))
+                yield folder, engines.Outcome(1.0)
+
+        monkeypatch.setattr(engines, "run_cells", run_cells)
+        run(study, tmp_path / runs, **words)
+        return ran
+
+    return go
+
+
+def test_pieces_computed_on_two_machines_add_up_through_the_kept_files(study_file, tmp_path, quick):
+    kept = tmp_path / "results"
+    first = read_study(study_file(seeds=[0]))
+    ran = quick(first, "a" * 64, "here", kept=kept)
+    assert ran == ["teacher", "supervised-seed0", "kdas-seed0"]
+    both = read_study(study_file(seeds=[0, 1]))
+    ran = quick(both, "a" * 64, "there", kept=kept)
+    assert ran == ["teacher", "supervised-seed1", "kdas-seed1"], "what is kept is not run again"
+    results = load(kept / "tiny_study.csv")
+    rows = results.scores.query("objective != 'teacher'")[["objective", "seed"]]
+    assert set(rows["seed"]) == {0, 1} and set(rows["objective"]) == {"supervised", "kdas"}
+    assert len(rows.drop_duplicates()) == 4 and results.completeness == ""
+    assert quick(both, "a" * 64, "nowhere yet", kept=kept) == [], "nor is a teacher without pupils"
+
+
+def test_a_study_does_not_go_on_with_another_teacher_or_recipe_than_that_of_the_kept_cells(
+    study_file, tmp_path, quick
+):
+    kept = tmp_path / "results"
+    quick(read_study(study_file(seeds=[0])), "a" * 64, "here", kept=kept)
+    before = snapshot(kept)
+    with pytest.raises(UserError, match="the teacher of .* differs from that of the others"):
+        quick(read_study(study_file(seeds=[0, 1])), "b" * 64, "there", kept=kept)
+    other = read_study(
+        study_file(seeds=[0], objectives={"supervised": None, "kdas": {"alpha": 0.9}})
+    )
+    with pytest.raises(UserError, match="kdas-seed0 was trained with another alpha; give it"):
+        quick(other, "a" * 64, "elsewhere", kept=kept)
+    assert snapshot(kept) == before
+
+
+def test_the_status_of_a_study_is_one_line_and_changes_nothing(
+    study_file, tmp_path, quick, monkeypatch, capsys
+):
+    file = study_file(seeds=[0])
+    words = ("study", "status", file, "--runs-dir", tmp_path / "runs")
+    assert kdas(monkeypatch, *words) == 0
+    assert capsys.readouterr().out == "3 waiting\n" and not (tmp_path / "runs").exists()
+    quick(read_study(file), "a" * 64, "runs")
+    file = study_file(seeds=[0, 1])
+    cell = tmp_path / "runs" / "tiny" / "kdas-seed1"
+    cell.mkdir()
+    with FileLock(cell / ".lock"):
+        capsys.readouterr()
+        assert kdas(monkeypatch, *words) == 0
+    assert capsys.readouterr().out == "3 finished before, 1 waiting, 1 under way\n"
+    (cell / "failed.txt").write_text("no luck\nat all")
+    assert kdas(monkeypatch, *words) == 0
+    said = "3 finished before, 1 waiting, 1 failed before\nkdas-seed1: no luck\n"
+    assert capsys.readouterr().out == said
+
+
+# --- controls and endpoints -------------------------------------------------------------------------------------------
+
+
+def test_a_control_is_a_matter_of_the_student_and_needs_no_teacher_of_its_own(study_file):
+    labels = {"kdas": None, "oracle": {"objective": "kdas", "control": "oracle"}}
+    study = read_study(study_file(objectives=labels))
+    recipes = [study.recipe(cell) for cell in study.cells()[1:]]
+    assert [recipe.control for recipe in recipes] == ["none", "oracle"]
+    assert recipes[0].for_teacher() == recipes[1].for_teacher()
+
+
+class Says(torch.nn.Module):
+    """A network that calls so large a part of every image polyp."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = torch.nn.Parameter(torch.tensor(share))
+
+    def forward(self, images):
+        side = images.shape[-1]
+        across = (torch.arange(side) + 0.5) / side
+        maps = torch.where(across < self.share, 9.0, -9.0).expand(len(images), 1, side, side)
+        return maps, maps
+
+
+@pytest.mark.parametrize("share, alarms", [(0.0, 0.0), (0.5, 1.0), (1.0, 1.0)])
+def test_a_false_alarm_is_a_frame_without_polyp_of_which_a_hundredth_is_called_polyp(share, alarms):
+    assert cells.false_alarms(Says(share).eval(), 32, count=3) == alarms
+
+
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 
@@ -1177,6 +1302,7 @@ def check_record(study, cell, folder: Path) -> dict:
         assert of_set["n"] == len(rows) == 2
         assert of_set["best"]["dice"] == pytest.approx(rows["dice"].mean(), abs=1e-6)
         assert of_set["last"]["dice"] == pytest.approx(rows["dice_last"].mean(), abs=1e-6)
+        assert 0 <= of_set["calibration_error"] <= 1 and 0 <= record["false_alarms"] <= 1
         if record["best_epoch"] == record["epochs"]:
             assert of_set["best"] == of_set["last"]
         if cell.objective == "teacher":

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from kdas_book.figures.basics import use_style
@@ -34,11 +35,13 @@ from kdas_book.study.report import (
     write_report,
 )
 from kdas_book.study.report import costs as cost_table
-from kdas_book.study.results import collect, keep, load, open_results, say_raw_guiding
+from kdas_book.study.results import collect, keep, load, open_results, restore, say_raw_guiding
 from kdas_book.study.spec import SCHEMA, Study, read_study
 from kdas_core import UserError
 from kdas_core.evaluation import ALL_METRICS
+from kdas_core.losses import objective
 from kdas_core.recipe import preset
+from kdas_core.training import objective_kwargs
 
 STUDIES = Path(__file__).parent.parent / "book" / "studies"
 SETS = {"Kvasir": 6, "ETIS-LaribPolypDB": 4}
@@ -74,6 +77,7 @@ def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
             "best": dict.fromkeys(ALL_METRICS, means[name]),
             "last": dict.fromkeys(ALL_METRICS, means[name] - 0.01),
             "agreement": 0.6,
+            "calibration_error": 0.02,
         }
         for name, count in SETS.items()
     }
@@ -97,7 +101,7 @@ def write_cell(folder: Path, label: str, seed: int, **changes) -> dict:
         "epochs": 2,
         "best_epoch": 2,
     }
-    record |= {"validation_dice": 0.5, "parameters": 3_000_000, "macs": 10**9}
+    record |= {"false_alarms": 0.1, "validation_dice": 0.5, "parameters": 3_000_000, "macs": 10**9}
     record |= {"data": {"name": "d", "synthetic": False, "train": 8, "validation": 2}, **changes}
     (folder / "metrics.json").write_text(json.dumps(record))
     return record
@@ -371,11 +375,21 @@ def test_kept_results_are_read_again_and_the_same_results_are_the_same_bytes(fol
     before = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in keep(folder, tmp_path / "kept")] == before
     found, again = collect(folder), load(files[0])
+    other = tmp_path / "other" / "made"
+    other.mkdir(parents=True)
+    shutil.copy(folder / "study.yaml", other)
+    (other / "kdas-seed1").mkdir()
+    (other / "kdas-seed1" / "metrics.json").write_text("newer")
+    restore(other, tmp_path / "kept")
+    assert (other / "kdas-seed1" / "metrics.json").read_text() == "newer", "what is there stays"
+    shutil.copy(folder / "kdas-seed1" / "metrics.json", other / "kdas-seed1")
+    pd.testing.assert_frame_equal(collect(other).images, found.images)
+    pd.testing.assert_frame_equal(collect(other).scores, found.scores)
     assert again.name == "made" and again.about == found.about
     pd.testing.assert_frame_equal(again.images, found.images, atol=5e-5, check_dtype=False)
     pd.testing.assert_frame_equal(again.scores, found.scores, atol=1e-6, check_dtype=False)
     pd.testing.assert_frame_equal(again.curves, found.curves, atol=1e-5, check_dtype=False)
-    for i, file in enumerate(files):
+    for i, file in enumerate(files[:4]):
         file.write_bytes(before[i][: len(before[i]) // 3])
         with pytest.raises(UserError, match="and its companions cannot be read"):
             load(files[0]) if i else load(tmp_path / "gone.csv")
@@ -592,6 +606,32 @@ def test_a_step_is_really_timed():
         costs._seconds_a_step(teacher, study.recipe(teacher)),
     )
     assert all(0 < s < 60 for s in seconds)
+
+
+def test_every_arm_of_the_ablation_has_six_tries_one_of_which_it_is():
+    """Of the same length, student and teacher, and with a seed that has no part in the ablation itself."""
+    main, tuning = (
+        read_study(STUDIES / f"{name}.yaml") for name in ("ablation", "ablation_tuning")
+    )
+    assert len(main.seeds) == 10 and not set(main.seeds) & set(tuning.seeds)
+    assert (main.settings, main.preset) == (tuning.settings, tuning.preset)
+    tries = {arm: [] for arm in main.objectives}
+    for cell in tuning.cells()[1:]:
+        tries[cell.label.partition("_lr")[0]].append(replace(tuning.recipe(cell), seed=0))
+    for cell in main.cells()[1 : 1 + len(tries)]:
+        assert len(tries[cell.label]) == 6 and main.recipe(cell) in tries[cell.label]
+    said = (STUDIES / "registration.md").read_text()
+    assert all(f"`{arm}`" in said for arm in tries)
+
+
+def test_the_weight_alone_is_an_arm_without_a_teachers_say():
+    main = read_study(STUDIES / "ablation.yaml")
+    (cell,) = [c for c in main.cells() if c.name == "supervised_0.7-seed0"]
+    recipe = main.recipe(cell)
+    (s1, s2, t1, t2), mask = torch.randn(4, 2, 1, 32, 32), torch.ones(2, 1, 32, 32)
+    total = objective(recipe.objective, **objective_kwargs(recipe))((s1, s2), (t1, t2), mask)
+    plain = objective("supervised")((s1, s2), None, mask)
+    assert float(total["total"]) == pytest.approx(0.7 * float(plain["total"]), rel=1e-6)
 
 
 @pytest.mark.parametrize("file", sorted(STUDIES.glob("*.yaml")), ids=lambda file: file.stem)

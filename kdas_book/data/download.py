@@ -44,9 +44,7 @@ class Source:
 
 
 def choose(names: Sequence[str] = (), manifest: str | Path | None = None) -> list[Source]:
-    """The sources of these names, by default train and test; `UserError` for an unknown name or a
-    manifest with something wrong.
-    """
+    """Sources by name, by default train and test; `UserError`: unknown, or a wrong manifest."""
     entries: dict[str, dict] = {}
     known: dict[str, Source] = {}
     tables = [Path(__file__).with_name("sources.yaml"), *([Path(manifest)] if manifest else [])]
@@ -191,9 +189,7 @@ def _mismatch(source: Source, folder: Path) -> str:
 
 
 def verify(out: Path, file: Path, name: str, expected: str = "") -> str:
-    """The SHA-256 of a file; `UserError` with both digests unless it is the one expected, or noted
-    when its name was used first.
-    """
+    """The SHA-256 of a file; `UserError` unless it is the expected one, or the one first seen."""
     digest = sha256()
     with open(file, "rb") as stream:
         while block := stream.read(1 << 20):

@@ -145,9 +145,7 @@ class Comparison:
         return sorted(found, key=attrgetter("distance"))
 
     def closest(self) -> list[NearDuplicate]:
-        """The four closest pairs of `near`, and the two closest between sets, however far apart;
-        no picture is shown twice.
-        """
+        """The four closest pairs of `near`, and the two closest between sets; no picture twice."""
         every = self.near(BITS)
         between = [found for found in every if found.sets[0] != found.sets[1]]
         chosen: list[NearDuplicate] = []

@@ -1,6 +1,4 @@
-"""Sphinx extension: pages carry only what they use, in packed pictures, and tell the browser to
-refuse what is not of the site.
-"""
+"""Sphinx extension: pages carry only what they use, and refuse what is not of the site."""
 
 import base64
 import hashlib

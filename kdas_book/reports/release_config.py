@@ -28,8 +28,7 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
       ``pred_root``), four decimals. An older line of the method is replaced, other lines stay.
     - ``result_all.csv``: one line a data set, of :func:`~kdas_book.reports.tables.table`.
 
-    Options, errors and result are those of ``evaluate_sets``; a UserError also names all that is
-    wrong with the file.
+    Options, errors and result are those of ``evaluate_sets``; a UserError says what is wrong.
     """
     config = read_config(path)
     metrics, preds = config["metrics"], config["pred_root"]

@@ -1,6 +1,4 @@
-"""What happens in a cell of a study: the steps of ``book/run_template.ipynb``, and the record that
-they leave.
-"""
+"""A cell of a study: the steps of ``book/run_template.ipynb``, and the record that they leave."""
 
 from __future__ import annotations
 
@@ -14,20 +12,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
 from kdas_book.data.open_data import data_digest
+from kdas_book.data.synthetic.scene import render
+from kdas_book.data.synthetic.styles import STYLES
 from kdas_book.records import machine
 from kdas_book.session import Session
 from kdas_book.study.spec import FILES, SCHEMA, read_record
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS, PairIndex
 from kdas_core.data.masks import read_mask
-from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_prediction
+from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_prediction, repeats
 from kdas_core.evaluation.metrics import dice
 from kdas_core.files import atomic_write
-from kdas_core.inference import predict_files
+from kdas_core.inference import predict_files, probability
 from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.weights import weights_digest
 from kdas_core.training.checkpoint import latest_checkpoint, revision
@@ -37,9 +38,7 @@ Scores = dict[str, EvaluationResult]  # one network on all test sets, in the rel
 
 
 def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
-    """The frozen network of a cell: that of the best epoch on validation, or that of the last (a
-    UserError if its checkpoint is not there).
-    """
+    """The frozen network of a cell's best or last epoch; a UserError: no checkpoint of the last."""
     role = "teacher" if what == "teacher" else "student"
     folder = None if epoch == "best" else run.folder(what)  # a released teacher has none
     if folder is None:
@@ -80,6 +79,13 @@ def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> 
     return scores
 
 
+def false_alarms(net: nn.Module, size: int, count: int = 100) -> float:
+    """Drawn frames without a polyp, in all styles: in which share is a hundredth called polyp?"""
+    styles = (list(STYLES) * count)[:count]
+    frames = (render(seed, (288, 352), style, 0)[0] for seed, style in enumerate(styles))
+    return float(np.mean([(probability(net, f, size) >= 0.5).mean() >= 0.01 for f in frames]))
+
+
 def finish(
     run: Session, what: str, label: str, out: Path, best: Scores, last: Scores
 ) -> dict[str, Any]:
@@ -110,6 +116,7 @@ def finish(
         "teacher": weights_digest(run.teacher()),
         "parameters": count_parameters(net),
         "macs": count_macs(net, run.recipe.image_size),
+        "false_alarms": false_alarms(net, run.recipe.image_size),
         "convention": next(iter(best.values())).convention,
         "data": {**data, "train": len(run.data.train), "validation": len(run.data.validation)},
         "sets": {name: _of_set(name, best[name], last[name]) for name in best},
@@ -130,17 +137,17 @@ def _of_set(name: str, best: EvaluationResult, last: EvaluationResult) -> dict[s
         "best": {metric: best.summary[metric] for metric in ALL_METRICS},
         "last": {metric: last.summary[metric] for metric in ALL_METRICS},
         "agreement": None if math.isnan(agreement) else float(agreement),
+        "calibration_error": best.calibration_error,
     }
 
 
 def _images(index: PairIndex, best: EvaluationResult, last: EvaluationResult) -> pd.DataFrame:
-    """One row an image of a set: the polyp's share of it, Dice and IoU of the best epoch, Dice of
-    the last, agreement.
-    """
+    """A row an image: the polyp's share, Dice and IoU of the best epoch, Dice of the last, …"""
     images = best.per_image.set_index("name")
     images["share"] = pd.Series({pair.name: read_mask(pair.mask).mean() for pair in index})
     images["dice_last"] = last.per_image.set_index("name")["dice"]
-    columns = ["dataset", "name", "share", "dice", "iou", "dice_last", "agreement"]
+    images["repeat"] = images.index.isin(repeats(index.folder / "masks", index.names))
+    columns = ["dataset", "name", "share", "repeat", "dice", "iou", "dice_last", "agreement"]
     return images.assign(dataset=index.folder.name).reset_index()[columns]
 
 

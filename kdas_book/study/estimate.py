@@ -47,9 +47,7 @@ class Plan:
 
 
 def plan(study: Study, runs_dir: str | Path) -> Plan:
-    """Time a few steps of each objective here, and reckon; a UserError if the data folder that the
-    study names is not one.
-    """
+    """Time a few steps of each objective here, and reckon; UserError: no such data folder."""
     images, full = _images(study)
     timed: dict[str, float] = {}
     sizes: dict[str, int] = {}
@@ -116,9 +114,7 @@ def _seconds_a_step(cell: Cell, recipe: Recipe) -> float:
 
 
 def _images(study: Study) -> tuple[tuple[int, int, int], bool]:
-    """Counts of training, validation and test images; are they those of the full public sets, for
-    want of others?
-    """
+    """Counts of training, validation and test images; are they the full public sets'?"""
     recipe = study.recipe(study.cells()[0])
     root = find_root()
     if study.data_root or (root / "data" / "TrainDataset").is_dir():

@@ -1,6 +1,4 @@
-"""Who runs the cells: Dask, on this machine or on a cluster. A worker starts ``run_cell`` in a
-process of its own for each cell.
-"""
+"""Who runs the cells: Dask, here or on a cluster. A worker starts a process for each cell."""
 
 from __future__ import annotations
 

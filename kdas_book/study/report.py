@@ -89,9 +89,8 @@ def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
 
 
 def costs(results: Results) -> pd.DataFrame:
-    """Parameters, multiply-accumulates of one image, minutes of training (of the quickest seed,
-    since other programs may have slowed the rest), best epoch and validation Dice (means), by
-    label.
+    """By label: parameters, multiply-accumulates of an image, minutes of training (of the quickest
+    seed, since other programs may have slowed the rest), best epoch and validation Dice (means).
     """
     runs = results.scores.drop_duplicates(KEYS).groupby("objective", sort=False)
     ways = {"minutes": "min", "best_epoch": "mean", "epochs": "max", "validation_dice": "mean"}
@@ -199,8 +198,7 @@ _TABLES: dict[str, tuple[str, Callable[[Results], pd.DataFrame], str]] = {
 
 def write_report(results: Results, out: str | Path, claims: str | Path | None = None) -> list[Path]:
     """Write ``report.md`` with every table, each table as CSV, Markdown and LaTeX too, and the
-    figures as PNG and SVG. A UserError if there is nothing to compare yet, or the folder cannot be
-    written.
+    figures as PNG and SVG. A UserError: nothing to compare yet, or a folder that cannot be written.
     """
     tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
     if claims:

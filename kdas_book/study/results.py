@@ -1,10 +1,12 @@
 """What a study found, as tables: collected from the folders of its cells, kept in four small files
 (``NAME.csv``, ``NAME_images.csv.gz``, ``NAME_curves.csv.gz``, ``NAME.json``), read again from them.
+A fifth, ``NAME_cells.zip``, has the students' records: a study goes on from it elsewhere.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import pandas as pd
 
@@ -70,9 +73,7 @@ def open_results(path: str | Path) -> Results:
 
 
 def say_raw_guiding(results: Results) -> Results:
-    """The same results; a label that guides the raw second maps says so. Records from before the
-    hyperparameter ``guide`` lack it, and guided the raw maps.
-    """
+    """The same results; a label says if it guided raw maps, as all did that lack ``guide``."""
     recipes = results.about["recipes"]
     told = {
         label: f"{label} (raw guiding)"
@@ -136,6 +137,8 @@ def _scores(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
             **{metric: of_set["best"][metric] for metric in ("dice", "iou", *METRICS)},
             "dice_last": of_set["last"]["dice"],
             "agreement": of_set["agreement"],
+            "calibration_error": of_set.get("calibration_error"),
+            "false_alarms": record.get("false_alarms"),
             **{key: record[key] for key in kept},
         }
         for record in records.values()
@@ -181,11 +184,25 @@ def keep(folder: str | Path, out: str | Path) -> list[Path]:
         ".json": json.dumps(results.about, indent=1) + "\n",
     }
     out.mkdir(parents=True, exist_ok=True)
-    files = [out / f"{results.name}_study{end}" for end in texts]
-    for file, text in zip(files, texts.values()):
-        data = text.encode()
+    files = {out / f"{results.name}_study{end}": text.encode() for end, text in texts.items()}
+    records = io.BytesIO()
+    with ZipFile(records, "w") as archive:
+        for cell in sorted(file.parent for file in Path(folder).glob("*-seed*/metrics.json")):
+            for name in FILES:  # under a ZipInfo, whose date is always the same
+                data = (cell / name).read_bytes()
+                archive.writestr(ZipInfo(f"{cell.name}/{name}"), data, ZIP_DEFLATED)
+    files[out / f"{results.name}_cells.zip"] = records.getvalue()
+    for file, data in files.items():
         atomic_write(file, gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
-    return files
+    return list(files)
+
+
+def restore(folder: Path, kept: str | Path) -> None:
+    """Unpack the records that :func:`keep` has packed and ``folder`` lacks, if there are any."""
+    if (file := Path(kept) / f"{folder.name}_cells.zip").exists():
+        with ZipFile(file) as archive:
+            names = [name for name in archive.namelist() if not (folder / name).exists()]
+            archive.extractall(folder, names)
 
 
 def load(csv: str | Path) -> Results:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from statistics import mean
@@ -21,6 +21,7 @@ from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.paths import find_root
 from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
+from kdas_book.study.results import collect, keep, restore
 from kdas_book.study.spec import FAILED, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
 from kdas_core.files import atomic_write, unwritten
@@ -29,15 +30,16 @@ TEMPLATE = Path("book") / "run_template.ipynb"
 
 
 def run(
-    study: Study, runs_dir: str | Path, processes: int = 0, dask: str = "", retry: bool = False
+    study: Study, runs_dir: str | Path, processes=0, dask="", retry=False, kept: str | Path = ""
 ) -> Path:
-    """Run every cell that is not finished, the teacher first; return the study's folder, which is
-    made in ``runs_dir``.
+    """Run every cell that is not finished, the teacher first; return the folder in ``runs_dir``.
 
     Args:
         processes: how many cells at once on this machine; 0: one a GPU, or one for two processors.
         dask: address of a Dask scheduler, which then gets the cells.
         retry: run cells again that failed last time.
+        kept: a folder of results, as ``kdas study report --keep`` writes them. Students recorded
+            there count as finished, wherever they were trained; it is written again at the end.
 
     A UserError if the study or the folder cannot be used, another run of the study is under way,
     the teacher failed, or (when all have ended) other cells did. SIGTERM ends it with SystemExit,
@@ -45,18 +47,24 @@ def run(
     """
     folder = open_folder(study, runs_dir)
     with _alone(folder), _ending_on_request():
+        if kept:
+            restore(folder, kept)
         prepare(study, folder)
         board = Board(study, folder, retry)
         teacher, *others = board.states
         try:
-            for names in ([teacher], others):
+            for names in ([teacher], others) if "waiting" in map(board.states.get, others) else ():
                 if todo := [folder / name for name in names if board.states[name] == "waiting"]:
                     board.follow(executors.run_cells(todo, processes, dask))
                 if teacher in board.failed():
                     why = board.error(teacher)
                     raise UserError(f"The teacher failed ({why}); mend that, and add --retry.")
+                if kept and board.finished() - {teacher}:
+                    collect(folder)  # refuses students of another teacher before more are made
         finally:
             print(board.summary(), flush=True)
+            if kept and board.finished() - {teacher}:
+                keep(folder, kept)
     if failed := board.failed():
         where = f"what went wrong is in failed.txt of {', '.join(failed)}"
         count = f"{len(failed)} of {len(board.states)} cells failed"
@@ -78,9 +86,15 @@ def prepare(study: Study, folder: Path) -> None:
     for cell in study.cells():
         out = folder / cell.name
         # The data may have changed since: first synthetic, then real, or masks were corrected.
-        if is_finished(out) and read_record(out)["data"].get("digest", digest) != digest:
+        record = read_record(out) if is_finished(out) else {"data": {}}
+        if record["data"].get("digest", digest) != digest:
             now = f"{out} was trained on other images or masks than those of {data.root}"
             raise UserError(f"{now}; give the study another name.")
+        mine = json.loads(json.dumps(asdict(study.recipe(cell)), sort_keys=True))
+        theirs = mine | record.get("recipe", {}) | {"teacher_weights": mine["teacher_weights"]}
+        if differ := [name for name in mine if theirs[name] != mine[name]]:
+            fact = f"{out} was trained with another {' and '.join(differ)}"
+            raise UserError(f"{fact}; give it another label.")
         given = {"preset": study.preset, "data_root": str(data.root.absolute()), "seed": cell.seed}
         given |= {"runs_dir": str(networks), "label": cell.label, "objective": cell.objective}
         given |= {"settings": cell.settings, "out": str(out)}
@@ -91,11 +105,23 @@ def prepare(study: Study, folder: Path) -> None:
         before = read_study(folder / "study.yaml")
         seeds = tuple(dict.fromkeys([*before.seeds, *study.seeds]))
         study = replace(study, objectives={**before.objectives, **study.objectives}, seeds=seeds)
-    # First of all, since a folder without it is taken for another's.
     atomic_write(folder / "study.yaml", study.as_yaml().encode())
     for out, text in contents.items():
         out.mkdir(exist_ok=True)
         atomic_write(out / "cell.json", text.encode())
+
+
+def status(study: Study, runs_dir: str | Path) -> str:
+    """One line that counts the cells by state, and one for each that failed."""
+    board = Board(study, Path(runs_dir) / study.name, retry=False)
+    for name in board.states.keys() - board.finished():
+        if (board.folder / name / ".lock").exists():
+            try:
+                with _alone(board.folder / name):
+                    pass
+            except UserError:
+                board.states[name] = "under way"
+    return board.summary()
 
 
 @contextmanager
@@ -138,6 +164,10 @@ class Board:
         self.began: dict[str, float] = {}
         self.took: dict[str, float] = {}
         self.at_once = 1  # how many cells have been seen side by side
+
+    def finished(self) -> set[str]:
+        """The cells that are finished, now or before."""
+        return {name for name, s in self.states.items() if s in ("done", "finished before")}
 
     def failed(self) -> list[str]:
         """The cells that failed, now or before."""
@@ -190,9 +220,10 @@ class Board:
         return _clock(max(sum(left) / min(self.at_once, len(left)), max(left)))
 
     def _say(self, event: str) -> None:
-        done = sum(state in ("done", "finished before") for state in self.states.values())
         # In one piece, whatever else is printed at this moment.
-        sys.stdout.write(f"[{done}/{len(self.states)}] {event}; time left {self.time_left()}\n")
+        sys.stdout.write(
+            f"[{len(self.finished())}/{len(self.states)}] {event}; time left {self.time_left()}\n"
+        )
         sys.stdout.flush()
 
     def summary(self) -> str:

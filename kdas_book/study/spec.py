@@ -111,7 +111,7 @@ def open_folder(study: Study, runs_dir: str | Path) -> Path:
     except OSError as error:
         raise unwritten(folder, error, "choose another --runs-dir") from None
     if "study.yaml" not in there:
-        if there - {"networks"}:
+        if there - {"networks", *(cell.name for cell in study.cells())}:
             other = f"{folder} holds other things than a study"
             raise UserError(f"{other}; give the study another name, or another --runs-dir.")
         return folder

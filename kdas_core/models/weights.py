@@ -117,9 +117,7 @@ def _not_weights(start: bytes, error: Exception) -> str:
 
 
 def metadata_of(path: str | Path) -> dict[str, Any]:
-    """What :func:`save_weights` wrote beside the tensors, such as ``role``, ``backbone``, ``size``;
-    nothing for other files.
-    """
+    """What :func:`save_weights` wrote beside the tensors, such as ``role``; else nothing."""
     with suppress(OSError, SafetensorError, ValueError), safe_open(path, "pt") as file:
         return dict(json.loads((file.metadata() or {}).get(ABOUT, "{}")))
     return {}

@@ -1,6 +1,4 @@
-"""How an epoch's images are divided (into batches, among processes, into micro-batches), and the
-scales at which they are seen.
-"""
+"""How an epoch's images are divided: into batches, processes, micro-batches; and their scales."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -102,9 +102,7 @@ def rotate_checkpoints(folder: Path) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """What :func:`write_checkpoint` wrote; UserError where it is missing, cut short or damaged. No
-    code in the file is ever run.
-    """
+    """What :func:`write_checkpoint` wrote, and no code; UserError: missing, cut short, damaged."""
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -90,9 +90,7 @@ def _choose_labels(listing: Listing, chosen: Options) -> set[str]:
 
 
 def _named(frames: list[Frame], prefix: bool, problems: list[str]) -> dict[str, Frame]:
-    """Frames by the stem that they will have, and faulty ones without an image; two of one stem, in
-    any case, are a problem.
-    """
+    """Frames by their later stem, faulty ones without an image; two of one stem are a problem."""
     named: dict[str, list[Frame]] = defaultdict(list)
     stems: dict[str, str] = {}
     for frame in (frame for frame in frames if frame.image):

@@ -93,9 +93,7 @@ def _inside(kinds: np.ndarray) -> np.ndarray:
 
 
 def _way_in(image: Image.Image, form: str, deep: np.ndarray | None) -> str:
-    """The values or colours of a mask that the rule refuses, and the option that names them; empty
-    where neither would help.
-    """
+    """The values or colours that the rule refuses, and the option that names them, if any."""
     if image.mode != "P" and is_transparent(image) or image.mode in ("F", "I", "CMYK"):
         return ""
     if image.mode == "P":

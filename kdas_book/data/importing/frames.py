@@ -126,9 +126,7 @@ def read_json(path: Path) -> Any:
 
 
 def points(values: Any) -> np.ndarray:
-    """Coordinates as float (N, 2), from ``[[x, y], …]`` or ``[x, y, x, y, …]``; ValueError: not
-    finite numbers, or not pairs.
-    """
+    """Coordinates, float (N, 2), from ``[[x, y], …]`` or ``[x, y, …]``; ValueError: no such."""
     array = numbers(values)
     if array.ndim == 1 and array.size % 2 == 0:
         array = array.reshape(-1, 2)

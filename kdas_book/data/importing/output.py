@@ -258,9 +258,7 @@ def write_notes(draft: Path, source: Path, options: Options, report: Imported) -
 
 
 def publish(draft: Path, out: Path, folders: list[str]) -> None:
-    """Rename the draft, or where ``out`` has other sets, its sets one by one; if one fails, the
-    others go back.
-    """
+    """Rename the draft, or its sets one by one into ``out``; if one fails, all go back."""
     if not out.exists() or not any(out.iterdir()):
         os.replace(draft, out)
         return
