@@ -57,8 +57,8 @@ def term_shares(parts: pd.DataFrame) -> Figure:
         axis.barh(range(len(parts)), parts[term], left=ends, **look)
         for row, part in enumerate(parts[term]):
             if part > 0.06:
-                words = {"ha": "center", "va": "center", "fontsize": 8, "color": "white"}
-                axis.text(ends[row] + part / 2, row, f"{part:.0%}", **words)
+                words = axis.text(ends[row] + part / 2, row, f"{part:.0%}", color="white")
+                words.set(ha="center", va="center", fontsize=8)
         ends += parts[term].to_numpy()
     axis.set(xlim=(0, 1), yticks=range(len(parts)), yticklabels=list(parts.index))
     axis.invert_yaxis()

@@ -1,4 +1,4 @@
-"""Losses, pure functions of logit maps in one short file each, and their sums (chapters 5 and 9)."""
+"""Losses, pure functions of logit maps in one short file each, and their sums (chapters 5, 9)."""
 
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
 from kdas_core.losses.attention_transfer import attention_transfer
