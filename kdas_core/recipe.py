@@ -202,8 +202,8 @@ def _as_type_of(key: str, value: Any) -> Any:
         return int(value)
     if kind is tuple and isinstance(value, (list, tuple)) and value:
         return tuple(_as_type_of("alpha", part) for part in value)
-    fits = value is None if default is None else type(value) is kind and value != ()
-    if not fits:
+    fits = type(value) is kind is not float and value != ()
+    if not (value is None if default is None else fits):
         raise UserError(f"{key}={value!r} does not fit; {key} is like {default!r}.")
     return value
 

@@ -166,7 +166,7 @@ def test_settings_are_read_with_the_types_of_the_hyperparameters():
         (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
         (
             lambda: preset("smoke", distillation_warm_up=2),
-            r"distillation_warm_up is 2\.0; it is a share",
+            r"distillation_warm_up is 2\.0; it lies in",
         ),
         (lambda: preset("smoke", epochs=0), "epochs is 0"),
         (lambda: preset("smoke", schedule="step"), "constant or cosine"),
