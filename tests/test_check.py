@@ -294,6 +294,14 @@ def test_names_that_differ_in_case_alone_are_a_problem_as_evaluation_refuses_the
         evaluate(masks, masks)
 
 
+def test_a_folder_among_the_images_is_passed_over_and_named(root):
+    put(root / "TestDataset/Mine/images/more", "9", 9)
+    (root / "TestDataset/Mine/masks/@eaDir").mkdir()
+    check = check_data(root)
+    assert "Mine: folders inside are passed over (images/more)." in check.findings
+    assert len(load_data(root, 0.25).tests["Mine"]) == check.table.loc["Mine", "pairs"]
+
+
 def test_thumbnails_are_no_test_set(root):
     for name in ("@eaDir", "#recycle", "__MACOSX", ".thumbnails"):
         put(root / "TestDataset" / name, "0", 0)

@@ -72,7 +72,8 @@ def check_data(root: str | Path) -> Check:
     root = Path(root)
     sets: dict[str, list[Picture]] = {}
     problems: dict[str, list[str]] = {}
-    for name, folder in _folders(root).items():
+    folders = _folders(root)
+    for name, folder in folders.items():
         try:
             sets[name], problems[name] = _look_into(folder)
         except UserError as error:  # the folder as a whole
@@ -91,6 +92,7 @@ def check_data(root: str | Path) -> Check:
             findings.append(f"{name}: {fact}; a score on it must say so.")
         problems[name] += comparison.leaks(name)
         findings += _marked(name, pictures)
+        findings += _inner_folders(name, folders[name])
     rows = {name: _row(name, sets[name], comparison, len(problems[name])) for name in sets}
     return Check(
         root=root,
@@ -108,6 +110,13 @@ def _folders(root: Path) -> dict[str, Path]:
         return {root.resolve().name: root}
     tests = [p for p in (root / "TestDataset").glob("*") if p.is_dir() and not is_junk(p.name)]
     return {p.name: p for p in (root / TRAIN, *sorted(tests, key=lambda p: natural(p.name)))}
+
+
+def _inner_folders(name: str, folder: Path) -> list[str]:
+    """Folders among a set's files, whose pictures nothing reads."""
+    entries = [entry for part in ("images", "masks") for entry in (folder / part).iterdir()]
+    inner = [f"{e.parent.name}/{e.name}" for e in entries if e.is_dir() and not is_junk(e.name)]
+    return [f"{name}: folders inside are passed over ({first_few(inner)})."] if inner else []
 
 
 def _look_into(folder: Path) -> tuple[list[Picture], list[str]]:
