@@ -68,7 +68,9 @@ class Numbers:
 
     @property
     def table(self) -> pd.DataFrame:
-        columns = {"this build": self.here, "recorded at laptop, drawn images": self.recorded}
+        columns = {"this build": self.here}
+        if self.recorded:
+            columns["recorded at laptop, drawn images"] = self.recorded
         return pd.DataFrame(columns, list(self.here), dtype=object).fillna("not recorded")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

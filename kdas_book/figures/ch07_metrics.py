@@ -51,9 +51,9 @@ def shifted_scores(mask: np.ndarray, shift: int) -> dict[str, float]:
 
 
 def rankings(made: pd.DataFrame) -> pd.Series:
-    """The columns of a table of metrics from best to worst, ``"a > b"``, by seven of its rows."""
+    """The columns of a table of metrics from best to worst, ``"a > b"``, by eight of its rows."""
     order, rounded = {}, made.round(9)
-    for metric in ("dice", "meanDic", "wFm", "Sm", "boundary_iou", "hd95", "mae"):
+    for metric in ("dice", "meanDic", "wFm", "Sm", "meanEm", "boundary_iou", "hd95", "mae"):
         less_is_better = metric in ("mae", "hd95")
         names = rounded.loc[metric].sort_values(ascending=less_is_better, kind="stable").index
         order[metric] = " > ".join(names)
