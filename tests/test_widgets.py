@@ -89,8 +89,9 @@ def test_with_a_kernel_there_are_real_sliders(monkeypatch):
 
 def test_in_a_kernel_the_slider_is_live_only_where_somebody_could_answer(monkeypatch):
     """Papermill and nbconvert run cells without the right to ask; a notebook that is open in a
-    browser has it. The reply is read, not what is displayed, which comes on a channel that may
-    drop messages on a busy machine."""
+    browser has it."""
+    # What a build in this process leaves: its own kernel, whose environment has KDAS_BATCH.
+    monkeypatch.delenv("JUPYTER_PATH", raising=False)
     monkeypatch.delenv("KDAS_BATCH", raising=False)
     code = (
         "import matplotlib.pyplot as plt\nfrom kdas_book.explore import explore\n"
