@@ -20,6 +20,7 @@ from kdas_book.explore import _webp, explore
 def page(monkeypatch):
     """What a page without a kernel gets, for two sliders of 2 and 3 steps."""
     monkeypatch.setenv("KDAS_BATCH", "1")
+    plt.close("all")  # what other tests left
     drawn = []
 
     def draw(row, τ):
