@@ -12,7 +12,10 @@ def edge_weights(mask: Tensor) -> Tensor:
     Source: Wei et al., F3Net, arXiv 1911.11445, equation 4 (window 31, factor 5 as in PraNet and
     Polyp-PVT).
     """
-    return 1 + 5 * (F.avg_pool2d(mask, 31, stride=1, padding=15) - mask).abs()
+    # A mean over columns of means over rows: the same window for 62 additions instead of 961.
+    rows = F.avg_pool2d(mask, (31, 1), stride=1, padding=(15, 0))
+    window = F.avg_pool2d(rows, (1, 31), stride=1, padding=(0, 15))
+    return 1 + 5 * (window - mask).abs()
 
 
 def structure_loss(logits: Tensor, mask: Tensor, weighted_bce: bool = False) -> Tensor:
