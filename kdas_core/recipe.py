@@ -32,6 +32,7 @@ class Recipe:
     pretrained_student: bool = True
     # Data
     image_size: int = 352
+    teacher_image_size: int | None = None  # the teacher may see its images larger
     train_images: int | None = None
     test_images: int | None = None  # of each test set
     validation_fraction: float = 0.1
@@ -82,9 +83,12 @@ class Recipe:
         rules += [(n, getattr(self, n) >= 0, "it must not be negative") for n in _NOT_NEGATIVE]
         rules += [(name, 0 <= getattr(self, name) <= 1, "it lies in [0, 1]") for name in _SHARES]
         split = 0 < self.validation_fraction < 1
+        larger = self.image_size if self.teacher_image_size is None else self.teacher_image_size
+        room = f"it must be a multiple of 32, from image_size ({self.image_size}) on"
         most = f"it must lie between 1 and batch_size ({self.batch_size})"
         rules += [
             ("image_size", self.image_size % 32 == 0, "the networks need a multiple of 32"),
+            ("teacher_image_size", larger >= self.image_size and larger % 32 == 0, room),
             ("validation_fraction", split, "it must lie between 0 and 1"),
             ("scales", min(self.scales) * self.image_size >= 32, "each must leave 32 pixels"),
             ("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999"),
@@ -103,6 +107,7 @@ class Recipe:
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
+        plain |= {"image_size": self.teacher_image_size or self.image_size}
         seed = self.seed if self.teacher_seed is None else self.teacher_seed
         return replace(self, objective="supervised", seed=seed, **plain)
 
@@ -146,7 +151,8 @@ _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16",
 _CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 _OF_THE_STUDENT = """student pretrained_student temperature alpha attention_weight guiding_weight
-    guide reduction distillation_warm_up control teacher_graph teacher_seed""".split()
+    guide reduction distillation_warm_up control teacher_graph teacher_seed
+    teacher_image_size""".split()
 
 # What differs from the released recipe, and only that.
 _RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}

@@ -43,7 +43,7 @@ from kdas_book.study.spec import open_folder, read_study
 from kdas_core import UserError
 from kdas_core.data import load_data
 from kdas_core.data.masks import read_mask
-from kdas_core.models import build
+from kdas_core.models import build, freeze, teacher_logits
 from kdas_core.models.weights import weights_digest
 from kdas_core.recipe import preset
 from kdas_core.training import loop as training
@@ -607,6 +607,21 @@ def test_the_networks_of_the_best_and_of_the_last_epoch_are_told_apart(
 # --- processes of this machine ----------------------------------------------------------------------------------------
 
 TOGETHER = "wait_until(lambda: not student or len(noted('begun')) >= 3)"
+
+
+def test_a_teacher_remembers_what_it_has_said(tmp_path):
+    torch.manual_seed(0)
+    net, seen = freeze(build("student")), []
+    images = torch.rand(2, 3, 32, 32)
+    computed = teacher_logits(net, images)
+    net.head1.register_forward_hook(lambda *_: seen.append(1))
+    cells.remember(net, tmp_path / "maps")
+    laid_out = images.contiguous(memory_format=torch.channels_last)
+    for given in (images, laid_out, images.clone()):  # a layout in memory is not another image
+        assert all(map(torch.equal, teacher_logits(net, given), computed))
+    assert len(seen) == 1 and len(list((tmp_path / "maps").iterdir())) == 1
+    teacher_logits(net, images + 1e-6), teacher_logits(net, images, features=True), net(images)
+    assert len(seen) == 4, "other images, features and gradients are computed"
 
 
 def test_cells_run_side_by_side_and_added_seeds_and_labels_leave_what_is_finished(

@@ -22,13 +22,15 @@ from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
 from kdas_book.session import begin
 from kdas_core import UserError
 from kdas_core.data import load_data
-from kdas_core.losses import ON_FEATURES
+from kdas_core.data.dataset import PolypDataset
+from kdas_core.losses import ON_FEATURES, Output
 from kdas_core.models import build, freeze, save_weights
 from kdas_core.models.weights import metadata_of
 from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training import dice_at_half, fit, load_history
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import latest_checkpoint
+from kdas_core.training.state import reduced
 
 TINY = {
     "image_size": 32,
@@ -140,6 +142,7 @@ def test_one_teacher_serves_every_objective_alpha_and_student():
         replace(r, epochs=99, learning_rate=1.0),
     ]
     same += [replace(r, student="pvt_v2_b1"), replace(r, teacher_graph=True)]
+    same += [replace(r, image_size=64, teacher_image_size=128)]
     assert {x.for_teacher().fingerprint() for x in same} == {r.for_teacher().fingerprint()}
     assert replace(r, seed=1).for_teacher().fingerprint() != r.for_teacher().fingerprint()
 
@@ -163,6 +166,8 @@ def test_settings_are_read_with_the_types_of_the_hyperparameters():
         (lambda: preset("toy"), 'no preset "toy"; choose one of smoke, laptop, colab, paper'),
         (lambda: preset("smoke", tau=2), "no hyperparameter tau"),
         (lambda: preset("smoke", image_size=100), "multiple of 32"),
+        (lambda: preset("smoke", teacher_image_size=64), "a multiple of 32, from image_size"),
+        (lambda: preset("smoke", teacher_image_size=100), "a multiple of 32, from image_size"),
         (lambda: preset("smoke", alpha=1.5), r"alpha is 1.5"),
         (
             lambda: preset("smoke", distillation_warm_up=2),
@@ -290,6 +295,42 @@ def test_sizes_of_the_three_scales_are_the_released_ones():
         for s in preset("paper").scales
     ]
     assert sides == [256, 352, 448]
+
+
+def test_the_teacher_may_see_its_images_larger(tmp_path, data, teacher, monkeypatch):
+    larger = {**TINY, "epochs": 1, "teacher_image_size": 64}
+    sides = []
+    teacher.register_forward_pre_hook(lambda net, given: sides.append(given[0].shape[-1]))
+    for name in ("kdas", "fitnet", "attention_transfer_features", "region_affinity"):
+        folder = fit(preset("smoke", objective=name, **larger), data, tmp_path, teacher=teacher)
+        terms = load_history(folder)
+        assert np.isfinite(terms.filter(like="train_")).all(axis=None)
+        assert metadata_of(folder / "best.safetensors")["size"] == 32
+    assert set(sides) == {64}
+    of_teacher = preset("smoke", **larger).for_teacher()
+    assert (of_teacher.image_size, of_teacher.teacher_image_size) == (64, None)
+
+
+def test_what_a_larger_teacher_says_is_reduced_to_the_students_size():
+    maps = (torch.full((1, 1, 96, 96), 2.0), torch.arange(96.0).expand(1, 1, 96, 96))
+    features = {"stage1": torch.ones(1, 3, 24, 24), "stage4": torch.ones(1, 3, 3, 3)}
+    said = reduced(Output(maps, features), 64 / 96)
+    assert [f.shape[-1] for f in said.features.values()] == [16, 2]
+    assert torch.equal(said.maps[0], torch.full((1, 1, 64, 64), 2.0))
+    # Pixel k of 64 has its centre at (k + 1/2) · 96/64 - 1/2 of the 96.
+    expected = (torch.arange(64) + 0.5) * 1.5 - 0.5
+    torch.testing.assert_close(reduced(maps, 64 / 96)[1][0, 0, 0], expected)
+
+
+def test_images_read_at_the_teachers_size_are_reduced_without_aliasing(data):
+    read = PolypDataset(data.train, 64).batch(range(8))
+    small = PolypDataset(data.train, 32).batch(range(8))["image"]
+    images, mask = training.batching.resized(read, 1.0, 32, torch.device("cpu"))
+    aliased = torch.nn.functional.interpolate(
+        read["image"], (32, 32), mode="bilinear", align_corners=True
+    )
+    assert mask.shape == (8, 1, 32, 32) and mask.min() >= 0 and mask.max() <= 1
+    assert (images - small).abs().mean() < 0.3 * (aliased - small).abs().mean()
 
 
 def test_dice_at_half_counts_as_it_should():

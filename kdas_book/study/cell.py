@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import shutil
@@ -14,7 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from kdas_book.data.open_data import data_digest
 from kdas_book.data.synthetic.scene import render
@@ -29,10 +32,13 @@ from kdas_core.evaluation import ALL_METRICS, EvaluationResult, evaluate, read_p
 from kdas_core.evaluation.metrics import dice
 from kdas_core.files import atomic_write
 from kdas_core.inference import predict_files, probability
+from kdas_core.losses import ON_FEATURES
 from kdas_core.models import build, count_macs, count_parameters, freeze
 from kdas_core.models.weights import weights_digest
 from kdas_core.training.checkpoint import latest_checkpoint, revision
 
+MAPS = "teacher-maps-seed{seed}"  # beside the networks of a study, until a seed's cells are done
+MOST = 5e9  # bytes that such maps may take
 _LIBRARIES = ("kdas_core", "torch", "timm", "numpy", "opencv-python-headless", "papermill")
 Scores = dict[str, EvaluationResult]  # one network on all test sets, in the released convention
 
@@ -42,7 +48,7 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
     role = "teacher" if what == "teacher" else "student"
     folder = None if epoch == "best" else run.folder(what)  # a released teacher has none
     if folder is None:
-        return run.teacher() if role == "teacher" else run.student(what)
+        return run.teacher() if role == "teacher" else _student(run, what)
     state = latest_checkpoint(folder)
     if state is None:
         fact = f"{folder} has no checkpoint of its last epoch"
@@ -54,6 +60,38 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
     return freeze(net).to(run.device)
 
 
+def _student(run: Session, what: str) -> nn.Module:
+    """The student, whose teacher remembers what it has said for other students of this seed."""
+    r = run.recipe
+    steps = r.epochs * len(run.data.train) * (1 if r.random_scale else len(r.scales))
+    needed = steps * 2 * 4 * (r.teacher_image_size or r.image_size) ** 2  # two maps of float32
+    if run.device.type == "cpu" and what not in ("supervised", *ON_FEATURES) and needed < MOST:
+        remember(run.teacher(), run.runs_dir / MAPS.format(seed=r.seed))
+    return run.student(what)
+
+
+def remember(net: nn.Module, folder: Path) -> None:
+    """From now on the network answers images that it has seen before from a file in ``folder``: the
+    students of one seed see the same batches, and looking up is faster than computing.
+    """
+    compute, weights = net.forward, weights_digest(net).encode()
+
+    def look(images: Tensor, features: bool = False):
+        if features or torch.is_grad_enabled():
+            return compute(images, features)
+        key = hashlib.blake2b(images.contiguous().numpy().tobytes(), key=weights[:64])
+        file = folder / f"{key.hexdigest()[:32]}.npy"
+        if not file.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            content = io.BytesIO()
+            np.save(content, torch.stack(compute(images)).numpy())
+            atomic_write(file, content.getvalue())
+        p1, p2 = torch.from_numpy(np.load(file))
+        return p1, p2
+
+    net.forward = look
+
+
 def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> Scores:
     """Draw the masks of all test sets in the cell's folder; score them by the released protocol.
 
@@ -62,9 +100,10 @@ def score(run: Session, net: nn.Module, out: Path, keep_masks: bool = False) -> 
     for the teacher alone, which all cells compare with.
     """
     scores = {}
+    size = (run.recipe.for_teacher() if keep_masks else run.recipe).image_size
     for name, index in run.data.tests.items():
         masks, of_teacher = (where / "masks" / name for where in (out, out.parent / "teacher"))
-        predict_files(net, [pair.image for pair in index], masks, run.recipe.image_size)
+        predict_files(net, [pair.image for pair in index], masks, size)
         scores[name] = result = evaluate(masks, index.folder / "masks", names=index.names)
         agreement = pd.Series(math.nan, index.names)
         if of_teacher.is_dir() and not keep_masks:
@@ -115,8 +154,8 @@ def finish(
         "validation_dice": training.get("val_dice"),
         "teacher": weights_digest(run.teacher()),
         "parameters": count_parameters(net),
-        "macs": count_macs(net, run.recipe.image_size),
-        "false_alarms": false_alarms(net, run.recipe.image_size),
+        "macs": count_macs(net, recipe.image_size),
+        "false_alarms": false_alarms(net, recipe.image_size),
         "convention": next(iter(best.values())).convention,
         "data": {**data, "train": len(run.data.train), "validation": len(run.data.validation)},
         "sets": {name: _of_set(name, best[name], last[name]) for name in best},

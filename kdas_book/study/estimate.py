@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,12 @@ from kdas_book.data.open_data import open_data
 from kdas_book.paths import find_root
 from kdas_book.study.spec import Cell, Study, is_finished
 from kdas_core.data.layout import FULL_COUNTS
-from kdas_core.losses import objective
+from kdas_core.losses import ON_FEATURES, objective
 from kdas_core.models import build, count_parameters, freeze, teacher_logits
 from kdas_core.recipe import Recipe
 from kdas_core.training import objective_kwargs
 from kdas_core.training.batching import scaled_size
+from kdas_core.training.state import output_of, reduced
 
 _SCORING = 0.03  # seconds to score one test image (benchmarks/evaluate.py)
 _FULL_TRAINING = 1450  # pairs of PraNet's training set
@@ -71,7 +73,8 @@ def plan(study: Study, runs_dir: str | Path) -> Plan:
     train, validation, test = images
     # Of each network the best weights and two checkpoints (weights and two moments), 4 bytes a
     # number; training images decoded; the teacher's masks.
-    decoded = 4 * recipe.image_size**2 * (train + validation)
+    largest = recipe.teacher_image_size or recipe.image_size
+    decoded = 4 * largest**2 * (train + validation)
     disk = 4 * 7 * parameters + decoded + 50_000 * test
     return Plan(pd.DataFrame.from_dict(rows, orient="index"), disk / 1e9, images, full)
 
@@ -96,17 +99,22 @@ def _seconds_a_step(cell: Cell, recipe: Recipe) -> float:
     """Seconds of a step at the recipe's size, of networks that were never trained."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net = build(cell.role, backbone=getattr(recipe, cell.role)).to(device).train()
-    distils = recipe.objective != "supervised"
+    distils, features = recipe.objective != "supervised", recipe.objective in ON_FEATURES
     teacher = freeze(build("teacher", backbone=recipe.teacher)).to(device) if distils else None
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
     optimiser = torch.optim.AdamW(net.parameters(), lr=1e-6)
-    images = torch.randn(recipe.batch_size, 3, recipe.image_size, recipe.image_size, device=device)
-    mask = (images[:, :1] > 0).float()
+    side, largest = recipe.image_size, recipe.teacher_image_size or recipe.image_size
+    images, seen = (torch.randn(recipe.batch_size, 3, s, s, device=device) for s in (side, largest))
+    mask = (torch.rand(recipe.batch_size, 1, side, side, device=device) > 0.5).float()
 
     def step() -> None:
-        maps = None if teacher is None else teacher_logits(teacher, images)
+        said = None
+        if teacher is not None:
+            said = reduced(
+                output_of(partial(teacher_logits, teacher), seen, features), side / largest
+            )
         optimiser.zero_grad()
-        loss_fn(net(images), maps, mask)["total"].backward()
+        loss_fn(output_of(net, images, features), said, mask)["total"].backward()
         optimiser.step()
 
     timer = Timer("step()", globals={"step": step}, num_threads=torch.get_num_threads())

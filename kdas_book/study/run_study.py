@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.paths import find_root
 from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
+from kdas_book.study.cell import MAPS
 from kdas_book.study.results import collect, keep, restore
 from kdas_book.study.spec import FAILED, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
@@ -156,6 +158,7 @@ class Board:
     def __init__(self, study: Study, folder: Path, retry: bool):
         self.folder = folder
         self.states = {cell.name: "waiting" for cell in study.cells()}
+        self.seeds = {cell.name: cell.seed for cell in study.cells()}
         for name in self.states:
             if is_finished(folder / name):
                 self.states[name] = "finished before"
@@ -202,6 +205,10 @@ class Board:
             atomic_write(folder / FAILED, error.encode())
         self.took[name] = outcome.seconds
         self.states[name] = "failed" if error else "done"
+        of_seed = {other for other, seed in self.seeds.items() if seed == self.seeds[name]}
+        if of_seed <= self.finished():  # nobody asks the teacher about these batches any more
+            maps = self.folder / "networks" / MAPS.format(seed=self.seeds[name])
+            shutil.rmtree(maps, ignore_errors=True)
         how = f"failed: {self.error(name)}" if error else f"done in {_clock(outcome.seconds)}"
         self._say(f"{name} {how}")
 

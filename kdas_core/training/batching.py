@@ -62,12 +62,17 @@ def scales_of(recipe: Recipe, epoch: int, step: int) -> tuple[float, ...]:
 
 
 def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and masks at :func:`scaled_size` pixels, bilinear, corners aligned, as released."""
+    """Images and masks at :func:`scaled_size` pixels, bilinear, corners aligned, as released; those
+    read at the teacher's larger size without aliasing, as if they had been read at ``size``.
+    """
     images, mask = batch["image"].to(device), batch["mask"].to(device)
     side = scaled_size(scale, size)
-    if side != size:
-        images = F.interpolate(images, (side, side), mode="bilinear", align_corners=True)
-        mask = F.interpolate(mask, (side, side), mode="bilinear", align_corners=True)
+    if side != images.shape[-1]:
+        reads_larger = images.shape[-1] > size
+        how = {"align_corners": not reads_larger, "antialias": reads_larger}
+        images, mask = (
+            F.interpolate(x, (side, side), mode="bilinear", **how) for x in (images, mask)
+        )
     return images, mask
 
 

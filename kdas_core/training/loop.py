@@ -73,7 +73,8 @@ def fit(
 
         seed_everything(recipe.seed)
         size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
-        train_set = PolypDataset(data.train, size, augment, soft, recipe.seed, cached=True)
+        largest = recipe.teacher_image_size or size
+        train_set = PolypDataset(data.train, largest, augment, soft, recipe.seed, cached=True)
         val_set = PolypDataset(data.validation, size, cached=True)
         net = start_network(recipe, role)
         steps = math.ceil(len(train_set) / recipe.batch_size)
@@ -128,13 +129,15 @@ def forward_backward(
     accelerator = state.accelerator
     sums: dict[str, Any] = defaultdict(float)
     state.optimiser.zero_grad()
-    size = state.recipe.image_size
-    features = state.recipe.objective in ON_FEATURES
+    recipe, device = state.recipe, accelerator.device
+    features = recipe.objective in ON_FEATURES
     for micro in batching.micro_batches(batch, state.accumulation_steps):
-        images, mask = batching.resized(micro, scale, size, accelerator.device)
-        if state.recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        of_teacher = teacher(images)
+        images, mask = batching.resized(micro, scale, recipe.image_size, device)
+        larger = recipe.teacher_image_size
+        seen = batching.resized(micro, scale, larger, device)[0] if larger else images
+        if recipe.channels_last:
+            images, seen = (x.contiguous(memory_format=torch.channels_last) for x in (images, seen))
+        of_teacher = teacher(seen, images.shape[-1])
         with nullcontext() if micro["last"] else accelerator.no_sync(state.net):
             student = output_of(state.net, images, features)
             terms = loss_fn(student, of_teacher, mask)

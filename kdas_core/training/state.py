@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
@@ -70,21 +71,36 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
 
 def frozen_teacher(
     teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
-) -> Callable[[Tensor], Maps | Output | None]:
-    """A function of images (B, 3, S, S): :func:`output_of` the frozen teacher, with a graph that
-    nobody uses under ``teacher_graph``, as released; None without a teacher.
+) -> Callable[[Tensor, int], Maps | Output | None]:
+    """A function of images (B, 3, S, S) and of the student's side: :func:`output_of` the frozen
+    teacher, reduced to that side, with a graph that nobody uses under ``teacher_graph``, as
+    released; None without a teacher.
     """
     if teacher is None:
-        return lambda images: None
+        return lambda images, side: None
     net = arrange(freeze(teacher).to(accelerator.device), recipe, accelerator)
     net.requires_grad_(recipe.teacher_graph)
     look = net if recipe.teacher_graph else partial(teacher_logits, net)
 
-    def of_teacher(images: Tensor) -> Maps | Output:
+    def of_teacher(images: Tensor, side: int) -> Maps | Output:
         with accelerator.autocast():
-            return output_of(look, images, recipe.objective in ON_FEATURES)
+            said = output_of(look, images, recipe.objective in ON_FEATURES)
+        return said if side == images.shape[-1] else reduced(said, side / images.shape[-1])
 
     return of_teacher
+
+
+def reduced(said: Maps | Output, factor: float) -> Maps | Output:
+    """Maps and features of larger images at the size of the student's, bilinear."""
+
+    def smaller(x: Tensor) -> Tensor:
+        side = round(x.shape[-1] * factor)
+        return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+
+    if isinstance(said, Output):
+        found = {name: smaller(feature) for name, feature in said.features.items()}
+        return Output((smaller(said.maps[0]), smaller(said.maps[1])), found)
+    return smaller(said[0]), smaller(said[1])
 
 
 def output_of(net: Callable, images: Tensor, features: bool) -> Maps | Output:
