@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kdas_book.figures.ch10_study import contrasts_forest
 from kdas_book.study import registered
 from kdas_book.study.results import Results, load
 from kdas_book.study.spec import read_study
@@ -180,3 +181,14 @@ def test_the_recorded_study_has_these_endpoints():
         values["dice"].sort_index(), expected.sort_index(), check_names=False
     )
     assert values["missed"].between(0, 1).all() and values.loc["teacher", "missed"].item() < 0.1
+
+
+def test_the_forest_shows_each_contrast_with_its_seeds_and_verdict():
+    values = registered.endpoints(made_up(0.05, 0.01))["dice"]
+    pairs = [("kdas", "supervised"), ("supervised", "kdas")]
+    table = registered.contrasts(values, pairs)
+    gains = {f"{a} − {b}": values[a] - values[b] for a, b in pairs}
+    (axis,) = contrasts_forest(table, gains, 0.01).axes
+    assert [text.get_text() for text in axis.texts] == ["above", "below"]
+    dots = next(line for line in axis.lines if len(line.get_xdata()) == 10)
+    assert sorted(dots.get_xdata()) == pytest.approx(sorted(gains["kdas − supervised"]))
