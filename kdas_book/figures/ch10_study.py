@@ -92,20 +92,20 @@ def contrasts_forest(
     margin within which a difference counts as none as a band, and the verdict at the right.
     ``gains`` has each contrast's differences, seed by seed.
     """
-    axis = plt.figure(figsize=(7.5, 0.7 + 0.42 * len(contrasts))).subplots()
+    figure, axis = plt.subplots(figsize=(7.5, 0.7 + 0.42 * len(contrasts)))
     axis.axvspan(-margin, margin, color="#e8e8e8", lw=0, zorder=0)
     axis.axvline(0, color="#444444", lw=1)
     words = {"above": BLUE, "below": RED, "equivalent": GREEN}
-    for y, (name, row) in enumerate(contrasts.iterrows()):
-        word = row["verdict"].removesuffix(" here")
+    for y, row in enumerate(contrasts.itertuples()):
+        word = row.verdict.removesuffix(" here")
         colour = words.get(word.split()[0], GREY)
-        seeds = gains[name].dropna()
+        seeds = gains[row.Index].dropna()
         axis.plot(seeds, np.full(len(seeds), y + 0.22), "o", color=colour, alpha=0.4, ms=4, mew=0)
-        axis.plot([row["low"], row["high"]], [y, y], color=colour, lw=2.5)
-        axis.plot(row["difference"], y, "D", color=colour, ms=6, mec="white")
-        place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axis.plot([row.low, row.high], [y, y], color=colour, lw=2.5)
+        axis.plot(row.difference, y, "D", color=colour, ms=6, mec="white")
+        place: dict = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
         axis.annotate(word, (1.02, y), color=colour, fontweight="bold", **place)
     axis.set(yticks=range(len(contrasts)), yticklabels=contrasts.index)
     axis.set_ylim(len(contrasts) - 0.4, -0.6)
     axis.set_xlabel(f"difference of {unit} (band: counts as none)")
-    return axis.get_figure()
+    return figure
