@@ -131,9 +131,9 @@ class Session:
         """Four drawn test images and the recorded maps of the ``laptop`` networks, made once."""
         return laptop_maps(self.root)
 
-    def numbers(self, chapter: str, here: dict[str, str]) -> Numbers:
-        """Quantities of this run in words, beside those that were recorded at ``laptop``."""
-        return Numbers(chapter, here, read_numbers(self.root, chapter))
+    def numbers(self, chapter: str, here: dict[str, str], images: str = "drawn images") -> Numbers:
+        """Quantities of this run in words, beside those recorded at ``laptop`` on ``images``."""
+        return Numbers(chapter, here, read_numbers(self.root, chapter), images)
 
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""

@@ -176,14 +176,6 @@ def test_numbers_of_runs_that_end_together_do_not_overlap():
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_each_run_of_the_log_is_named_once_beside_its_dot_even_where_dots_coincide():
-    gain = {"best − last": [0.0, 0.0, 0.25, 0.015]}
-    runs = pd.DataFrame({"epochs": [3, 3, 15, 99], "script": list("abab"), **gain})
-    (axis,) = ch08_released_code.gain_by_length(runs.set_axis([6, 10, 12, 15])).axes
-    assert {text.get_text() for text in axis.texts} == {"6, 10", "12", "15"}
-    assert sum(len(line.get_xdata()) for line in axis.lines) == len(runs)
-
-
 def test_the_card_that_goes_with_a_link_has_the_size_that_networks_show():
     with Image.open(ROOT / "book" / "_static" / "card.png") as stored:
         assert stored.size == (1200, 630)

@@ -28,10 +28,11 @@ ENOUGH = 8  # seeds, for a verdict on the primary contrast
 
 def pooled(images: pd.DataFrame) -> pd.DataFrame:
     """The rows of ``Results.images`` that count in the primary endpoint: each image once, so none
-    of CVC-300, whose frames are in CVC-ColonDB, and no byte-identical repeat. (Studies recorded
-    before repeats were marked lack that column; their repeats stay.)
+    of CVC-300 where CVC-ColonDB, which holds its frames, is there, and no byte-identical repeat.
+    (Studies recorded before repeats were marked lack that column; their repeats stay.)
     """
-    once = images[images["dataset"] != "CVC-300"]
+    within = "CVC-300" if "CVC-ColonDB" in set(images["dataset"]) else None
+    once = images[images["dataset"] != within]
     return once[~once["repeat"].astype(bool)] if "repeat" in once else once
 
 
