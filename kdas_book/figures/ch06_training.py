@@ -27,7 +27,8 @@ from kdas_core.training.checkpoint import read_checkpoint
 
 def differences(one: Recipe, two: Recipe) -> pd.DataFrame:
     """The hyperparameters in which two recipes differ, a column for each."""
-    values = [{name: str(value) for name, value in asdict(r).items()} for r in (one, two)]
+    shown = {float: "{:.3g}".format}  # others as they are
+    values = [{n: shown.get(type(v), str)(v) for n, v in asdict(r).items()} for r in (one, two)]
     table = pd.DataFrame(values, index=[one.preset, two.preset]).T.rename_axis("hyperparameter")
     return table[table.iloc[:, 0] != table.iloc[:, 1]]
 
