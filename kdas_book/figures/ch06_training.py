@@ -167,8 +167,7 @@ def best_and_last(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = {}
     for name, history in histories.items():
         best, last = history.loc[history["val_dice"].idxmax()], history.iloc[-1]
-        epochs = int(best["epoch"]), int(last["epoch"])
-        rows[name] = [epochs[0], best["val_dice"], epochs[1], last["val_dice"]]
+        rows[name] = [int(best["epoch"]), best["val_dice"], int(last["epoch"]), last["val_dice"]]
     columns = ["best epoch", "Dice, best", "last epoch", "Dice, last"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     return table.assign(difference=table["Dice, best"] - table["Dice, last"])
