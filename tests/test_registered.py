@@ -57,6 +57,16 @@ def test_without_the_marks_of_repeats_only_cvc_300_is_left_out():
     assert len(registered.pooled(rows)) == 2 * 14
 
 
+def test_likeness_where_the_teacher_errs():
+    found = made_up(seeds=2, labels=("teacher", "supervised", "kdas"))
+    wrong = (found.images["dataset"] == "Kvasir") & (found.images["name"].isin(["1", "2"]))
+    found.images.loc[wrong & (found.images["objective"] == "teacher"), "dice"] = 0.4
+    found.images.loc[wrong & (found.images["objective"] == "kdas"), "agreement"] = 0.9
+    seen = registered.agreement_in_error(found)
+    assert seen["kdas"].tolist() == [0.9, 0.9] and seen["supervised"].tolist() == [0.5, 0.5]
+    assert "teacher" not in seen.index
+
+
 def test_a_contrast_is_a_paired_t_test():
     values = registered.endpoints(made_up(0.02, 0.03))["dice"]
     row = registered.contrasts(values, [("kdas", "supervised")]).loc["kdas − supervised"]

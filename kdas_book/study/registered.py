@@ -54,6 +54,18 @@ def endpoints(results: Results) -> pd.DataFrame:
     return table
 
 
+def agreement_in_error(results: Results, below: float = 0.5) -> pd.Series:
+    """Of each student's run, the mean likeness to the teacher's cut (Dice) on the pooled images on
+    which the teacher's own Dice is ``below`` this; index ``(objective, seed)``.
+    """
+    images = pooled(results.images)
+    of_teacher = images[images["objective"] == "teacher"].set_index(["dataset", "name"])["dice"]
+    keys = pd.MultiIndex.from_frame(images[["dataset", "name"]])
+    wrong = of_teacher.reindex(keys).to_numpy() < below
+    students = images[wrong & (images["objective"] != "teacher")]
+    return students.groupby(KEYS, sort=False)["agreement"].mean()
+
+
 def contrasts(
     values: pd.Series, pairs: Sequence[tuple[str, str]], margin: float = MARGIN
 ) -> pd.DataFrame:
