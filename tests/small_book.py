@@ -31,7 +31,25 @@ Multiply.
 It is {ref}`ex-02-2`.
 ````
 """
-LAST = "# 10. The study\n\nA question.\n\n## An answer\n\nIt is given.\n"
+FORMULAS = {
+    "aligned": r"\begin{aligned} a &= b + c \\ abcd &= \tfrac{1}{2} \end{aligned}",
+    "norm": r"\left\lVert \frac{A(P)}{\lVert A(P) \rVert_2} \right\rVert_2^2",
+    "functions": r"-\sum_i m_i \log p_i + \max_j \log_2 q_j",
+    "softmax": r"\operatorname{softmax}\!\left(\frac{P P^\top}{\sqrt{W}}\right) P",
+    "divergence": r"\tau^2 \,\mathrm{KL}\bigl(\sigma(t/\tau) \,\big\|\, \sigma(s/\tau)\bigr)",
+    "cases": r"f(x) = \begin{cases} 0 & x < 0 \\ x & \text{otherwise} \end{cases}",
+    "matrix": r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}^{\!\top}",
+    "hats": r"\widehat{abc} + \bar{S} + \tilde{T}",
+    "sets": r"\mathcal{L} : \mathbb{R}^{H \times W} \to [0, 1]",
+    "root": r"\sqrt{\frac{1}{N} \sum_{n=1}^{N} (x_n - \mu)^2}",
+    "brace": r"\underbrace{(1 - \alpha)\, S}_{\text{masks}} + \alpha K",
+}
+# Each displayed, then in a sentence; the last is numbered and wider than a phone.
+SHOWN = "\n\n".join(
+    f"$$\n{tex}\n$$\n\nIn the line ${tex}$ it is as large." for tex in FORMULAS.values()
+)
+WIDE = r"$$ \sum_i a_i + \sum_i b_i + \sum_i c_i + \sum_i d_i + \sum_i e_i + \sum_i f_i + \sum_i g_i = 0 $$ (wide)"
+LAST = f"# 10. The study\n\nA question.\n\n## An answer\n\nIt is given.\n\n{SHOWN}\n\n{WIDE}\n"
 TEXTS = {
     "index": "# A book\n\nIt begins.\n",
     "faq": f"# Questions\n\n{'Why so? ' * 60}\n\nOf {{cite}}`kdas` and, once more, {{cite}}`kdas`.\n",

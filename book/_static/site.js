@@ -29,3 +29,30 @@ for (const name of ["primary", "secondary"]) {
   });
   side.addEventListener("keydown", (event) => { if (event.key === "Escape" && button.checkVisibility()) button.click(); });
 }
+
+// A box that scrolls can be reached with the keyboard.
+for (const box of document.querySelectorAll(".bd-article :is(.text_html, .pst-scrollable-table-container)")) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+}
+
+// A result of the search opens at the section that has most of the words that were sought. Sphinx fetches each page for its summary, which
+// stands behind the link.
+if (typeof Search !== "undefined") {
+  const summarise = Search.makeSearchSummary;
+  Search.makeSearchSummary = (text, words, anchor) => {
+    const summary = summarise(text, words, anchor);
+    if (!summary || anchor) return summary;
+    const found = new DOMParser().parseFromString(text, "text/html");
+    let best = null, most = 0;
+    for (const section of found.querySelectorAll("article section[id]")) {
+      const own = [...section.children].filter((child) => child.tagName !== "SECTION").map((child) => child.textContent).join(" ").toLowerCase();
+      const count = [...words].filter((word) => own.includes(word)).length;
+      if (count > most) [best, most] = [section, count];
+    }
+    if (best && best !== found.querySelector("article section[id]")) queueMicrotask(() => {
+      const link = summary.parentElement?.querySelector("a");
+      if (link && !link.hash) link.hash = best.id;
+    });
+    return summary;
+  };
+}
