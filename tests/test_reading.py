@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from small_book import FORMULAS
+from small_book import FORMULAS, LONGEST
 
 from kdas_book.publishing.site import served
 
@@ -234,3 +234,123 @@ def test_fonts_come_from_the_site_and_a_page_without_formulas_loads_none(read, h
     assert page.evaluate("document.fonts.check('16px KaTeX_Main')") and page.said == []
     assert not [url for url in page.asked if url.endswith(".js") and "katex" in url]
     assert not [url for url in read("book/faq.html").asked if "katex" in url.lower()]
+
+
+# --- code, tables, captions -------------------------------------------------------------------------------------------
+
+
+def test_88_columns_of_code_fit_beside_the_contents(read):
+    page = read("book/02_teacher.html")
+    page.locator("details.setup summary").click()
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.cell_input pre')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+    )
+    assert LONGEST in page.locator("article").inner_text() and wide == []
+
+
+@each_width
+def test_a_sign_opens_the_code_of_a_sentence_and_takes_no_line_from_it(read, width):
+    page = read("book/02_teacher.html", width)
+    sign, sentence = page.locator("details.source > summary"), page.get_by_text("Better by")
+    code = page.get_by_text("write()")
+    one, two = sign.bounding_box(), sentence.bounding_box()
+    assert one["height"] >= 20 and one["width"] < 60 and not code.is_visible()
+    assert one["y"] + one["height"] < two["y"] + 30 and one["x"] > two["x"] + two["width"] * 0.8
+    press(page, sign, "key")
+    assert code.is_visible()
+
+
+@each_scheme
+def test_a_wide_table_scrolls_in_its_own_box_by_keyboard_too_and_breaks_no_number(read, scheme):
+    page = read("book/02_teacher.html", PHONE, scheme)
+    box = page.locator(".table-box").last
+    box.scroll_into_view_if_needed()
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth && e.tabIndex === 0")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert box.evaluate("e => e.scrollLeft") > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+    heights = box.locator("td").evaluate_all("all => all.map(e => e.clientHeight)")
+    assert max(heights) < 45
+    assert page.locator(".table-box").first.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
+def test_the_edge_of_a_wide_table_is_shaded_until_its_end(read):
+    page = read("book/02_teacher.html", PHONE)
+    box = page.locator(".table-box").last
+    box.scroll_into_view_if_needed()
+
+    def edges() -> tuple[float, float]:
+        ink = grey(box.screenshot())[-8:-3]  # below the last number
+        return ink[:, 2:6].mean(), ink[:, -6:-2].mean()
+
+    left, right = edges()
+    assert right > 0.1 > left
+    box.evaluate("e => { e.scrollLeft = e.scrollWidth }")
+    left, right = edges()
+    assert left > 0.1 > right
+
+
+CONTRAST = """where => {
+    const shine = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    return [...document.querySelectorAll(where)].map(e => {
+        let ground = e;
+        while (ground && /, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+        const [a, b] = [getComputedStyle(e).color, getComputedStyle(ground).backgroundColor].map(shine).sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05);
+    });
+}"""
+
+
+@each_scheme
+def test_captions_numbers_titles_links_and_signs_are_read_by_day_and_by_night(read, scheme):
+    page = read("book/02_teacher.html", WIDE, scheme)
+    for where in ("figcaption", ".table-box td", ".table-box th", "details.source > summary"):
+        contrasts = page.evaluate(CONTRAST, f"article {where}")
+        assert contrasts and min(contrasts) >= 4.5, where
+    for where in ("article h1", "article a[href]", ".chapters a", ".admonition-title", "summary"):
+        contrasts = page.evaluate(CONTRAST, where)
+        assert contrasts and min(contrasts) >= 4.5, where
+
+
+def test_a_heading_weighs_more_than_those_below_it_and_links_have_one_colour(read):
+    page = read("book/10_study.html")
+    sizes = page.evaluate("""['h1', 'h2', 'h3'].map(name => {
+        const made = document.querySelector('article').appendChild(document.createElement(name));
+        const style = getComputedStyle(made);
+        return [parseFloat(style.fontSize), +style.fontWeight];
+    })""")
+    assert sizes == sorted(sizes, reverse=True) and len({size for size, _ in sizes}) == 3
+    colours = page.evaluate(
+        "[...document.querySelectorAll('article a[href]:not(.headerlink, .chapters a), .prev-next-area a p')].map(a => getComputedStyle(a).color)"
+    )
+    page = read("book/bibliography.html")
+    colours += page.evaluate(
+        "[...document.querySelectorAll('article a[href]:not(.headerlink)')].map(a => getComputedStyle(a).color)"
+    )
+    assert len(colours) > 5
+
+
+def test_a_result_of_the_search_opens_at_its_section(read):
+    page = read("search.html?q=answer+given")
+    page.wait_for_selector("#search-results li a")
+    link = page.locator("#search-results li a").filter(has_text="The study").first
+    for _ in range(50):
+        if "#" in link.get_attribute("href"):
+            break
+        page.wait_for_timeout(100)
+    assert link.get_attribute("href").endswith("10_study.html#an-answer")
+    summary = page.locator("#search-results li p.context").first.inner_text()
+    assert "displaystyle" not in summary and page.said == []
+
+
+def test_a_lost_reader_sees_the_site_and_a_way_back(read, home):
+    page = read("book/nowhere/at_all.html", PHONE)
+    link = page.get_by_role("link", name="To the first page")
+    assert "KaTeX" not in page.content() and page.locator(".primary-toggle:visible").count() == 1
+    link.tap()
+    page.wait_for_url(f"{home}book/index.html")

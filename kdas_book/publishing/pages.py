@@ -37,7 +37,7 @@ def finish_pages(app: Sphinx, exception: Exception | None) -> None:
             load_less(soup)
             make_accessible(soup)
             fold_setup(soup)
-            for table in soup.select("article table:not(.genindextable)"):
+            for table in soup.select("article table:not(.genindextable, .kdas-map table)"):
                 set_table(table)
             if soup.article:
                 set_numbers(soup.article)

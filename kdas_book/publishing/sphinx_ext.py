@@ -19,7 +19,9 @@ from kdas_book.publishing.pages import finish_pages
 def configure(app: Sphinx, config: Config) -> None:
     """Addresses, which only a book has that knows where its site will be."""
     base = config.html_baseurl and config.html_baseurl.rstrip("/") + "/"
-    config.notfound_urls_prefix = urlsplit(base).path or "/"
+    config.notfound_urls_prefix = top = urlsplit(base).path or "/"
+    lost = config.notfound_context
+    lost["body"] += f'<p><a href="{top}{config.root_doc}.html">To the first page</a></p>'
     config.ogp_site_name = config.html_title
     if base:
         config.html_baseurl = config.ogp_site_url = base
@@ -118,7 +120,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if app.config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
     app.add_html_math_renderer("katex", (visit_math, None), (visit_displaymath, None))
-    app.connect("config-inited", configure)
+    app.connect("config-inited", configure, priority=950)  # after the first page is known
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("html-page-context", link_chapters)
     app.connect("env-get-updated", number_exercises, priority=900)  # after Sphinx has numbered them

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from bs4 import BeautifulSoup
+
 UNIT = r"(?:\s?(?:%|ms|s|min|h|px|kB|MB|GB|M|×))?"
 NUMBER = re.compile(rf"[^A-Za-z]*\d[^A-Za-z]*(?:e[+−-]?\d+)?{UNIT}")
 NOTHING = {"", "-", "–", "—", "nan", "NaN", "None", "not measured yet"}
@@ -20,7 +22,7 @@ def set_numbers(article: Any) -> None:
 
 def set_table(table: Any) -> None:
     """Mark columns of numbers, which stand right, and what is not broken over lines; the name of
-    the index moves into the heading; the looks that pandas brings go.
+    the index moves into the heading; the looks that pandas brings go. A box around it scrolls.
     """
     for style in table.parent("style", recursive=False):
         if ".dataframe" in style.text:
@@ -30,6 +32,7 @@ def set_table(table: Any) -> None:
             tag.attrs.pop(look, None)
     if "dataframe" in table.get("class", []):
         table["class"] = ["numbers"]  # the theme's looks for the other name come before any of ours
+    table.wrap(BeautifulSoup("", "html.parser").new_tag("div", attrs={"class": "table-box"}))
     _merge_headings(table)
     for cell in table(["td", "th"]):
         words = cell.get_text(" ", strip=True)
