@@ -14,6 +14,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from small_book import ADDRESS, drawing, make_site, webp
 
+from kdas_book.publishing.formulas import katex, typeset
 from kdas_book.publishing.pdf import browser, print_book
 from kdas_book.publishing.site import build_site
 from kdas_core import UserError
@@ -218,6 +219,16 @@ def test_keyboards_reach_long_formulas_and_signatures_are_lists(site):
     assert "first_of_many_arguments" in listing.li.text
     assert soup.select_one("dl.py > dd > p").text == "Says."  # a real definition stays one
     assert not page(site, "bibliography").select("[role=doc-biblioentry], .citation-list[role]")
+
+
+def test_without_katex_nothing_is_begun_and_a_wrong_formula_is_named(monkeypatch):
+    with pytest.raises(ValueError, match=r"Undefined control sequence: \\foo"):
+        typeset(r"a + \foo{b}")
+    with pytest.raises(ValueError, match="expected '}'"):
+        typeset(r"\frac{a}{b")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install --no-deps djangocms-katex"):
+        katex()
 
 
 def test_a_book_is_printed_from_a_site_and_with_the_packages_that_it_needs(

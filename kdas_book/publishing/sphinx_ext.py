@@ -7,7 +7,6 @@ from collections import defaultdict
 from typing import Any
 from urllib.parse import urlsplit
 
-from bs4 import BeautifulSoup
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -48,18 +47,15 @@ def link_chapters(
     pages = app.env.toctree_includes.get(app.config.root_doc, [])
     numbered = {page: found for page in pages if (found := re.search(r"/0?(\d+)_(\w+)$", page))}
     if pagename in numbered:
-        strip = BeautifulSoup('<nav class="chapters" aria-label="Chapters"></nav>', "html.parser")
-        for page, found in numbered.items():
-            title = app.env.titles[page].astext()
-            address = app.builder.get_relative_uri(pagename, page) or "#"
-            link = strip.new_tag("a", href=address, title=title)
-            if page == pagename:
-                link["aria-current"] = "page"
-            number, name = strip.new_tag("b"), strip.new_tag("span")
-            number.string, name.string = found[1], found[2].replace("_", " ")
-            link.extend([number, " ", name])
-            strip.nav.append(link)
-        context["body"] = f"{strip}{context['body']}"
+        links = ""
+        for page, (number, name) in ((page, found.groups()) for page, found in numbered.items()):
+            href = app.builder.get_relative_uri(pagename, page) or '#" aria-current="page'
+            title = html.escape(app.env.titles[page].astext())
+            name = name.replace("_", " ")
+            links += f'<a href="{href}" title="{title}"><b>{number}</b> <span>{name}</span></a>'
+        context["body"] = (
+            f'<nav class="chapters" aria-label="Chapters">{links}</nav>' + context["body"]
+        )
 
 
 def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
