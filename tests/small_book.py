@@ -7,6 +7,7 @@ import io
 import shutil
 
 import numpy as np
+import pandas as pd
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 from PIL import Image
@@ -30,8 +31,28 @@ Multiply.
 :class: dropdown
 It is {ref}`ex-02-2`.
 ````
+
+See exercise 2.2, exercise 2 of this chapter, or exercise 9.9, which is not there.
 """
-LAST = "# 10. The study\n\nA question.\n\n## An answer\n\nIt is given.\n"
+FORMULAS = {
+    "aligned": r"\begin{aligned} a &= b + c \\ abcd &= \tfrac{1}{2} \end{aligned}",
+    "norm": r"\left\lVert \frac{A(P)}{\lVert A(P) \rVert_2} \right\rVert_2^2",
+    "functions": r"-\sum_i m_i \log p_i + \max_j \log_2 q_j",
+    "softmax": r"\operatorname{softmax}\!\left(\frac{P P^\top}{\sqrt{W}}\right) P",
+    "divergence": r"\tau^2 \,\mathrm{KL}\bigl(\sigma(t/\tau) \,\big\|\, \sigma(s/\tau)\bigr)",
+    "cases": r"f(x) = \begin{cases} 0 & x < 0 \\ x & \text{otherwise} \end{cases}",
+    "matrix": r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}^{\!\top}",
+    "hats": r"\widehat{abc} + \bar{S} + \tilde{T}",
+    "sets": r"\mathcal{L} : \mathbb{R}^{H \times W} \to [0, 1]",
+    "root": r"\sqrt{\frac{1}{N} \sum_{n=1}^{N} (x_n - \mu)^2}",
+    "brace": r"\underbrace{(1 - \alpha)\, S}_{\text{masks}} + \alpha K",
+}
+# Each displayed, then in a sentence; the last is numbered and wider than a phone.
+SHOWN = "\n\n".join(
+    f"$$\n{tex}\n$$\n\nIn the line ${tex}$ it is as large." for tex in FORMULAS.values()
+)
+WIDE = r"$$ \sum_i a_i + \sum_i b_i + \sum_i c_i + \sum_i d_i + \sum_i e_i + \sum_i f_i + \sum_i g_i = 0 $$ (wide)"
+LAST = f"# 10. The study\n\nA question: exercise 2.2.\n\n## An answer\n\nIt is given.\n\n{SHOWN}\n\n{WIDE}\n"
 TEXTS = {
     "index": "# A book\n\nIt begins.\n",
     "faq": f"# Questions\n\n{'Why so? ' * 60}\n\nOf {{cite}}`kdas` and, once more, {{cite}}`kdas`.\n",
@@ -64,8 +85,32 @@ def slider() -> str:
     frame = f"data:image/webp;base64,{base64.b64encode(webp(9)).decode()}"
     return (
         f'<figure class="kdas-explore"><img src="{frame}" alt="One" loading="lazy"><img src="{frame}" '
-        'alt="Two" hidden></figure><script>for (const box of []) {}</script>'
+        'alt="Two" hidden><figcaption>Move it.</figcaption></figure><script>for (const box of []) {}</script>'
     )
+
+
+SETUP = [
+    new_code_cell('preset: str = "smoke"', metadata={"tags": ["parameters"]}),
+    new_code_cell("import kdas_book\n\nrun = kdas_book.begin(preset)"),
+    new_markdown_cell("Time and memory, as measured:"),
+    new_code_cell('run.times("02_teacher")'),
+]
+LONGEST = f"{'ab = cd; ' * 9}efghijk"  # 88 columns
+
+
+def told() -> list:
+    """A sentence and two tables that cells have made, the second wider than a phone, and a long line of code."""
+    code = new_code_cell(LONGEST)
+    sentence = new_code_cell("write()", metadata={"tags": ["hide-input"]})
+    said = "Better by -0.25, which is 0.62 ± 0.02 and no minus in `x-1`."
+    sentence.outputs = [new_output("display_data", {"text/markdown": said})]
+    named = pd.DataFrame({"of": ["a word", "word-1"], "Dice": [-0.5, 12.25]}, ["one", "two"])
+    named.index.name = "student"
+    spread = pd.DataFrame({f"measured {i}": ["0.622 ± 0.020", "-0.1 ± 0.020"] for i in range(9)})
+    tables = [new_code_cell("table()") for _ in range(2)]
+    for cell, table in zip(tables, (named, spread)):
+        cell.outputs = [new_output("display_data", {"text/html": table.to_html()})]
+    return [code, sentence, *tables]
 
 
 def make_site(folder, baseurl: str = ""):
@@ -89,7 +134,7 @@ def make_site(folder, baseurl: str = ""):
     for cell in sliders:
         cell.outputs = [new_output("display_data", {"text/html": slider()})]
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [new_markdown_cell(CHAPTER), picture, *sliders]
+    cells = [new_markdown_cell(CHAPTER), *SETUP, picture, *sliders, *told()]
     for chapter, shown in zip(chapters, (cells, [new_markdown_cell(LAST)])):
         notebook = writes(new_notebook(metadata={"kernelspec": kernel}, cells=shown))
         (folder / "_build" / "executed" / chapter.name).write_text(notebook)

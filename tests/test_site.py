@@ -14,6 +14,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from small_book import ADDRESS, drawing, make_site, webp
 
+from kdas_book.publishing.formulas import katex, typeset
 from kdas_book.publishing.pdf import browser, print_book
 from kdas_book.publishing.site import build_site
 from kdas_core import UserError
@@ -105,6 +106,40 @@ def test_an_exercise_has_the_number_of_its_chapter_and_its_solution_refers_to_th
     assert "It is Exercise 2.2 ." in page(site).get_text(" ", strip=True)
 
 
+def test_an_exercise_that_a_text_names_is_a_link_and_one_that_is_not_there_is_none(site):
+    links = [(a["href"], a.text) for a in page(site).select('article a[href="#ex-02-2"]')]
+    assert links[-2:] == [("#ex-02-2", "exercise 2.2"), ("#ex-02-2", "exercise 2")]
+    assert "or exercise 9.9, which" in page(site).text
+    (link,) = page(site, "10_study").select('article a[href="02_teacher.html#ex-02-2"]')
+    assert link.text == "exercise 2.2"
+    assert page(site).select("#ex-02-2") and not page(site).select(".admonition-title a a")
+
+
+def test_numbers_in_text_and_tables_have_true_minus_signs_and_code_keeps_its_own(site):
+    text = page(site).article.get_text(" ")
+    assert "Better by −0.25, which is 0.62\u00a0±\u00a00.02 and no minus in" in text
+    assert "x-1" in text and "word-1" in text
+    named = page(site).select("article table.numbers")[0]
+    assert [row.get_text(" ", strip=True) for row in named("tr")] == [
+        "student of Dice",
+        "one a word −0.50",
+        "two word-1 12.25",
+    ]
+    marked = [[("number" in c.get("class", [])) for c in row(["td", "th"])] for row in named("tr")]
+    assert marked == [[False, False, True]] * 3
+    assert not named.has_attr("border") and not page(site).select("article style")
+
+
+def test_the_setup_of_a_chapter_is_one_line_and_the_code_of_a_sentence_a_sign(site):
+    (fold,) = page(site).select("details.setup")
+    code = [cell.get_text().strip() for cell in fold.select(".cell_input")]
+    assert code[0].startswith("preset") and code[-1].startswith("run.times") and len(code) == 3
+    assert "open" not in fold.attrs and "Time and memory, as measured" in fold.text
+    (sign,) = page(site).select("details.source > summary")
+    assert sign.text == "</>" and sign["aria-label"] == "Code of what follows"
+    assert "write()" in sign.parent.text and "Show code cell source" not in page(site).text
+
+
 @pytest.mark.parametrize("name", ["book/02_teacher", "book/faq", "genindex", "search", "404"])
 def test_a_page_runs_its_own_scripts_and_no_others(site, name):
     text = (site / f"{name}.html").read_text()
@@ -138,12 +173,13 @@ def test_with_an_address_there_are_a_map_and_cards_and_a_lost_page_that_finds_ho
     listed = re.findall(r"<loc>([^<]*)</loc>", (published / "sitemap.xml").read_text())
     names = ("02_teacher", "10_study", "api", "bibliography", "faq", "index")
     assert sorted(listed) == [f"{ADDRESS}book/{name}.html" for name in names]
-    assert 'href="/kdas/book/index.html"' in (published / "404.html").read_text()
+    assert 'href="/kdas/book/index.html">To the first' in (published / "404.html").read_text()
 
 
 def test_a_lost_page_loads_and_links_from_the_top_whatever_its_depth(site):
     soup = BeautifulSoup((site / "404.html").read_text(), "html.parser")
     assert "There is no page here" in soup.select_one("article h1").text
+    assert soup.select_one('article a[href="/book/index.html"]').text == "To the first page"
     places = [tag.get("href") or tag.get("src") for tag in soup.select("[href], [src]")]
     assert len(places) > 20
     assert [place for place in places if not place.startswith(("/", "#"))] == []
@@ -183,6 +219,16 @@ def test_keyboards_reach_long_formulas_and_signatures_are_lists(site):
     assert "first_of_many_arguments" in listing.li.text
     assert soup.select_one("dl.py > dd > p").text == "Says."  # a real definition stays one
     assert not page(site, "bibliography").select("[role=doc-biblioentry], .citation-list[role]")
+
+
+def test_without_katex_nothing_is_begun_and_a_wrong_formula_is_named(monkeypatch):
+    with pytest.raises(ValueError, match=r"Undefined control sequence: \\foo"):
+        typeset(r"a + \foo{b}")
+    with pytest.raises(ValueError, match="expected '}'"):
+        typeset(r"\frac{a}{b")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install --no-deps djangocms-katex"):
+        katex()
 
 
 def test_a_book_is_printed_from_a_site_and_with_the_packages_that_it_needs(

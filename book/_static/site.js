@@ -29,3 +29,29 @@ for (const name of ["primary", "secondary"]) {
   });
   side.addEventListener("keydown", (event) => { if (event.key === "Escape" && button.checkVisibility()) button.click(); });
 }
+
+// A box that scrolls can be reached with the keyboard.
+for (const box of document.querySelectorAll(".table-box")) {
+  if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+}
+
+// A result of the search opens at the section that has most of the words that were sought. Sphinx fetches each page for the summary that it
+// puts behind the link; formulas stand in a page twice, for the eye and for the ear.
+document.addEventListener("DOMContentLoaded", () => {  // when every script has run
+  if (typeof Search === "undefined") return;
+  const summarise = Search.makeSearchSummary;
+  Search.makeSearchSummary = (text, words, anchor) => {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    for (const twice of page.querySelectorAll(".katex-html, annotation, .chapters")) twice.remove();
+    const summary = summarise(page.documentElement.outerHTML, words, anchor);
+    const sections = [...page.querySelectorAll("article section[id]")];
+    const own = (section) => [...section.children].filter((child) => child.tagName !== "SECTION").map((child) => child.textContent).join(" ");
+    const counts = sections.map((section) => [...words].filter((word) => own(section).toLowerCase().includes(word)).length);
+    const best = counts.indexOf(Math.max(...counts));
+    if (summary && !anchor && best > 0) queueMicrotask(() => {
+      const link = summary.parentElement?.querySelector("a");
+      if (link) link.hash = sections[best].id;
+    });
+    return summary;
+  };
+});
