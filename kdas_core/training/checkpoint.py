@@ -140,14 +140,16 @@ def append_steps(folder: Path, rows: list[dict], size: int) -> int:
     """Append rows to the first ``size`` bytes of ``steps.csv``; returns its size afterwards."""
     path = folder / "steps.csv"
     try:
-        path.touch()
-        os.truncate(path, min(size, path.stat().st_size))
-        with open(path, "a", encoding="utf-8", newline="") as file:
+        with open(path, "ab") as file:
+            size = min(size, file.tell())
+            file.truncate(size)
             if rows:
                 table = pd.DataFrame(rows).set_index("epoch")
-                table.to_csv(file, header=not file.tell(), float_format="%.7g", na_rep="nan")
+                file.write(table.to_csv(header=not size, float_format="%.7g", na_rep="nan").encode())
             return file.tell()
     except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, size)
         raise files.unwritten(path, error, _HINT) from None
 
 
