@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdas_core import UserError
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.recipe import Recipe
 
@@ -17,8 +19,9 @@ def batches(
 ) -> Iterator[dict]:
     """An epoch's batches from number ``first`` on; seed and epoch alone decide their order.
 
-    Process ``rank`` of ``world`` gets its part of each, and the ``weight`` by which the mean of all
-    processes' gradients is that of the whole batch, also where it does not divide evenly.
+    Process ``rank`` of ``world`` gets its part of each; the ``weight`` by which the mean of all
+    processes' gradients is that of the whole batch, also where it does not divide evenly; and how
+    many images the smallest part has, ``least``.
     """
     # A generator of its own: what others draw from the global stream does not change the order.
     own = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
@@ -28,7 +31,8 @@ def batches(
     # A process that a small last batch leaves without an image does one with weight 0.
     mine = [batch[rank::world] or batch[:1] for batch in whole]
     for everyone, batch in zip(whole, prefetch(dataset, mine)):
-        yield {**batch, "weight": world * len(everyone[rank::world]) / len(everyone)}
+        weight = world * len(everyone[rank::world]) / len(everyone)
+        yield {**batch, "weight": weight, "least": len(everyone) // world}
 
 
 def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
@@ -44,10 +48,42 @@ def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterato
             yield current.result()
 
 
-def micro_batches(batch: dict, count: int) -> Iterator[dict]:
-    """A batch in so many nearly equal parts, none empty; ``last`` is true of the last one."""
+@torch.no_grad()
+def fewest_images(net: nn.Module, recipe: Recipe, images: int, processes: int = 1) -> int:
+    """How many images a pass of training needs at least, 1 or 2: PyTorch trains no batch norm on
+    one value per channel, and of one image of 32 × 32 pixels the deepest maps have no more. A
+    UserError where an epoch of so many images leaves one alone that may not be.
+    """
+    side, values = scaled_size(min(recipe.scales), recipe.image_size), [2]
+    hooks = []
+    for module in net.modules():
+        # On several GPUs it counts the images of all, and frozen it counts none.
+        by_pass = isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        if by_pass and not recipe.freeze_statistics:
+            note = lambda _, given: values.append(given[0][:, 0].numel())  # noqa: E731
+            hooks.append(module.register_forward_pre_hook(note))
+    net.eval()(torch.zeros(1, 3, side, side, device=next(net.parameters()).device))
+    net.train()
+    for hook in hooks:
+        hook.remove()
+    if min(values) > 1:
+        return 1
+    last = images % recipe.batch_size or recipe.batch_size
+    if last // processes < 2:
+        among = f" among {processes} processes" if processes > 1 else ""
+        fact = f"{images} training images in batches of {recipe.batch_size}{among} leave one alone"
+        why = f"batch norm cannot be trained on one of {side} × {side} pixels"
+        way_out = "choose another batch_size or image_size, or freeze_statistics=true"
+        raise UserError(f"{fact}, and {why}; {way_out}.")
+    return 2
+
+
+def micro_batches(batch: dict, count: int, fewest: int = 1) -> Iterator[dict]:
+    """A batch in so many nearly equal parts, or in fewer, so that each has ``fewest`` images in
+    every process; ``last`` is true of the last one.
+    """
     images = len(batch["name"])
-    parts = np.array_split(np.arange(images), min(count, images))
+    parts = np.array_split(np.arange(images), max(1, min(count, batch["least"] // fewest)))
     for part in parts:
         of_part = slice(part[0], part[-1] + 1)
         micro = {key: batch[key][of_part] for key in ("image", "mask", "name")}

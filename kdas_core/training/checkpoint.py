@@ -35,7 +35,7 @@ from kdas_core.recipe import Recipe
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 _HINT = (
-    "the last checkpoint is intact: make room, start the same command again, and the run goes on"
+    "what was there before is intact: make room, start the same command again, and the run goes on"
 )
 write = partial(files.atomic_write, hint=_HINT, durable=True)
 
@@ -145,7 +145,8 @@ def append_steps(folder: Path, rows: list[dict], size: int) -> int:
             file.truncate(size)
             if rows:
                 table = pd.DataFrame(rows).set_index("epoch")
-                file.write(table.to_csv(header=not size, float_format="%.7g", na_rep="nan").encode())
+                text = table.to_csv(header=not size, float_format="%.7g", na_rep="nan")
+                file.write(text.encode())
             return file.tell()
     except OSError as error:
         with suppress(OSError):

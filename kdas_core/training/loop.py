@@ -5,7 +5,6 @@ every student. What only accidents need stands in ``safety``, what a run leaves 
 folder in ``checkpoint``.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -77,8 +76,7 @@ def fit(
         train_set = PolypDataset(data.train, largest, augment, soft, recipe.seed, cached=True)
         val_set = PolypDataset(data.validation, size, cached=True)
         net = start_network(recipe, role)
-        steps = math.ceil(len(train_set) / recipe.batch_size)
-        state = TrainingState(recipe, folder, accelerator, net, role, steps, callback)
+        state = TrainingState(recipe, folder, accelerator, net, role, len(train_set), callback)
         state.resume()
         frozen = frozen_teacher(teacher, recipe, accelerator)
 
@@ -88,7 +86,7 @@ def fit(
             state.train_mode()
             process = accelerator.process_index, accelerator.num_processes
             to_come = batching.batches(train_set, recipe, epoch, state.step, *process)
-            for batch in safety.progress(to_come, state, len(train_set)):
+            for batch in safety.progress(to_come, state):
                 for scale in batching.scales_of(recipe, epoch, state.step):
                     terms = train_step(state, batch, scale, frozen, loss_fn)
                     state.record(terms)
@@ -131,7 +129,7 @@ def forward_backward(
     state.optimiser.zero_grad()
     recipe, device = state.recipe, accelerator.device
     features = recipe.objective in ON_FEATURES
-    for micro in batching.micro_batches(batch, state.accumulation_steps):
+    for micro in batching.micro_batches(batch, state.accumulation_steps, state.fewest):
         images, mask = batching.resized(micro, scale, recipe.image_size, device)
         larger = recipe.teacher_image_size
         seen = batching.resized(micro, scale, larger, device)[0] if larger else images

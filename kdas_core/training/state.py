@@ -1,6 +1,7 @@
 """What a training run is made of: device, networks, and the state that a checkpoint holds."""
 
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from kdas_core.losses.objectives import Maps
 from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
 from kdas_core.models.weights import refuse_not_finite
 from kdas_core.recipe import Recipe
+from kdas_core.training import batching
 from kdas_core.training import checkpoint as files
 
 _PLAIN = ("epoch", "step", "global_step", "accumulation_steps", "history", "seconds", "log")
@@ -119,7 +121,7 @@ class TrainingState:
     accelerator: Accelerator
     net: nn.Module  # given untrained; then as it is called, self.module as it is saved
     role: str
-    batches: int  # in an epoch
+    images: int  # in an epoch
     callback: Callable[["TrainingState"], None] | None = None  # after each step and each epoch
 
     epoch: int = 0
@@ -141,6 +143,8 @@ class TrainingState:
         optimiser = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)
         self.module = arrange(self.net, recipe, accelerator)
         self.net, self.optimiser = accelerator.prepare(self.module, optimiser)
+        processes = accelerator.num_processes
+        self.fewest = batching.fewest_images(self.module, recipe, self.images, processes)
         if recipe.compile:
             self.net = compiled(self.net, accelerator.device)
         self.ema = None
@@ -152,6 +156,7 @@ class TrainingState:
         parts["scaler"] = accelerator.scaler
         self.parts: dict[str, Any] = {k: part for k, part in parts.items() if part is not None}
         self.accumulation_steps = recipe.accumulate
+        self.batches = math.ceil(self.images / recipe.batch_size)
         self.all_steps = recipe.epochs * self.batches  # batches of the whole run
         self.steps_per_batch = 1 if recipe.random_scale else len(recipe.scales)
 
