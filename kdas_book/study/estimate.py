@@ -95,13 +95,14 @@ def _steps_and_seconds(
     return steps, training + forward + 2 * test * _SCORING
 
 
-def _seconds_a_step(cell: Cell, recipe: Recipe, images: int) -> float:
+def _seconds_a_step(cell: Cell, recipe: Recipe, count: int) -> float:
     """Seconds of a step at the recipe's size, of networks that were never trained; UserError where
     so many images cannot be divided into steps.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = build(cell.role, backbone=getattr(recipe, cell.role)).to(device).train()
-    fewest_images(net, recipe, images)
+    net = build(cell.role, backbone=getattr(recipe, cell.role))
+    fewest_images(net, recipe, count)
+    net = net.to(device).train()
     distils, features = recipe.objective != "supervised", recipe.objective in ON_FEATURES
     teacher = freeze(build("teacher", backbone=recipe.teacher)).to(device) if distils else None
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))

@@ -66,8 +66,3 @@ def convention(name: str) -> Convention:
     if name not in CONVENTIONS:
         raise UserError(f"There is no convention {name!r}; known are {', '.join(CONVENTIONS)}.")
     return CONVENTIONS[name]
-
-
-def minmax_grey(pred: Array) -> Array:
-    """The map, uint8 (H, W), as convention ``min-max`` stretches it: uint8 of the same shape."""
-    return np.rint(255 * _MIN_MAX.values(pred)).astype(np.uint8)[pred]

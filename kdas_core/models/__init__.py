@@ -89,12 +89,9 @@ def freeze(net: Net) -> Net:
     return net.eval().requires_grad_(False)
 
 
+@torch.no_grad()
 def teacher_logits(teacher: nn.Module, images: Tensor, features: bool = False):
     """The teacher's logit maps (P1, P2), each (B, 1, H, W), for normalised images (B, 3, H, W),
     without the memory and the bookkeeping of a graph; with ``features`` these and its features.
     """
-    with torch.inference_mode():
-        maps, found = teacher(images, features=True) if features else (teacher(images), {})
-    # A tensor born in inference mode may not take part in the student's backward pass; a clone may.
-    p1, p2 = (p.clone() for p in maps)
-    return ((p1, p2), {name: f.clone() for name, f in found.items()}) if features else (p1, p2)
+    return teacher(images, features=True) if features else teacher(images)

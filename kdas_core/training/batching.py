@@ -1,5 +1,6 @@
 """How an epoch's images are divided: into batches, processes, micro-batches; and their scales."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from kdas_core import UserError
 from kdas_core.data.dataset import PolypDataset
@@ -54,20 +54,15 @@ def fewest_images(net: nn.Module, recipe: Recipe, images: int, processes: int = 
     one value per channel, and of one image of 32 × 32 pixels the deepest maps have no more. A
     UserError where an epoch of so many images leaves one alone that may not be.
     """
-    side, values = scaled_size(min(recipe.scales), recipe.image_size), [2]
-    hooks = []
-    for module in net.modules():
-        # On several GPUs it counts the images of all, and frozen it counts none.
-        by_pass = isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
-        if by_pass and not recipe.freeze_statistics:
-            note = lambda _, given: values.append(given[0][:, 0].numel())  # noqa: E731
-            hooks.append(module.register_forward_pre_hook(note))
-    net.eval()(torch.zeros(1, 3, side, side, device=next(net.parameters()).device))
-    net.train()
-    for hook in hooks:
-        hook.remove()
-    if min(values) > 1:
+    side = scaled_size(min(recipe.scales), recipe.image_size)
+    trial = copy.deepcopy(net).train(not recipe.freeze_statistics)
+    try:
+        with torch.random.fork_rng([]):
+            trial(torch.zeros(1, 3, side, side))
         return 1
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return 1  # such as the batch norm of several GPUs, which counts the images of all
     last = images % recipe.batch_size or recipe.batch_size
     if last // processes < 2:
         among = f" among {processes} processes" if processes > 1 else ""

@@ -29,7 +29,7 @@ from torch import nn
 
 from kdas_core import UserError, files
 from kdas_core.data import PolypData
-from kdas_core.models.weights import weights_digest
+from kdas_core.models.weights import first_line, weights_digest
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
@@ -114,8 +114,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"{path} is whole, but this PyTorch cannot read it ({why}).") from None
+        why = "is whole, but this PyTorch cannot read it"
+        raise UserError(f"{path} {why} ({first_line(error)}).") from None
 
 
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -23,9 +23,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import kdas_core
 from kdas_core import UserError
 from kdas_core.losses import ON_FEATURES, Output, hyperparameters_of
-from kdas_core.losses.objectives import Maps
 from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
-from kdas_core.models.weights import refuse_not_finite
+from kdas_core.models.weights import first_line, refuse_not_finite
 from kdas_core.recipe import Recipe
 from kdas_core.training import batching
 from kdas_core.training import checkpoint as files
@@ -66,14 +65,14 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # of many kinds, deep inside
-        why = f"torch.compile does not work on this machine ({str(error).strip().splitlines()[0]})"
+        why = f"torch.compile does not work on this machine ({first_line(error)})"
         raise UserError(f"{why}; switch compile off.") from None
     return cast(nn.Module, torch.compile(net, dynamic=False))
 
 
 def frozen_teacher(
     teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
-) -> Callable[[Tensor, int], Maps | Output | None]:
+) -> Callable[[Tensor, int], Output | None]:
     """A function of images (B, 3, S, S) and of the student's side: :func:`output_of` the frozen
     teacher, reduced to that side, with a graph that nobody uses under ``teacher_graph``, as
     released; None without a teacher.
@@ -84,7 +83,7 @@ def frozen_teacher(
     net.requires_grad_(recipe.teacher_graph)
     look = net if recipe.teacher_graph else partial(teacher_logits, net)
 
-    def of_teacher(images: Tensor, side: int) -> Maps | Output:
+    def of_teacher(images: Tensor, side: int) -> Output:
         with accelerator.autocast():
             said = output_of(look, images, recipe.objective in ON_FEATURES)
         return said if side == images.shape[-1] else reduced(said, side / images.shape[-1])
@@ -92,24 +91,22 @@ def frozen_teacher(
     return of_teacher
 
 
-def reduced(said: Maps | Output, factor: float) -> Maps | Output:
+def reduced(said: Output, factor: float) -> Output:
     """Maps and features of larger images at the size of the student's, bilinear."""
 
     def smaller(x: Tensor) -> Tensor:
         side = round(x.shape[-1] * factor)
         return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
 
-    if isinstance(said, Output):
-        found = {name: smaller(feature) for name, feature in said.features.items()}
-        return Output((smaller(said.maps[0]), smaller(said.maps[1])), found)
-    return smaller(said[0]), smaller(said[1])
+    p1, p2 = map(smaller, said.maps)
+    return Output((p1, p2), {name: smaller(f) for name, f in said.features.items()})
 
 
-def output_of(net: Callable, images: Tensor, features: bool) -> Maps | Output:
+def output_of(net: Callable, images: Tensor, features: bool) -> Output:
     """The maps (P1, P2) of images, in float32; where features are asked for, with these."""
     maps, found = net(images, features=True) if features else (net(images), {})
     p1, p2 = (p.float() for p in maps)
-    return Output((p1, p2), {k: f.float() for k, f in found.items()}) if features else (p1, p2)
+    return Output((p1, p2), {name: f.float() for name, f in found.items()})
 
 
 @dataclass(eq=False)
@@ -142,9 +139,9 @@ class TrainingState:
         rate, decay = recipe.learning_rate, recipe.weight_decay
         optimiser = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)
         self.module = arrange(self.net, recipe, accelerator)
+        divided = self.images, accelerator.num_processes
+        self.fewest = batching.fewest_images(self.module, recipe, *divided)
         self.net, self.optimiser = accelerator.prepare(self.module, optimiser)
-        processes = accelerator.num_processes
-        self.fewest = batching.fewest_images(self.module, recipe, self.images, processes)
         if recipe.compile:
             self.net = compiled(self.net, accelerator.device)
         self.ema = None
