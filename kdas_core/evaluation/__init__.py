@@ -113,9 +113,7 @@ def baselines(
 
 
 def find_problems(sets: Mapping[str, files.SetFolders], settings: Settings):
-    """What :func:`files.match` finds of each set, and all that is wrong (every file is decoded):
-    ``({data set: ([Match], ignored names)}, problems)``.
-    """
+    """``({data set: ([Match], ignored names)}, problems)``; every file is decoded."""
     problems = files.Problems()
     found = {key: files.match(folders, problems) for key, folders in sets.items()}
     rules = settings.rules

@@ -110,9 +110,7 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def file_problems(pair: Match, rules: Convention) -> tuple[list[str], int, str]:
-    """What is wrong with the two files of one pair, both decoded in full; and the prediction's
-    largest value, 0 where it is of one value, and its mark.
-    """
+    """What is wrong with the two files; the prediction's largest value, 0 if constant; its mark."""
     arrays, problems = [], []
     for read, *given in (read_prediction, pair.pred), (read_mask, pair.mask, rules.polyp_from):
         try:

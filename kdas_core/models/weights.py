@@ -156,9 +156,7 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
-    """Write a network's weights as safetensors; a UserError where that fails. No half file is ever
-    seen, and an older one is as it was.
-    """
+    """Write a network's weights as safetensors, all or nothing; a UserError where that fails."""
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     # One text: of several, safetensors writes them in a new order each time.

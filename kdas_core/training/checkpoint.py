@@ -53,9 +53,7 @@ def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, 
 
 
 def create_run_dir(folder: Path, recipe: Recipe, content: dict[str, str]) -> None:
-    """Make the run's folder with ``recipe.yaml`` and ``identity.json``; UserError where it cannot
-    be written, or holds the run of another recipe.
-    """
+    """Make the run's folder; UserError: it cannot be written, or is that of another recipe."""
     other = "choose another --runs-dir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,9 +90,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def rotate_checkpoints(folder: Path) -> None:
-    """``last.ckpt`` becomes ``previous.ckpt``, and ``next.ckpt``, if there is one, ``last.ckpt``; a
-    second call ends what was cut off between the two.
-    """
+    """``last.ckpt`` becomes ``previous.ckpt``, and ``next.ckpt`` ``last.ckpt``, also if cut off."""
     if (folder / NEXT).exists():
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)

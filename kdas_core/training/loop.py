@@ -104,7 +104,8 @@ def train_step(
     state: TrainingState, batch: dict, scale: float, teacher: Callable, loss_fn: Callable
 ) -> dict[str, float]:
     """One optimiser step on a batch at one scale; the objective's terms, batch means."""
-    state.set_learning_rate()
+    for group in state.optimiser.param_groups:
+        group["lr"] = state.recipe.learning_rate_at(state.steps_done, state.all_steps)
     loss_fn = state.warmed_up(loss_fn)
     step = state, batch, scale, teacher, loss_fn
     terms = safety.with_less_memory(forward_backward, *step)

@@ -143,9 +143,7 @@ class Interruption:
         self.wanted = number
 
     def check(self, state: TrainingState, minutes: float = math.inf) -> None:
-        """Write a checkpoint if the last is so many minutes old; after a signal write one and stop:
-        all processes after the same step, whichever of them has got it.
-        """
+        """Write a checkpoint if the last is that old; after a signal stop, all at the same step."""
         due = time.perf_counter() - state.saved_at >= 60 * minutes
         wanted = self.wanted
         if state.accelerator.num_processes > 1:  # alone, nobody has to be waited for

@@ -169,11 +169,6 @@ class TrainingState:
             if self.recipe.freeze_statistics and isinstance(module, _BatchNorm):
                 module.eval()
 
-    def set_learning_rate(self) -> None:
-        """The rate of the next step, by the recipe's schedule."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate_at(self.steps_done, self.all_steps)
-
     def warmed_up(self, loss_fn: Callable) -> Callable:
         """The objective at this step: under ``distillation_warm_up`` its α rises linearly."""
         rising = self.all_steps * self.recipe.distillation_warm_up
