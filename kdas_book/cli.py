@@ -34,6 +34,7 @@ def train(
     set_: Annotated[Names, Option("--set", help="A hyperparameter, key=value; repeatable.")] = None,
     processes: Annotated[int, Option(help="Divide every batch among so many (GPUs).")] = 1,
     tensorboard: Annotated[bool, Option("--tensorboard", help="Scalars in its folder.")] = False,
+    unlabelled: Annotated[str, Option(help="Images without masks, to distil on as well.")] = "",
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
     if processes > 1 and "RANK" not in os.environ:
@@ -52,7 +53,8 @@ def train(
     callback = TensorBoard() if tensorboard else None
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():  # synthetic polyps are written once
-        session = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
+        settings = parse_settings(set_ or [])
+        session = begin(preset, data_root, runs_dir, seed, unlabelled, **settings)
     folder = session.folder("teacher" if role == "teacher" else objective, callback=callback)
     print(folder or f"the teacher's weights are released ones: {session.released_teacher}")
 

@@ -66,12 +66,13 @@ class Numbers:
     chapter: str
     here: dict[str, str]
     recorded: dict[str, str]
+    images: str = "drawn images"  # what the recorded numbers are about
 
     @property
     def table(self) -> pd.DataFrame:
         columns = {"this build": self.here}
         if self.recorded:
-            columns["recorded at laptop, drawn images"] = self.recorded
+            columns[f"recorded at laptop, {self.images}"] = self.recorded
         return pd.DataFrame(columns, list(self.here), dtype=object).fillna("not recorded")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:

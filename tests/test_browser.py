@@ -1,14 +1,10 @@
-"""The rendered book in a real browser (Debian's Chromium, driven by Playwright), from a server on this machine.
-
-Without a browser these tests are skipped; where CI is set they fail instead. Pictures of every page are left in ``_build/screenshots``.
-"""
+"""The rendered book in a real browser, from a server on this machine. Pictures of every page are left in ``_build/screenshots``."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
@@ -18,9 +14,8 @@ import torch
 from conftest import CHAPTERS, ROOT
 from pypdf import PdfReader
 
-from kdas_book.publishing.pdf import browser, print_book
+from kdas_book.publishing.pdf import print_book
 from kdas_book.publishing.site import served
-from kdas_core import UserError
 from kdas_core.attention import attention_weights, self_attention
 
 pytestmark = pytest.mark.slow
@@ -34,47 +29,10 @@ each_page = pytest.mark.parametrize("path", PAGES, ids=lambda path: Path(path).s
 
 
 @pytest.fixture(scope="module")
-def chromium():
-    with ExitStack() as stack:
-        try:
-            opened = stack.enter_context(browser())
-        except UserError as missing:
-            pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
-        yield opened
-
-
-@pytest.fixture(scope="module")
 def home(whole_book):
     """The site's address."""
     with served(whole_book / "_build" / "html") as address:
         yield address
-
-
-@pytest.fixture
-def visit(chromium, home):
-    """Opens pages, each in a fresh context, and keeps what they ask for and what they complain about."""
-    contexts = []
-
-    def go(path: str, **how):
-        context = chromium.new_context(**how)
-        contexts.append(context)
-        page = context.new_page()
-        page.asked, page.said = [], []
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on(
-            "console",
-            lambda message: (
-                page.said.append(message.text) if message.type in ("error", "warning") else 0
-            ),
-        )
-        page.on("pageerror", lambda error: page.said.append(str(error)))
-        page.goto(home + path)
-        page.wait_for_load_state("networkidle")
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
 
 
 def wait_until(page, expression: str) -> None:

@@ -294,6 +294,21 @@ def test_epochs_sizes_and_costs(folder):
     )
 
 
+def test_each_image_counts_once_in_the_groups_by_size(folder):
+    results = collect(folder)
+    once = by_size(results, bins=2)
+    # CVC-300 inside CVC-ColonDB, and an exact repeat there, both as far off as can be
+    images = results.images.replace({"dataset": {"Kvasir": "CVC-ColonDB"}}).assign(repeat=False)
+    again = images[images["dataset"] == "CVC-ColonDB"].assign(dice=0.0)
+    twice = again.assign(name="r" + again["name"], repeat=True)
+    inside = again.assign(dataset="CVC-300")
+    more = replace(results, images=pd.concat([images, inside, twice]))
+    pd.testing.assert_frame_equal(by_size(more, bins=2), once)
+    # Without CVC-ColonDB nothing holds the frames of CVC-300.
+    alone = results.images.replace({"dataset": {"Kvasir": "CVC-300"}})
+    pd.testing.assert_frame_equal(by_size(replace(results, images=alone), bins=2), once)
+
+
 # --- what may stand in one table --------------------------------------------------------------------------------------
 
 
@@ -442,6 +457,8 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
         and table.loc[4, "caveat"] == "needs a GPU"
     )
     whole = seed_differences(collect(folder)).loc[("kdas", MEAN)]
+    number = f"{whole['difference']:+.3f} [{whole['low']:+.3f}, {whole['high']:+.3f}]"
+    assert table["number"].tolist()[::3] == [number, ""]
     assert table.loc[0, "evidence"].startswith(
         f"{whole['difference']:+.3f} Dice over 3 seeds, interval {whole['low']:+.3f}"
     )

@@ -4,3 +4,28 @@ document.addEventListener("click", (event) => {
   if (does === "print") window.print();
   if (does === "full-screen") toggleFullScreen();
 });
+
+// Menu and contents. The theme opens them, in a dialog where the window is narrow, and hides the menu of a wide one; the keyboard's
+// focus, which it drops, goes into what opens and back to its button.
+const wide = matchMedia("(min-width: 992px)");
+for (const name of ["primary", "secondary"]) {
+  const button = document.querySelector(`.${name}-toggle`);
+  const side = document.getElementById(`pst-${name}-sidebar`), dialog = document.getElementById(`pst-${name}-sidebar-modal`);
+  if (!button || !side || !dialog) continue;
+  const beside = () => wide.matches && !side.classList.contains("pst-sidebar-hidden");
+  const settle = () => {
+    const open = dialog.open || beside();
+    button.ariaExpanded = open;
+    (open ? (dialog.open ? dialog : side).querySelector("a, button") : button).focus({preventScroll: true});
+  };
+  button.ariaExpanded = beside();
+  // The theme lets no other listener of the button hear of a click in a wide window.
+  document.addEventListener("click", (event) => { if (button.contains(event.target)) setTimeout(settle); }, true);
+  dialog.addEventListener("click", (event) => { if (event.target.closest("a[href^='#']")) dialog.close("followed"); });
+  dialog.addEventListener("close", () => {
+    button.ariaExpanded = false;
+    if (dialog.returnValue !== "followed") setTimeout(() => button.focus({preventScroll: true}));
+    dialog.returnValue = "";
+  });
+  side.addEventListener("keydown", (event) => { if (event.key === "Escape" && button.checkVisibility()) button.click(); });
+}

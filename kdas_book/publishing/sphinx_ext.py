@@ -53,6 +53,28 @@ def describe(app: Sphinx, pagename: str, template: str, context: dict[str, Any],
         context["meta"] = {**(context["meta"] or {}), "og:description": said}
 
 
+def link_chapters(
+    app: Sphinx, pagename: str, template: str, context: dict[str, Any], tree: Any
+) -> None:
+    """A chapter begins with a strip of links to all of them."""
+    pages = app.env.toctree_includes.get(app.config.root_doc, [])
+    numbered = {page: found for page in pages if (found := re.search(r"/0?(\d+)_(\w+)$", page))}
+    if pagename in numbered:
+        strip = BeautifulSoup('<nav class="chapters" aria-label="Chapters"></nav>', "html.parser")
+        for page, found in numbered.items():
+            title = app.env.titles[page].astext()
+            link = strip.new_tag(
+                "a", href=app.builder.get_relative_uri(pagename, page), title=title
+            )
+            if page == pagename:
+                link["aria-current"] = "page"
+            number, name = strip.new_tag("b"), strip.new_tag("span")
+            number.string, name.string = found[1], found[2].replace("_", " ")
+            link.extend([number, " ", name])
+            strip.nav.append(link)
+        context["body"] = f"{strip}{context['body']}"
+
+
 def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
     """An entry of the bibliography links to where it is first cited, on each page that does so."""
     domain: Any = app.env.get_domain("cite")
@@ -118,6 +140,12 @@ def make_accessible(soup: Any) -> None:
     """What keeps a screen reader, a keyboard or the policy from something."""
     for button in soup.select("[onclick]"):
         button["data-does"] = HANDLERS[button.attrs.pop("onclick")]
+    if header := soup.select_one("#pst-header"):  # repeats the search, and buttons that others need
+        header.clear()
+    for panel, label in (("primary", "Menu"), ("secondary", "Contents of this page")):
+        for button in soup.select(f".{panel}-toggle"):
+            button.attrs |= {"aria-label": label, "title": label, "aria-expanded": "false"}
+            button["aria-controls"] = f"pst-{panel}-sidebar"
     for formula in soup.select("div.math"):  # a long one scrolls in its own box
         formula["tabindex"] = "0"
     for tag in soup.select('.citation-list, [role="doc-biblioentry"]'):
@@ -175,6 +203,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
         app.setup_extension("sphinx_sitemap")
     app.connect("config-inited", configure)
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
+    app.connect("html-page-context", link_chapters)
     app.connect("env-get-updated", number_exercises, priority=900)  # after Sphinx has numbered them
     app.connect("doctree-resolved", cite_back)
     app.connect("build-finished", finish_pages)

@@ -65,8 +65,9 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
 def _student(run: Session, what: str) -> nn.Module:
     """The student, whose teacher remembers what it has said for other students of this seed."""
     r = run.recipe
-    steps = r.epochs * len(run.data.train) * (1 if r.random_scale else len(r.scales))
-    needed = steps * 2 * 4 * (r.teacher_image_size or r.image_size) ** 2  # two maps of float32
+    images = len(run.data.train) + (len(run.data.unlabelled) if r.use_unlabelled else 0)
+    seen = images * r.epochs * (1 if r.random_scale else len(r.scales))
+    needed = seen * 2 * 4 * (r.teacher_image_size or r.image_size) ** 2  # two maps of float32
     if run.device.type == "cpu" and what not in ("supervised", *ON_FEATURES) and needed < MOST:
         remember(run.teacher(), run.runs_dir / MAPS.format(seed=r.seed))
     return run.student(what)

@@ -43,8 +43,9 @@ class Results:
     def image_means(self) -> pd.DataFrame:
         """Means over the seeds, a row a label and image."""
         columns = dict.fromkeys(("dice", "iou", "dice_last", "agreement"), "mean")
+        columns |= {name: "first" for name in ("share", "repeat") if name in self.images}
         by_image = self.images.groupby(["objective", "dataset", "name"], sort=False)
-        return by_image.agg({"share": "first", **columns}).reset_index()
+        return by_image.agg(columns).reset_index()
 
     @property
     def labels(self) -> list[str]:

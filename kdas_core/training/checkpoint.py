@@ -29,6 +29,7 @@ from torch import nn
 
 from kdas_core import UserError, files
 from kdas_core.data import PolypData
+from kdas_core.data.layout import content_digest
 from kdas_core.models.weights import first_line, weights_digest
 from kdas_core.recipe import Recipe
 
@@ -40,9 +41,13 @@ _HINT = (
 write = partial(files.atomic_write, hint=_HINT, durable=True)
 
 
-def identity(data: PolypData, teacher: nn.Module | None) -> dict[str, str]:
-    """What decides a run besides its recipe: digests of images, masks and teacher's weights."""
-    return data.contents() | ({"teacher": weights_digest(teacher)} if teacher else {})
+def identity(data: PolypData, teacher: nn.Module | None, unlabelled: bool) -> dict[str, str]:
+    """What decides a run besides its recipe: digests of images, masks and teacher's weights, and of
+    the images without masks, where these are used.
+    """
+    more = {"teacher": weights_digest(teacher)} if teacher else {}
+    more |= {"unlabelled": content_digest(data.unlabelled)} if unlabelled else {}
+    return data.contents() | more
 
 
 def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, str]) -> Path:

@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from kdas_core import UserError
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.losses import ON_FEATURES, objective, structure_loss
@@ -60,7 +61,7 @@ def fit(
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
-    content = identity(data, teacher)
+    content = identity(data, teacher, recipe.use_unlabelled)
     folder = run_dir(recipe, runs_dir, role, content)
     accelerator = start_accelerator(recipe)
     with safety.alone(folder, accelerator) as finished, safety.Interruption() as stop:
@@ -73,7 +74,11 @@ def fit(
         seed_everything(recipe.seed)
         size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
         largest = recipe.teacher_image_size or size
-        train_set = PolypDataset(data.train, largest, augment, soft, recipe.seed, cached=True)
+        more = data.unlabelled if recipe.use_unlabelled else ()
+        if recipe.use_unlabelled and not more:
+            way_out = "name a folder of such images, or set labelled below 1"
+            raise UserError(f"use_unlabelled is true, and every image has a mask; {way_out}.")
+        train_set = PolypDataset(data.train, largest, augment, soft, recipe.seed, True, more)
         val_set = PolypDataset(data.validation, size, cached=True)
         net = start_network(recipe, role)
         state = TrainingState(recipe, folder, accelerator, net, role, len(train_set), callback)
