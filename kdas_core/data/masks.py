@@ -69,9 +69,8 @@ def two_valued(grey: np.ndarray, path: Path, polyp_from: int = THRESHOLD) -> np.
 
 
 def read_prediction(path: str | Path) -> np.ndarray:
-    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp.
-
-    UserError: the file cannot be read, is in colour or transparent, or has more than 8 bits.
+    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp. UserError:
+    the file cannot be read, is in colour or transparent, or has more than 8 bits.
     """
     path = Path(path)
     with opened(path) as image:

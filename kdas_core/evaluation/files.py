@@ -69,9 +69,7 @@ def benchmark(
 
 
 def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[str, ...]]:
-    """Pair by stem: a :class:`Match` for each mask, sorted by file name, and the names of
-    predictions of no mask. What is wrong is added to ``problems``.
-    """
+    """Pairs by stem, in the order of file names, and the names of predictions without a mask."""
     pred_dir, gt_dir = folders.preds, folders.masks
     masks = _by_stem(gt_dir, "mask", problems)
     preds = _by_stem(pred_dir, "prediction", problems)

@@ -19,9 +19,8 @@ def batches(
 ) -> Iterator[dict]:
     """An epoch's batches from number ``first`` on; seed and epoch alone decide their order.
 
-    Process ``rank`` of ``world`` gets its part of each; the ``weight`` by which the mean of all
-    processes' gradients is that of the whole batch, also where it does not divide evenly; and how
-    many images the smallest part has, ``least``.
+    Process ``rank`` of ``world`` gets its part of each, the ``weight`` by which the mean of all
+    processes' gradients is that of the whole batch, and the images of the smallest part, ``least``.
     """
     # A generator of its own: what others draw from the global stream does not change the order.
     own = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
@@ -74,9 +73,7 @@ def fewest_images(net: nn.Module, recipe: Recipe, images: int, processes: int = 
 
 
 def micro_batches(batch: dict, count: int, fewest: int = 1) -> Iterator[dict]:
-    """A batch in so many nearly equal parts, or in fewer, so that each has ``fewest`` images in
-    every process; ``last`` is true of the last one.
-    """
+    """A batch in at most so many nearly equal parts, of ``fewest`` images or more; one is ``last``."""
     images = len(batch["name"])
     parts = np.array_split(np.arange(images), max(1, min(count, batch["least"] // fewest)))
     for part in parts:

@@ -41,13 +41,13 @@ _HINT = (
 write = partial(files.atomic_write, hint=_HINT, durable=True)
 
 
-def identity(data: PolypData, teacher: nn.Module | None, unlabelled: bool) -> dict[str, str]:
-    """What decides a run besides its recipe: digests of images, masks and teacher's weights, and of
-    the images without masks, where these are used.
-    """
-    more = {"teacher": weights_digest(teacher)} if teacher else {}
-    more |= {"unlabelled": content_digest(data.unlabelled)} if unlabelled else {}
-    return data.contents() | more
+def identity(data: PolypData, teacher: nn.Module | None) -> dict[str, str]:
+    """What decides a run besides its recipe: digests of images, masks and the teacher's weights."""
+    pairs = [*data.train, *data.validation]
+    digests = {"images": content_digest(pair.image for pair in pairs)}
+    digests["masks"] = content_digest(pair.mask for pair in pairs)
+    digests |= {"teacher": weights_digest(teacher)} if teacher else {}
+    return digests | ({"unlabelled": content_digest(data.unlabelled)} if data.unlabelled else {})
 
 
 def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, str]) -> Path:

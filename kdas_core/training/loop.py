@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from kdas_core import UserError
 from kdas_core.data import PolypData
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.losses import ON_FEATURES, objective, structure_loss
@@ -61,7 +60,8 @@ def fit(
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
-    content = identity(data, teacher, recipe.use_unlabelled)
+    data = data.used(recipe.use_unlabelled)
+    content = identity(data, teacher)
     folder = run_dir(recipe, runs_dir, role, content)
     accelerator = start_accelerator(recipe)
     with safety.alone(folder, accelerator) as finished, safety.Interruption() as stop:
@@ -72,13 +72,9 @@ def fit(
             create_run_dir(folder, recipe, content)
 
         seed_everything(recipe.seed)
-        size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
-        largest = recipe.teacher_image_size or size
-        more = data.unlabelled if recipe.use_unlabelled else ()
-        if recipe.use_unlabelled and not more:
-            way_out = "name a folder of such images, or set labelled below 1"
-            raise UserError(f"use_unlabelled is true, and every image has a mask; {way_out}.")
-        train_set = PolypDataset(data.train, largest, augment, soft, recipe.seed, True, more)
+        size = recipe.image_size
+        how = recipe.teacher_image_size or size, recipe.augment, recipe.soft_masks, recipe.seed
+        train_set = PolypDataset(data.train, *how, cached=True, unlabelled=data.unlabelled)
         val_set = PolypDataset(data.validation, size, cached=True)
         net = start_network(recipe, role)
         state = TrainingState(recipe, folder, accelerator, net, role, len(train_set), callback)

@@ -73,9 +73,8 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
 def frozen_teacher(
     teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
 ) -> Callable[[Tensor, int], Output | None]:
-    """A function of images (B, 3, S, S) and of the student's side: :func:`output_of` the frozen
-    teacher, reduced to that side, with a graph that nobody uses under ``teacher_graph``, as
-    released; None without a teacher.
+    """A function of images (B, 3, S, S) and of the student's side: what the frozen teacher says,
+    reduced to that side, under ``teacher_graph`` with a graph that nobody uses; None without one.
     """
     if teacher is None:
         return lambda images, side: None
