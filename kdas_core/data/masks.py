@@ -30,9 +30,7 @@ _IMPORT = '"kdas data import --as masks" can make one of it'
 
 def read_mask(path: str | Path, polyp_from: int = THRESHOLD) -> np.ndarray:
     """A mask file as bool, shape (H, W). A frame without a polyp is allowed, and all False.
-
-    Raises:
-        UserError: the file cannot be read (as `images.read_image`), or the rule refuses it.
+    UserError: the file cannot be read (as `images.read_image`), or the rule refuses it.
     """
     return read_grey(path, polyp_from) >= polyp_from
 

@@ -73,7 +73,7 @@ def fewest_images(net: nn.Module, recipe: Recipe, images: int, processes: int = 
 
 
 def micro_batches(batch: dict, count: int, fewest: int = 1) -> Iterator[dict]:
-    """A batch in at most so many nearly equal parts, of ``fewest`` images or more; one is ``last``."""
+    """A batch in at most so many nearly equal parts of ``fewest`` images or more, one ``last``."""
     images = len(batch["name"])
     parts = np.array_split(np.arange(images), max(1, min(count, batch["least"] // fewest)))
     for part in parts:

@@ -200,8 +200,12 @@ class TrainingState:
         self.history.append(row)
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
-                best = self.folder / "best.safetensors"
-                save_weights(self.eval_model, best, epoch=row["epoch"], **self.origin())
+                # What a program must know that uses the weights.
+                about = {"epoch": row["epoch"], "role": self.role}
+                about |= {"backbone": getattr(self.recipe, self.role)}
+                about |= {"size": self.recipe.image_size, "normalisation": "imagenet"}
+                about |= {"preset": self.recipe.preset}
+                save_weights(self.eval_model, self.folder / "best.safetensors", **about)
             table = pd.DataFrame(self.history).to_csv(index=False)
             files.write(self.folder / "history.csv", table.encode())
         self.epoch += 1
@@ -209,12 +213,6 @@ class TrainingState:
         self.sums.clear()
         self.checkpoint()
         self._call_back()
-
-    def origin(self) -> dict[str, Any]:
-        """What a program must know that uses the weights: it stands in their file."""
-        backbone = getattr(self.recipe, self.role)
-        about = {"role": self.role, "backbone": backbone, "size": self.recipe.image_size}
-        return about | {"normalisation": "imagenet", "preset": self.recipe.preset}
 
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
