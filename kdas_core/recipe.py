@@ -108,9 +108,8 @@ class Recipe:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {rule}.")
 
     def for_teacher(self) -> "Recipe":
-        """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate.
-
-        What concerns the student alone gets its default, so that one teacher serves all objectives.
+        """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate. What
+        concerns the student alone gets its default, so that one teacher serves all objectives.
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}

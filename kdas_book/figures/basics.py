@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from kdas_book.files import refuse_foreign
 from kdas_core import UserError
 from kdas_core.data.dataset import denormalise
 from kdas_core.files import atomic_write
@@ -55,14 +56,15 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
     UserError if matplotlib does not write such files, or the file cannot be written.
     """
-    drawn, way_out = io.BytesIO(), "give a path such as figure.png"
-    if path.is_file() and b"atplotlib" not in path.read_bytes():  # what it writes into its files
-        raise UserError(f"{path} is there already and is no such figure; choose another place.")
+    # What matplotlib writes into its files.
+    refuse_foreign(path, "figure of kdas", lambda file: b"atplotlib" in file.read_bytes())
+    drawn = io.BytesIO()
     try:
         figure.savefig(drawn, format=path.suffix[1:] or None)
     except ValueError as error:
+        way_out = "give a path such as figure.png"
         raise UserError(f"{path} cannot be written ({error}); {way_out}.") from error
-    atomic_write(path, drawn.getvalue(), way_out)
+    atomic_write(path, drawn.getvalue())
 
 
 def as_picture(image: Array) -> np.ndarray:

@@ -17,10 +17,10 @@ import nbformat
 import pandas as pd
 import yaml
 
+from kdas_book.files import staging_dir
 from kdas_book.publishing.formulas import copy_katex
 from kdas_book.publishing.run_notebook import BuildError, is_injected
 from kdas_core import UserError
-from kdas_core.files import staging_dir
 
 RUN = ["preset", "seed", "time", "peak memory", "machine", "run on"]  # what is said of a chapter
 

@@ -14,8 +14,9 @@ import pandas as pd
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch10_study as figures
 from kdas_book.figures.basics import save
+from kdas_book.files import write_together
 from kdas_book.reports import comparison
-from kdas_book.reports.tables import texts_of, write_texts
+from kdas_book.reports.tables import texts_of
 from kdas_book.study import seeds
 from kdas_book.study.registered import pooled
 from kdas_book.study.results import KEYS, Results
@@ -227,7 +228,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         texts |= {Path(out) / f"{stem}{suffix}": text for suffix, text in forms.items()}
         parts.append(f"## {title}\n\n{forms['.md']}")
     parts += [f"![{stem.replace('_', ' ')}]({stem}.png)" for stem in drawn]
-    files = write_texts({Path(out) / "report.md": "\n\n".join(parts) + "\n", **texts})
+    files = write_together({Path(out) / "report.md": "\n\n".join(parts) + "\n", **texts})
     for stem, figure in drawn.items():
         for suffix in (".png", ".svg"):
             files.append(Path(out) / f"{stem}{suffix}")

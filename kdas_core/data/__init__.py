@@ -1,6 +1,6 @@
 """Polyp images and masks (chapter 1): which pairs train, which validate, which are tested on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdas_core import UserError
@@ -22,11 +22,12 @@ class PolypData:
     synthetic: bool
     unlabelled: tuple[Path, ...] = ()
 
-    def contents(self) -> dict[str, str]:
-        """Digests of what is trained and validated on, the ``images`` and the ``masks``."""
-        pairs = [pair for split in (self.train, self.validation) for pair in split]
-        paths = {"images": [p.image for p in pairs], "masks": [p.mask for p in pairs]}
-        return {what: layout.content_digest(files) for what, files in paths.items()}
+    def used(self, with_unlabelled: bool) -> "PolypData":
+        """What a run uses: all, or all but the unlabelled; UserError: there are none to be used."""
+        if with_unlabelled and not self.unlabelled:
+            way_out = "name a folder of such images, or set labelled below 1"
+            raise UserError(f"use_unlabelled is true, and every image has a mask; {way_out}.")
+        return self if with_unlabelled else replace(self, unlabelled=())
 
     def check_masks(self) -> None:
         """A UserError where a mask cannot be used, of a test set too, before hours are spent."""

@@ -106,12 +106,14 @@ class PolypDataset(Dataset):
 
     def __post_init__(self) -> None:
         self.epoch = 0
+        pairs = [(pair.name, pair.image, pair.mask) for pair in self.index]
+        self._files = [*pairs, *((path.stem, path, None) for path in self.unlabelled)]
         count = len(self) if self.cached else 0
         self._cache = np.empty((count, 4, self.size, self.size), np.uint8)
         self._is_cached = np.zeros(count, bool)
 
     def __len__(self) -> int:
-        return len(self.index) + len(self.unlabelled)
+        return len(self._files)
 
     def set_epoch(self, epoch: int) -> None:
         """From now on items are augmented as epoch ``epoch`` has them."""
@@ -122,20 +124,14 @@ class PolypDataset(Dataset):
         image = torch.empty(3, self.size, self.size)
         mask = torch.empty(1, self.size, self.size)
         self._write(i, image.numpy(), mask.numpy())
-        return {"image": image, "mask": mask, "name": self._name(i)}
+        return {"image": image, "mask": mask, "name": self._files[i][0]}
 
     def batch(self, positions: Sequence[int]) -> dict:
-        """The items at these positions: ``image`` (B, 3, S, S), ``mask`` (B, 1, S, S), ``name``, a
-        list. Threads share the work, which may go on beside a training step.
-        """
+        """The items at these positions, read by threads: (B, 3, S, S), (B, 1, S, S), a list."""
         image = torch.empty(len(positions), 3, self.size, self.size)
         mask = torch.empty(len(positions), 1, self.size, self.size)
         list(_THREADS.map(self._write, positions, image.numpy(), mask.numpy()))
-        return {"image": image, "mask": mask, "name": [self._name(i) for i in positions]}
-
-    def _name(self, i: int) -> str:
-        pairs = len(self.index)
-        return self.index[i].name if i < pairs else self.unlabelled[i - pairs].stem
+        return {"image": image, "mask": mask, "name": [self._files[i][0] for i in positions]}
 
     def _write(self, i: int, image_out: np.ndarray, mask_out: np.ndarray) -> None:
         """Item ``i`` into these arrays, (3, S, S) and (1, S, S)."""
@@ -148,7 +144,7 @@ class PolypDataset(Dataset):
         for plane, table, out in zip(planes, _TABLES, image_out):
             cv2.LUT(plane, table, out)
         np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
-        if i >= len(self.index):
+        if self._files[i][2] is None:
             mask_out.fill(np.nan)
 
     def _planes(self, i: int) -> np.ndarray:
@@ -161,15 +157,15 @@ class PolypDataset(Dataset):
         return self._cache[i]
 
     def _decode(self, i: int) -> np.ndarray:
-        if i >= len(self.index):
-            image = resize_image(read_image(self.unlabelled[i - len(self.index)]), self.size)
+        _, image_file, mask_file = self._files[i]
+        image = read_image(image_file)
+        if mask_file is None:
+            image = resize_image(image, self.size)
             return np.stack([*cv2.split(image), np.zeros(image.shape[:2], np.uint8)])
-        pair = self.index[i]
-        image = read_image(pair.image)
-        mask = read_grey(pair.mask) if self.soft_masks else read_mask(pair.mask)
+        mask = read_grey(mask_file) if self.soft_masks else read_mask(mask_file)
         if image.shape[:2] != mask.shape:
             (mh, mw), (ih, iw) = mask.shape, image.shape[:2]
-            fact = f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}"
+            fact = f"{mask_file} is {mw}×{mh} but its image is {iw}×{ih}"
             way_out = 'masks must have their image\'s size ("kdas data check" lists such pairs)'
             raise UserError(f"{fact}; {way_out}.")
         image, mask = resize_pair(image, mask, self.size, self.soft_masks)
