@@ -243,8 +243,10 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
             of_teacher = teacher if isinstance(teacher, Output) else Output(teacher or student)
             if name in ON_FEATURES and not (of_student.features and of_teacher.features):
                 raise UserError(f'Objective "{name}" needs the networks\' features as well.')
-            labelled = ~mask.isnan().flatten(1).any(1) if some_unlabelled else slice(None)
-            true, maps = mask[labelled], [s[labelled] for s in of_student.maps]
+            true, maps = mask, of_student.maps
+            if some_unlabelled:
+                labelled = ~mask.isnan().flatten(1).any(1)
+                true, maps = mask[labelled], tuple(s[labelled] for s in maps)
             if len(true):
                 first, second = (structure_loss(s, true, weighted) for s in maps)
             else:  # no mean, but a zero that has a gradient
