@@ -243,7 +243,7 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
             of_teacher = teacher if isinstance(teacher, Output) else Output(teacher or student)
             if name in ON_FEATURES and not (of_student.features and of_teacher.features):
                 raise UserError(f'Objective "{name}" needs the networks\' features as well.')
-            true, maps = mask, of_student.maps
+            true, maps = mask, tuple(of_student.maps)
             if some_unlabelled:
                 labelled = ~mask.isnan().flatten(1).any(1)
                 true, maps = mask[labelled], tuple(s[labelled] for s in maps)
