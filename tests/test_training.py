@@ -28,7 +28,7 @@ from kdas_core.losses import ON_FEATURES, Output, objective, structure_loss
 from kdas_core.models import build, freeze, save_weights
 from kdas_core.models.weights import metadata_of
 from kdas_core.recipe import PRESETS, Recipe, preset
-from kdas_core.training import dice_at_half, fit, load_history
+from kdas_core.training import batching, dice_at_half, fit, load_history
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import latest_checkpoint
 from kdas_core.training.state import reduced
@@ -859,3 +859,62 @@ def test_numbers_that_make_no_sense_are_refused_by_name(word):
 def test_what_has_an_option_of_its_own_is_no_setting(key):
     with pytest.raises(UserError, match=f"{key} is an option of its own; write --{key} 1"):
         parse_settings([f"{key}=1"])
+
+
+# --- batch norm and single images --------------------------------------------------------------------------------------
+
+SMALL = TINY | {"epochs": 1, "objective": "supervised"}
+ALONE = "leave one alone, and batch norm cannot be trained on one of .* pixels; choose another batch_size"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 7},  # of 8 images
+        {"batch_size": 1},
+        {"batch_size": 7, "image_size": 64, "scales": (0.5, 1.0)},
+        {"batch_size": 7, "image_size": 64, "scales": (1.0, 0.5), "random_scale": True},
+        {"batch_size": 7, "image_size": 64, "student": "resnest14d"},  # has batch norm of means
+    ],
+)
+def test_a_batch_of_one_image_with_one_value_per_channel_is_refused_before_training(
+    tmp_path, data, settings
+):
+    assert len(data.train) == 8
+    with pytest.raises(UserError, match=ALONE):
+        fit(preset("smoke", **SMALL | settings), data, tmp_path)
+    assert not list(tmp_path.glob("*/steps.csv"))
+    frozen = preset("smoke", **SMALL | settings, freeze_statistics=True)
+    assert (fit(frozen, data, tmp_path) / "metrics.json").exists(), "the way out is one"
+
+
+def test_one_image_is_no_problem_where_its_maps_have_several_pixels(tmp_path, data):
+    recipe = preset("smoke", **SMALL | {"batch_size": 7, "image_size": 64})
+    assert (fit(recipe, data, tmp_path) / "metrics.json").exists()
+
+
+def test_passes_have_two_images_where_one_has_one_value_per_channel(tmp_path, data):
+    """Of batches of 5 and 3 images, in 5 passes or fewer."""
+    recipe = preset("smoke", **SMALL | {"batch_size": 5, "accumulate": 5})
+    assert (fit(recipe, data, tmp_path) / "metrics.json").exists()
+    batch = {"image": torch.zeros(5, 1), "mask": torch.zeros(5, 1), "name": [*"abcde"]}
+    batch |= {"weight": 1.0, "least": 5}
+    parts = [micro["name"] for micro in batching.micro_batches(batch, 5, fewest=2)]
+    assert parts == [["a", "b", "c"], ["d", "e"]]
+    assert len(list(batching.micro_batches(batch, 5))) == 5
+
+
+@pytest.mark.parametrize("images, processes, fits", [(8, 2, True), (8, 3, False), (7, 2, False)])
+def test_the_part_of_a_process_counts(images, processes, fits):
+    """Batches of 4: of 8 images each of two processes has 2; of 7 the last batch has 3."""
+    net, recipe = build("student"), preset("smoke", **SMALL)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(3)
+    if fits:
+        assert batching.fewest_images(net, recipe, images, processes) == 2
+        assert batching.fewest_images(net, replace(recipe, image_size=64), images, processes) == 1
+    else:
+        with pytest.raises(UserError, match=f"among {processes} processes {ALONE}"):
+            batching.fewest_images(net, recipe, images, processes)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.manual_seed(3)))
