@@ -244,14 +244,12 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
             if name in ON_FEATURES and not (of_student.features and of_teacher.features):
                 raise UserError(f'Objective "{name}" needs the networks\' features as well.')
             true, maps = mask, tuple(of_student.maps)
-            if some_unlabelled:
+            if some_unlabelled:  # even a whole slice changes the order in which gradients add up
                 labelled = ~mask.isnan().flatten(1).any(1)
                 true, maps = mask[labelled], tuple(s[labelled] for s in maps)
-            if len(true):
-                first, second = (structure_loss(s, true, weighted) for s in maps)
-            else:  # no mean, but a zero that has a gradient
-                first, second = (s.sum() for s in maps)
-            structure = {"structure_1": first, "structure_2": second}
+            # Of no image there is no mean, but a zero that has a gradient.
+            values = [structure_loss(s, true, weighted) if len(true) else s.sum() for s in maps]
+            structure = dict(zip(("structure_1", "structure_2"), values))
             replaced = controlled(of_teacher, mask, control)
             # The supervised objective never looks at its teacher.
             return OBJECTIVES[name](Batch(structure, of_student, replaced, mask), **chosen)
