@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kdas_book.publishing.tables import set_numbers, set_table
 
 # Cells that run on a server elsewhere, and a script of 1.5 MB for icons that the theme's font has.
 UNUSED = ("thebe", "THEBE", "kernelName", "fontawesome.js")
+SETUP = re.compile(r"\.(begin|times)\(")
 # A policy allows no handlers in attributes; book/_static/site.js listens instead.
 HANDLERS = {"window.print()": "print", "toggleFullScreen()": "full-screen"}
 POLICY = (
@@ -98,18 +100,13 @@ def fold_setup(soup: Any) -> None:
     for sign in soup.select("details.above-input > summary"):
         sign.parent["class"], sign.string = ["source"], "</>"
         sign["aria-label"] = sign["title"] = "Code of what follows"
-    parts, part = [], soup.select_one(".cell.tag_parameters")
-    while part:
-        parts.append(part)
-        if ".times(" in part.get_text() or len(parts) > 5:
-            break
-        part = part.find_next_sibling()
-    if part:
-        fold = soup.new_tag("details", attrs={"class": "setup"})
-        parts[0].insert_before(fold)
+    if first := soup.select_one(".cell.tag_parameters"):
+        begins = [first, *takewhile(lambda tag: tag.name != "section", first.find_next_siblings())]
+        last = max(i for i, tag in enumerate(begins) if not i or SETUP.search(tag.get_text()))
+        fold = first.insert_before(soup.new_tag("details", attrs={"class": "setup"}))[0]
         said = soup.new_tag("summary")
         said.string = "Setup: parameters, imports, time and memory"
-        fold.extend([said, *parts])
+        fold.extend([said, *begins[: last + 1]])
 
 
 def pack_pictures(soup: Any, page: Path, images: Path, earlier: Path) -> None:
