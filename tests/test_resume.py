@@ -441,11 +441,11 @@ def test_a_number_that_is_none_stops_with_step_term_images_and_a_file(data, tmp_
 
         def terms(student, teacher, mask):
             calls.append(1)
-            bad = student[0].mean() * (float("nan") if len(calls) == 3 else 1.0)
+            bad = student.maps[0].mean() * (float("nan") if len(calls) == 3 else 1.0)
             return {
                 "structure_1": bad,
-                "structure_2": student[1].mean(),
-                "total": bad + student[1].mean(),
+                "structure_2": student.maps[1].mean(),
+                "total": bad + student.maps[1].mean(),
             }
 
         return terms
