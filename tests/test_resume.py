@@ -480,7 +480,9 @@ def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(
             return gradient * float("inf")
 
     monkeypatch.setattr(
-        training, "objective", lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()}
+        training,
+        "objective",
+        lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s.maps[0]).mean()},
     )
     with pytest.raises(UserError, match="epoch 1, step 1: the gradient is no finite number"):
         fit(preset("smoke", **TINY), data, tmp_path)
