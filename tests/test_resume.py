@@ -166,6 +166,17 @@ def test_five_kills_at_awkward_moments_change_no_bit(tmp_path, polyps, data):
     )
 
 
+def test_steps_written_after_the_last_checkpoint_are_dropped_whole(tmp_path):
+    """Three lives, each killed between its rows and its checkpoint: the size that they return is the file's."""
+    rows = [{"epoch": 1, "step": step, "total": step / 3} for step in range(1, 4)]
+    size = runs.append_steps(tmp_path, rows[:1], 0)
+    for longer in (rows[1:], rows[1:2], rows[1:]):
+        after = runs.append_steps(tmp_path, longer, size)
+        assert after == (tmp_path / "steps.csv").stat().st_size
+    assert pd.read_csv(tmp_path / "steps.csv")["step"].tolist() == [1, 2, 3]
+    assert runs.append_steps(tmp_path, [], size) == size == (tmp_path / "steps.csv").stat().st_size
+
+
 @pytest.mark.slow
 def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
     """Not at moments that we chose: after so many milliseconds, whatever the program is doing then."""

@@ -143,7 +143,7 @@ def append_steps(folder: Path, rows: list[dict], size: int) -> int:
     try:
         with open(path, "ab") as file:
             size = min(size, file.tell())
-            file.truncate(size)
+            file.seek(file.truncate(size))
             if rows:
                 table = pd.DataFrame(rows).set_index("epoch")
                 text = table.to_csv(header=not size, float_format="%.7g", na_rep="nan")
