@@ -369,7 +369,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_position_only(made):
         dataset = PolypDataset(index, 32, augment=True, seed=seed, **options)
         for j in warm:
             dataset[j]
-        dataset.set_epoch(epoch)
+        dataset.epoch = epoch
         return dataset[i]["image"]
 
     first = item()
@@ -381,7 +381,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_position_only(made):
 
 def test_workers_give_the_same_items_as_the_main_process(made):
     dataset = PolypDataset(index_pairs(made / "TrainDataset").take(range(4)), 32, augment=True)
-    dataset.set_epoch(2)
+    dataset.epoch = 2
     alone, helped = (list(DataLoader(dataset, batch_size=2, num_workers=n)) for n in (0, 1))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, helped, strict=True))
 

@@ -105,7 +105,7 @@ class PolypDataset(Dataset):
     unlabelled: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        self.epoch = 0
+        self.epoch = 0  # items are augmented as this epoch has them
         pairs = [(pair.name, pair.image, pair.mask) for pair in self.index]
         self._files = [*pairs, *((path.stem, path, None) for path in self.unlabelled)]
         count = len(self) if self.cached else 0
@@ -114,10 +114,6 @@ class PolypDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self._files)
-
-    def set_epoch(self, epoch: int) -> None:
-        """From now on items are augmented as epoch ``epoch`` has them."""
-        self.epoch = epoch
 
     def __getitem__(self, i: int) -> dict:
         i = range(len(self))[i]  # negative positions as lists have them; an IndexError past the end

@@ -82,8 +82,7 @@ def _halve(state: TrainingState, images: int, fitted: bool) -> None:
         hint = f"start again with --set accumulate={2 * passes}"
         if passes >= most:
             hint = "choose a smaller image_size"
-        count = f"{passes} pass{'es' if passes > 1 else ''} a batch"
-        where = f"{state.folder.name}: the memory does not suffice for {count}"
+        where = f"{state.folder.name}: the memory does not suffice for {passes} pass(es) a batch"
         raise UserError(f"{where}; {hint}.")
     state.accumulation_steps = min(2 * passes, most)
     state.optimiser.zero_grad()
