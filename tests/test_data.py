@@ -18,11 +18,12 @@ from torchvision import transforms
 
 from kdas_book.data import synthetic
 from kdas_book.data.check import check_data
+from kdas_book.figures.basics import as_picture
 from kdas_core import UserError
 from kdas_core.data import augmentation as augment
 from kdas_core.data import dataset as polyps_module
 from kdas_core.data import load_data, split_validation
-from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
+from kdas_core.data.dataset import PolypDataset, normalise, resize_pair
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair, PairIndex, content_digest, index_pairs
 from kdas_core.data.masks import read_mask
@@ -313,10 +314,10 @@ def test_a_number_of_images_below_one_is_refused(made, hyperparameter):
 # --- tensors ----------------------------------------------------------------------------------------------------------
 
 
-def test_denormalise_undoes_normalise_exactly_and_the_values_are_imagenets():
+def test_a_picture_undoes_normalise_exactly_and_the_values_are_imagenets():
     image = picture()
     tensor = normalise(image)
-    assert tensor.dtype == torch.float32 and np.array_equal(denormalise(tensor), image)
+    assert tensor.dtype == torch.float32 and np.array_equal(as_picture(tensor), image)
     black = normalise(np.zeros((2, 2, 3), np.uint8))[:, 0, 0]
     assert torch.allclose(black, torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
     with pytest.raises(ValueError, match="uint8"):

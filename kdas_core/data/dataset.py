@@ -21,8 +21,8 @@ from kdas_core.data.images import read_image
 from kdas_core.data.layout import PairIndex
 from kdas_core.data.masks import THRESHOLD, read_grey, read_mask
 
-_MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-_STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def normalise(image: np.ndarray | Tensor) -> Tensor:
@@ -34,13 +34,7 @@ def normalise(image: np.ndarray | Tensor) -> Tensor:
         given = f"{image.dtype} of shape {tuple(image.shape)}"
         raise ValueError(f"normalise wants uint8 of shape (H, W, 3), not {given}")
     planes = pixels.movedim(-1, -3).contiguous().float().div_(255)
-    return planes.sub_(_MEAN.to(pixels.device)).div_(_STD.to(pixels.device))
-
-
-def denormalise(image: Tensor) -> np.ndarray:
-    """The exact inverse of `normalise`: float (3, H, W) → uint8 RGB (H, W, 3)."""
-    values = image.detach().cpu().float() * _STD + _MEAN
-    return (values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    return planes.sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

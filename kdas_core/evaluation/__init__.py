@@ -52,8 +52,7 @@ def evaluate(
         drop_repeats: an image that repeats an earlier one (:func:`repeats`) counts once.
         workers: threads, else as many as there are processors.
 
-    Raises:
-        UserError: with everything that is wrong with the two folders, before anything is computed.
+    A UserError has everything that is wrong with the two folders, before anything is computed.
     """
     folders = Path(pred_dir), Path(gt_dir)
     sets = {"": files.SetFolders(*folders, names)}
