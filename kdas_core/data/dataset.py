@@ -102,9 +102,7 @@ class PolypDataset(Dataset):
         self.epoch = 0  # items are augmented as this epoch has them
         pairs = [(pair.name, pair.image, pair.mask) for pair in self.index]
         self._files = [*pairs, *((path.stem, path, None) for path in self.unlabelled)]
-        count = len(self) if self.cached else 0
-        self._cache = np.empty((count, 4, self.size, self.size), np.uint8)
-        self._is_cached = np.zeros(count, bool)
+        self._cache: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._files)
@@ -141,9 +139,8 @@ class PolypDataset(Dataset):
         """Red, green, blue and mask of position ``i``, uint8 (4, S, S)."""
         if not self.cached:
             return self._decode(i)
-        if not self._is_cached[i]:  # two threads that meet here write the same bytes
+        if i not in self._cache:  # two threads that meet here write the same bytes
             self._cache[i] = self._decode(i)
-            self._is_cached[i] = True
         return self._cache[i]
 
     def _decode(self, i: int) -> np.ndarray:

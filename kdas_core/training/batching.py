@@ -37,13 +37,10 @@ def batches(
 def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
     """The batches of these positions, each being made while the one before it is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as worker:
-        current = None
-        for positions in batches:
-            following = worker.submit(dataset.batch, positions)
-            if current:
-                yield current.result()
-            current = following
-        if current:
+        coming = (worker.submit(dataset.batch, positions) for positions in batches)
+        following = next(coming, None)
+        while current := following:
+            following = next(coming, None)
             yield current.result()
 
 
