@@ -570,7 +570,7 @@ def test_the_books_own_claims_name_objectives_that_exist(folder):
 def timed(monkeypatch):
     """Steps take as long as we say: a second, with a teacher two."""
     monkeypatch.setattr(
-        costs, "_seconds_a_step", lambda cell, recipe: 1.0 + (recipe.objective != "supervised")
+        costs, "_seconds_a_step", lambda cell, recipe, _: 1.0 + (recipe.objective != "supervised")
     )
 
 
@@ -618,10 +618,9 @@ def test_a_step_is_really_timed():
     study = Study("t", {"kdas": {}}, (0,), settings={"image_size": 32, "batch_size": 2})
     teacher, cell = study.cells()
     recipe = study.recipe(cell)
-    seconds = (
-        costs._seconds_a_step(cell, recipe),
-        costs._seconds_a_step(teacher, study.recipe(teacher)),
-    )
+    on_features = replace(recipe, objective="fitnet", teacher_image_size=64)
+    seconds = [costs._seconds_a_step(cell, some, 8) for some in (recipe, on_features)]
+    seconds.append(costs._seconds_a_step(teacher, study.recipe(teacher), 8))
     assert all(0 < s < 60 for s in seconds)
 
 
@@ -684,7 +683,9 @@ def test_a_recorded_study_still_means_what_was_recorded(name):
     """The study's file, read today, gives the recipe of each label that the record holds."""
     study = read_study(STUDIES / f"{name}.yaml")
     recorded = load(STUDIES.parent / "results" / f"{name}_study.csv").about["recipes"]
-    new = {"reduction": "sum", "control": "none"}  # what there was before these were a choice
+    # What there was before these were a choice.
+    new = {"reduction": "sum", "control": "none", "teacher_image_size": None}
+    new |= {"labelled": 1.0, "use_unlabelled": False}
     for cell in study.cells()[1:]:
         guides = cell.objective in ("kdas", "symmetric_only")
         then = recorded[f"{cell.label} (raw guiding)" if guides else cell.label] | new

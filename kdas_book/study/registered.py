@@ -59,7 +59,8 @@ def agreement_in_error(results: Results, below: float = 0.5) -> pd.Series:
     which the teacher's own Dice is ``below`` this; index ``(objective, seed)``.
     """
     images = pooled(results.images)
-    of_teacher = images[images["objective"] == "teacher"].set_index(["dataset", "name"])["dice"]
+    teacher = images[images["objective"] == "teacher"]
+    of_teacher = teacher.groupby(["dataset", "name"])["dice"].mean()
     keys = pd.MultiIndex.from_frame(images[["dataset", "name"]])
     wrong = of_teacher.reindex(keys).to_numpy() < below
     students = images[wrong & (images["objective"] != "teacher")]
