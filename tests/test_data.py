@@ -18,11 +18,12 @@ from torchvision import transforms
 
 from kdas_book.data import synthetic
 from kdas_book.data.check import check_data
+from kdas_book.figures.basics import as_picture
 from kdas_core import UserError
 from kdas_core.data import augmentation as augment
 from kdas_core.data import dataset as polyps_module
 from kdas_core.data import load_data, split_validation
-from kdas_core.data.dataset import PolypDataset, denormalise, normalise, resize_pair
+from kdas_core.data.dataset import PolypDataset, normalise, resize_pair
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair, PairIndex, content_digest, index_pairs
 from kdas_core.data.masks import read_mask
@@ -313,10 +314,10 @@ def test_a_number_of_images_below_one_is_refused(made, hyperparameter):
 # --- tensors ----------------------------------------------------------------------------------------------------------
 
 
-def test_denormalise_undoes_normalise_exactly_and_the_values_are_imagenets():
+def test_a_picture_undoes_normalise_exactly_and_the_values_are_imagenets():
     image = picture()
     tensor = normalise(image)
-    assert tensor.dtype == torch.float32 and np.array_equal(denormalise(tensor), image)
+    assert tensor.dtype == torch.float32 and np.array_equal(as_picture(tensor), image)
     black = normalise(np.zeros((2, 2, 3), np.uint8))[:, 0, 0]
     assert torch.allclose(black, torch.tensor([-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225]))
     with pytest.raises(ValueError, match="uint8"):
@@ -369,7 +370,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_position_only(made):
         dataset = PolypDataset(index, 32, augment=True, seed=seed, **options)
         for j in warm:
             dataset[j]
-        dataset.set_epoch(epoch)
+        dataset.epoch = epoch
         return dataset[i]["image"]
 
     first = item()
@@ -381,7 +382,7 @@ def test_an_item_is_a_function_of_seed_epoch_and_position_only(made):
 
 def test_workers_give_the_same_items_as_the_main_process(made):
     dataset = PolypDataset(index_pairs(made / "TrainDataset").take(range(4)), 32, augment=True)
-    dataset.set_epoch(2)
+    dataset.epoch = 2
     alone, helped = (list(DataLoader(dataset, batch_size=2, num_workers=n)) for n in (0, 1))
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(alone, helped, strict=True))
 

@@ -16,7 +16,7 @@ from torch.nn.functional import max_pool2d
 
 from kdas_book.files import refuse_foreign
 from kdas_core import UserError
-from kdas_core.data.dataset import denormalise
+from kdas_core.data.dataset import MEAN, STD
 from kdas_core.files import atomic_write
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
@@ -68,8 +68,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def as_picture(image: Array) -> np.ndarray:
-    """uint8 RGB (H, W, 3) of a normalised tensor (3, H, W), or of such an array itself."""
-    return denormalise(image.detach().cpu()) if isinstance(image, Tensor) else image
+    """uint8 RGB (H, W, 3) of a tensor (3, H, W) of `normalise`, exactly, or of such an array."""
+    if isinstance(image, np.ndarray):
+        return image
+    pixels = 255 * (image.detach().cpu().float() * STD + MEAN)
+    return pixels.round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
 
 
 def as_map(values: Array) -> np.ndarray:

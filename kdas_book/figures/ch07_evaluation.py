@@ -103,7 +103,8 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
     rows, titles, most = {}, [], min(4, max(result.n for result in results.values()))
     for dataset, result in results.items():
         of_name, row = {pair.name: pair for pair in pairs[dataset]}, []
-        for name, dice in result.worst(4)[["name", "dice"]].itertuples(index=False):
+        worst = result.per_image.sort_values("dice", kind="stable")[:4]
+        for name, dice in zip(worst["name"], worst["dice"]):
             cut = read_prediction(folder / dataset / f"{name}.png") >= 128
             image, mask = read_image(of_name[name].image), read_mask(of_name[name].mask)
             picture = plots.error_overlay(image, cut, mask)

@@ -21,8 +21,8 @@ from kdas_core.data.images import read_image
 from kdas_core.data.layout import PairIndex
 from kdas_core.data.masks import THRESHOLD, read_grey, read_mask
 
-_MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
-_STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def normalise(image: np.ndarray | Tensor) -> Tensor:
@@ -34,13 +34,7 @@ def normalise(image: np.ndarray | Tensor) -> Tensor:
         given = f"{image.dtype} of shape {tuple(image.shape)}"
         raise ValueError(f"normalise wants uint8 of shape (H, W, 3), not {given}")
     planes = pixels.movedim(-1, -3).contiguous().float().div_(255)
-    return planes.sub_(_MEAN.to(pixels.device)).div_(_STD.to(pixels.device))
-
-
-def denormalise(image: Tensor) -> np.ndarray:
-    """The exact inverse of `normalise`: float (3, H, W) → uint8 RGB (H, W, 3)."""
-    values = image.detach().cpu().float() * _STD + _MEAN
-    return (values * 255).round().clamp(0, 255).byte().permute(1, 2, 0).contiguous().numpy()
+    return planes.sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -105,19 +99,13 @@ class PolypDataset(Dataset):
     unlabelled: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
-        self.epoch = 0
+        self.epoch = 0  # items are augmented as this epoch has them
         pairs = [(pair.name, pair.image, pair.mask) for pair in self.index]
         self._files = [*pairs, *((path.stem, path, None) for path in self.unlabelled)]
-        count = len(self) if self.cached else 0
-        self._cache = np.empty((count, 4, self.size, self.size), np.uint8)
-        self._is_cached = np.zeros(count, bool)
+        self._cache: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self._files)
-
-    def set_epoch(self, epoch: int) -> None:
-        """From now on items are augmented as epoch ``epoch`` has them."""
-        self.epoch = epoch
 
     def __getitem__(self, i: int) -> dict:
         i = range(len(self))[i]  # negative positions as lists have them; an IndexError past the end
@@ -151,9 +139,8 @@ class PolypDataset(Dataset):
         """Red, green, blue and mask of position ``i``, uint8 (4, S, S)."""
         if not self.cached:
             return self._decode(i)
-        if not self._is_cached[i]:  # two threads that meet here write the same bytes
+        if i not in self._cache:  # two threads that meet here write the same bytes
             self._cache[i] = self._decode(i)
-            self._is_cached[i] = True
         return self._cache[i]
 
     def _decode(self, i: int) -> np.ndarray:

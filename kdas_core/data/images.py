@@ -113,9 +113,8 @@ def refuse_turned(image: Image.Image, path: Path) -> None:
     """A UserError where viewers show the picture turned."""
     if orientation(image) != 1:
         fact = f"{path} has an EXIF orientation, so that viewers show it turned"
-        raise UserError(
-            f'{fact}; "kdas data import --as masks --exif turned" (or stored) settles it.'
-        )
+        settles = '"kdas data import --as masks --exif turned" (or stored) settles it'
+        raise UserError(f"{fact}; {settles}.")
 
 
 def orientation(image: Image.Image) -> int:

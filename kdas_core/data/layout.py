@@ -82,10 +82,9 @@ def index_pairs(folder: str | Path) -> PairIndex:
     and file ends tell, so that a training run does not stop hours later. Hidden files, and those
     whose suffix, in any case, is of no picture are passed over.
 
-    Raises:
-        UserError: no folder, no images, an image without a mask or the reverse, one stem twice
-            (``a.jpg`` and ``a.png``), unequal sizes of a pair, a file unreadable, cut off or of a
-            kind that is not read.
+    UserError: no folder, no images, an image without a mask or the reverse, one stem twice
+    (``a.jpg`` and ``a.png``), unequal sizes of a pair, a file unreadable, cut off or of a kind that
+    is not read.
     """
     pairs, problems = scan(Path(folder))
     if problems:
@@ -104,20 +103,17 @@ def scan(folder: Path) -> tuple[list[Pair], list[Problem]]:
     pairs = []
     for stem in sorted(images.keys() | masks.keys(), key=natural):
         if stem not in masks:
-            problems.append(_alone("image without a mask", images[stem], folder / "masks"))
+            text = f"{images[stem]} has no mask of the same stem in {folder / 'masks'}"
+            problems.append(Problem("image without a mask", images[stem].name, text))
         elif stem not in images:
-            problems.append(_alone("mask without an image", masks[stem], folder / "images"))
+            text = f"{masks[stem]} has no image of the same stem in {folder / 'images'}"
+            problems.append(Problem("mask without an image", masks[stem].name, text))
         else:
             pair = Pair(stem, images[stem], masks[stem])
             found = _header_problems(pair)
             problems += found
             pairs += [] if found else [pair]
     return pairs, problems
-
-
-def _alone(kind: str, path: Path, others: Path) -> Problem:
-    text = f"{path} has no {others.name[:-1]} of the same stem in {others}"
-    return Problem(kind, path.name, text)
 
 
 def _part(folder: Path, part: str) -> Path:

@@ -52,8 +52,7 @@ def evaluate(
         drop_repeats: an image that repeats an earlier one (:func:`repeats`) counts once.
         workers: threads, else as many as there are processors.
 
-    Raises:
-        UserError: with everything that is wrong with the two folders, before anything is computed.
+    A UserError has everything that is wrong with the two folders, before anything is computed.
     """
     folders = Path(pred_dir), Path(gt_dir)
     sets = {"": files.SetFolders(*folders, names)}
@@ -106,10 +105,8 @@ def baselines(
     if not scored["all foreground"]:
         where = masks if isinstance(masks, str | Path) else "The iterable of masks"
         raise UserError(f"{where} holds no masks; a baseline needs at least one.")
-    return {
-        key: scores.set_scores(found, settings, synthetic=synthetic)
-        for key, found in scored.items()
-    }
+    about = {"synthetic": synthetic}
+    return {key: scores.set_scores(found, settings, **about) for key, found in scored.items()}
 
 
 def find_problems(sets: Mapping[str, files.SetFolders], settings: Settings):

@@ -80,9 +80,8 @@ def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[s
     if not stems:
         problems.append(f"No image of {gt_dir} was chosen; name some, or leave names out.")
     way_out = "take these names out, or add the masks"
-    problems.about(
-        sorted(stems - masks.keys()), f"{gt_dir} holds no mask for {{names}}; {way_out}."
-    )
+    absent = sorted(stems - masks.keys())
+    problems.about(absent, f"{gt_dir} holds no mask for {{names}}; {way_out}.")
     wanted = [name for name in masks if name in stems]
     missing = [name for name in wanted if name not in preds]
     folded = {name.casefold(): path.name for name, path in preds.items()}

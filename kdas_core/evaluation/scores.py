@@ -96,11 +96,6 @@ class EvaluationResult:
         bins = self.calibration
         return float((bins["weight"] * (bins["predicted"] - bins["observed"]).abs()).sum())
 
-    def worst(self, count: int, metric: str = "dice") -> pd.DataFrame:
-        """The rows of ``per_image`` with the worst values, worst first."""
-        more_is_better = metric not in ("mae", "hd95")
-        return self.per_image.sort_values(metric, ascending=more_is_better, kind="stable")[:count]
-
 
 def score_image(pred: Array, gt: Array, settings: Settings = DEFAULT) -> ImageScore:
     """Everything there is to measure on one image, uint8 and bool of shape (H, W)."""

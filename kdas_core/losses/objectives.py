@@ -64,7 +64,6 @@ CHOICES: dict[str, tuple[str, ...]] = {"guide": ("attended", "raw"), "reduction"
 CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 SURE = 4.0  # the logit of a control's polyp, a probability of 0.98
 STAGES = ("stage1", "stage2", "stage3", "stage4")
-Maps = tuple[Tensor, Tensor]
 Terms = dict[str, Tensor]
 
 
@@ -72,7 +71,7 @@ Terms = dict[str, Tensor]
 class Output:
     """What a network says of a batch: its logit maps (P1, P2), and, on request, its features."""
 
-    maps: Maps
+    maps: tuple[Tensor, Tensor]
     features: Mapping[str, Tensor] = field(default_factory=dict)
 
 

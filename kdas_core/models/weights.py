@@ -47,8 +47,6 @@ RELEASED_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"out_CFM\.", "head1."),
     (r"out_SAM\.", "head2."),
 ]
-
-
 # What training scripts call the state dict in their checkpoints, outermost first.
 _WRAPPERS = "state_dict model_state_dict model_state model net network weights params".split()
 # Of DataParallel, torch.compile, FSDP; and the attribute that holds the network in Lightning.

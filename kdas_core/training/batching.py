@@ -37,21 +37,17 @@ def batches(
 def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
     """The batches of these positions, each being made while the one before it is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as worker:
-        current = None
-        for positions in batches:
-            following = worker.submit(dataset.batch, positions)
-            if current:
-                yield current.result()
-            current = following
-        if current:
+        coming = (worker.submit(dataset.batch, positions) for positions in batches)
+        following = next(coming, None)
+        while current := following:
+            following = next(coming, None)
             yield current.result()
 
 
 @torch.no_grad()
 def fewest_images(net: nn.Module, recipe: Recipe, images: int, processes: int = 1) -> int:
-    """How many images a pass of training needs at least, 1 or 2: PyTorch trains no batch norm on
-    one value per channel, and of one image of 32 × 32 pixels the deepest maps have no more. A
-    UserError where an epoch of so many images leaves one alone that may not be.
+    """How many images a pass needs at least, 1 or 2: batch norm cannot be trained on one value per
+    channel, all that the deepest maps of 32 × 32 pixels have. UserError: an epoch leaves one alone.
     """
     side = scaled_size(min(recipe.scales), recipe.image_size)
     trial = copy.deepcopy(net).train(not recipe.freeze_statistics)

@@ -35,9 +35,7 @@ from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
-_HINT = (
-    "what was there before is intact: make room, start the same command again, and the run goes on"
-)
+_HINT = "make room and start the same command again, which goes on from what is there"
 write = partial(files.atomic_write, hint=_HINT, durable=True)
 
 

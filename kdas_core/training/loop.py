@@ -83,7 +83,7 @@ def fit(
 
         while state.epoch < recipe.epochs and not state.is_stale():
             epoch = state.epoch + 1
-            train_set.set_epoch(epoch)
+            train_set.epoch = epoch
             state.train_mode()
             process = accelerator.process_index, accelerator.num_processes
             to_come = batching.batches(train_set, recipe, epoch, state.step, *process)

@@ -201,10 +201,9 @@ class TrainingState:
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
                 # What a program must know that uses the weights.
-                about = {"epoch": row["epoch"], "role": self.role}
-                about |= {"backbone": getattr(self.recipe, self.role)}
-                about |= {"size": self.recipe.image_size, "normalisation": "imagenet"}
-                about |= {"preset": self.recipe.preset}
+                backbone, size = getattr(self.recipe, self.role), self.recipe.image_size
+                about = {"epoch": row["epoch"], "role": self.role, "backbone": backbone}
+                about |= {"size": size, "normalisation": "imagenet", "preset": self.recipe.preset}
                 save_weights(self.eval_model, self.folder / "best.safetensors", **about)
             table = pd.DataFrame(self.history).to_csv(index=False)
             files.write(self.folder / "history.csv", table.encode())
