@@ -1,8 +1,9 @@
 """The lower bounds of pyproject.toml as pins, for ``make test-oldest``: one ``name==version`` a line."""
 
 import re
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 

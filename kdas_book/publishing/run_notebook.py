@@ -23,7 +23,8 @@ try:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 except ImportError:
-    raise UserError('Running notebooks needs papermill; "pip install papermill" brings it.') from None
+    way_out = '"pip install papermill" brings it'
+    raise UserError(f"Running notebooks needs papermill; {way_out}.") from None
 
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)\n```\s*</details>", re.S)
 
