@@ -81,7 +81,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.gpu = self.device.type == "cuda"
         self.size, self.batch, self.rounds = (352, 16, 20) if self.gpu else (64, 2, 2)
-        self.pairs, self.seed = (600 if self.gpu else 12), 0
+        self.pairs = 600 if self.gpu else 24
         pair = ("pvt_v2_b2", "pvt_v2_b0") if self.gpu else ("resnet18", "resnet18")
         self.teacher, self.student = pair
 
@@ -92,7 +92,7 @@ class Bench:
     def data(self) -> PolypData:
         if self.data_root is None:
             self.data_root = self.folder / "data"
-            draw_ellipses(self.data_root / "TrainDataset", self.pairs, 2 * self.size)
+            draw_ellipses(self.data_root / "TrainDataset", self.pairs, self.size)
         return load_data(self.data_root, validation_fraction=1 / 6)
 
     def recipe(self, **hyperparameters: Any) -> Recipe:
@@ -103,7 +103,10 @@ class Bench:
         return preset("paper", **{**small, **nets, **scratch, **hyperparameters})
 
     def some(self, images: int, data: PolypData) -> PolypData:
-        train, validation = data.train.take(range(images)), data.validation.take(range(self.batch))
+        train, validation = (
+            index.take(range(min(count, len(index))))
+            for index, count in ((data.train, images), (data.validation, self.batch))
+        )
         return replace(data, train=train, validation=validation)
 
     def synchronise(self) -> None:
@@ -232,7 +235,7 @@ def terms_and_gradients(nets: tuple, batch: tuple, device: Any) -> dict[str, tup
         terms = objective(name)(Output(*student(images, features=True)), of_teacher, mask)
         terms["total"].backward()
         parts = [p.grad.flatten().cpu() for p in student.parameters() if p.grad is not None]
-        found[name] = {k: float(v) for k, v in terms.items()}, torch.cat(parts)
+        found[name] = {k: float(v.detach()) for k, v in terms.items()}, torch.cat(parts)
     return found
 
 

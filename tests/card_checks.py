@@ -270,7 +270,7 @@ def test_a_mask_left_on_the_host_is_found(data, teacher, tmp_path, monkeypatch):
         fit(BASE, data, tmp_path, teacher=teacher)
 
 
-def test_waiting_for_every_term_is_found(data, teacher, tmp_path, monkeypatch):
+def test_waiting_for_every_term_is_found(data, teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "forward_backward", waited_for_each_term)
     with pytest.raises(AssertionError):
         test_a_step_uploads_and_waits_no_more_often_than_today("kdas", data, teacher, tmp_path)

@@ -17,7 +17,7 @@ def test_the_benchmark_for_a_gpu_finds_a_cpu_equal_to_itself(tmp_path):
         "--device",
         "cpu",
         "--seconds",
-        "60",
+        "120",
         "--out",
         out,
     ]
