@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdas_book.figures.basics import curves
 from kdas_core import UserError
-from kdas_core.files import atomic_write
+from kdas_core.files import atomic_write, unwritten
 from kdas_core.training import TrainingState
 
 
@@ -46,7 +46,7 @@ class LivePlot:
 class TensorBoard:
     """Scalars in the run's folder over the number of steps: every term at every step, validation
     after every epoch. Of steps that are done again after an interruption the later values count.
-    UserError if TensorBoard is not installed.
+    UserError if TensorBoard is not installed, or its file cannot be written.
     """
 
     def __init__(self):
@@ -60,13 +60,17 @@ class TensorBoard:
         self._writer: Any = None
 
     def __call__(self, state: TrainingState) -> None:
-        if self._writer is None:
-            self._writer = self._open(str(state.folder), purge_step=state.global_step)
         kind, values = ("step", state.terms) if state.sums else ("epoch", state.history[-1])
-        for name in values.keys() - {"epoch"}:
-            self._writer.add_scalar(f"{kind}/{name}", values[name], state.global_step)
-        if kind == "epoch":
-            self._writer.flush()
+        try:
+            if self._writer is None:
+                self._writer = self._open(str(state.folder), purge_step=state.global_step)
+            for name in values.keys() - {"epoch"}:
+                self._writer.add_scalar(f"{kind}/{name}", values[name], state.global_step)
+            if kind == "epoch":
+                self._writer.flush()
+        except OSError as error:
+            hint = "make room, or do without TensorBoard; the same command goes on"
+            raise unwritten(state.folder / "events.out.tfevents", error, hint) from None
 
 
 class PredictionSnapshots:

@@ -1,5 +1,6 @@
 """The command line: kdas data | weights | train | predict | evaluate | compare | study | book."""
 
+import errno
 import logging
 import os
 import sys
@@ -12,6 +13,7 @@ from typer import Argument, Option
 from kdas_book.cli_data import Backbone, File, Names, Role, data_app, listed, weights_app
 from kdas_book.cli_study import study_app
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
@@ -32,6 +34,7 @@ def train(
     set_: Annotated[Names, Option("--set", help="A hyperparameter, key=value; repeatable.")] = None,
     processes: Annotated[int, Option(help="Divide every batch among so many (GPUs).")] = 1,
     tensorboard: Annotated[bool, Option("--tensorboard", help="Scalars in its folder.")] = False,
+    unlabelled: Annotated[str, Option(help="Images without masks, to distil on as well.")] = "",
 ) -> None:
     """Train a student, and its teacher first if there is none yet; an interrupted run goes on."""
     if processes > 1 and "RANK" not in os.environ:
@@ -50,7 +53,8 @@ def train(
     callback = TensorBoard() if tensorboard else None
     state = PartialState(cpu=not torch.cuda.is_available())
     with state.main_process_first():  # synthetic polyps are written once
-        session = begin(preset, data_root, runs_dir, seed, **parse_settings(set_ or []))
+        settings = parse_settings(set_ or [])
+        session = begin(preset, data_root, runs_dir, seed, unlabelled, **settings)
     folder = session.folder("teacher" if role == "teacher" else objective, callback=callback)
     print(folder or f"the teacher's weights are released ones: {session.released_teacher}")
 
@@ -181,6 +185,7 @@ def compare(
 ) -> None:
     """Is A better than B? By image: mean difference, 95 % interval, Wilcoxon p, Holm over sets."""
     from kdas_book.data.videos import read_groups
+    from kdas_book.files import refuse_foreign
     from kdas_book.reports import comparison as statistics
     from kdas_book.reports.tables import CAVEATS, comparison_table, read_per_image
     from kdas_core.files import atomic_write
@@ -189,10 +194,9 @@ def compare(
     videos = read_groups(groups) if groups else None
     frame = statistics.compare(*tables, metric=metric, groups=videos)
     if csv:
-        text = frame.to_csv()
-        if csv.exists() and csv.read_bytes()[:60] != text.encode()[:60]:
-            raise UserError(f"{csv} is there already and is no such table; choose another place.")
-        atomic_write(csv, text.encode())
+        begin = b"dataset,n,units,mean_a"
+        refuse_foreign(csv, "table of kdas compare", lambda f: f.read_bytes().startswith(begin))
+        atomic_write(csv, frame.to_csv().encode())
     less = " (less is better)" if metric in ("mae", "hd95") else ""
     print(f"{metric}{less}, A = {a}, B = {b}; the difference is A - B")
     print(comparison_table(frame))
@@ -216,8 +220,13 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
-    except UserError as error:
-        print(f"kdas: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        said: Exception = error
+        if isinstance(error, OSError):
+            if error.errno != errno.ENOSPC:
+                raise
+            said = unwritten(Path(error.filename or "a file"), error, "make room and try again")
+        print(f"kdas: {said}", file=sys.stderr)
         sys.exit(2)
 
 

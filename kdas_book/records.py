@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdas_core.files import atomic_write
 from kdas_core.recipe import PRESETS
 
 TIMES = Path("book") / "results" / "chapter_times.csv"
@@ -39,7 +40,7 @@ def record(root: Path, preset: str, measured: Measured) -> Path:
     table.preset = pd.Categorical(table.preset, list(PRESETS))
     file = root / TIMES
     file.parent.mkdir(parents=True, exist_ok=True)
-    table.sort_values(COLUMNS[:2]).to_csv(file, index=False)
+    atomic_write(file, table.sort_values(COLUMNS[:2]).to_csv(index=False).encode())
     return file
 
 
@@ -65,12 +66,13 @@ class Numbers:
     chapter: str
     here: dict[str, str]
     recorded: dict[str, str]
+    images: str = "drawn images"  # what the recorded numbers are about
 
     @property
     def table(self) -> pd.DataFrame:
         columns = {"this build": self.here}
         if self.recorded:
-            columns["recorded at laptop, drawn images"] = self.recorded
+            columns[f"recorded at laptop, {self.images}"] = self.recorded
         return pd.DataFrame(columns, list(self.here), dtype=object).fillna("not recorded")
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
@@ -99,7 +101,8 @@ def record_numbers(root: Path, notebooks: Iterable[Mapping[str, Any]]) -> Path:
     if file.is_file():
         earlier = pd.read_csv(file, dtype=str)
         table = pd.concat([earlier[~earlier.chapter.isin(table.chapter)], table])
-    table.sort_values("chapter", kind="stable").to_csv(file, index=False)
+    text = table.sort_values("chapter", kind="stable").to_csv(index=False)
+    atomic_write(file, text.encode())
     return file
 
 

@@ -131,9 +131,9 @@ class Session:
         """Four drawn test images and the recorded maps of the ``laptop`` networks, made once."""
         return laptop_maps(self.root)
 
-    def numbers(self, chapter: str, here: dict[str, str]) -> Numbers:
-        """Quantities of this run in words, beside those that were recorded at ``laptop``."""
-        return Numbers(chapter, here, read_numbers(self.root, chapter))
+    def numbers(self, chapter: str, here: dict[str, str], images: str = "drawn images") -> Numbers:
+        """Quantities of this run in words, beside those recorded at ``laptop`` on ``images``."""
+        return Numbers(chapter, here, read_numbers(self.root, chapter), images)
 
     def times(self, chapter: str) -> pd.DataFrame:
         """Minutes and peak memory of a chapter for each preset, as measured."""
@@ -147,7 +147,12 @@ class Session:
 
 
 def begin(
-    preset: str = "smoke", data_root: str = "", runs_dir: str = "", seed: int = 0, **settings: Any
+    preset: str = "smoke",
+    data_root: str = "",
+    runs_dir: str = "",
+    seed: int = 0,
+    unlabelled: str = "",
+    **settings: Any,
 ) -> Session:
     """Find the repository, the data and the device, and print a short panel. UserError: unknown
     preset or hyperparameter, or no data and a preset that needs some.
@@ -157,18 +162,23 @@ def begin(
         data_root: folder in PraNet's layout; empty: the repository's ``data/``, or synthetic polyps
             if nothing is there and the preset is ``smoke``.
         runs_dir: where trained networks are kept; empty: the repository's ``runs/``.
+        unlabelled: a folder of images without masks, which ``use_unlabelled`` then takes as well.
         settings: the hyperparameters that differ from the preset.
     """
-    for name, value in {"data_root": data_root, "runs_dir": runs_dir}.items():
+    folders = {"data_root": data_root, "runs_dir": runs_dir, "unlabelled": unlabelled}
+    for name, value in folders.items():
         if not isinstance(value, (str, Path)):
             raise UserError(f"{name} is {value!r}; the path of a folder is expected.")
+    if unlabelled:
+        settings.setdefault("use_unlabelled", True)
     recipe = recipe_of(preset, seed=seed, **settings)
     root = find_root()
     # A student's fingerprint says which teacher it had.
     if not (root / recipe.teacher_weights).is_file():
         recipe = replace(recipe, teacher_weights="")
     runs = Path(runs_dir).expanduser() if runs_dir else root / "runs"
-    data = open_data(recipe, data_root, default=root / "data", made=runs)
+    more = Path(unlabelled).expanduser() if unlabelled else ""
+    data = open_data(recipe, data_root, default=root / "data", made=runs, unlabelled=more)
     use_style()
     pd.set_option("display.max_colwidth", None)  # a table's sentences are shown whole
     session = Session(recipe, data, runs, root)
@@ -177,10 +187,11 @@ def begin(
     kind = "synthetic polyps" if data.synthetic else "images"
     released = session.released_teacher
     source = f"released weights, {released.name}" if released else f"{recipe.teacher}, trained here"
+    without = f"{len(data.unlabelled)} more without masks, " if recipe.use_unlabelled else ""
     print(
         f"preset   {recipe.preset} (seed {recipe.seed}, {recipe.image_size} px)\n"
         f"data     {len(data.train)} training and {len(data.validation)} validation {kind}, "
-        f"{len(data.tests)} test sets\n"
+        f"{without}{len(data.tests)} test sets\n"
         f"teacher  {source}\n"
         f"device   {device}, torch {torch.__version__}"
     )

@@ -49,7 +49,5 @@ def attention_log_distribution(logits: Tensor, temperature: float) -> Tensor:
 
 
 def attention_distribution(logits: Tensor, temperature: float) -> Tensor:
-    """``softmax over all pixels of A(P)/τ``, shape (B, H, W): where the map says that the polyp is;
-    non-negative, sums to 1 over each map.
-    """
+    """``softmax over all pixels of A(P)/τ``, (B, H, W): where the polyp is; ≥ 0, each sums to 1."""
     return attention_log_distribution(logits, temperature).exp().unflatten(1, logits.shape[-2:])

@@ -1,11 +1,8 @@
-"""Files and folders that are whole or not there: written beside their place, then renamed."""
+"""Files that are whole or not there: written beside their place, then renamed."""
 
 import errno
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from kdas_core import UserError
@@ -39,20 +36,3 @@ def unwritten(path: Path, error: OSError, hint: str) -> UserError:
     """The sentence for a file that could not be written."""
     why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
     return UserError(f"{path} cannot be written ({why}); {hint}.")
-
-
-@contextmanager
-def staging_dir(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, to be renamed or emptied to it; gone at the end in any case.
-    UserError where nothing can be written there.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    except OSError as error:
-        raise unwritten(out, error, "choose another folder") from error
-    try:
-        draft.chmod(0o755)  # mkdtemp makes it private
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)

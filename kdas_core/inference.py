@@ -9,13 +9,14 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
@@ -92,13 +93,9 @@ def predict_files(
         raise UserError(f"{fact}, which would be replaced; choose another --out, or remove them.")
     kept = {f for f, mark in before.items() if mark and not afresh and mark == _mark(network, f)}
     todo = [file for file in files if file not in kept]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(out, error, "choose another --out") from None
     hidden = "TQDM_DISABLE" in os.environ
     bar = tqdm(total=len(files), desc=f"masks to {out.name}", leave=False, disable=hidden)
-    with ThreadPoolExecutor(THREADS) as writers, bar, torch.inference_mode():
+    with _alone(out), ThreadPoolExecutor(THREADS) as writers, bar, torch.inference_mode():
         bar.update(len(files) - len(todo))
         writing: deque[Future] = deque()
         for p, file in zip(_probabilities(net, todo, size, batch_size), todo):
@@ -110,6 +107,28 @@ def predict_files(
         for future in writing:
             future.result()
     return len(files)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Inside, no other program draws masks into this folder, which is made if needed."""
+    lock, hint = FileLock(out / ".lock"), "choose another --out"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(out, error, hint) from None
+    with suppress(OSError, NotImplementedError):  # some mounted folders know no locks
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            other = f"Another program draws masks into {out}"
+            raise UserError(f"{other}; wait for it, or {hint}.") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
 
 
 def fingerprint(net: nn.Module, size: int) -> str:

@@ -34,6 +34,8 @@ class Recipe:
     image_size: int = 352
     teacher_image_size: int | None = None  # the teacher may see its images larger
     train_images: int | None = None
+    labelled: float = 1.0  # share of these whose masks are used
+    use_unlabelled: bool = False  # distil on the others, and on a folder without masks, as well
     test_images: int | None = None  # of each test set
     validation_fraction: float = 0.1
     augment: bool = False
@@ -94,6 +96,11 @@ class Recipe:
             ("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999"),
             ("accumulate", 1 <= self.accumulate <= self.batch_size, most),
         ]
+        if self.use_unlabelled:
+            masks = self.objective in ("supervised", "region_affinity")
+            masks |= self.control in ("oracle", "blurred")
+            told = f"{self.objective} with control {self.control} needs the mask of every image"
+            rules.append(("use_unlabelled", not masks, told))
         for name, choices in _CHOICES.items():
             rules.append((name, getattr(self, name) in choices, f"choose {' or '.join(choices)}"))
         for name, holds, rule in rules:
@@ -101,9 +108,8 @@ class Recipe:
                 raise UserError(f"{name} is {getattr(self, name)!r}; {rule}.")
 
     def for_teacher(self) -> "Recipe":
-        """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate.
-
-        What concerns the student alone gets its default, so that one teacher serves all objectives.
+        """The recipe of this recipe's teacher: supervised, with the teacher's epochs and rate. What
+        concerns the student alone gets its default, so that one teacher serves all objectives.
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
@@ -120,8 +126,11 @@ class Recipe:
         return self.learning_rate * min((step + 1) / rising, cosine)
 
     def fingerprint(self, *more: str) -> str:
-        """Eight hexadecimal digits that change with any hyperparameter, and with ``more``."""
-        text = json.dumps([asdict(self), *more], sort_keys=True)
+        """Eight hexadecimal digits that change with any hyperparameter, and with ``more``; one that
+        is added later, and left at its default, does not change them.
+        """
+        own = {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
+        text = json.dumps([own, *more], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def as_yaml(self) -> str:
@@ -144,7 +153,7 @@ class Recipe:
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
 _POSITIVE = """image_size epochs teacher_epochs batch_size learning_rate teacher_learning_rate
     temperature""".split()
-_SHARES = ("alpha", "warm_up", "distillation_warm_up")
+_SHARES = ("alpha", "warm_up", "distillation_warm_up", "labelled")
 _NOT_NEGATIVE = """weight_decay gradient_clamp gradient_norm patience attention_weight
     guiding_weight synthetic_images synthetic_test_images""".split()
 _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}
@@ -152,7 +161,7 @@ _CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 _OF_THE_STUDENT = """student pretrained_student temperature alpha attention_weight guiding_weight
     guide reduction distillation_warm_up control teacher_graph teacher_seed
-    teacher_image_size""".split()
+    teacher_image_size use_unlabelled""".split()
 
 # What differs from the released recipe, and only that.
 _RELEASED_TEACHER = {"teacher_weights": "teacher_weights/PolypPVT.pth"}

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import kdas_core  # noqa: F401  before PyTorch: it chooses how OpenMP waits
@@ -22,6 +23,8 @@ from nbformat.v4 import new_code_cell
 from kdas_book.cli import main
 from kdas_book.data.synthetic import make_dataset
 from kdas_book.publishing import book
+from kdas_book.publishing.pdf import browser
+from kdas_core import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,6 +110,55 @@ def web(monkeypatch):
     server = WebServer()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory) -> Path:
+    """The rendered site of a small book."""
+    from small_book import make_site
+
+    return make_site(tmp_path_factory.mktemp("site"))
+
+
+# --- a browser --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """Debian's Chromium, driven by Playwright. Without one, tests are skipped; where CI is set they fail instead."""
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(browser())
+        except UserError as missing:
+            pytest.fail(str(missing)) if os.environ.get("CI") else pytest.skip(str(missing))
+        yield opened
+
+
+@pytest.fixture
+def visit(chromium, home):
+    """Opens pages of the module's ``home``, each in a fresh context, and keeps what they ask for and complain about."""
+    contexts = []
+
+    def go(path: str, **how):
+        context = chromium.new_context(**how)
+        contexts.append(context)
+        page = context.new_page()
+        page.asked, page.said = [], []
+        page.on("request", lambda request: page.asked.append(request.url))
+        page.on(
+            "console",
+            lambda message: (
+                page.said.append(message.text) if message.type in ("error", "warning") else 0
+            ),
+        )
+        page.on("pageerror", lambda error: page.said.append(str(error)))
+        page.goto(home + path)
+        page.wait_for_load_state("networkidle")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
 
 
 # --- the whole book ---------------------------------------------------------------------------------------------------

@@ -390,10 +390,8 @@ def draws(cell: nbformat.NotebookNode) -> bool:
 
 
 def captions(chapter: Path) -> dict[str, dict]:
-    """By cell id: what the metadata of each cell that draws say, the strip that opens a chapter left out."""
-    drawn = [
-        cell for cell in code_cells(chapter) if draws(cell) and "chapter_strip(" not in cell.source
-    ]
+    """By cell id: what the metadata of each cell that draws say."""
+    drawn = filter(draws, code_cells(chapter))
     return {cell.id: cell.metadata.get("mystnb", {}).get("figure", {}) for cell in drawn}
 
 
@@ -550,13 +548,12 @@ def test_a_chapter_names_two_works_to_read_further(chapter):
 
 @each_full_chapter
 def test_a_chapter_spells_kdas_out_in_its_first_cell_and_shows_a_competent_result(chapter):
-    """Directly after the strip: a picture by networks that were trained for longer than a chapter takes."""
+    """Directly after the times: a picture by networks that were trained for longer than a chapter takes."""
     words = re.sub(r"\{term\}`([^`<]+?)(?:\s*<[^`]*>)?`", r"\1", cells(chapter)[0].source)
     assert "knowledge distillation via attention supervision" in " ".join(words.split()).lower()
     code = [cell.id for cell in code_cells(chapter)]
     assert "opening" in code
-    (strip,) = [cell.id for cell in code_cells(chapter) if "chapter_strip(" in cell.source]
-    assert code.index("opening") == code.index(strip) + 1
+    assert code.index("opening") == 4
     opening = code_cells(chapter)[code.index("opening")]
     assert draws(opening) and "run.laptop_maps()" in "".join(
         cell.source for cell in code_cells(chapter)[: code.index("opening") + 1]

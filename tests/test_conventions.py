@@ -15,9 +15,8 @@ from py_sod_metrics import fmeasurev2
 from scipy import ndimage
 
 from kdas_core import UserError
-from kdas_core.evaluation import CONVENTIONS, THRESHOLDS, image_curves, image_metrics, minmax_grey
+from kdas_core.evaluation import CONVENTIONS, THRESHOLDS, image_curves, image_metrics
 from kdas_core.evaluation.boundary import boundary_iou, hausdorff_95
-from kdas_core.evaluation.conventions import convention
 from kdas_core.evaluation.metrics import soft_dice
 from kdas_core.evaluation.scores import BINS, EvaluationResult, score_image, set_scores
 
@@ -55,13 +54,18 @@ def test_binary_scores_a_map_as_the_map_cut_at_one_half_and_saved(golden):
         assert all(ours[m] == saved[m] for m in ours if m != "soft_dice")
 
 
+def stretched(pred: np.ndarray) -> np.ndarray:
+    """The map as PraNet's script saves it."""
+    return np.rint(255 * CONVENTIONS["min-max"].values(pred)).astype(np.uint8)[pred]
+
+
 def test_min_max_scores_a_map_as_the_map_stretched_and_saved(golden):
     for pred, gt in golden:
         dull = (60 + pred.astype(int) // 3).astype(np.uint8)
         mask = gt >= 128
         ours, saved = (
             image_metrics(dull, mask, rules="min-max"),
-            image_metrics(minmax_grey(dull), mask),
+            image_metrics(stretched(dull), mask),
         )
         assert all(ours[m] == pytest.approx(saved[m], abs=1e-12) for m in ours if m != "soft_dice")
         assert ours["meanDic"] != image_metrics(dull, mask)["meanDic"]
@@ -69,17 +73,18 @@ def test_min_max_scores_a_map_as_the_map_stretched_and_saved(golden):
 
 def test_a_constant_map_is_black_where_maps_are_stretched_and_rounded_and_stays_in_matlab():
     grey = np.full((4, 4), 200, np.uint8)
-    assert convention("min-max").values(grey)[200] == 0
-    assert convention("pranet").values(grey)[200] == 200 / 255
+    assert CONVENTIONS["min-max"].values(grey)[200] == 0
+    assert stretched(np.array([[50, 100, 75]], np.uint8)).tolist() == [[0, 255, 128]]
+    assert CONVENTIONS["pranet"].values(grey)[200] == 200 / 255
 
 
 def test_grey_128_of_a_mask_is_polyp_as_released_and_background_by_pranets_rules():
-    assert convention("released").polyp_from == 128 and convention("pranet").polyp_from == 129
+    assert CONVENTIONS["released"].polyp_from == 128 and CONVENTIONS["pranet"].polyp_from == 129
 
 
 def test_an_unknown_convention_is_refused_with_the_known_names():
     with pytest.raises(UserError, match="'minmax'; known are released, min-max, binary, pranet"):
-        convention("minmax")
+        image_metrics(np.zeros((4, 4), np.uint8), np.ones((4, 4), bool), rules="minmax")
 
 
 def test_one_map_has_as_many_scores_as_conventions():
@@ -125,7 +130,7 @@ def test_curves_agree_with_pysodmetrics_where_no_rounding_decides(golden):
     for pred, gt in golden:
         pred = levels[np.searchsorted(levels, np.minimum(pred, levels[-1]))]
         pred.flat[0], pred.flat[1] = 0, 255  # the range is full, so that stretching changes nothing
-        ours = image_curves(pred, gt > 128, convention=convention("pranet"))
+        ours = image_curves(pred, gt > 128, convention=CONVENTIONS["pranet"])
         measure = fmeasurev2.FmeasureV2(
             metric_handlers={
                 "Dic": fmeasurev2.DICEHandler(with_dynamic=True, with_adaptive=False),

@@ -24,7 +24,6 @@ from kdas_core.evaluation import (
     evaluate,
     image_curves,
     image_metrics,
-    minmax_grey,
 )
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -259,13 +258,6 @@ def test_an_unsure_map_loses_mean_dice_and_minmax_gives_it_back(tmp_path):
     assert as_saved.summary["meanDic"] < 0.7 < 0.99 < stretched.summary["meanDic"]
     assert (as_saved.convention, stretched.convention) == ("released", "min-max")
     assert table({"A": stretched})["convention"].tolist() == ["min-max"]
-
-
-def test_minmax_stretches_to_the_full_range_and_makes_a_constant_map_black():
-    assert minmax_grey(np.array([[50, 100, 75]], np.uint8)).tolist() == [[0, 255, 128]]
-    assert minmax_grey(np.full((2, 2), 200, np.uint8)).tolist() == [[0, 0], [0, 0]]
-    full = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    assert np.array_equal(minmax_grey(full), full)
 
 
 def test_maximum_of_a_set_is_taken_of_the_average_curve(golden_folders):

@@ -31,31 +31,6 @@ def style():
     plt.close("all")
 
 
-@pytest.mark.parametrize("here", ["data", "attention", "study"])
-def test_the_strip_joins_its_boxes_from_edge_to_edge_and_fills_one(here):
-    figure = basics.chapter_strip(here)
-    figure.draw_without_rendering()
-    (axis,) = figure.axes
-    boxes = [text.get_bbox_patch().get_window_extent() for text in axis.texts]
-    ends = [axis.transData.transform(line.get_xydata())[:, 0] for line in axis.lines]
-    assert len(ends) == len(boxes) - 1
-    for one, two, (left, right) in zip(boxes, boxes[1:], ends):
-        assert left == pytest.approx(one.x1, abs=1) and right == pytest.approx(two.x0, abs=1)
-    assert (
-        np.ptp([right - left for left, right in ends]) < 0.1
-        and min(right - left for left, right in ends) > 5
-    )
-    assert boxes[0].x0 > 0 and boxes[-1].x1 < figure.bbox.width
-    assert [text.get_text().split()[1] for text in axis.texts if text.get_weight() == "bold"] == [
-        here
-    ]
-
-
-def test_a_step_of_the_strip_bears_the_number_of_its_chapter():
-    words = [text.get_text() for text in basics.chapter_strip("study").axes[0].texts]
-    assert words[0] == "1  data" and words[-1] == "10  study"
-
-
 def test_each_anchor_is_numbered_as_the_slider_counts_it():
     assignment = (
         torch.arange(16.0).view(16, 1, 1).expand(16, 3, 3) / 120
@@ -174,14 +149,6 @@ def test_numbers_of_runs_that_end_together_do_not_overlap():
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) == 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def test_each_run_of_the_log_is_named_once_beside_its_dot_even_where_dots_coincide():
-    gain = {"best − last": [0.0, 0.0, 0.25, 0.015]}
-    runs = pd.DataFrame({"epochs": [3, 3, 15, 99], "script": list("abab"), **gain})
-    (axis,) = ch08_released_code.gain_by_length(runs.set_axis([6, 10, 12, 15])).axes
-    assert {text.get_text() for text in axis.texts} == {"6, 10", "12", "15"}
-    assert sum(len(line.get_xdata()) for line in axis.lines) == len(runs)
 
 
 def test_the_card_that_goes_with_a_link_has_the_size_that_networks_show():

@@ -426,9 +426,13 @@ def test_accumulated_passes_are_one_batch_also_where_they_do_not_divide_it(data,
     np.testing.assert_allclose(steps_of(whole)["total"], steps_of(parts)["total"], atol=1e-5)
 
 
-def test_one_image_that_does_not_fit_is_the_end(data, tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="memory does not suffice for 2 passes.*smaller image_size"):
-        run_with_little_memory(preset("smoke", **TINY), data, tmp_path, monkeypatch, room=0)
+@pytest.mark.parametrize("size, passes", [(32, "1 pass"), (64, "2 passes")])
+def test_one_image_that_does_not_fit_is_the_end(data, tmp_path, monkeypatch, size, passes):
+    """Of 32 pixels one image alone would leave batch norm one value per channel."""
+    recipe = preset("smoke", **TINY | {"image_size": size})
+    said = f"memory does not suffice for {passes} a batch; choose a smaller image_size"
+    with pytest.raises(UserError, match=said):
+        run_with_little_memory(recipe, data, tmp_path, monkeypatch, room=0)
 
 
 def test_a_number_that_is_none_stops_with_step_term_images_and_a_file(data, tmp_path, monkeypatch):

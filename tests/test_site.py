@@ -5,105 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import io
 import re
-import shutil
 import sys
 
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from conftest import ROOT
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 from PIL import Image
+from small_book import ADDRESS, drawing, make_site, webp
 
+from kdas_book.publishing.formulas import katex, typeset
 from kdas_book.publishing.pdf import browser, print_book
 from kdas_book.publishing.site import build_site
 from kdas_core import UserError
-
-CHAPTER = """# 2. The teacher
-
-**You will learn**
-- how *attention* & size go together;
-- more, of {cite}`kdas` and {cite}`kdas,hinton`.
-
-$$x = 1$$
-
-````{exercise} Another
-:label: ex-02-2
-Multiply.
-````
-
-````{solution} ex-02-2
-:class: dropdown
-It is {ref}`ex-02-2`.
-````
-"""
-TEXTS = {
-    "index": "# A book\n\nIt begins.\n",
-    "faq": f"# Questions\n\n{'Why so? ' * 60}\n\nOf {{cite}}`kdas` and, once more, {{cite}}`kdas`.\n",
-    "api": "# Functions\n\nAll.\n\n```{eval-rst}\n.. py:function:: combine(first_of_many_arguments, "
-    "second_of_many_arguments, third_of_many_arguments, fourth_of_many_arguments)\n\n   Says.\n```\n",
-    "bibliography": "# Bibliography\n\nAll.\n\n```{bibliography}\n:all:\n```\n",
-}
-BIB = "".join(
-    f"@article{{{key}, author = {{{name}}}, title = {{Of {key}}}, journal = {{J}}, year = {{2020}}}}\n"
-    for key, name in (("kdas", "Trinh, A."), ("hinton", "Hinton, G."), ("other", "Nobody, B."))
-)
-ADDRESS = "https://example.org/kdas/"
-
-
-def webp(colour: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (colour, 0, 0)).save(buffer, format="webp", lossless=True)
-    return buffer.getvalue()
-
-
-def drawing() -> bytes:
-    """A line on white, as PNG that nobody has packed."""
-    pixels, buffer = np.full((60, 90, 3), 255, np.uint8), io.BytesIO()
-    pixels[30] = 0
-    Image.fromarray(pixels).save(buffer, format="png", compress_level=0)
-    return buffer.getvalue()
-
-
-def slider() -> str:
-    frame = f"data:image/webp;base64,{base64.b64encode(webp(9)).decode()}"
-    return (
-        f'<figure class="kdas-explore"><img src="{frame}" alt="One" loading="lazy"><img src="{frame}" '
-        'alt="Two" hidden></figure><script>for (const box of []) {}</script>'
-    )
-
-
-def make_site(folder, baseurl: str = ""):
-    """A small book of one chapter, as if it had been executed, and what is rendered of it."""
-    (folder / "book").mkdir(parents=True)
-    (folder / "_build" / "executed").mkdir(parents=True)
-    config = (ROOT / "_config.yml").read_text()
-    (folder / "_config.yml").write_text(config.replace('baseurl: ""', f'baseurl: "{baseurl}"'))
-    names = ("02_teacher", "faq", "api", "bibliography")
-    listed = "".join(f"  - file: book/{name}\n" for name in names)
-    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{listed}")
-    for name, text in TEXTS.items():
-        (folder / "book" / f"{name}.md").write_text(text)
-    (folder / "book" / "references.bib").write_text(BIB)
-    shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
-    picture = new_code_cell("draw()", metadata={"mystnb": {"image": {"alt": "A map"}}})
-    png = base64.b64encode(drawing()).decode()
-    picture.outputs = [new_output("display_data", {"image/png": png})]
-    sliders = [new_code_cell(f"explore({i})") for i in range(2)]
-    for cell in sliders:
-        cell.outputs = [new_output("display_data", {"text/html": slider()})]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [new_markdown_cell(CHAPTER), picture, *sliders]
-    notebook = writes(new_notebook(metadata={"kernelspec": kernel}, cells=cells))
-    (folder / "_build" / "executed" / "02_teacher.ipynb").write_text(notebook)
-    return build_site(folder, [folder / "book" / "02_teacher.ipynb"]).parent
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    return make_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +54,14 @@ def test_what_runs_elsewhere_or_twice_is_gone_and_the_rest_stays(site):
     assert soup.select("[data-does=print]") and soup.select("[data-does=full-screen]")
 
 
+def test_a_chapter_begins_with_links_to_all_chapters_and_no_other_page_does(site):
+    strip = page(site).select_one("article nav.chapters")
+    found = [(a["href"], a.get_text(), a.get("aria-current")) for a in strip("a")]
+    assert found == [("#", "2 teacher", "page"), ("10_study.html", "10 study", None)]
+    assert strip("a")[1]["title"] == "10. The study"
+    assert not any(page(site, name).select("nav.chapters") for name in ("index", "faq", "api"))
+
+
 def test_a_script_that_stands_behind_each_of_two_sliders_stays_behind_both(site):
     assert text_of(site).count("<script>for (const box") == 2
 
@@ -162,7 +84,8 @@ def test_a_picture_that_was_packed_before_is_taken_over(site):
     packed.write_bytes(other)
     root = site.parent.parent
     try:
-        again = build_site(root, [root / "book" / "02_teacher.ipynb"]).parent
+        chapters = [root / "book" / f"{name}.ipynb" for name in ("02_teacher", "10_study")]
+        again = build_site(root, chapters).parent
         assert (again / "_images" / packed.name).read_bytes() == other
     finally:
         (site / "_images" / packed.name).write_bytes(before)
@@ -181,6 +104,40 @@ def test_an_exercise_has_the_number_of_its_chapter_and_its_solution_refers_to_th
     titles = [tag.get_text(" ", strip=True) for tag in page(site).select(".admonition-title")]
     assert titles == ["Exercise 2.2 (Another)", "Solution to Exercise 2.2 (Another)"]
     assert "It is Exercise 2.2 ." in page(site).get_text(" ", strip=True)
+
+
+def test_an_exercise_that_a_text_names_is_a_link_and_one_that_is_not_there_is_none(site):
+    links = [(a["href"], a.text) for a in page(site).select('article a[href="#ex-02-2"]')]
+    assert links[-2:] == [("#ex-02-2", "exercise 2.2"), ("#ex-02-2", "exercise 2")]
+    assert "or exercise 9.9, which" in page(site).text
+    (link,) = page(site, "10_study").select('article a[href="02_teacher.html#ex-02-2"]')
+    assert link.text == "exercise 2.2"
+    assert page(site).select("#ex-02-2") and not page(site).select(".admonition-title a a")
+
+
+def test_numbers_in_text_and_tables_have_true_minus_signs_and_code_keeps_its_own(site):
+    text = page(site).article.get_text(" ")
+    assert "Better by −0.25, which is 0.62\u00a0±\u00a00.02 and no minus in" in text
+    assert "x-1" in text and "word-1" in text
+    named = page(site).select("article table.numbers")[0]
+    assert [row.get_text(" ", strip=True) for row in named("tr")] == [
+        "student of Dice",
+        "one a word −0.50",
+        "two word-1 12.25",
+    ]
+    marked = [[("number" in c.get("class", [])) for c in row(["td", "th"])] for row in named("tr")]
+    assert marked == [[False, False, True]] * 3
+    assert not named.has_attr("border") and not page(site).select("article style")
+
+
+def test_the_setup_of_a_chapter_is_one_line_and_the_code_of_a_sentence_a_sign(site):
+    (fold,) = page(site).select("details.setup")
+    code = [cell.get_text().strip() for cell in fold.select(".cell_input")]
+    assert code[0].startswith("preset") and code[-1].startswith("run.times") and len(code) == 3
+    assert "open" not in fold.attrs and "Time and memory, as measured" in fold.text
+    (sign,) = page(site).select("details.source > summary")
+    assert sign.text == "</>" and sign["aria-label"] == "Code of what follows"
+    assert "write()" in sign.parent.text and "Show code cell source" not in page(site).text
 
 
 @pytest.mark.parametrize("name", ["book/02_teacher", "book/faq", "genindex", "search", "404"])
@@ -214,14 +171,15 @@ def test_with_an_address_there_are_a_map_and_cards_and_a_lost_page_that_finds_ho
     assert about(published, "og:image") == f"{ADDRESS}_static/card.png"
     assert about(published, "twitter:card") == "summary_large_image"
     listed = re.findall(r"<loc>([^<]*)</loc>", (published / "sitemap.xml").read_text())
-    names = ("02_teacher", "api", "bibliography", "faq", "index")
+    names = ("02_teacher", "10_study", "api", "bibliography", "faq", "index")
     assert sorted(listed) == [f"{ADDRESS}book/{name}.html" for name in names]
-    assert 'href="/kdas/book/index.html"' in (published / "404.html").read_text()
+    assert 'href="/kdas/book/index.html">To the first' in (published / "404.html").read_text()
 
 
 def test_a_lost_page_loads_and_links_from_the_top_whatever_its_depth(site):
     soup = BeautifulSoup((site / "404.html").read_text(), "html.parser")
     assert "There is no page here" in soup.select_one("article h1").text
+    assert soup.select_one('article a[href="/book/index.html"]').text == "To the first page"
     places = [tag.get("href") or tag.get("src") for tag in soup.select("[href], [src]")]
     assert len(places) > 20
     assert [place for place in places if not place.startswith(("/", "#"))] == []
@@ -261,6 +219,16 @@ def test_keyboards_reach_long_formulas_and_signatures_are_lists(site):
     assert "first_of_many_arguments" in listing.li.text
     assert soup.select_one("dl.py > dd > p").text == "Says."  # a real definition stays one
     assert not page(site, "bibliography").select("[role=doc-biblioentry], .citation-list[role]")
+
+
+def test_without_katex_nothing_is_begun_and_a_wrong_formula_is_named(monkeypatch):
+    with pytest.raises(ValueError, match=r"Undefined control sequence: \\foo"):
+        typeset(r"a + \foo{b}")
+    with pytest.raises(ValueError, match="expected '}'"):
+        typeset(r"\frac{a}{b")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install --no-deps djangocms-katex"):
+        katex()
 
 
 def test_a_book_is_printed_from_a_site_and_with_the_packages_that_it_needs(

@@ -294,6 +294,21 @@ def test_epochs_sizes_and_costs(folder):
     )
 
 
+def test_each_image_counts_once_in_the_groups_by_size(folder):
+    results = collect(folder)
+    once = by_size(results, bins=2)
+    # CVC-300 inside CVC-ColonDB, and an exact repeat there, both as far off as can be
+    images = results.images.replace({"dataset": {"Kvasir": "CVC-ColonDB"}}).assign(repeat=False)
+    again = images[images["dataset"] == "CVC-ColonDB"].assign(dice=0.0)
+    twice = again.assign(name="r" + again["name"], repeat=True)
+    inside = again.assign(dataset="CVC-300")
+    more = replace(results, images=pd.concat([images, inside, twice]))
+    pd.testing.assert_frame_equal(by_size(more, bins=2), once)
+    # Without CVC-ColonDB nothing holds the frames of CVC-300.
+    alone = results.images.replace({"dataset": {"Kvasir": "CVC-300"}})
+    pd.testing.assert_frame_equal(by_size(replace(results, images=alone), bins=2), once)
+
+
 # --- what may stand in one table --------------------------------------------------------------------------------------
 
 
@@ -442,6 +457,8 @@ def test_the_ledger_judges_by_the_interval_over_seeds(folder, tmp_path):
         and table.loc[4, "caveat"] == "needs a GPU"
     )
     whole = seed_differences(collect(folder)).loc[("kdas", MEAN)]
+    number = f"{whole['difference']:+.3f} [{whole['low']:+.3f}, {whole['high']:+.3f}]"
+    assert table["number"].tolist()[::3] == [number, ""]
     assert table.loc[0, "evidence"].startswith(
         f"{whole['difference']:+.3f} Dice over 3 seeds, interval {whole['low']:+.3f}"
     )
@@ -553,7 +570,7 @@ def test_the_books_own_claims_name_objectives_that_exist(folder):
 def timed(monkeypatch):
     """Steps take as long as we say: a second, with a teacher two."""
     monkeypatch.setattr(
-        costs, "_seconds_a_step", lambda cell, recipe: 1.0 + (recipe.objective != "supervised")
+        costs, "_seconds_a_step", lambda cell, recipe, _: 1.0 + (recipe.objective != "supervised")
     )
 
 
@@ -601,10 +618,9 @@ def test_a_step_is_really_timed():
     study = Study("t", {"kdas": {}}, (0,), settings={"image_size": 32, "batch_size": 2})
     teacher, cell = study.cells()
     recipe = study.recipe(cell)
-    seconds = (
-        costs._seconds_a_step(cell, recipe),
-        costs._seconds_a_step(teacher, study.recipe(teacher)),
-    )
+    on_features = replace(recipe, objective="fitnet", teacher_image_size=64)
+    seconds = [costs._seconds_a_step(cell, some, 8) for some in (recipe, on_features)]
+    seconds.append(costs._seconds_a_step(teacher, study.recipe(teacher), 8))
     assert all(0 < s < 60 for s in seconds)
 
 
@@ -667,7 +683,9 @@ def test_a_recorded_study_still_means_what_was_recorded(name):
     """The study's file, read today, gives the recipe of each label that the record holds."""
     study = read_study(STUDIES / f"{name}.yaml")
     recorded = load(STUDIES.parent / "results" / f"{name}_study.csv").about["recipes"]
-    new = {"reduction": "sum", "control": "none"}  # what there was before these were a choice
+    # What there was before these were a choice.
+    new = {"reduction": "sum", "control": "none", "teacher_image_size": None}
+    new |= {"labelled": 1.0, "use_unlabelled": False}
     for cell in study.cells()[1:]:
         guides = cell.objective in ("kdas", "symmetric_only")
         then = recorded[f"{cell.label} (raw guiding)" if guides else cell.label] | new

@@ -21,13 +21,14 @@ from kdas_book.cli import main, parse_settings
 from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
 from kdas_book.session import begin
 from kdas_core import UserError
+from kdas_core import recipe as recipe_module
 from kdas_core.data import load_data
 from kdas_core.data.dataset import PolypDataset
-from kdas_core.losses import ON_FEATURES, Output
+from kdas_core.losses import ON_FEATURES, Output, objective, structure_loss
 from kdas_core.models import build, freeze, save_weights
 from kdas_core.models.weights import metadata_of
 from kdas_core.recipe import PRESETS, Recipe, preset
-from kdas_core.training import dice_at_half, fit, load_history
+from kdas_core.training import batching, dice_at_half, fit, load_history
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import latest_checkpoint
 from kdas_core.training.state import reduced
@@ -319,7 +320,7 @@ def test_what_a_larger_teacher_says_is_reduced_to_the_students_size():
     assert torch.equal(said.maps[0], torch.full((1, 1, 64, 64), 2.0))
     # Pixel k of 64 has its centre at (k + 1/2) · 96/64 - 1/2 of the 96.
     expected = (torch.arange(64) + 0.5) * 1.5 - 0.5
-    torch.testing.assert_close(reduced(maps, 64 / 96)[1][0, 0, 0], expected)
+    torch.testing.assert_close(said.maps[1][0, 0, 0], expected)
 
 
 def test_images_read_at_the_teachers_size_are_reduced_without_aliasing(data):
@@ -331,6 +332,84 @@ def test_images_read_at_the_teachers_size_are_reduced_without_aliasing(data):
     )
     assert mask.shape == (8, 1, 32, 32) and mask.min() >= 0 and mask.max() <= 1
     assert (images - small).abs().mean() < 0.3 * (aliased - small).abs().mean()
+
+
+@pytest.fixture(scope="module")
+def partly(polyps, tmp_path_factory):
+    """Half of the masks, and a folder of three images more."""
+    more = tmp_path_factory.mktemp("more")
+    for i in range(3):
+        Image.fromarray(np.full((40, 50, 3), 60 * (i + 1), np.uint8)).save(more / f"frame{i}.png")
+    return load_data(polyps, validation_fraction=0.2, labelled=0.5, unlabelled=more)
+
+
+def test_masks_are_used_of_a_share_and_the_other_images_stay_at_hand(polyps, data, partly):
+    half = {pair.image for pair in partly.train}
+    others = {path for path in partly.unlabelled if path.is_relative_to(polyps)}
+    assert len(half) == round(len(data.train) / 2) and not half & others
+    assert half | others == {pair.image for pair in data.train}
+    assert [p.name for p in partly.unlabelled[-3:]] == ["frame0.png", "frame1.png", "frame2.png"]
+    quarter = load_data(polyps, validation_fraction=0.2, labelled=0.25)
+    assert {pair.image for pair in quarter.train} < half
+    assert partly.validation == data.validation and not data.unlabelled
+
+
+def test_an_image_without_a_mask_has_no_part_in_the_structure_loss(data, partly):
+    torch.manual_seed(0)
+    student, teacher = (tuple(torch.randn(3, 1, 32, 32) for _ in range(2)) for _ in range(2))
+    mask = (torch.rand(3, 1, 32, 32) > 0.5).float()
+    loss_fn = objective("kdas", use_unlabelled=True)
+    whole = loss_fn(student, teacher, mask)
+    assert whole["total"] == objective("kdas")(student, teacher, mask)["total"]
+    for number in (1, 3):
+        given = [s.clone().requires_grad_() for s in student]
+        partial = mask.clone()
+        partial[:number] = torch.nan
+        terms = loss_fn(tuple(given), teacher, partial)
+        kept = tuple(s[number:] for s in student), tuple(t[number:] for t in teacher)
+        for k, s in enumerate(kept[0], start=1):
+            alone = structure_loss(s, mask[number:]) if number < 3 else torch.zeros(())
+            torch.testing.assert_close(terms[f"structure_{k}"], alone)
+        assert terms["attention_1"] == whole["attention_1"], "all images are distilled on"
+        terms["total"].backward()
+        assert all(torch.isfinite(s.grad).all() and s.grad[0].any() for s in given)
+
+
+def test_a_student_trains_on_images_without_masks_and_the_teacher_does_not(
+    tmp_path, partly, teacher
+):
+    recipe = preset("smoke", **TINY, use_unlabelled=True, augment=True)
+    folder = fit(recipe, partly, tmp_path, teacher=teacher)
+    steps = pd.read_csv(folder / "steps.csv")
+    images = len(partly.train) + len(partly.unlabelled)
+    assert len(steps) == recipe.epochs * -(-images // recipe.batch_size)
+    assert np.isfinite(load_history(folder).filter(like="train_")).all(axis=None)
+    without = fit(replace(recipe, use_unlabelled=False), partly, tmp_path, teacher=teacher)
+    known = recipe.epochs * -(-len(partly.train) // recipe.batch_size)
+    assert len(pd.read_csv(without / "steps.csv")) == known
+    assert not recipe.for_teacher().use_unlabelled
+    fewer = replace(partly, unlabelled=partly.unlabelled[1:])
+    assert fit(recipe, fewer, tmp_path, teacher=teacher) != folder, "other images, another run"
+    with pytest.raises(UserError, match="every image has a mask"):
+        fit(recipe, replace(partly, unlabelled=()), tmp_path, teacher=teacher)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"objective": "supervised"}, {"control": "oracle"}, {"control": "blurred"}]
+)
+def test_what_needs_every_mask_refuses_images_without(settings):
+    with pytest.raises(UserError, match="needs the mask of every image"):
+        preset("smoke", use_unlabelled=True, **settings)
+
+
+def test_a_later_hyperparameter_at_its_default_changes_no_fingerprint(monkeypatch):
+    recipe = preset("smoke", seed=3)
+    earlier = recipe.fingerprint("student")
+    monkeypatch.setitem(recipe_module._DEFAULTS, "added_later", 7)
+    monkeypatch.setattr(recipe_module, "asdict", lambda recipe: {**vars(recipe), "added_later": 7})
+    assert recipe.fingerprint("student") == earlier
+    monkeypatch.setattr(recipe_module, "asdict", lambda recipe: {**vars(recipe), "added_later": 8})
+    assert recipe.fingerprint("student") != earlier
 
 
 def test_dice_at_half_counts_as_it_should():
@@ -780,3 +859,62 @@ def test_numbers_that_make_no_sense_are_refused_by_name(word):
 def test_what_has_an_option_of_its_own_is_no_setting(key):
     with pytest.raises(UserError, match=f"{key} is an option of its own; write --{key} 1"):
         parse_settings([f"{key}=1"])
+
+
+# --- batch norm and single images --------------------------------------------------------------------------------------
+
+SMALL = TINY | {"epochs": 1, "objective": "supervised"}
+ALONE = "leave one alone, and batch norm cannot be trained on one of .* pixels; choose another batch_size"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"batch_size": 7},  # of 8 images
+        {"batch_size": 1},
+        {"batch_size": 7, "image_size": 64, "scales": (0.5, 1.0)},
+        {"batch_size": 7, "image_size": 64, "scales": (1.0, 0.5), "random_scale": True},
+        {"batch_size": 7, "image_size": 64, "student": "resnest14d"},  # has batch norm of means
+    ],
+)
+def test_a_batch_of_one_image_with_one_value_per_channel_is_refused_before_training(
+    tmp_path, data, settings
+):
+    assert len(data.train) == 8
+    with pytest.raises(UserError, match=ALONE):
+        fit(preset("smoke", **SMALL | settings), data, tmp_path)
+    assert not list(tmp_path.glob("*/steps.csv"))
+    frozen = preset("smoke", **SMALL | settings, freeze_statistics=True)
+    assert (fit(frozen, data, tmp_path) / "metrics.json").exists(), "the way out is one"
+
+
+def test_one_image_is_no_problem_where_its_maps_have_several_pixels(tmp_path, data):
+    recipe = preset("smoke", **SMALL | {"batch_size": 7, "image_size": 64})
+    assert (fit(recipe, data, tmp_path) / "metrics.json").exists()
+
+
+def test_passes_have_two_images_where_one_has_one_value_per_channel(tmp_path, data):
+    """Of batches of 5 and 3 images, in 5 passes or fewer."""
+    recipe = preset("smoke", **SMALL | {"batch_size": 5, "accumulate": 5})
+    assert (fit(recipe, data, tmp_path) / "metrics.json").exists()
+    batch = {"image": torch.zeros(5, 1), "mask": torch.zeros(5, 1), "name": [*"abcde"]}
+    batch |= {"weight": 1.0, "least": 5}
+    parts = [micro["name"] for micro in batching.micro_batches(batch, 5, fewest=2)]
+    assert parts == [["a", "b", "c"], ["d", "e"]]
+    assert len(list(batching.micro_batches(batch, 5))) == 5
+
+
+@pytest.mark.parametrize("images, processes, fits", [(8, 2, True), (8, 3, False), (7, 2, False)])
+def test_the_part_of_a_process_counts(images, processes, fits):
+    """Batches of 4: of 8 images each of two processes has 2; of 7 the last batch has 3."""
+    net, recipe = build("student"), preset("smoke", **SMALL)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    torch.manual_seed(3)
+    if fits:
+        assert batching.fewest_images(net, recipe, images, processes) == 2
+        assert batching.fewest_images(net, replace(recipe, image_size=64), images, processes) == 1
+    else:
+        with pytest.raises(UserError, match=f"among {processes} processes {ALONE}"):
+            batching.fewest_images(net, recipe, images, processes)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.manual_seed(3)))

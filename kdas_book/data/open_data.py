@@ -17,9 +17,12 @@ def data_digest(data: PolypData) -> str:
     return content_digest(path for pair in pairs for path in (pair.image, pair.mask))
 
 
-def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) -> PolypData:
+def open_data(
+    recipe: Recipe, data_root: str | Path, default: Path, made: Path, unlabelled: str | Path = ""
+) -> PolypData:
     """The data in ``data_root``, or, where that is empty, in ``default``, or else synthetic polyps,
-    written once below ``made``, where the recipe allows them; UserError where there is no data.
+    written once below ``made``, where the recipe allows them; and a folder of images without masks.
+    UserError where there is no data.
     """
     root = Path(data_root).expanduser() if data_root else default
     if not data_root and not (default / "TrainDataset").is_dir():
@@ -31,5 +34,5 @@ def open_data(recipe: Recipe, data_root: str | Path, default: Path, made: Path) 
                 f'"kdas data synthetic --out {default}" writes synthetic polyps.'
             )
         root = make_dataset(made / f"synthetic-v{VERSION}-{train}-{test}", train, test)
-    share = recipe.validation_fraction
-    return load_data(root, share, SPLIT_SEED, recipe.train_images, recipe.test_images)
+    given = (recipe.validation_fraction, SPLIT_SEED, recipe.train_images, recipe.test_images)
+    return load_data(root, *given, recipe.labelled, unlabelled)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from kdas_book.files import refuse_foreign
 from kdas_core import UserError
 from kdas_core.data.dataset import denormalise
 from kdas_core.files import atomic_write
@@ -37,8 +38,6 @@ COLOUR_OF |= {f"{name} (raw guiding)": COLOUR_OF[name] for name in ("symmetric_o
 OUTLINE: dict = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
 BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
 Array = Tensor | np.ndarray
-STORY = dict(enumerate("data teacher student attention losses training evaluation".split(), 1))
-STORY |= {8: "code", 9: "rivals", 10: "study"}
 
 
 def use_style() -> None:
@@ -57,14 +56,15 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
     UserError if matplotlib does not write such files, or the file cannot be written.
     """
-    drawn, way_out = io.BytesIO(), "give a path such as figure.png"
-    if path.is_file() and b"atplotlib" not in path.read_bytes():  # what it writes into its files
-        raise UserError(f"{path} is there already and is no such figure; choose another place.")
+    # What matplotlib writes into its files.
+    refuse_foreign(path, "figure of kdas", lambda file: b"atplotlib" in file.read_bytes())
+    drawn = io.BytesIO()
     try:
         figure.savefig(drawn, format=path.suffix[1:] or None)
     except ValueError as error:
+        way_out = "give a path such as figure.png"
         raise UserError(f"{path} cannot be written ({error}); {way_out}.") from error
-    atomic_write(path, drawn.getvalue(), way_out)
+    atomic_write(path, drawn.getvalue())
 
 
 def as_picture(image: Array) -> np.ndarray:
@@ -249,26 +249,4 @@ def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = Fals
     if log:
         axis.set_xscale("log")
         axis.xaxis.set_major_formatter("{x:g}")
-    return figure
-
-
-def chapter_strip(here: str) -> Figure:
-    """Where a chapter stands: the steps of the book in a row, joined, this one filled."""
-    width, height, pad = 576, 40, 4.5  # points; the pad is that of the boxes
-    figure = plt.figure(figsize=(width / 72, height / 72), layout="none")
-    axis = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
-    axis.axis("off")
-    for number, step in STORY.items():
-        look = ("white", "bold", BLUE) if step == here else ("#444444", "normal", "#eef2f5")
-        box = {"boxstyle": f"round,pad={pad / 9}", "fc": look[2], "ec": "none"}
-        words = axis.text(0, height / 2, f"{number}  {step}", color=look[0], weight=look[1])
-        words.set(size=9, va="center", bbox=box)
-    pixels = np.array([text.get_window_extent().width for text in axis.texts])
-    lengths = pixels * 72 / figure.dpi + 2 * pad
-    gap = (width - lengths.sum()) / len(lengths)  # half of one at either end
-    ends = np.cumsum(lengths + gap) - gap / 2
-    for text, end, length in zip(axis.texts, ends, lengths):
-        text.set_x(end - length + pad)
-    for end in ends[:-1]:
-        axis.plot((end, end + gap), [height / 2] * 2, color="#aaaaaa", lw=1, zorder=0)
     return figure

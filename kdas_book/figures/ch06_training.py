@@ -27,7 +27,8 @@ from kdas_core.training.checkpoint import read_checkpoint
 
 def differences(one: Recipe, two: Recipe) -> pd.DataFrame:
     """The hyperparameters in which two recipes differ, a column for each."""
-    values = [{name: str(value) for name, value in asdict(r).items()} for r in (one, two)]
+    shown = {float: "{:.3g}".format}  # others as they are
+    values = [{n: shown.get(type(v), str)(v) for n, v in asdict(r).items()} for r in (one, two)]
     table = pd.DataFrame(values, index=[one.preset, two.preset]).T.rename_axis("hyperparameter")
     return table[table.iloc[:, 0] != table.iloc[:, 1]]
 
@@ -166,8 +167,7 @@ def best_and_last(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     rows = {}
     for name, history in histories.items():
         best, last = history.loc[history["val_dice"].idxmax()], history.iloc[-1]
-        epochs = int(best["epoch"]), int(last["epoch"])
-        rows[name] = [epochs[0], best["val_dice"], epochs[1], last["val_dice"]]
+        rows[name] = [int(best["epoch"]), best["val_dice"], int(last["epoch"]), last["val_dice"]]
     columns = ["best epoch", "Dice, best", "last epoch", "Dice, last"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     return table.assign(difference=table["Dice, best"] - table["Dice, last"])

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, labelled, lines
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines
 
 # What the released program does that a hyperparameter can change: (released value, the other one,
 # what happens). Most were hardly meant so; soft masks are a choice, and every preset has them. The
@@ -43,20 +43,6 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
         axes[1].plot([], [], color=colour, label=f"{script} ({count[script]})")
     figure.legend(loc="outside right upper", fontsize=9)
     return figure
-
-
-def gain_by_length(runs: pd.DataFrame) -> Figure:
-    """A dot a run: its best epoch minus its last over its epochs, coloured by script. Runs whose
-    dots lie on one another share a label.
-    """
-    figure, axis = plt.subplots(figsize=(8, 3.2))
-    gain, colours = runs["best − last"], _colour_of(runs["script"])
-    for script, part in runs.groupby("script"):
-        axis.plot(part["epochs"], gain[part.index], "o", color=colours[script], label=script)
-    for (epochs, _), part in gain.groupby([runs["epochs"], (gain / 0.02).round()]):
-        axis.text(epochs + 1, part.mean(), ", ".join(map(str, part.index)), fontsize=8, va="center")
-    axis.set(xlim=(0, runs["epochs"].max() + 11), ylim=(-0.012, 1.1 * gain.max()))
-    return labelled(axis, "complete epochs of the run", "best − last, soft Dice")
 
 
 def _colour_of(scripts: Iterable[str]) -> dict[str, str]:

@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import COLOUR_OF, labelled, lines, side_by_side
+from kdas_book.figures.basics import (
+    BLUE,
+    COLOUR_OF,
+    GREEN,
+    GREY,
+    RED,
+    labelled,
+    lines,
+    side_by_side,
+)
 from kdas_book.figures.ch07_evaluation import forest
 
 
@@ -74,3 +83,29 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
             dots.set_alpha(0.8)
     across = f"more like the teacher's masks than {base} (Dice)"
     return labelled(axis, across, f"better than {base} (Dice)")
+
+
+def contrasts_forest(
+    contrasts: pd.DataFrame, gains: Mapping[str, pd.Series], margin: float, unit: str = "Dice"
+) -> Figure:
+    """A row a contrast of ``registered.contrasts``: seeds as dots, mean and 95 % interval, the
+    margin within which a difference counts as none as a band, and the verdict at the right.
+    ``gains`` has each contrast's differences, seed by seed.
+    """
+    figure, axis = plt.subplots(figsize=(7.5, 0.7 + 0.42 * len(contrasts)))
+    axis.axvspan(-margin, margin, color="#e8e8e8", lw=0, zorder=0)
+    axis.axvline(0, color="#444444", lw=1)
+    words = {"above": BLUE, "below": RED, "equivalent": GREEN}
+    for y, row in enumerate(contrasts.itertuples()):
+        word = row.verdict.removesuffix(" here")
+        colour = words.get(word.split()[0], GREY)
+        seeds = gains[row.Index].dropna()
+        axis.plot(seeds, np.full(len(seeds), y + 0.22), "o", color=colour, alpha=0.4, ms=4, mew=0)
+        axis.plot([row.low, row.high], [y, y], color=colour, lw=2.5)
+        axis.plot(row.difference, y, "D", color=colour, ms=6, mec="white")
+        place: dict = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        axis.annotate(word, (1.02, y), color=colour, fontweight="bold", **place)
+    axis.set(yticks=range(len(contrasts)), yticklabels=contrasts.index)
+    axis.set_ylim(len(contrasts) - 0.4, -0.6)
+    axis.set_xlabel(f"difference of {unit} (band: counts as none)")
+    return figure

@@ -18,6 +18,7 @@ from typer import Option
 
 from kdas_book.colab import repository
 from kdas_book.paths import find_root
+from kdas_book.publishing.formulas import katex
 from kdas_book.publishing.pdf import print_book
 from kdas_book.publishing.run_notebook import check_parameters, run_notebook
 from kdas_book.publishing.site import build_site, executed_copy, served
@@ -69,6 +70,8 @@ def build(
     root = find_root()
     every = chapters(root)
     chosen = _select(every, only or [])
+    if site or not only:
+        katex()  # refuses what could not be rendered, before the chapters take their time
     if run:
         recipe.preset(preset, seed=seed)  # refuses an unknown preset
         # What every build shows beside its own numbers comes from drawn images, at laptop.

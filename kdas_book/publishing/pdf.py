@@ -26,10 +26,10 @@ PAPER = {
 }
 # What folds is open, but for code that only writes a sentence.
 UNFOLD = """async () => {
-  for (const folded of document.querySelectorAll("details:not(.above-input)")) folded.open = true;
+  for (const folded of document.querySelectorAll("details:not(.source)")) folded.open = true;
   for (const picture of document.images) picture.loading = "eager";
   const shown = [...document.images].filter((picture) => !picture.hidden);
-  await Promise.all(shown.map((picture) => picture.decode()));
+  await Promise.all([document.fonts.ready, ...shown.map((picture) => picture.decode())]);
 }"""
 
 

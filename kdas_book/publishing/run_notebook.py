@@ -1,6 +1,7 @@
 """Notebooks with parameters, run by papermill in a kernel that depends on no user's settings."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import psutil
 from ipykernel.kernelspec import write_kernel_spec
 
 from kdas_core import UserError
+from kdas_core.files import unwritten
 
 try:
     import nbformat
@@ -66,6 +68,11 @@ def run_notebook(
             papermill.execute_notebook(str(executed), str(executed), dict(parameters), **options)
         except (PapermillExecutionError, DeadKernelError) as error:
             raise _failure(notebook, executed, error) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            executed.unlink(missing_ok=True)  # what there is of it is cut off
+            raise unwritten(executed, error, "make room and start it again") from None
         finally:
             stop.set()
     return time.perf_counter() - began, peak_mb.result()

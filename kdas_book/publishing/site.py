@@ -17,9 +17,10 @@ import nbformat
 import pandas as pd
 import yaml
 
+from kdas_book.files import staging_dir
+from kdas_book.publishing.formulas import copy_katex
 from kdas_book.publishing.run_notebook import BuildError, is_injected
 from kdas_core import UserError
-from kdas_core.files import staging_dir
 
 RUN = ["preset", "seed", "time", "peak memory", "machine", "run on"]  # what is said of a chapter
 
@@ -38,6 +39,7 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     folder = root / "_build" / "stage"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb"))
+    copy_katex(folder / "book" / "_static" / "katex")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, folder)
     rows = []

@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from kdas_book.reports.tables import KNOWN, UNKNOWN, table, write_texts
+from kdas_book.files import refuse_foreign, write_together
+from kdas_book.reports.tables import KNOWN, UNKNOWN, table
 from kdas_core import UserError
 from kdas_core.evaluation import SURFACE_METRICS, evaluate_sets, find_problems
 from kdas_core.evaluation.files import Problems, benchmark
@@ -37,14 +38,14 @@ def from_config(path: str | Path, *, surface: bool = False, **options):
     results = evaluate_sets(*sets, surface=surface, **options)
     folder, method = Path(config["result_path"]), Path(preds).resolve().name
     file = folder / "result_all.csv"
-    if file.is_file() and not file.read_bytes().startswith(b"dataset,n,images,convention"):
-        raise UserError(f"{file} is there already and is no such table; choose a result_path.")
+    begin = b"dataset,n,images,convention"
+    refuse_foreign(file, "table of kdas evaluate", lambda f: f.read_bytes().startswith(begin))
     texts = {file: table(results, metrics).to_csv(float_format="%.6f")}
     for dataset, result in results.items():
         file = folder / f"result_{dataset}.csv"
         numbers = {metric: f"{result.summary[metric]:.4f}" for metric in metrics}
         texts[file] = _released_csv(file, {"method": method, **numbers})
-    write_texts(texts)
+    write_together(texts)
     return results
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,11 +11,11 @@ from pathlib import Path
 import pandas as pd
 from tabulate import tabulate
 
+from kdas_book.files import refuse_foreign, write_together
 from kdas_core import UserError
 from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.evaluation import ALL_METRICS, METRICS, SURFACE_METRICS, EvaluationResult
 from kdas_core.evaluation.files import Problems
-from kdas_core.files import unwritten
 
 KNOWN = (*ALL_METRICS, *SURFACE_METRICS)
 UNKNOWN = f"asks for the unknown metric {{names}}; known are {', '.join(KNOWN)}."
@@ -29,6 +28,7 @@ CAVEATS = {
     "less evidence than 380 images.",
     "ETIS-LaribPolypDB": "Frames of a few videos: less evidence than 196 images.",
 }
+_RESULTS = "file of kdas evaluate"
 HOW = ("convention", "strict", "masks")  # what two results must have in common to be compared
 Results = Mapping[str, EvaluationResult]  # by the name of the data set
 _shown = partial(tabulate, headers="keys", floatfmt=".3f", showindex=False)
@@ -153,8 +153,8 @@ def write_json(results: Results, path: str | Path) -> Path:
     """Write ``{dataset: {metric: value, …, "n": …, "per_image": {name: {metric: value}}}}``, the
     whole file or nothing, and return its path. NaN, which only ``strict`` brings, becomes null.
     """
-    _refuse_foreign(Path(path))
-    return write_texts({Path(path): _as_json(results)})[0]
+    refuse_foreign(Path(path), _RESULTS, read_per_image)
+    return write_together({Path(path): _as_json(results)})[0]
 
 
 def write_all(results: Results, folder: str | Path) -> list[Path]:
@@ -162,7 +162,7 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     ``per_image.csv``, all or none: CSV with all digits, Markdown and LaTeX (booktabs) with three
     decimals and the notes. Returns the paths.
     """
-    _refuse_foreign(Path(folder) / "metrics.json")
+    refuse_foreign(Path(folder) / "metrics.json", _RESULTS, read_per_image)
     images = {name: result.per_image for name, result in results.items()}
     per_image = pd.concat(images, names=["dataset"]).reset_index("dataset")
     forms = texts_of(table(results), notes(results), disable_numparse=[1, 2])
@@ -172,17 +172,7 @@ def write_all(results: Results, folder: str | Path) -> list[Path]:
     taken = [name for name in texts if (Path(folder) / name).exists()]
     if taken and "metrics.json" not in taken:
         raise UserError(f"{folder} holds {', '.join(taken)} already; choose another place.")
-    return write_texts({Path(folder) / name: text for name, text in texts.items()})
-
-
-def _refuse_foreign(path: Path) -> None:
-    """A UserError where the file is there and is none of ours, such as that of a training run."""
-    if path.exists():
-        try:
-            read_per_image(path)
-        except UserError:
-            fact = f"{path} is there already and is no file of kdas evaluate"
-            raise UserError(f"{fact}; choose another place.") from None
+    return write_together({Path(folder) / name: text for name, text in texts.items()})
 
 
 def read_per_image(path: str | Path) -> dict[str, pd.DataFrame]:
@@ -218,21 +208,3 @@ def _as_json(results: Results) -> str:
 def _plain(numbers: Mapping[str, float]) -> dict[str, float | None]:
     """Numbers as JSON has them."""
     return {name: None if math.isnan(value) else float(value) for name, value in numbers.items()}
-
-
-def write_texts(texts: Mapping[Path, str]) -> list[Path]:
-    """Write all files or none: each beside its place first, renamed last."""
-    drafts = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in texts}
-    path = next(iter(texts))
-    try:
-        for path, text in texts.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            drafts[path].write_text(text, encoding="utf-8")
-        for path in texts:
-            os.replace(drafts[path], path)
-    except OSError as error:
-        raise unwritten(path, error, "choose another place") from error
-    finally:
-        for draft in drafts.values():
-            draft.unlink(missing_ok=True)
-    return list(texts)

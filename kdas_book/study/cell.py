@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_book.data.open_data import data_digest
 from kdas_book.data.synthetic.scene import render
@@ -33,7 +35,7 @@ from kdas_core.evaluation.metrics import dice
 from kdas_core.files import atomic_write
 from kdas_core.inference import predict_files, probability
 from kdas_core.losses import ON_FEATURES
-from kdas_core.models import build, count_macs, count_parameters, freeze
+from kdas_core.models import build, count_parameters, freeze
 from kdas_core.models.weights import weights_digest
 from kdas_core.training.checkpoint import latest_checkpoint, revision
 
@@ -63,8 +65,9 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
 def _student(run: Session, what: str) -> nn.Module:
     """The student, whose teacher remembers what it has said for other students of this seed."""
     r = run.recipe
-    steps = r.epochs * len(run.data.train) * (1 if r.random_scale else len(r.scales))
-    needed = steps * 2 * 4 * (r.teacher_image_size or r.image_size) ** 2  # two maps of float32
+    images = len(run.data.train) + (len(run.data.unlabelled) if r.use_unlabelled else 0)
+    seen = images * r.epochs * (1 if r.random_scale else len(r.scales))
+    needed = seen * 2 * 4 * (r.teacher_image_size or r.image_size) ** 2  # two maps of float32
     if run.device.type == "cpu" and what not in ("supervised", *ON_FEATURES) and needed < MOST:
         remember(run.teacher(), run.runs_dir / MAPS.format(seed=r.seed))
     return run.student(what)
@@ -123,6 +126,16 @@ def false_alarms(net: nn.Module, size: int, count: int = 100) -> float:
     styles = (list(STYLES) * count)[:count]
     frames = (render(seed, (288, 352), style, 0)[0] for seed, style in enumerate(styles))
     return float(np.mean([(probability(net, f, size) >= 0.5).mean() >= 0.01 for f in frames]))
+
+
+def count_macs(net: nn.Module, size: int) -> int:
+    """Multiply-accumulates of one image of size × size pixels."""
+    image = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
+    counter = FlopCounterMode(display=False)
+    # The counter misses fused attention on a CPU, so it is taken apart.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
+        net(image)
+    return counter.get_total_flops() // 2
 
 
 def finish(

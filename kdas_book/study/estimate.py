@@ -18,7 +18,7 @@ from kdas_core.losses import ON_FEATURES, objective
 from kdas_core.models import build, count_parameters, freeze, teacher_logits
 from kdas_core.recipe import Recipe
 from kdas_core.training import objective_kwargs
-from kdas_core.training.batching import scaled_size
+from kdas_core.training.batching import fewest_images, scaled_size
 from kdas_core.training.state import output_of, reduced
 
 _SCORING = 0.03  # seconds to score one test image (benchmarks/evaluate.py)
@@ -58,7 +58,7 @@ def plan(study: Study, runs_dir: str | Path) -> Plan:
     for cell in study.cells():
         recipe = study.recipe(cell)
         if cell.objective not in timed:
-            timed[cell.objective] = _seconds_a_step(cell, recipe)
+            timed[cell.objective] = _seconds_a_step(cell, recipe, images[0])
             net = build(cell.role, backbone=getattr(recipe, cell.role))
             sizes[cell.objective] = count_parameters(net)
         step = timed[cell.objective]
@@ -95,10 +95,14 @@ def _steps_and_seconds(
     return steps, training + forward + 2 * test * _SCORING
 
 
-def _seconds_a_step(cell: Cell, recipe: Recipe) -> float:
-    """Seconds of a step at the recipe's size, of networks that were never trained."""
+def _seconds_a_step(cell: Cell, recipe: Recipe, count: int) -> float:
+    """Seconds of a step at the recipe's size, of networks that were never trained; UserError where
+    so many images cannot be divided into steps.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = build(cell.role, backbone=getattr(recipe, cell.role)).to(device).train()
+    net = build(cell.role, backbone=getattr(recipe, cell.role))
+    fewest_images(net, recipe, count)
+    net = net.to(device).train()
     distils, features = recipe.objective != "supervised", recipe.objective in ON_FEATURES
     teacher = freeze(build("teacher", backbone=recipe.teacher)).to(device) if distils else None
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))

@@ -14,9 +14,11 @@ import pandas as pd
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch10_study as figures
 from kdas_book.figures.basics import save
+from kdas_book.files import write_together
 from kdas_book.reports import comparison
-from kdas_book.reports.tables import texts_of, write_texts
+from kdas_book.reports.tables import texts_of
 from kdas_book.study import seeds
+from kdas_book.study.registered import pooled
 from kdas_book.study.results import KEYS, Results
 from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
 from kdas_core import UserError
@@ -79,8 +81,10 @@ def last_or_best(results: Results) -> pd.DataFrame:
 
 
 def by_size(results: Results, bins: int = 4) -> pd.DataFrame:
-    """Mean Dice of each label over all test images, in groups of equal number by polyp size."""
-    images = results.image_means
+    """Mean Dice of each label over all test images, each once (:func:`pooled`), in groups of equal
+    number by polyp size.
+    """
+    images = pooled(results.image_means)
     share = images.loc[images["objective"] == images["objective"].iloc[0], "share"]
     edges = np.quantile(share, np.linspace(0, 1, bins + 1))
     names = [f"{100 * a:.1f} to {100 * b:.1f} %" for a, b in zip(edges, edges[1:])]
@@ -121,7 +125,8 @@ def tries(results: Results) -> pd.DataFrame:
 
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
-    """What was claimed, and what became of it here: ``claim, source, state, evidence, caveat``.
+    """What was claimed, and what became of it here: ``claim, source, state, number, evidence,
+    caveat``; ``number`` is the difference with its interval.
 
     A claim that names two labels says that the first has the higher Dice. :func:`state` judges it
     by the 95 % interval over seeds of the difference on the mean of the sets; it is *undecided
@@ -136,8 +141,8 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
         fact = f"{claims} is no table of claims with {', '.join(columns)}"
         raise UserError(f"{fact} ({error}).") from error
     judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
-    table[["state", "evidence"]] = pd.DataFrame(judged, table.index, ["state", "evidence"])
-    return table[["claim", "source", "state", "evidence", "caveat"]]
+    found = pd.DataFrame(judged, table.index, ["state", "number", "evidence"])
+    return table[["claim", "source"]].join(found).assign(caveat=table["caveat"])
 
 
 def state(low: float, high: float) -> str:
@@ -155,28 +160,30 @@ def state(low: float, high: float) -> str:
     return "below here" if high < 0 else "undecided here"
 
 
-def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, str]:
-    """State and evidence of a claim."""
+def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, str, str]:
+    """State, number and evidence of a claim."""
     if not better or not than:
-        return "not tested", ""
+        return "not tested", "", ""
     results = next((r for r in studies if {better, than} <= set(r.scores["objective"])), None)
     if results is None:
         trained = set().union(*(r.scores["objective"] for r in studies))
         missing = " and ".join(label for label in (better, than) if label not in trained)
-        return "not tested", f"{missing} not trained" if missing else "not trained in one study"
+        return "not tested", "", f"{missing} not trained" if missing else "not trained in one study"
     seen, last = (
         seed_differences(results, than, column).loc[(better, MEAN)]
         for column in ("dice", "dice_last")
     )
-    evidence = f"{seen['difference']:+.3f} Dice over {_seeds(seen['seeds'])}"
+    number = f"{seen['difference']:+.3f}"
+    evidence = f"{number} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
-        return "undecided here", evidence
+        return "undecided here", f"{number}, one seed", evidence
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
         f"{detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
-    return state(seen["low"], seen["high"]), evidence
+    number += f" [{seen['low']:+.3f}, {seen['high']:+.3f}]"
+    return state(seen["low"], seen["high"]), number, evidence
 
 
 def _seeds(count: float) -> str:
@@ -221,7 +228,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         texts |= {Path(out) / f"{stem}{suffix}": text for suffix, text in forms.items()}
         parts.append(f"## {title}\n\n{forms['.md']}")
     parts += [f"![{stem.replace('_', ' ')}]({stem}.png)" for stem in drawn]
-    files = write_texts({Path(out) / "report.md": "\n\n".join(parts) + "\n", **texts})
+    files = write_together({Path(out) / "report.md": "\n\n".join(parts) + "\n", **texts})
     for stem, figure in drawn.items():
         for suffix in (".png", ".svg"):
             files.append(Path(out) / f"{stem}{suffix}")

@@ -19,11 +19,12 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import pandas as pd
 
+from kdas_book.files import write_together
 from kdas_book.reports.tables import images_label
 from kdas_book.study.spec import FILES, Study, read_record, read_study
 from kdas_core import UserError
 from kdas_core.evaluation import METRICS
-from kdas_core.files import atomic_write
+from kdas_core.files import unwritten
 
 KEYS = ["objective", "seed"]
 
@@ -42,8 +43,9 @@ class Results:
     def image_means(self) -> pd.DataFrame:
         """Means over the seeds, a row a label and image."""
         columns = dict.fromkeys(("dice", "iou", "dice_last", "agreement"), "mean")
+        columns |= {name: "first" for name in ("share", "repeat") if name in self.images}
         by_image = self.images.groupby(["objective", "dataset", "name"], sort=False)
-        return by_image.agg({"share": "first", **columns}).reset_index()
+        return by_image.agg(columns).reset_index()
 
     @property
     def labels(self) -> list[str]:
@@ -183,8 +185,11 @@ def keep(folder: str | Path, out: str | Path) -> list[Path]:
         "_curves.csv.gz": results.curves.to_csv(index=False, float_format="%.5f"),
         ".json": json.dumps(results.about, indent=1) + "\n",
     }
-    out.mkdir(parents=True, exist_ok=True)
-    files = {out / f"{results.name}_study{end}": text.encode() for end, text in texts.items()}
+    files = {}
+    for end, text in texts.items():
+        data = text.encode()
+        packed = gzip.compress(data, mtime=0) if end.endswith(".gz") else data
+        files[out / f"{results.name}_study{end}"] = packed
     records = io.BytesIO()
     with ZipFile(records, "w") as archive:
         for cell in sorted(file.parent for file in Path(folder).glob("*-seed*/metrics.json")):
@@ -192,9 +197,7 @@ def keep(folder: str | Path, out: str | Path) -> list[Path]:
                 data = (cell / name).read_bytes()
                 archive.writestr(ZipInfo(f"{cell.name}/{name}"), data, ZIP_DEFLATED)
     files[out / f"{results.name}_cells.zip"] = records.getvalue()
-    for file, data in files.items():
-        atomic_write(file, gzip.compress(data, mtime=0) if file.suffix == ".gz" else data)
-    return list(files)
+    return write_together(files)
 
 
 def restore(folder: Path, kept: str | Path) -> None:
@@ -202,7 +205,12 @@ def restore(folder: Path, kept: str | Path) -> None:
     if (file := Path(kept) / f"{folder.name}_cells.zip").exists():
         with ZipFile(file) as archive:
             names = [name for name in archive.namelist() if not (folder / name).exists()]
-            archive.extractall(folder, names)
+            try:
+                archive.extractall(folder, names)
+            except OSError as error:
+                for name in names:  # none was there before, and one may be cut off
+                    (folder / name).unlink(missing_ok=True)
+                raise unwritten(folder, error, "make room, and start it again") from None
 
 
 def load(csv: str | Path) -> Results:

@@ -1,29 +1,33 @@
 """Polyp images and masks (chapter 1): which pairs train, which validate, which are tested on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdas_core import UserError
 from kdas_core.data import layout
 from kdas_core.data.augmentation import rng_for
-from kdas_core.data.layout import PairIndex, index_pairs, natural
+from kdas_core.data.layout import PairIndex, index_pairs, list_images, natural
 
 
 @dataclass(frozen=True)
 class PolypData:
-    """The pairs below one root. ``synthetic``: written by our own generator."""
+    """The pairs below one root, and images ``unlabelled``, of which a student may still learn what
+    its teacher says. ``synthetic``: written by our own generator.
+    """
 
     root: Path
     train: PairIndex
     validation: PairIndex
     tests: dict[str, PairIndex]
     synthetic: bool
+    unlabelled: tuple[Path, ...] = ()
 
-    def contents(self) -> dict[str, str]:
-        """Digests of what is trained and validated on, the ``images`` and the ``masks``."""
-        pairs = [pair for split in (self.train, self.validation) for pair in split]
-        paths = {"images": [p.image for p in pairs], "masks": [p.mask for p in pairs]}
-        return {what: layout.content_digest(files) for what, files in paths.items()}
+    def used(self, with_unlabelled: bool) -> "PolypData":
+        """What a run uses: all, or all but the unlabelled; UserError: there are none to be used."""
+        if with_unlabelled and not self.unlabelled:
+            way_out = "name a folder of such images, or set labelled below 1"
+            raise UserError(f"use_unlabelled is true, and every image has a mask; {way_out}.")
+        return self if with_unlabelled else replace(self, unlabelled=())
 
     def check_masks(self) -> None:
         """A UserError where a mask cannot be used, of a test set too, before hours are spent."""
@@ -66,6 +70,8 @@ def load_data(
     seed: int = 0,
     train_images: int | None = None,
     test_images: int | None = None,
+    labelled: float = 1.0,
+    unlabelled: str | Path = "",
 ) -> PolypData:
     """Index a whole benchmark: ``TrainDataset`` and whichever sets lie in ``TestDataset``, in the
     order of `layout.TEST_SETS`, others after them by name.
@@ -74,6 +80,9 @@ def load_data(
         train_images: use only so many training pairs, drawn after the split; validation shrinks in
             proportion (at least one). With one seed, fewer are a subset of more.
         test_images: use only so many pairs of each test set, the same ones whatever the seed.
+        labelled: use the masks of this share of the training pairs, at least of one; the others
+            become ``unlabelled``. With one seed, fewer are a subset of more.
+        unlabelled: a folder of further images, without masks.
 
     A UserError as `layout.index_pairs` and `split_validation`, or where a number is below 1.
     """
@@ -86,12 +95,16 @@ def load_data(
     if train_images is not None and train_images < len(train):
         share = max(1, round(len(validation) * train_images / len(train)))
         train, validation = _limit(train, train_images, seed), _limit(validation, share, seed)
+    known = _limit(train, max(1, round(labelled * len(train))), seed)
+    others = tuple(pair.image for pair in train if pair not in known)
+    if unlabelled:
+        others += tuple(list_images(unlabelled))
     below = [p for p in (root / "TestDataset").glob("*") if not layout.is_junk(p.name)]
     folders = {p.name: p for p in below if p.is_dir()}
-    known = [name for name in layout.TEST_SETS if name in folders]
-    others = sorted(folders.keys() - set(known), key=natural)
-    tests = {n: _limit(index_pairs(folders[n]), test_images, 0) for n in known + others}
-    return PolypData(root, train, validation, tests, layout.is_synthetic(root))
+    names = [name for name in layout.TEST_SETS if name in folders]
+    names += sorted(folders.keys() - set(names), key=natural)
+    tests = {n: _limit(index_pairs(folders[n]), test_images, 0) for n in names}
+    return PolypData(root, known, validation, tests, layout.is_synthetic(root), others)
 
 
 def _limit(index: PairIndex, count: int | None, seed: int) -> PairIndex:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -90,6 +91,7 @@ class PolypDataset(Dataset):
         soft_masks: keep the file's grey levels and what lies between at edges, as released;
             otherwise masks are 0 or 1.
         cached: decode each file once, and keep 4·size² bytes a pair in memory (0.5 MB at 352).
+        unlabelled: images without a mask, after the pairs; their mask is NaN everywhere.
 
     Access raises a UserError where a file is unreadable or cut off, or the sizes of a pair differ.
     """
@@ -100,15 +102,18 @@ class PolypDataset(Dataset):
     soft_masks: bool = False
     seed: int = 0
     cached: bool = False
+    unlabelled: Sequence[Path] = ()
 
     def __post_init__(self) -> None:
         self.epoch = 0
-        count = len(self.index) if self.cached else 0
+        pairs = [(pair.name, pair.image, pair.mask) for pair in self.index]
+        self._files = [*pairs, *((path.stem, path, None) for path in self.unlabelled)]
+        count = len(self) if self.cached else 0
         self._cache = np.empty((count, 4, self.size, self.size), np.uint8)
         self._is_cached = np.zeros(count, bool)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self._files)
 
     def set_epoch(self, epoch: int) -> None:
         """From now on items are augmented as epoch ``epoch`` has them."""
@@ -119,16 +124,14 @@ class PolypDataset(Dataset):
         image = torch.empty(3, self.size, self.size)
         mask = torch.empty(1, self.size, self.size)
         self._write(i, image.numpy(), mask.numpy())
-        return {"image": image, "mask": mask, "name": self.index[i].name}
+        return {"image": image, "mask": mask, "name": self._files[i][0]}
 
     def batch(self, positions: Sequence[int]) -> dict:
-        """The items at these positions: ``image`` (B, 3, S, S), ``mask`` (B, 1, S, S), ``name``, a
-        list. Threads share the work, which may go on beside a training step.
-        """
+        """The items at these positions, read by threads: (B, 3, S, S), (B, 1, S, S), a list."""
         image = torch.empty(len(positions), 3, self.size, self.size)
         mask = torch.empty(len(positions), 1, self.size, self.size)
         list(_THREADS.map(self._write, positions, image.numpy(), mask.numpy()))
-        return {"image": image, "mask": mask, "name": [self.index[i].name for i in positions]}
+        return {"image": image, "mask": mask, "name": [self._files[i][0] for i in positions]}
 
     def _write(self, i: int, image_out: np.ndarray, mask_out: np.ndarray) -> None:
         """Item ``i`` into these arrays, (3, S, S) and (1, S, S)."""
@@ -141,6 +144,8 @@ class PolypDataset(Dataset):
         for plane, table, out in zip(planes, _TABLES, image_out):
             cv2.LUT(plane, table, out)
         np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
+        if self._files[i][2] is None:
+            mask_out.fill(np.nan)
 
     def _planes(self, i: int) -> np.ndarray:
         """Red, green, blue and mask of position ``i``, uint8 (4, S, S)."""
@@ -152,12 +157,15 @@ class PolypDataset(Dataset):
         return self._cache[i]
 
     def _decode(self, i: int) -> np.ndarray:
-        pair = self.index[i]
-        image = read_image(pair.image)
-        mask = read_grey(pair.mask) if self.soft_masks else read_mask(pair.mask)
+        _, image_file, mask_file = self._files[i]
+        image = read_image(image_file)
+        if mask_file is None:
+            image = resize_image(image, self.size)
+            return np.stack([*cv2.split(image), np.zeros(image.shape[:2], np.uint8)])
+        mask = read_grey(mask_file) if self.soft_masks else read_mask(mask_file)
         if image.shape[:2] != mask.shape:
             (mh, mw), (ih, iw) = mask.shape, image.shape[:2]
-            fact = f"{pair.mask} is {mw}×{mh} but its image is {iw}×{ih}"
+            fact = f"{mask_file} is {mw}×{mh} but its image is {iw}×{ih}"
             way_out = 'masks must have their image\'s size ("kdas data check" lists such pairs)'
             raise UserError(f"{fact}; {way_out}.")
         image, mask = resize_pair(image, mask, self.size, self.soft_masks)

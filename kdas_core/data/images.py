@@ -34,11 +34,8 @@ warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """An image file as uint8 RGB, shape (H, W, 3).
-
-    Raises:
-        UserError: the file is missing, no image, cut off (an image decoded in part is never
-            returned), too large to be one, or has pixels of a kind that is refused.
+    """An image file as uint8 RGB, shape (H, W, 3). UserError: the file is missing, no image, cut
+    off (one decoded in part is never returned), too large, or has pixels of a kind that is refused.
     """
     path = Path(path)
     with opened(path) as image:
@@ -71,11 +68,8 @@ def read_bytes(path: Path) -> bytes:
 
 @contextmanager
 def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """A picture file as Pillow opens it: the header is read, pixels are not.
-
-    Raises:
-        UserError: whatever goes wrong with the file, also inside the block. Damaged bytes make
-            Pillow's readers raise nearly anything, from KeyError to MemoryError.
+    """A picture file as Pillow opens it: the header is read, pixels are not. UserError: whatever
+    goes wrong with the file, also inside the block, where damaged bytes raise nearly anything.
     """
     try:
         with open(path, "rb") as file, Image.open(file, formats=FORMATS) as image:

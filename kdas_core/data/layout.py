@@ -172,9 +172,7 @@ def _is_image(entry: os.DirEntry, suffixes: tuple[str, ...]) -> bool:
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The images of a folder in natural order of their stems; a UserError where there is no such
-    folder, or two files share a stem.
-    """
+    """The images of a folder in natural order of stems; UserError: no folder, or one stem twice."""
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder; one of .jpg, .png, .tif or .bmp is expected.")
     stems, problems = by_stem(Path(folder))

@@ -30,9 +30,7 @@ _IMPORT = '"kdas data import --as masks" can make one of it'
 
 def read_mask(path: str | Path, polyp_from: int = THRESHOLD) -> np.ndarray:
     """A mask file as bool, shape (H, W). A frame without a polyp is allowed, and all False.
-
-    Raises:
-        UserError: the file cannot be read (as `images.read_image`), or the rule refuses it.
+    UserError: the file cannot be read (as `images.read_image`), or the rule refuses it.
     """
     return read_grey(path, polyp_from) >= polyp_from
 
@@ -69,9 +67,8 @@ def two_valued(grey: np.ndarray, path: Path, polyp_from: int = THRESHOLD) -> np.
 
 
 def read_prediction(path: str | Path) -> np.ndarray:
-    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp.
-
-    UserError: the file cannot be read, is in colour or transparent, or has more than 8 bits.
+    """A predicted map as uint8, shape (H, W): 0 is surely background, 255 surely polyp. UserError:
+    the file cannot be read, is in colour or transparent, or has more than 8 bits.
     """
     path = Path(path)
     with opened(path) as image:

@@ -20,13 +20,13 @@ from kdas_core.data.layout import is_synthetic, list_images
 from kdas_core.data.masks import read_mask, read_prediction
 from kdas_core.evaluation import files, scores
 from kdas_core.evaluation.boundary import SURFACE_METRICS
-from kdas_core.evaluation.conventions import CONVENTIONS, minmax_grey
+from kdas_core.evaluation.conventions import CONVENTIONS
 from kdas_core.evaluation.files import repeats
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES, METRICS, THRESHOLDS, image_curves
 from kdas_core.evaluation.scores import EvaluationResult, Settings, image_metrics, score_image
 
 __all__ = ["EvaluationResult", "baselines", "evaluate", "evaluate_sets", "image_curves"]
-__all__ += ["image_metrics", "minmax_grey", "read_prediction", "repeats", "CONVENTIONS"]
+__all__ += ["image_metrics", "read_prediction", "repeats", "CONVENTIONS"]
 __all__ += ["ALL_METRICS", "CURVES", "METRICS", "SURFACE_METRICS", "THRESHOLDS"]
 
 
@@ -113,9 +113,7 @@ def baselines(
 
 
 def find_problems(sets: Mapping[str, files.SetFolders], settings: Settings):
-    """What :func:`files.match` finds of each set, and all that is wrong (every file is decoded):
-    ``({data set: ([Match], ignored names)}, problems)``.
-    """
+    """``({data set: ([Match], ignored names)}, problems)``; every file is decoded."""
     problems = files.Problems()
     found = {key: files.match(folders, problems) for key, folders in sets.items()}
     rules = settings.rules

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdas_core import UserError
-
 Array = np.ndarray
 HALF = 128  # the lowest 8-bit grey level above one half
 _GREY = np.arange(256) / 255
@@ -59,15 +57,3 @@ _BINARY = Convention("binary", "cut")  # as UACANet's own test script saves them
 _PRANET = Convention("pranet", "stretched, unrounded", HALF + 1, matlab=True)  # MATLAB programs
 
 CONVENTIONS = {rules.name: rules for rules in (RELEASED, _MIN_MAX, _BINARY, _PRANET)}
-
-
-def convention(name: str) -> Convention:
-    """The convention of this name, or a UserError with those there are."""
-    if name not in CONVENTIONS:
-        raise UserError(f"There is no convention {name!r}; known are {', '.join(CONVENTIONS)}.")
-    return CONVENTIONS[name]
-
-
-def minmax_grey(pred: Array) -> Array:
-    """The map, uint8 (H, W), as convention ``min-max`` stretches it: uint8 of the same shape."""
-    return np.rint(255 * _MIN_MAX.values(pred)).astype(np.uint8)[pred]

@@ -69,9 +69,7 @@ def benchmark(
 
 
 def match(folders: SetFolders, problems: Problems) -> tuple[list[Match], tuple[str, ...]]:
-    """Pair by stem: a :class:`Match` for each mask, sorted by file name, and the names of
-    predictions of no mask. What is wrong is added to ``problems``.
-    """
+    """Pairs by stem, in the order of file names, and the names of predictions without a mask."""
     pred_dir, gt_dir = folders.preds, folders.masks
     masks = _by_stem(gt_dir, "mask", problems)
     preds = _by_stem(pred_dir, "prediction", problems)
@@ -110,9 +108,7 @@ def repeats(gt_dir: Path, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def file_problems(pair: Match, rules: Convention) -> tuple[list[str], int, str]:
-    """What is wrong with the two files of one pair, both decoded in full; and the prediction's
-    largest value, 0 where it is of one value, and its mark.
-    """
+    """What is wrong with the two files; the prediction's largest value, 0 if constant; its mark."""
     arrays, problems = [], []
     for read, *given in (read_prediction, pair.pred), (read_mask, pair.mask, rules.polyp_from):
         try:

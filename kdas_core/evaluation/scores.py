@@ -9,7 +9,7 @@ import pandas as pd
 from kdas_core import UserError
 from kdas_core.evaluation import metrics as measures
 from kdas_core.evaluation.boundary import SURFACE_METRICS, boundary_iou, hausdorff_95
-from kdas_core.evaluation.conventions import Array, Convention, convention
+from kdas_core.evaluation.conventions import CONVENTIONS, Array, Convention
 from kdas_core.evaluation.metrics import ALL_METRICS, CURVES
 
 BINS = 20  # equal steps of probability in which calibration is counted
@@ -31,7 +31,11 @@ class Settings:
 
     @property
     def rules(self) -> Convention:
-        return convention(self.convention)
+        """The convention of this name, or a UserError with those there are."""
+        if self.convention not in CONVENTIONS:
+            known = f"known are {', '.join(CONVENTIONS)}"
+            raise UserError(f"There is no convention {self.convention!r}; {known}.")
+        return CONVENTIONS[self.convention]
 
 
 DEFAULT = Settings()

@@ -210,7 +210,8 @@ def hyperparameters_of(name: str) -> dict[str, float | bool | str]:
     parameters = inspect.signature(OBJECTIVES[name]).parameters.values()
     inner = {*fixed, "loss", "names", "masked"}
     free = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in inner]
-    every = {"weighted_bce": False} | ({} if name == "supervised" else {"control": "none"})
+    every: dict = {"weighted_bce": False}
+    every |= {} if name == "supervised" else {"control": "none", "use_unlabelled": False}
     return {p.name: p.default for p in free} | every
 
 
@@ -221,7 +222,8 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
         A function of what student and teacher say, maps (P1, P2) or an :class:`Output` (objectives
         in ``ON_FEATURES`` need its features), and of a mask (B, 1, H, W) in [0, 1], which gives a
         dictionary of scalars: the terms by name, and ``total``. Computed in float32 even under
-        autocast. A hyperparameter given with the call holds for that call.
+        autocast. A hyperparameter given with the call holds for that call. With ``use_unlabelled``
+        an image whose mask is NaN has no part in the structure losses, all have one in the rest.
     """
     known = hyperparameters_of(name)
     if unknown := ", ".join(sorted(hyperparameters.keys() - known.keys())):
@@ -235,13 +237,19 @@ def objective(name: str, **hyperparameters: float | bool | str) -> Callable[...,
         _refuse_choices(name, now)
         chosen = known | hyperparameters | now
         weighted, control = bool(chosen.pop("weighted_bce")), str(chosen.pop("control", "none"))
+        some_unlabelled = chosen.pop("use_unlabelled", False)
         with torch.autocast(device_type=mask.device.type, enabled=False):
             of_student = student if isinstance(student, Output) else Output(student)
             of_teacher = teacher if isinstance(teacher, Output) else Output(teacher or student)
             if name in ON_FEATURES and not (of_student.features and of_teacher.features):
                 raise UserError(f'Objective "{name}" needs the networks\' features as well.')
-            first, second = (structure_loss(s, mask, weighted) for s in of_student.maps)
-            structure = {"structure_1": first, "structure_2": second}
+            true, maps = mask, tuple(of_student.maps)
+            if some_unlabelled:  # even a whole slice changes the order in which gradients add up
+                labelled = ~mask.isnan().flatten(1).any(1)
+                true, maps = mask[labelled], tuple(s[labelled] for s in maps)
+            # Of no image there is no mean, but a zero that has a gradient.
+            values = [structure_loss(s, true, weighted) if len(true) else s.sum() for s in maps]
+            structure = dict(zip(("structure_1", "structure_2"), values))
             replaced = controlled(of_teacher, mask, control)
             # The supervised objective never looks at its teacher.
             return OBJECTIVES[name](Batch(structure, of_student, replaced, mask), **chosen)

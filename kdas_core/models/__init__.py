@@ -6,15 +6,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from kdas_core import UserError
 from kdas_core.models.imagenet import load_imagenet_backbone
 from kdas_core.models.polyp_pvt import PolypPVT
 from kdas_core.models.weights import load_weights, metadata_of, save_weights
 
-__all__ = ["PolypPVT", "build", "count_macs", "count_parameters", "freeze", "load_weights"]
+__all__ = ["PolypPVT", "build", "count_parameters", "freeze", "load_weights"]
 __all__ += ["open_network", "save_weights", "teacher_logits"]
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -74,27 +72,14 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def count_macs(net: nn.Module, size: int) -> int:
-    """Multiply-accumulates of one image of size × size pixels."""
-    image = torch.zeros(1, 3, size, size, device=next(net.parameters()).device)
-    counter = FlopCounterMode(display=False)
-    # The counter misses fused attention on a CPU, so it is taken apart.
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
-        net(image)
-    return counter.get_total_flops() // 2
-
-
 def freeze(net: Net) -> Net:
     """Make a network a teacher: evaluation mode, and no parameter asks for a gradient."""
     return net.eval().requires_grad_(False)
 
 
+@torch.no_grad()
 def teacher_logits(teacher: nn.Module, images: Tensor, features: bool = False):
     """The teacher's logit maps (P1, P2), each (B, 1, H, W), for normalised images (B, 3, H, W),
     without the memory and the bookkeeping of a graph; with ``features`` these and its features.
     """
-    with torch.inference_mode():
-        maps, found = teacher(images, features=True) if features else (teacher(images), {})
-    # A tensor born in inference mode may not take part in the student's backward pass; a clone may.
-    p1, p2 = (p.clone() for p in maps)
-    return ((p1, p2), {name: f.clone() for name, f in found.items()}) if features else (p1, p2)
+    return teacher(images, features=True) if features else teacher(images)

@@ -80,7 +80,8 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     try:
         with open(path, "rb") as file:
             start = file.read(256)
-            if _is_safetensors(start):
+            # Eight bytes of a length, then JSON.
+            if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**27:
                 return load_file(path)
             file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
@@ -96,11 +97,6 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     if len(set(keys.values())) < len(keys):
         raise UserError(f"{path} holds several networks; save the state dict of one.")
     return {keys[key]: state[key] for key in state if not keys[key].endswith(_LEFT_OVER)}
-
-
-def _is_safetensors(start: bytes) -> bool:
-    """Eight bytes of a length, then JSON."""
-    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**27
 
 
 def _not_weights(start: bytes, error: Exception) -> str:
@@ -160,9 +156,7 @@ def load_weights(net: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(net: nn.Module, path: str | Path, **metadata: object) -> Path:
-    """Write a network's weights as safetensors; a UserError where that fails. No half file is ever
-    seen, and an older one is as it was.
-    """
+    """Write a network's weights as safetensors, all or nothing; a UserError where that fails."""
     path = Path(path)
     tensors = {key: value.detach().cpu().contiguous() for key, value in net.state_dict().items()}
     # One text: of several, safetensors writes them in a new order each time.

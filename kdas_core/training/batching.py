@@ -1,13 +1,15 @@
 """How an epoch's images are divided: into batches, processes, micro-batches; and their scales."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdas_core import UserError
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.recipe import Recipe
 
@@ -17,8 +19,8 @@ def batches(
 ) -> Iterator[dict]:
     """An epoch's batches from number ``first`` on; seed and epoch alone decide their order.
 
-    Process ``rank`` of ``world`` gets its part of each, and the ``weight`` by which the mean of all
-    processes' gradients is that of the whole batch, also where it does not divide evenly.
+    Process ``rank`` of ``world`` gets its part of each, the ``weight`` by which the mean of all
+    processes' gradients is that of the whole batch, and the images of the smallest part, ``least``.
     """
     # A generator of its own: what others draw from the global stream does not change the order.
     own = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
@@ -28,7 +30,8 @@ def batches(
     # A process that a small last batch leaves without an image does one with weight 0.
     mine = [batch[rank::world] or batch[:1] for batch in whole]
     for everyone, batch in zip(whole, prefetch(dataset, mine)):
-        yield {**batch, "weight": world * len(everyone[rank::world]) / len(everyone)}
+        weight = world * len(everyone[rank::world]) / len(everyone)
+        yield {**batch, "weight": weight, "least": len(everyone) // world}
 
 
 def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
@@ -44,10 +47,35 @@ def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterato
             yield current.result()
 
 
-def micro_batches(batch: dict, count: int) -> Iterator[dict]:
-    """A batch in so many nearly equal parts, none empty; ``last`` is true of the last one."""
+@torch.no_grad()
+def fewest_images(net: nn.Module, recipe: Recipe, images: int, processes: int = 1) -> int:
+    """How many images a pass of training needs at least, 1 or 2: PyTorch trains no batch norm on
+    one value per channel, and of one image of 32 × 32 pixels the deepest maps have no more. A
+    UserError where an epoch of so many images leaves one alone that may not be.
+    """
+    side = scaled_size(min(recipe.scales), recipe.image_size)
+    trial = copy.deepcopy(net).train(not recipe.freeze_statistics)
+    try:
+        with torch.random.fork_rng([]):
+            trial(torch.zeros(1, 3, side, side))
+        return 1
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            return 1  # such as the batch norm of several GPUs, which counts the images of all
+    last = images % recipe.batch_size or recipe.batch_size
+    if last // processes < 2:
+        among = f" among {processes} processes" if processes > 1 else ""
+        fact = f"{images} training images in batches of {recipe.batch_size}{among} leave one alone"
+        why = f"batch norm cannot be trained on one of {side} × {side} pixels"
+        way_out = "choose another batch_size or image_size, or freeze_statistics=true"
+        raise UserError(f"{fact}, and {why}; {way_out}.")
+    return 2
+
+
+def micro_batches(batch: dict, count: int, fewest: int = 1) -> Iterator[dict]:
+    """A batch in at most so many nearly equal parts of ``fewest`` images or more, one ``last``."""
     images = len(batch["name"])
-    parts = np.array_split(np.arange(images), min(count, images))
+    parts = np.array_split(np.arange(images), max(1, min(count, batch["least"] // fewest)))
     for part in parts:
         of_part = slice(part[0], part[-1] + 1)
         micro = {key: batch[key][of_part] for key in ("image", "mask", "name")}

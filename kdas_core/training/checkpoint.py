@@ -29,20 +29,25 @@ from torch import nn
 
 from kdas_core import UserError, files
 from kdas_core.data import PolypData
-from kdas_core.models.weights import weights_digest
+from kdas_core.data.layout import content_digest
+from kdas_core.models.weights import first_line, weights_digest
 from kdas_core.recipe import Recipe
 
 MAGIC = b"kdas checkpoint 1\n"  # then 32 bytes of SHA-256, then what torch.save wrote
 LAST, PREVIOUS, NEXT = "last.ckpt", "previous.ckpt", "next.ckpt"
 _HINT = (
-    "the last checkpoint is intact: make room, start the same command again, and the run goes on"
+    "what was there before is intact: make room, start the same command again, and the run goes on"
 )
 write = partial(files.atomic_write, hint=_HINT, durable=True)
 
 
 def identity(data: PolypData, teacher: nn.Module | None) -> dict[str, str]:
-    """What decides a run besides its recipe: digests of images, masks and teacher's weights."""
-    return data.contents() | ({"teacher": weights_digest(teacher)} if teacher else {})
+    """What decides a run besides its recipe: digests of images, masks and the teacher's weights."""
+    pairs = [*data.train, *data.validation]
+    digests = {"images": content_digest(pair.image for pair in pairs)}
+    digests["masks"] = content_digest(pair.mask for pair in pairs)
+    digests |= {"teacher": weights_digest(teacher)} if teacher else {}
+    return digests | ({"unlabelled": content_digest(data.unlabelled)} if data.unlabelled else {})
 
 
 def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, str]) -> Path:
@@ -53,9 +58,7 @@ def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, 
 
 
 def create_run_dir(folder: Path, recipe: Recipe, content: dict[str, str]) -> None:
-    """Make the run's folder with ``recipe.yaml`` and ``identity.json``; UserError where it cannot
-    be written, or holds the run of another recipe.
-    """
+    """Make the run's folder; UserError: it cannot be written, or is that of another recipe."""
     other = "choose another --runs-dir"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,9 +95,7 @@ def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def rotate_checkpoints(folder: Path) -> None:
-    """``last.ckpt`` becomes ``previous.ckpt``, and ``next.ckpt``, if there is one, ``last.ckpt``; a
-    second call ends what was cut off between the two.
-    """
+    """``last.ckpt`` becomes ``previous.ckpt``, and ``next.ckpt`` ``last.ckpt``, also if cut off."""
     if (folder / NEXT).exists():
         if (folder / LAST).exists():
             os.replace(folder / LAST, folder / PREVIOUS)
@@ -114,8 +115,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"{path} is whole, but this PyTorch cannot read it ({why}).") from None
+        why = "is whole, but this PyTorch cannot read it"
+        raise UserError(f"{path} {why} ({first_line(error)}).") from None
 
 
 def latest_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -140,14 +141,17 @@ def append_steps(folder: Path, rows: list[dict], size: int) -> int:
     """Append rows to the first ``size`` bytes of ``steps.csv``; returns its size afterwards."""
     path = folder / "steps.csv"
     try:
-        path.touch()
-        os.truncate(path, min(size, path.stat().st_size))
-        with open(path, "a", encoding="utf-8", newline="") as file:
+        with open(path, "ab") as file:
+            size = min(size, file.tell())
+            file.truncate(size)
             if rows:
                 table = pd.DataFrame(rows).set_index("epoch")
-                table.to_csv(file, header=not file.tell(), float_format="%.7g", na_rep="nan")
+                text = table.to_csv(header=not size, float_format="%.7g", na_rep="nan")
+                file.write(text.encode())
             return file.tell()
     except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, size)
         raise files.unwritten(path, error, _HINT) from None
 
 

@@ -5,7 +5,6 @@ every student. What only accidents need stands in ``safety``, what a run leaves 
 folder in ``checkpoint``.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -61,6 +60,7 @@ def fit(
         SystemExit: code 0, after SIGTERM: a checkpoint has been written.
     """
     loss_fn = objective(recipe.objective, **objective_kwargs(recipe))
+    data = data.used(recipe.use_unlabelled)
     content = identity(data, teacher)
     folder = run_dir(recipe, runs_dir, role, content)
     accelerator = start_accelerator(recipe)
@@ -72,13 +72,12 @@ def fit(
             create_run_dir(folder, recipe, content)
 
         seed_everything(recipe.seed)
-        size, augment, soft = recipe.image_size, recipe.augment, recipe.soft_masks
-        largest = recipe.teacher_image_size or size
-        train_set = PolypDataset(data.train, largest, augment, soft, recipe.seed, cached=True)
+        size = recipe.image_size
+        how = recipe.teacher_image_size or size, recipe.augment, recipe.soft_masks, recipe.seed
+        train_set = PolypDataset(data.train, *how, cached=True, unlabelled=data.unlabelled)
         val_set = PolypDataset(data.validation, size, cached=True)
         net = start_network(recipe, role)
-        steps = math.ceil(len(train_set) / recipe.batch_size)
-        state = TrainingState(recipe, folder, accelerator, net, role, steps, callback)
+        state = TrainingState(recipe, folder, accelerator, net, role, len(train_set), callback)
         state.resume()
         frozen = frozen_teacher(teacher, recipe, accelerator)
 
@@ -88,7 +87,7 @@ def fit(
             state.train_mode()
             process = accelerator.process_index, accelerator.num_processes
             to_come = batching.batches(train_set, recipe, epoch, state.step, *process)
-            for batch in safety.progress(to_come, state, len(train_set)):
+            for batch in safety.progress(to_come, state):
                 for scale in batching.scales_of(recipe, epoch, state.step):
                     terms = train_step(state, batch, scale, frozen, loss_fn)
                     state.record(terms)
@@ -106,7 +105,8 @@ def train_step(
     state: TrainingState, batch: dict, scale: float, teacher: Callable, loss_fn: Callable
 ) -> dict[str, float]:
     """One optimiser step on a batch at one scale; the objective's terms, batch means."""
-    state.set_learning_rate()
+    for group in state.optimiser.param_groups:
+        group["lr"] = state.recipe.learning_rate_at(state.steps_done, state.all_steps)
     loss_fn = state.warmed_up(loss_fn)
     step = state, batch, scale, teacher, loss_fn
     terms = safety.with_less_memory(forward_backward, *step)
@@ -131,7 +131,7 @@ def forward_backward(
     state.optimiser.zero_grad()
     recipe, device = state.recipe, accelerator.device
     features = recipe.objective in ON_FEATURES
-    for micro in batching.micro_batches(batch, state.accumulation_steps):
+    for micro in batching.micro_batches(batch, state.accumulation_steps, state.fewest):
         images, mask = batching.resized(micro, scale, recipe.image_size, device)
         larger = recipe.teacher_image_size
         seen = batching.resized(micro, scale, larger, device)[0] if larger else images

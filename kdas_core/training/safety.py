@@ -77,14 +77,15 @@ def with_less_memory(
 
 def _halve(state: TrainingState, images: int, fitted: bool) -> None:
     """Twice as many micro-batches, or one clear sentence where that cannot help."""
-    passes = state.accumulation_steps
-    if passes >= images or state.accelerator.num_processes > 1:
+    passes, most = state.accumulation_steps, images // state.fewest
+    if passes >= most or state.accelerator.num_processes > 1:
         hint = f"start again with --set accumulate={2 * passes}"
-        if passes >= images:
+        if passes >= most:
             hint = "choose a smaller image_size"
-        where = f"{state.folder.name}: the memory does not suffice for {passes} passes a batch"
+        count = f"{passes} pass{'es' if passes > 1 else ''} a batch"
+        where = f"{state.folder.name}: the memory does not suffice for {count}"
         raise UserError(f"{where}; {hint}.")
-    state.accumulation_steps = min(2 * passes, images)
+    state.accumulation_steps = min(2 * passes, most)
     state.optimiser.zero_grad()
     torch.cuda.empty_cache()
     passes = state.accumulation_steps
@@ -143,9 +144,7 @@ class Interruption:
         self.wanted = number
 
     def check(self, state: TrainingState, minutes: float = math.inf) -> None:
-        """Write a checkpoint if the last is so many minutes old; after a signal write one and stop:
-        all processes after the same step, whichever of them has got it.
-        """
+        """Write a checkpoint if the last is that old; after a signal stop, all at the same step."""
         due = time.perf_counter() - state.saved_at >= 60 * minutes
         wanted = self.wanted
         if state.accelerator.num_processes > 1:  # alone, nobody has to be waited for
@@ -161,9 +160,9 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-def progress(batches: Iterable[dict], state: TrainingState, images: int) -> Iterator[dict]:
-    """The batches of an epoch of so many images under a bar: images done, last terms, time left."""
-    recipe = state.recipe
+def progress(batches: Iterable[dict], state: TrainingState) -> Iterator[dict]:
+    """The batches of an epoch under a bar: images done, last terms, time left."""
+    recipe, images = state.recipe, state.images
     title = f"{recipe.objective}, epoch {state.epoch + 1}/{recipe.epochs}"
     silent = "TQDM_DISABLE" in os.environ or not state.accelerator.is_main_process
     seen = state.step * recipe.batch_size

@@ -1,6 +1,7 @@
 """What a training run is made of: device, networks, and the state that a checkpoint holds."""
 
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,10 +23,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import kdas_core
 from kdas_core import UserError
 from kdas_core.losses import ON_FEATURES, Output, hyperparameters_of
-from kdas_core.losses.objectives import Maps
 from kdas_core.models import build, count_parameters, freeze, save_weights, teacher_logits
-from kdas_core.models.weights import refuse_not_finite
+from kdas_core.models.weights import first_line, refuse_not_finite
 from kdas_core.recipe import Recipe
+from kdas_core.training import batching
 from kdas_core.training import checkpoint as files
 
 _PLAIN = ("epoch", "step", "global_step", "accumulation_steps", "history", "seconds", "log")
@@ -64,17 +65,16 @@ def compiled(net: nn.Module, device: torch.device) -> nn.Module:
     try:
         torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
     except Exception as error:  # of many kinds, deep inside
-        why = f"torch.compile does not work on this machine ({str(error).strip().splitlines()[0]})"
+        why = f"torch.compile does not work on this machine ({first_line(error)})"
         raise UserError(f"{why}; switch compile off.") from None
     return cast(nn.Module, torch.compile(net, dynamic=False))
 
 
 def frozen_teacher(
     teacher: nn.Module | None, recipe: Recipe, accelerator: Accelerator
-) -> Callable[[Tensor, int], Maps | Output | None]:
-    """A function of images (B, 3, S, S) and of the student's side: :func:`output_of` the frozen
-    teacher, reduced to that side, with a graph that nobody uses under ``teacher_graph``, as
-    released; None without a teacher.
+) -> Callable[[Tensor, int], Output | None]:
+    """A function of images (B, 3, S, S) and of the student's side: what the frozen teacher says,
+    reduced to that side, under ``teacher_graph`` with a graph that nobody uses; None without one.
     """
     if teacher is None:
         return lambda images, side: None
@@ -82,7 +82,7 @@ def frozen_teacher(
     net.requires_grad_(recipe.teacher_graph)
     look = net if recipe.teacher_graph else partial(teacher_logits, net)
 
-    def of_teacher(images: Tensor, side: int) -> Maps | Output:
+    def of_teacher(images: Tensor, side: int) -> Output:
         with accelerator.autocast():
             said = output_of(look, images, recipe.objective in ON_FEATURES)
         return said if side == images.shape[-1] else reduced(said, side / images.shape[-1])
@@ -90,24 +90,22 @@ def frozen_teacher(
     return of_teacher
 
 
-def reduced(said: Maps | Output, factor: float) -> Maps | Output:
+def reduced(said: Output, factor: float) -> Output:
     """Maps and features of larger images at the size of the student's, bilinear."""
 
     def smaller(x: Tensor) -> Tensor:
         side = round(x.shape[-1] * factor)
         return F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
 
-    if isinstance(said, Output):
-        found = {name: smaller(feature) for name, feature in said.features.items()}
-        return Output((smaller(said.maps[0]), smaller(said.maps[1])), found)
-    return smaller(said[0]), smaller(said[1])
+    p1, p2 = map(smaller, said.maps)
+    return Output((p1, p2), {name: smaller(f) for name, f in said.features.items()})
 
 
-def output_of(net: Callable, images: Tensor, features: bool) -> Maps | Output:
+def output_of(net: Callable, images: Tensor, features: bool) -> Output:
     """The maps (P1, P2) of images, in float32; where features are asked for, with these."""
     maps, found = net(images, features=True) if features else (net(images), {})
     p1, p2 = (p.float() for p in maps)
-    return Output((p1, p2), {k: f.float() for k, f in found.items()}) if features else (p1, p2)
+    return Output((p1, p2), {name: f.float() for name, f in found.items()})
 
 
 @dataclass(eq=False)
@@ -119,7 +117,7 @@ class TrainingState:
     accelerator: Accelerator
     net: nn.Module  # given untrained; then as it is called, self.module as it is saved
     role: str
-    batches: int  # in an epoch
+    images: int  # in an epoch
     callback: Callable[["TrainingState"], None] | None = None  # after each step and each epoch
 
     epoch: int = 0
@@ -140,6 +138,8 @@ class TrainingState:
         rate, decay = recipe.learning_rate, recipe.weight_decay
         optimiser = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)
         self.module = arrange(self.net, recipe, accelerator)
+        divided = self.images, accelerator.num_processes
+        self.fewest = batching.fewest_images(self.module, recipe, *divided)
         self.net, self.optimiser = accelerator.prepare(self.module, optimiser)
         if recipe.compile:
             self.net = compiled(self.net, accelerator.device)
@@ -152,6 +152,7 @@ class TrainingState:
         parts["scaler"] = accelerator.scaler
         self.parts: dict[str, Any] = {k: part for k, part in parts.items() if part is not None}
         self.accumulation_steps = recipe.accumulate
+        self.batches = math.ceil(self.images / recipe.batch_size)
         self.all_steps = recipe.epochs * self.batches  # batches of the whole run
         self.steps_per_batch = 1 if recipe.random_scale else len(recipe.scales)
 
@@ -166,11 +167,6 @@ class TrainingState:
         for module in self.module.modules():
             if self.recipe.freeze_statistics and isinstance(module, _BatchNorm):
                 module.eval()
-
-    def set_learning_rate(self) -> None:
-        """The rate of the next step, by the recipe's schedule."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate_at(self.steps_done, self.all_steps)
 
     def warmed_up(self, loss_fn: Callable) -> Callable:
         """The objective at this step: under ``distillation_warm_up`` its α rises linearly."""
@@ -204,8 +200,12 @@ class TrainingState:
         self.history.append(row)
         if self.accelerator.is_main_process:
             if best_of(self.history) is row:
-                best = self.folder / "best.safetensors"
-                save_weights(self.eval_model, best, epoch=row["epoch"], **self.origin())
+                # What a program must know that uses the weights.
+                about = {"epoch": row["epoch"], "role": self.role}
+                about |= {"backbone": getattr(self.recipe, self.role)}
+                about |= {"size": self.recipe.image_size, "normalisation": "imagenet"}
+                about |= {"preset": self.recipe.preset}
+                save_weights(self.eval_model, self.folder / "best.safetensors", **about)
             table = pd.DataFrame(self.history).to_csv(index=False)
             files.write(self.folder / "history.csv", table.encode())
         self.epoch += 1
@@ -213,12 +213,6 @@ class TrainingState:
         self.sums.clear()
         self.checkpoint()
         self._call_back()
-
-    def origin(self) -> dict[str, Any]:
-        """What a program must know that uses the weights: it stands in their file."""
-        backbone = getattr(self.recipe, self.role)
-        about = {"role": self.role, "backbone": backbone, "size": self.recipe.image_size}
-        return about | {"normalisation": "imagenet", "preset": self.recipe.preset}
 
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""

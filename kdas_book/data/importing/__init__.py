@@ -13,10 +13,11 @@ from kdas_book.data.importing.frames import Frame, Listing, Options
 from kdas_book.data.importing.layouts import READERS
 from kdas_book.data.importing.output import NOTE, Imported
 from kdas_book.data.importing.places import normal
+from kdas_book.files import staging_dir
 from kdas_core import UserError
 from kdas_core.data.layout import not_utf8
 from kdas_core.evaluation.files import Problems
-from kdas_core.files import staging_dir, unwritten
+from kdas_core.files import unwritten
 
 __all__ = ["NOTE", "READERS", "Imported", "Options", "import_data"]
 

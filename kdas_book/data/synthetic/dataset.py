@@ -1,5 +1,6 @@
 """A synthetic benchmark on disk, in the layout of the real one."""
 
+import io
 import json
 import os
 from contextlib import suppress
@@ -11,10 +12,11 @@ from PIL import Image
 
 from kdas_book.data.synthetic.scene import render
 from kdas_book.data.synthetic.styles import STYLES, VERSION
+from kdas_book.files import staging_dir
 from kdas_core import UserError
 from kdas_core.data.augmentation import rng_for
 from kdas_core.data.layout import FULL_COUNTS, SYNTHETIC_NOTE, TEST_SETS
-from kdas_core.files import staging_dir, unwritten
+from kdas_core.files import atomic_write, unwritten
 
 
 def make_dataset(
@@ -95,13 +97,15 @@ def write_sheet(out: Path, columns: int = 6, seed: int = 0, height: int = 176) -
     size = (2 * height, round(2.4 * height))
     shown = (round(1.2 * height), height)
     rows = []
+    kinds = {".jpg": "JPEG", ".png": "PNG"}
+    if out.suffix.lower() not in kinds:
+        raise UserError(f"{out} is no name of a picture; name a .jpg or .png file.")
     if out.exists():
         raise UserError(f"{out} is there already; remove it, or choose another place.")
     for style in STYLES:
         drawn = [render(seed + i, size, style, polyps=1 + (i == 3))[0] for i in range(columns)]
         rows.append(np.hstack([cv2.resize(p, shown, interpolation=cv2.INTER_AREA) for p in drawn]))
-    try:
-        Image.fromarray(np.vstack(rows)).save(out, quality=88)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{out} cannot be written ({error}); name a .jpg or .png file.") from error
+    sheet = io.BytesIO()
+    Image.fromarray(np.vstack(rows)).save(sheet, kinds[out.suffix.lower()], quality=88)
+    atomic_write(out, sheet.getvalue())
     return out

@@ -1,0 +1,356 @@
+"""What a reader gets of a small book in a real browser: ways around, formulas, code and tables, on a desk and on a phone."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from small_book import FORMULAS, LONGEST
+
+from kdas_book.publishing.site import served
+
+WIDE, TABLET, PHONE = 1400, 820, 390
+each_width = pytest.mark.parametrize("width", [WIDE, TABLET, PHONE])
+each_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+@pytest.fixture(scope="module")
+def home(site):
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture
+def read(visit):
+    """Opens a page in a window of a width, by day or by night; narrow ones are touched."""
+
+    def go(path: str, width: int = WIDE, scheme: str = "light"):
+        small = width < 1000
+        size = {"width": width, "height": 900}
+        return visit(
+            path, viewport=size, color_scheme=scheme, has_touch=small, is_mobile=width == PHONE
+        )
+
+    return go
+
+
+FOCUSED = "place => document.querySelector(place)?.contains(document.activeElement) ?? false"
+
+
+def press(page, button, how: str) -> None:
+    if how == "key":
+        button.focus()
+        page.keyboard.press("Enter")
+    else:
+        button.tap() if how == "touch" else button.click()
+
+
+@each_scheme
+@pytest.mark.parametrize(
+    ("width", "how"),
+    [(WIDE, "mouse"), (WIDE, "key"), (TABLET, "mouse"), (TABLET, "touch"), (TABLET, "key")]
+    + [(PHONE, "touch"), (PHONE, "key")],
+)
+def test_the_menu_lists_every_page_opens_by_its_button_and_gives_the_focus_back(
+    read, width, how, scheme
+):
+    page = read("book/02_teacher.html", width, scheme)
+    button = page.locator(".primary-toggle:visible")
+    links = page.locator(".bd-links__title ~ * a, .bd-links a").filter(has_text="The study")
+    assert button.get_attribute("aria-label") == "Menu"
+    if width == WIDE:  # where the menu is there from the start
+        assert links.first.is_visible() and button.get_attribute("aria-expanded") == "true"
+        press(page, button, how)
+        links.first.wait_for(state="hidden")
+        assert page.evaluate(FOCUSED, ".primary-toggle")
+    assert not links.first.is_visible() and button.get_attribute("aria-expanded") == "false"
+    for close in ("Escape", "button"):
+        press(page, button, how)
+        links.first.wait_for(state="visible")
+        panel = "#pst-primary-sidebar" if width == WIDE else "#pst-primary-sidebar-modal"
+        page.wait_for_timeout(100)
+        assert page.evaluate(FOCUSED, panel)
+        assert button.get_attribute("aria-expanded") == "true" or width < WIDE  # behind a dialog
+        if close == "Escape" or width == WIDE:
+            page.keyboard.press("Escape")
+        else:  # beside the dialog
+            spot = width - 10, 450
+            page.touchscreen.tap(*spot) if how == "touch" else page.mouse.click(*spot)
+        links.first.wait_for(state="hidden")
+        page.wait_for_timeout(100)
+        assert page.evaluate(FOCUSED, ".primary-toggle")
+        assert button.get_attribute("aria-expanded") == "false"
+    press(page, button, how)
+    press(page, links.first, how)
+    page.wait_for_url("**/10_study.html")
+    assert page.said == []
+
+
+@each_scheme
+@pytest.mark.parametrize(
+    ("width", "how"), [(TABLET, "mouse"), (TABLET, "key"), (PHONE, "touch"), (PHONE, "key")]
+)
+def test_the_contents_of_a_page_open_by_their_button_and_lead_to_a_section(
+    read, width, how, scheme
+):
+    page = read("book/10_study.html", width, scheme)
+    button = page.locator(".secondary-toggle:visible")
+    link = page.locator("#pst-page-toc-nav a").filter(has_text="An answer")
+    assert button.get_attribute("aria-label") == "Contents of this page" and not link.is_visible()
+    press(page, button, how)
+    link.wait_for(state="visible")
+    assert page.evaluate(FOCUSED, "#pst-secondary-sidebar-modal")
+    page.keyboard.press("Escape")
+    link.wait_for(state="hidden")
+    page.wait_for_timeout(100)
+    assert page.evaluate(FOCUSED, ".secondary-toggle")
+    press(page, button, how)
+    press(page, link, how)
+    link.wait_for(state="hidden")
+    assert page.url.endswith("#an-answer") and page.locator("#an-answer").is_visible()
+
+
+def test_in_a_wide_window_the_contents_need_no_button(read):
+    page = read("book/10_study.html")
+    assert page.locator("#pst-page-toc-nav a").filter(has_text="An answer").is_visible()
+    assert page.locator(".secondary-toggle:visible").count() == 0
+
+
+@each_scheme
+@each_width
+def test_the_strip_leads_from_each_chapter_to_each_other(read, width, scheme):
+    page = read("book/02_teacher.html", width, scheme)
+    link = page.get_by_role("navigation", name="Chapters").get_by_role("link", name="10 study")
+    box = link.bounding_box()
+    assert box["height"] >= 24 and box["width"] >= 24
+    press(page, link, "touch" if width < WIDE else "mouse")
+    page.wait_for_url("**/10_study.html")
+    here = page.locator(".chapters [aria-current]")
+    assert here.inner_text().split() == ["10", "study"]
+
+
+# --- formulas ---------------------------------------------------------------------------------------------------------
+
+PICTURES = Path(__file__).parent / "golden" / "formulas"
+
+
+def grey(png: bytes | Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Ink from 0 to 1, a little blurred, so that a pixel's shift of an edge is no difference."""
+    with Image.open(png if isinstance(png, Path) else io.BytesIO(png)) as image:
+        image = image.convert("L")
+        image = image.resize(size) if size else image
+        return 1 - np.asarray(image.filter(ImageFilter.GaussianBlur(1.5)), float) / 255
+
+
+def unlike(drawn: bytes, stored: Path) -> float:
+    """0: the same picture; 1: as much ink is in the wrong place as there is in all. Infinite: another size."""
+    with Image.open(stored) as image:
+        size = image.size
+    with Image.open(io.BytesIO(drawn)) as image:
+        if max(abs(a - b) for a, b in zip(image.size, size)) > 3:
+            return float("inf")
+    one, two = grey(drawn, size), grey(stored)
+    return float(np.abs(one - two).sum() / two.sum())
+
+
+def formula_pictures(page) -> dict[str, bytes]:
+    page.add_style_tag(content="div.math > span { padding: 4px } article { background: white }")
+    page.evaluate("document.fonts.ready")
+    boxes = page.locator("article div.math > .katex-display > .katex > .katex-html")
+    assert boxes.count() == len(FORMULAS) + 1
+    page.evaluate(
+        "for (const box of document.querySelectorAll('.katex-display .katex-html')) box.style.display = 'inline-block'"
+    )
+    return {name: boxes.nth(i).screenshot() for i, name in enumerate(FORMULAS)}
+
+
+def test_formulas_look_as_they_did(read):
+    """Set KDAS_DRAW=1 to store what they look like now, and look at it."""
+    pictures = formula_pictures(read("book/10_study.html"))
+    if os.environ.get("KDAS_DRAW"):
+        PICTURES.mkdir(exist_ok=True)
+        for name, png in pictures.items():
+            (PICTURES / f"{name}.png").write_bytes(png)
+    far = {name: unlike(png, PICTURES / f"{name}.png") for name, png in pictures.items()}
+    assert {name: how for name, how in far.items() if how > 0.25} == {}
+
+
+def test_formulas_in_other_fonts_would_be_noticed(visit, chromium, home):
+    context = chromium.new_context(viewport={"width": WIDE, "height": 900})
+    context.route("**/*.woff2", lambda route: route.abort())
+    page = context.new_page()
+    page.goto(f"{home}book/10_study.html")
+    pictures = formula_pictures(page)
+    context.close()
+    far = [unlike(png, PICTURES / f"{name}.png") for name, png in pictures.items()]
+    assert min(far) > 0.25, far
+
+
+def test_a_formula_has_one_size_in_the_line_and_displayed_and_nothing_cuts_it(read):
+    page = read("book/10_study.html")
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('article .katex')].map(e => getComputedStyle(e).fontSize)"
+    )
+    assert len(sizes) == 2 * len(FORMULAS) + 1 and len(set(sizes)) == 1
+    cut = page.evaluate("""[...document.querySelectorAll('.formula')].filter(box => {
+        for (let e = box; e.tagName !== 'P'; e = e.parentElement) if (getComputedStyle(e).overflow !== 'visible') return true;
+    }).length""")
+    assert cut == 0
+
+
+def test_a_screen_reader_gets_mathml_and_the_source_and_no_letters_twice(read):
+    page = read("book/10_study.html")
+    first = page.locator("div.math").first
+    assert first.locator("math annotation").text_content().strip() == FORMULAS["aligned"]
+    assert first.locator("math mtable mtr").count() == 2
+    assert first.locator(".katex-html").get_attribute("aria-hidden") == "true"
+    shown = page.evaluate(
+        "[...document.querySelectorAll('.katex-mathml')].filter(e => e.clientWidth > 1).length"
+    )
+    assert shown == 0
+
+
+@each_width
+def test_a_wide_formula_scrolls_in_its_own_box_from_its_beginning_to_its_number(read, width):
+    page = read("book/10_study.html", width)
+    box = page.locator("div.math").last
+    left, right, scrolls = box.evaluate("""box => {
+        const [frame, number] = [box, box.querySelector('.eqno')].map(e => e.getBoundingClientRect());
+        const bases = [...box.querySelectorAll('.katex-html .base')].map(e => e.getBoundingClientRect());
+        return [bases[0].left - frame.left, number.left - bases.at(-1).right, box.scrollWidth > box.clientWidth];
+    }""")
+    assert left >= -1 and right >= 0 and scrolls == (width == PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_fonts_come_from_the_site_and_a_page_without_formulas_loads_none(read, home):
+    page = read("book/10_study.html")
+    fonts = [url for url in page.asked if "KaTeX" in url]
+    assert fonts and all(url.startswith(home) and ".woff2" in url for url in fonts)
+    assert page.evaluate("document.fonts.check('16px KaTeX_Main')") and page.said == []
+    assert not [url for url in page.asked if url.endswith(".js") and "katex" in url]
+    assert not [url for url in read("book/faq.html").asked if "katex" in url.lower()]
+
+
+# --- code, tables, captions -------------------------------------------------------------------------------------------
+
+
+def test_88_columns_of_code_fit_beside_the_contents(read):
+    page = read("book/02_teacher.html")
+    page.locator("details.setup summary").click()
+    wide = page.evaluate(
+        "[...document.querySelectorAll('.cell_input pre')].filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
+    )
+    assert LONGEST in page.locator("article").inner_text() and wide == []
+
+
+@each_width
+def test_a_sign_opens_the_code_of_a_sentence_and_takes_no_line_from_it(read, width):
+    page = read("book/02_teacher.html", width)
+    sign, sentence = page.locator("details.source > summary"), page.get_by_text("Better by")
+    code = page.get_by_text("write()")
+    one, two = sign.bounding_box(), sentence.bounding_box()
+    assert one["height"] >= 20 and one["width"] < 60 and not code.is_visible()
+    assert one["y"] + one["height"] < two["y"] + 30 and one["x"] > two["x"] + two["width"] * 0.8
+    press(page, sign, "key")
+    assert code.is_visible()
+
+
+@each_scheme
+def test_a_wide_table_scrolls_in_its_own_box_by_keyboard_too_and_breaks_no_number(read, scheme):
+    page = read("book/02_teacher.html", PHONE, scheme)
+    box = page.locator(".table-box").last
+    box.scroll_into_view_if_needed()
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth && e.tabIndex === 0")
+    box.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(300)
+    assert box.evaluate("e => e.scrollLeft") > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE
+    heights = box.locator("td").evaluate_all("all => all.map(e => e.clientHeight)")
+    assert max(heights) < 45
+    assert page.locator(".table-box").first.evaluate("e => e.scrollWidth <= e.clientWidth")
+
+
+def test_the_edge_of_a_wide_table_is_shaded_until_its_end(read):
+    page = read("book/02_teacher.html", PHONE)
+    box = page.locator(".table-box").last
+    box.scroll_into_view_if_needed()
+
+    def edges() -> tuple[float, float]:
+        ink = grey(box.screenshot())[-8:-3]  # below the last number
+        return ink[:, 2:6].mean(), ink[:, -6:-2].mean()
+
+    left, right = edges()
+    assert right > 0.1 > left
+    box.evaluate("e => { e.scrollLeft = e.scrollWidth }")
+    left, right = edges()
+    assert left > 0.1 > right
+
+
+CONTRAST = """where => {
+    const shine = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).map(c => c / 255).map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    return [...document.querySelectorAll(where)].map(e => {
+        let ground = e;
+        while (ground && /, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor)) ground = ground.parentElement;
+        const [a, b] = [getComputedStyle(e).color, getComputedStyle(ground).backgroundColor].map(shine).sort((x, y) => y - x);
+        return (a + 0.05) / (b + 0.05);
+    });
+}"""
+
+
+@each_scheme
+def test_captions_numbers_titles_links_and_signs_are_read_by_day_and_by_night(read, scheme):
+    page = read("book/02_teacher.html", WIDE, scheme)
+    for where in ("figcaption", ".table-box td", ".table-box th", "details.source > summary"):
+        contrasts = page.evaluate(CONTRAST, f"article {where}")
+        assert contrasts and min(contrasts) >= 4.5, where
+    for where in ("article h1", "article a[href]", ".chapters a", ".admonition-title", "summary"):
+        contrasts = page.evaluate(CONTRAST, where)
+        assert contrasts and min(contrasts) >= 4.5, where
+
+
+def test_a_heading_weighs_more_than_those_below_it_and_links_have_one_colour(read):
+    page = read("book/10_study.html")
+    sizes = page.evaluate("""['h1', 'h2', 'h3'].map(name => {
+        const made = document.querySelector('article').appendChild(document.createElement(name));
+        const style = getComputedStyle(made);
+        return [parseFloat(style.fontSize), +style.fontWeight];
+    })""")
+    assert sizes == sorted(sizes, reverse=True) and len({size for size, _ in sizes}) == 3
+    colours = page.evaluate(
+        "[...document.querySelectorAll('article a[href]:not(.headerlink, .chapters a), .prev-next-area a p')].map(a => getComputedStyle(a).color)"
+    )
+    page = read("book/bibliography.html")
+    colours += page.evaluate(
+        "[...document.querySelectorAll('article a[href]:not(.headerlink)')].map(a => getComputedStyle(a).color)"
+    )
+    assert len(colours) > 5
+
+
+def test_a_result_of_the_search_opens_at_its_section(read):
+    page = read("search.html?q=answer+given")
+    page.wait_for_selector("#search-results li a")
+    link = page.locator("#search-results li a").filter(has_text="The study").first
+    for _ in range(50):
+        if "#" in link.get_attribute("href"):
+            break
+        page.wait_for_timeout(100)
+    assert link.get_attribute("href").endswith("10_study.html#an-answer")
+    summary = page.locator("#search-results li p.context").first.inner_text()
+    assert "displaystyle" not in summary and page.said == []
+
+
+def test_a_lost_reader_sees_the_site_and_a_way_back(read, home):
+    page = read("book/nowhere/at_all.html", PHONE)
+    link = page.get_by_role("link", name="To the first page")
+    assert "KaTeX" not in page.content() and page.locator(".primary-toggle:visible").count() == 1
+    link.tap()
+    page.wait_for_url(f"{home}book/index.html")
