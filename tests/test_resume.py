@@ -441,11 +441,11 @@ def test_a_number_that_is_none_stops_with_step_term_images_and_a_file(data, tmp_
 
         def terms(student, teacher, mask):
             calls.append(1)
-            bad = student[0].mean() * (float("nan") if len(calls) == 3 else 1.0)
+            bad = student.maps[0].mean() * (float("nan") if len(calls) == 3 else 1.0)
             return {
                 "structure_1": bad,
-                "structure_2": student[1].mean(),
-                "total": bad + student[1].mean(),
+                "structure_2": student.maps[1].mean(),
+                "total": bad + student.maps[1].mean(),
             }
 
         return terms
@@ -480,7 +480,9 @@ def test_a_gradient_that_is_none_is_found_before_it_reaches_the_weights(
             return gradient * float("inf")
 
     monkeypatch.setattr(
-        training, "objective", lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s[0]).mean()}
+        training,
+        "objective",
+        lambda *a, **k: lambda s, t, m: {"total": Spoil.apply(s.maps[0]).mean()},
     )
     with pytest.raises(UserError, match="epoch 1, step 1: the gradient is no finite number"):
         fit(preset("smoke", **TINY), data, tmp_path)
