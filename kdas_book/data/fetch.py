@@ -21,7 +21,7 @@ from kdas_core.files import unwritten
 try:
     import gdown
 except ImportError:  # only who fetches needs it
-    gdown = None
+    gdown = None  # type: ignore[assignment]
 
 DRIVE = "drive:"  # an address "drive:ID" is a file on Google Drive
 TIMEOUT = (6.0, 20.0)  # seconds: to connect, and between two pieces
