@@ -616,12 +616,10 @@ def run(bench: Bench, names: list[str], out: Path) -> int:
                 "where": traceback.format_exc(),
             }
             failed += 1
-        bench.results[name]["seconds"] = round(time.perf_counter() - began, 1)
+        seconds = round(time.perf_counter() - began, 1)
+        bench.results.setdefault("seconds", {})[name] = seconds
         out.write_text(json.dumps(bench.results, indent=1))
-        print(
-            f"{name:11s} {bench.results[name]['seconds']:6.1f} s  {bench.results[name].get('error', '')}",
-            flush=True,
-        )
+        print(f"{name:11s} {seconds:6.1f} s  {bench.results[name].get('error', '')}", flush=True)
     out.write_text(json.dumps(bench.results, indent=1))
     return failed
 
