@@ -1,4 +1,5 @@
 # make book · make test · make lint · make clean    (each sets up .venv first; make venv does only that)
+# make test-oldest: the fast tests with the lowest versions that pyproject.toml allows, in .venv-oldest
 #
 #   make book                                        smoke preset: drawn polyps, a few minutes on two cores
 #   make book PRESET=laptop DATA=path/to/polyps      real images
@@ -19,11 +20,12 @@ REVISION = main
 
 BIN := .venv/bin
 READY := .venv/.ready
+OLDEST := .venv-oldest
 
 # Another environment may be active; what it exports must not reach ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX
 
-.PHONY: book pdf test lint clean venv repository
+.PHONY: book pdf test test-oldest lint clean venv repository
 .DEFAULT_GOAL := book
 
 book: $(READY)
@@ -34,6 +36,9 @@ pdf: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -59,6 +64,13 @@ $(READY): pyproject.toml constraints.txt
 	@# KaTeX's style sheet, fonts and script, which no package has alone: of a plug-in for a CMS, and without that CMS.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps djangocms-katex
 	@touch $(READY)
+
+$(OLDEST)/.ready: pyproject.toml .ci/oldest.py
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python .ci/oldest.py > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/oldest.txt -e ".[book,test,laptop]"
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps djangocms-katex
+	@touch $@
 
 clean:
 	rm -rf _build build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,17 +1,12 @@
-"""Cells with a gap: what the reader wrote is compared with the function that the book uses, and the
-builder fills the gap with the solution that stands below it.
-"""
+"""Cells with a gap: what the reader wrote is compared with the function that the book uses."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
-import nbformat
 import numpy as np
 import torch
 
 GAP = "Still a gap: put your code in the place of the dots, and run both cells again."
-SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)\n```\s*</details>", re.S)
 
 
 def check(yours: Callable, ours: Callable, *inputs: Any) -> None:
@@ -56,19 +51,3 @@ def _verdict(yours: np.ndarray, ours: np.ndarray) -> str:
     at = np.unravel_index(apart.argmax(), apart.shape)
     where = f" at {tuple(map(int, at))}" if at else ""
     return f"Not yet: the results differ, most{where}: {yours[at]:.4g} for {ours[at]:.4g}."
-
-
-def solve(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Fill each cell tagged ``fill-in`` with the folded solution that follows it, and drop that."""
-    cells: list[nbformat.NotebookNode] = []
-    gap = None
-    for cell in notebook.cells:
-        solution = SOLUTION.search(cell.source) if cell.cell_type == "markdown" else None
-        if solution and gap is not None:
-            gap.source, gap = solution[1], None
-            continue
-        if "fill-in" in cell.metadata.get("tags", []):
-            gap = cell
-        cells.append(cell)
-    notebook.cells = cells
-    return notebook

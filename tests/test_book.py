@@ -24,7 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdas_book import exercises, figures, records
 from kdas_book.colab import set_repository
 from kdas_book.publishing import book
-from kdas_book.publishing.run_notebook import BuildError
+from kdas_book.publishing.run_notebook import SOLUTION, BuildError, solve
 from kdas_core import UserError
 
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
@@ -584,7 +584,7 @@ def test_a_chapter_has_two_gaps_each_with_a_task_a_check_and_a_folded_solution(c
         (function,) = ast.parse(gap.source).body
         (call,) = [call for call in calls(check.source) if name_of(call) == "check"]
         assert ast.unparse(call.args[0]) == function.name
-        assert exercises.SOLUTION.search(solution.source)
+        assert SOLUTION.search(solution.source)
         alone = (
             r"<details><summary>Solution</summary>\n\n```python\n(?:(?!```).*\n)+```\n\n</details>"
         )
@@ -593,8 +593,8 @@ def test_a_chapter_has_two_gaps_each_with_a_task_a_check_and_a_folded_solution(c
 
 @each_full_chapter
 def test_the_builder_fills_every_gap_with_its_solution_and_leaves_none(chapter):
-    solutions = [exercises.SOLUTION.search(last.source) for *_, last in fill_ins(chapter)]
-    solved = exercises.solve(nbformat.read(chapter, as_version=4)).cells
+    solutions = [SOLUTION.search(last.source) for *_, last in fill_ins(chapter)]
+    solved = solve(nbformat.read(chapter, as_version=4)).cells
     filled = [cell.source for cell in solved if "fill-in" in cell.metadata.get("tags", [])]
     assert filled == [solution[1] for solution in solutions]
     assert not [source for source in filled if re.search(r"(=|return) \.\.\.", source)]

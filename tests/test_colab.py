@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -12,8 +14,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import tomllib
 import yaml
 from conftest import CHAPTERS, ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from kdas_book.colab import repository, set_repository, welcome
 from kdas_core import UserError
@@ -100,6 +105,79 @@ def test_a_reader_without_a_gpu_is_told_in_one_sentence(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     welcome()
     assert "No GPU" not in capsys.readouterr().out
+
+
+# --- what Colab has installed stays as it is --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    lines = (ROOT / "tests" / "colab_pins.txt").read_text().splitlines()
+    pinned = [line.split("==") for line in lines if "==" in line]
+    return {canonicalize_name(name): version for name, version in pinned}
+
+
+def changes(pins: dict[str, str], requirements: list[str]) -> tuple[set[str], set[str]]:
+    """What ``pip install`` of these would add to Colab, and what it would move there, also for the sake of what it adds."""
+    added: set[str] = set()
+    moved: set[str] = set()
+    to_do = [Requirement(text) for text in requirements]
+    while to_do:
+        wanted = to_do.pop()
+        name = canonicalize_name(wanted.name)
+        if name in added or (wanted.marker and not wanted.marker.evaluate({"extra": ""})):
+            continue
+        if name not in pins:
+            added.add(name)
+            to_do += map(Requirement, importlib.metadata.requires(name) or [])
+        elif not wanted.specifier.contains(pins[name], prereleases=True):
+            moved.add(name)
+    return added, moved
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_the_first_cell_adds_one_small_package_to_colab_and_moves_none(pins):
+    assert changes(pins, project()["dependencies"]) == ({"imagehash"}, set())
+
+
+@pytest.mark.parametrize(
+    "bound", ["ipykernel>=6.25", "ipywidgets>=8.0", "gdown>=6.5", "nbclient<0.5"]
+)
+def test_a_bound_that_colab_does_not_meet_is_seen(pins, bound):
+    name = Requirement(bound).name
+    assert changes(pins, [*project()["dependencies"], bound])[1] == {name}
+
+
+def test_what_a_reader_on_colab_is_told_to_install_moves_nothing_that_google_pins(pins):
+    """Papermill for studies, gdown for the data sets: one package each."""
+    assert changes(pins, ["papermill"]) == ({"papermill"}, set())
+    assert changes(pins, project()["optional-dependencies"]["download"]) == (set(), {"gdown"})
+    assert changes(pins, importlib.metadata.requires("gdown") or []) == (set(), set())
+
+
+def test_no_chapter_imports_what_colab_lacks():
+    """What the chapters import can be imported in a process without these packages."""
+    sources = (
+        cell.source
+        for chapter in CHAPTERS
+        for cell in nbformat.read(chapter, as_version=4).cells
+        if cell.cell_type == "code"
+    )
+    nodes = [node for source in sources for node in ast.parse(source).body]
+    imports = dict.fromkeys(
+        ast.unparse(node) for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))
+    )
+    lacking = "import sys\nfor name in ('gdown', 'papermill'): sys.modules[name] = None"
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([lacking, *imports])], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# --- the first cell ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

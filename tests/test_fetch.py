@@ -4,6 +4,7 @@ import io
 import os
 import time
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 from hazards import File, files_no_larger_than, leave_free
@@ -219,3 +220,13 @@ def test_drive_that_does_not_hand_the_file_out_is_told_with_its_reason(
         UserError, match=f"https://drive.google.com/file/d/ID/view: .*{reason}.*; by hand"
     ):
         fetch.fetch(["drive:ID"], tmp_path / "f", "by hand")
+
+
+@pytest.mark.parametrize("installed", [None, SimpleNamespace(__version__="5.2.2")])
+def test_without_a_gdown_that_resumes_with_care_the_way_to_it_is_named(
+    web, tmp_path, monkeypatch, installed
+):
+    monkeypatch.setattr(fetch, "gdown", installed)
+    with pytest.raises(UserError, match=r'"pip install kdas_core\[download\]" brings it'):
+        get_file(web, tmp_path, "/f")
+    assert not web.asked and not web.looked

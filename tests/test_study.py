@@ -1143,6 +1143,20 @@ def test_without_dask_the_way_to_it_is_named(monkeypatch):
         importlib.reload(engines)
 
 
+def test_without_papermill_only_what_runs_notebooks_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    monkeypatch.delitem(sys.modules, "kdas_book.publishing.run_notebook", raising=False)
+    study = ROOT / "book" / "studies" / "smoke.yaml"
+    runs = ("--runs-dir", tmp_path)
+    for does_not in (("plan", study, *runs), ("status", study, *runs)):
+        assert kdas(monkeypatch, "study", *does_not) == 0
+    capsys.readouterr()
+    assert kdas(monkeypatch, "study", "run", study, *runs) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1] == 'kdas: Running notebooks needs papermill; "pip install papermill" brings it.'
+    assert not list(tmp_path.rglob("cell.json"))
+
+
 # --- going on from what was kept --------------------------------------------------------------------------------------
 
 

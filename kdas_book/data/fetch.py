@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import gdown
 import requests
 
 from kdas_book.data.unpack import require_room
 from kdas_core import UserError
 from kdas_core.files import unwritten
+
+try:
+    import gdown
+except ImportError:  # only who fetches needs it
+    gdown = None  # type: ignore[assignment]
 
 DRIVE = "drive:"  # an address "drive:ID" is a file on Google Drive
 TIMEOUT = (6.0, 20.0)  # seconds: to connect, and between two pieces
@@ -33,8 +37,10 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
 
     What has arrived lies beside the file (``<file>.….part``) until it is whole; a later call goes
     on from there, or begins anew if the pieces do not fit together. UserError: no address gave the
-    file (the sentence ends with ``hint``, what to do by hand), or it cannot be written.
+    file (the sentence ends with ``hint``, what to do by hand), it cannot be written, or gdown is
+    missing.
     """
+    require_gdown()
     reasons = []
     silent = set()
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +61,13 @@ def fetch(addresses: Iterable[str], file: Path, hint: str, archive: bool = False
             return address
         reasons.append(f"{link}: {reason}")
     raise UserError(f"{file.name} could not be fetched ({'; '.join(reasons)}); {hint}.")
+
+
+def require_gdown() -> None:
+    """UserError where gdown is missing or, as Colab's, older than one that resumes with care."""
+    if gdown is None or tuple(map(int, gdown.__version__.split(".")[:2])) < (6, 5):
+        way_out = '"pip install kdas_core[download]" brings it'
+        raise UserError(f"Downloads need gdown 6.5 or newer; {way_out}.")
 
 
 def browser_link(address: str) -> str:

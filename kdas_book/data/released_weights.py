@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gdown
-
 from kdas_book.data import fetch
 from kdas_book.data.download import record, verify
 from kdas_core import UserError
@@ -83,9 +81,10 @@ def get_polyp_pvt(out: str | Path, source: str = "") -> str:
 
 def _listed() -> str:
     """The address of the one file of that name in the authors' folder."""
+    fetch.require_gdown()
     how: dict[str, Any] = {"quiet": True, "use_cookies": False, "timeout": fetch.TIMEOUT}
     try:
-        files = gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, **how)
+        files = fetch.gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, **how)
         named = [f for f in files if not isinstance(f, str) and Path(f.path).name == POLYP_PVT]
         if len(named) == 1:
             return f"drive:{named[0].id}"

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import shutil
 import threading
 import time
@@ -12,16 +13,22 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import nbformat
-import papermill
 import psutil
 from ipykernel.kernelspec import write_kernel_spec
-from nbclient.exceptions import DeadKernelError
-from papermill.exceptions import PapermillExecutionError
 
-from kdas_book.exercises import solve
 from kdas_core import UserError
 from kdas_core.files import unwritten
+
+try:
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+except ImportError:
+    way_out = '"pip install papermill" brings it'
+    raise UserError(f"Running notebooks needs papermill; {way_out}.") from None
+
+SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)\n```\s*</details>", re.S)
 
 
 class BuildError(UserError):
@@ -69,6 +76,22 @@ def run_notebook(
         finally:
             stop.set()
     return time.perf_counter() - began, peak_mb.result()
+
+
+def solve(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Fill each cell tagged ``fill-in`` with the folded solution that follows it, and drop that."""
+    cells: list[nbformat.NotebookNode] = []
+    gap = None
+    for cell in notebook.cells:
+        solution = SOLUTION.search(cell.source) if cell.cell_type == "markdown" else None
+        if solution and gap is not None:
+            gap.source, gap = solution[1], None
+            continue
+        if "fill-in" in cell.metadata.get("tags", []):
+            gap = cell
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
 
 
 def _peak_mb(stop: threading.Event) -> float:

@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.paths import find_root
-from kdas_book.publishing.run_notebook import check_parameters
 from kdas_book.study import executors
 from kdas_book.study.cell import MAPS
 from kdas_book.study.results import collect, keep, restore
@@ -76,8 +75,10 @@ def run(
 
 def prepare(study: Study, folder: Path) -> None:
     """Write ``study.yaml`` and each cell's ``cell.json``; a UserError where data or template do not
-    fit, or the cells need more than one teacher.
+    fit, the cells need more than one teacher, or papermill is missing.
     """
+    from kdas_book.publishing.run_notebook import check_parameters
+
     root, networks = find_root(), folder / "networks"
     recipe = study.recipe(study.cells()[0])
     study.refuse_other_teachers(released=(root / recipe.teacher_weights).is_file())
