@@ -56,7 +56,7 @@ class Recipe:
     gradient_clamp: float = 0.5  # every element of the gradient is clamped to ± this
     gradient_norm: float = 0.0  # above 0: the gradient is shortened to this length instead
     accumulate: int = 1  # micro-batches per step; the batch is divided among them
-    precision: str = "float32"  # or "bf16", "fp16" (GPU); losses are float32 in any case
+    precision: str = "float32"  # or "bf16", "fp16", "tf32" (GPUs); losses are float32 in any case
     freeze_statistics: bool = False  # batch norm uses its running statistics, and keeps them
     ema: float = 0.0  # above 0: validate and keep an average of the weights with this decay
     patience: int = 0  # above 0: stop after so many epochs without a better one
@@ -156,7 +156,7 @@ _POSITIVE = """image_size epochs teacher_epochs batch_size learning_rate teacher
 _SHARES = ("alpha", "warm_up", "distillation_warm_up", "labelled")
 _NOT_NEGATIVE = """weight_decay gradient_clamp gradient_norm patience attention_weight
     guiding_weight synthetic_images synthetic_test_images""".split()
-_CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16")}
+_CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16", "tf32")}
 _CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
 _OF_THE_STUDENT = """student pretrained_student temperature alpha attention_weight guiding_weight

@@ -39,16 +39,13 @@ from kdas_core.models import build, freeze, teacher_logits
 from kdas_core.training import fit, load_history
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import seed_everything
-from kdas_core.training.state import TrainingState, start_network
+from kdas_core.training.state import TrainingState, start_accelerator, start_network
 
 card.install()
 
 TINY = {"image_size": 32, "batch_size": 2, "epochs": 1, "teacher_epochs": 1, "train_images": 4}
 BASE = recipe.preset("smoke", teacher="resnet10t", student="resnet10t", objective="kdas", **TINY)
-MOST_UPLOADS, MOST_WAITS = (
-    2,
-    2,
-)  # of a step: image and mask; the terms, and whether the gradient is finite
+MOST_UPLOADS, MOST_WAITS = 1, 1  # of a step: the pixels; the terms with the gradient's norm
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +143,21 @@ def test_a_step_uploads_and_waits_no_more_often_than_today(objective, data, teac
 
 
 # --- after training ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("native, precision", [(True, "bf16"), (False, "fp16")])
+def test_bf16_is_taken_where_the_card_has_it(monkeypatch, capsys, native, precision):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    accelerator = start_accelerator(replace(BASE, precision="bf16"))
+    assert accelerator.mixed_precision == precision
+    assert ("the run is in fp16" in capsys.readouterr().out) is not native
+
+
+@pytest.mark.parametrize("precision, allowed", [("tf32", "high"), ("float32", "highest")])
+def test_products_are_rounded_only_if_the_recipe_says_so(precision, allowed):
+    assert start_accelerator(replace(BASE, precision=precision)).mixed_precision == "no"
+    assert torch.get_float32_matmul_precision() == allowed
+    assert torch.backends.cudnn.allow_tf32 is (precision == "tf32")
 
 
 def test_masks_are_predicted(net, data, tmp_path):
@@ -256,14 +268,14 @@ def test_uploads_and_waits_are_counted():
     assert uploads.total() == 1 and waits.total() == 5
 
 
-def left_on_the_host(batch, scale, size, device):
-    images, mask = resized(batch, scale, size, device)
+def left_on_the_host(batch, scale, size):
+    images, mask = resized(batch, scale, size)
     return images, mask.cpu()
 
 
 def waited_for_each_term(state, *rest):
     terms = forward_backward(state, *rest)
-    return {name: float(torch.tensor(value).to("cuda")) for name, value in terms.items()}
+    return {name: torch.full_like(value, float(value)) for name, value in terms.items()}
 
 
 resized, forward_backward = training.batching.resized, training.forward_backward

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -103,8 +104,11 @@ def test_a_reader_without_a_gpu_is_told_in_one_sentence(capsys, monkeypatch):
     said = capsys.readouterr().out
     assert said.count("No GPU is on") == 1 and "kdas_core 0" in said and "drive.mount" in said
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    card = SimpleNamespace(name="Tesla T4", total_memory=15 * 2**30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
     welcome()
-    assert "No GPU" not in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "No GPU" not in said and "GPU: Tesla T4 with 15 GB. At preset" in said
 
 
 # --- what Colab has installed stays as it is --------------------------------------------------------------------------

@@ -495,15 +495,12 @@ def test_threads_that_meet_at_one_pair_find_the_same_numbers(train):
     assert all(torch.equal(mask, first["mask"]) for mask in batch["mask"])
 
 
-def test_lookup_tables_give_the_numbers_of_normalise():
-    image = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
-    looked_up = np.stack(
-        [
-            table[0, plane]
-            for plane, table in zip(image.transpose(2, 0, 1), polyps_module._TABLES[:, None])
-        ]
-    )
-    assert np.array_equal(looked_up, normalise(image).numpy())
+def test_a_batch_has_the_numbers_of_normalise_and_of_its_masks(train):
+    data = dataset(train, soft_masks=True)
+    item, (image, mask) = data[2], (data._planes(2)[:3], data._planes(2)[3])
+    assert torch.equal(item["image"], normalise(image.transpose(1, 2, 0)))
+    assert np.array_equal(item["mask"][0].numpy(), mask / np.float32(255))
+    image = image.transpose(1, 2, 0).copy()
     assert torch.equal(normalise(torch.from_numpy(image)[None])[0], normalise(image))
 
 

@@ -291,10 +291,7 @@ def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective
 
 def test_sizes_of_the_three_scales_are_the_released_ones():
     batch = {"image": torch.zeros(1, 3, 352, 352), "mask": torch.zeros(1, 1, 352, 352)}
-    sides = [
-        training.batching.resized(batch, s, 352, torch.device("cpu"))[0].shape[-1]
-        for s in preset("paper").scales
-    ]
+    sides = [training.batching.resized(batch, s, 352)[0].shape[-1] for s in preset("paper").scales]
     assert sides == [256, 352, 448]
 
 
@@ -326,7 +323,7 @@ def test_what_a_larger_teacher_says_is_reduced_to_the_students_size():
 def test_images_read_at_the_teachers_size_are_reduced_without_aliasing(data):
     read = PolypDataset(data.train, 64).batch(range(8))
     small = PolypDataset(data.train, 32).batch(range(8))["image"]
-    images, mask = training.batching.resized(read, 1.0, 32, torch.device("cpu"))
+    images, mask = training.batching.resized(read, 1.0, 32)
     aliased = torch.nn.functional.interpolate(
         read["image"], (32, 32), mode="bilinear", align_corners=True
     )
@@ -780,11 +777,12 @@ def test_hyperparameters_that_make_no_sense_are_refused(hyperparameters, sentenc
         preset("smoke", **hyperparameters)
 
 
-def test_fp16_without_a_gpu_is_refused(tmp_path, data):
+@pytest.mark.parametrize("precision", ["fp16", "tf32"])
+def test_what_only_a_gpu_computes_is_refused_without_one(tmp_path, data, precision):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    with pytest.raises(UserError, match="fp16 needs a GPU"):
-        fit(preset("smoke", **PLAIN | {"precision": "fp16"}), data, tmp_path)
+    with pytest.raises(UserError, match=f"{precision} needs a GPU"):
+        fit(preset("smoke", **PLAIN | {"precision": precision}), data, tmp_path)
 
 
 # --- the command line around a file of weights ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -33,8 +34,20 @@ def normalise(image: np.ndarray | Tensor) -> Tensor:
     if pixels.dtype != torch.uint8 or pixels.shape[-1] != 3:
         given = f"{image.dtype} of shape {tuple(image.shape)}"
         raise ValueError(f"normalise wants uint8 of shape (H, W, 3), not {given}")
-    planes = pixels.movedim(-1, -3).contiguous().float().div_(255)
-    return planes.sub_(MEAN.to(pixels.device)).div_(STD.to(pixels.device))
+    return _normalised(pixels.movedim(-1, -3).contiguous())
+
+
+def _normalised(planes: Tensor) -> Tensor:
+    """uint8 (…, C, H, W), red, green, blue and perhaps a mask → float32, the mask's in [0, 1]."""
+    full, mean, std = _constants(planes.device)[:, : planes.shape[-3]]
+    return planes.float().div_(full).sub_(mean).div_(std)
+
+
+@cache
+def _constants(device: torch.device) -> Tensor:
+    """On its device once and for all. As tensors: by a number a GPU divides a little otherwise."""
+    rows = [255.0] * 4, [*IMAGENET_MEAN, 0.0], [*IMAGENET_STD, 1.0]
+    return torch.tensor(rows, device=device).view(3, 4, 1, 1)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -68,8 +81,6 @@ def resize_pair(image: np.ndarray, mask: np.ndarray, size: int, soft=False) -> I
     return resize_image(image, size), mask
 
 
-# `normalise` of each grey level, (3, 256): looked up, the same numbers are there faster.
-_TABLES = normalise(np.arange(256, dtype=np.uint8)[None, :, None].repeat(3, 2)).view(3, 256).numpy()
 _THREADS = ThreadPoolExecutor(min(8, os.cpu_count() or 1), thread_name_prefix="pairs")
 
 
@@ -109,31 +120,37 @@ class PolypDataset(Dataset):
 
     def __getitem__(self, i: int) -> dict:
         i = range(len(self))[i]  # negative positions as lists have them; an IndexError past the end
-        image = torch.empty(3, self.size, self.size)
-        mask = torch.empty(1, self.size, self.size)
-        self._write(i, image.numpy(), mask.numpy())
-        return {"image": image, "mask": mask, "name": self._files[i][0]}
+        planes = torch.empty(1, 4, self.size, self.size, dtype=torch.uint8)
+        self._write(i, planes[0].numpy())
+        return {key: value[0] for key, value in self._as_batch([i], planes).items()}
 
-    def batch(self, positions: Sequence[int]) -> dict:
-        """The items at these positions, read by threads: (B, 3, S, S), (B, 1, S, S), a list."""
-        image = torch.empty(len(positions), 3, self.size, self.size)
-        mask = torch.empty(len(positions), 1, self.size, self.size)
-        list(_THREADS.map(self._write, positions, image.numpy(), mask.numpy()))
+    def batch(self, positions: Sequence[int], device: str | torch.device = "cpu") -> dict:
+        """The items at these positions, read by threads: (B, 3, S, S), (B, 1, S, S), a list.
+
+        A GPU gets them as uint8 in one copy that nobody waits for, and normalises them itself.
+        """
+        planes = torch.empty(len(positions), 4, self.size, self.size, dtype=torch.uint8)
+        planes = planes.pin_memory() if torch.device(device).type == "cuda" else planes
+        list(_THREADS.map(self._write, positions, planes.numpy()))
+        return self._as_batch(positions, planes.to(device, non_blocking=True))
+
+    def _as_batch(self, positions: Sequence[int], planes: Tensor) -> dict:
+        """Float32 images and masks of uint8 (B, 4, S, S), on its device."""
+        image, mask = (x.contiguous() for x in _normalised(planes).split([3, 1], dim=1))
+        for k, i in enumerate(positions):
+            if self._files[i][2] is None:
+                mask[k] = np.nan
         return {"image": image, "mask": mask, "name": [self._files[i][0] for i in positions]}
 
-    def _write(self, i: int, image_out: np.ndarray, mask_out: np.ndarray) -> None:
-        """Item ``i`` into these arrays, (3, S, S) and (1, S, S)."""
-        *planes, mask = self._planes(i)
+    def _write(self, i: int, out: np.ndarray) -> None:
+        """Red, green, blue and mask of item ``i``, augmented or not, into uint8 (4, S, S)."""
+        out[:] = self._planes(i)
         if self.augment:
-            image, mask = augment_pair(cv2.merge(planes), mask, rng_for(self.seed, self.epoch, i))
-            planes = list(cv2.split(image))
+            image, mask = cv2.merge(list(out[:3])), out[3]
+            image, mask = augment_pair(image, mask, rng_for(self.seed, self.epoch, i))
             if not self.soft_masks:  # moving the mask was bilinear
                 mask = (mask >= THRESHOLD).astype(np.uint8) * 255
-        for plane, table, out in zip(planes, _TABLES, image_out):
-            cv2.LUT(plane, table, out)
-        np.divide(mask, 255, out=mask_out[0], dtype=np.float32)
-        if self._files[i][2] is None:
-            mask_out.fill(np.nan)
+            out[:] = *cv2.split(image), mask
 
     def _planes(self, i: int) -> np.ndarray:
         """Red, green, blue and mask of position ``i``, uint8 (4, S, S)."""

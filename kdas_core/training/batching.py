@@ -15,7 +15,13 @@ from kdas_core.recipe import Recipe
 
 
 def batches(
-    dataset: PolypDataset, recipe: Recipe, epoch: int, first: int = 0, rank: int = 0, world: int = 1
+    dataset: PolypDataset,
+    recipe: Recipe,
+    epoch: int,
+    first: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    device: str | torch.device = "cpu",
 ) -> Iterator[dict]:
     """An epoch's batches from number ``first`` on; seed and epoch alone decide their order.
 
@@ -29,15 +35,17 @@ def batches(
     whole = [order[i : i + recipe.batch_size] for i in starts]
     # A process that a small last batch leaves without an image does one with weight 0.
     mine = [batch[rank::world] or batch[:1] for batch in whole]
-    for everyone, batch in zip(whole, prefetch(dataset, mine)):
+    for everyone, batch in zip(whole, prefetch(dataset, mine, device)):
         weight = world * len(everyone[rank::world]) / len(everyone)
         yield {**batch, "weight": weight, "least": len(everyone) // world}
 
 
-def prefetch(dataset: PolypDataset, batches: Sequence[Sequence[int]]) -> Iterator[dict]:
+def prefetch(
+    dataset: PolypDataset, batches: Sequence[Sequence[int]], device: str | torch.device = "cpu"
+) -> Iterator[dict]:
     """The batches of these positions, each being made while the one before it is used."""
     with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as worker:
-        coming = (worker.submit(dataset.batch, positions) for positions in batches)
+        coming = (worker.submit(dataset.batch, positions, device) for positions in batches)
         following = next(coming, None)
         while current := following:
             following = next(coming, None)
@@ -85,11 +93,11 @@ def scales_of(recipe: Recipe, epoch: int, step: int) -> tuple[float, ...]:
     return (float(np.random.default_rng([recipe.seed, epoch, step]).choice(recipe.scales)),)
 
 
-def resized(batch: dict, scale: float, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def resized(batch: dict, scale: float, size: int) -> tuple[Tensor, Tensor]:
     """Images and masks at :func:`scaled_size` pixels, bilinear, corners aligned, as released; those
     read at the teacher's larger size without aliasing, as if they had been read at ``size``.
     """
-    images, mask = batch["image"].to(device), batch["mask"].to(device)
+    images, mask = batch["image"], batch["mask"]
     side = scaled_size(scale, size)
     if side != images.shape[-1]:
         reads_larger = images.shape[-1] > size

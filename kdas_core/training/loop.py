@@ -5,6 +5,7 @@ every student. What only accidents need stands in ``safety``, what a run leaves 
 folder in ``checkpoint``.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -85,8 +86,8 @@ def fit(
             epoch = state.epoch + 1
             train_set.epoch = epoch
             state.train_mode()
-            process = accelerator.process_index, accelerator.num_processes
-            to_come = batching.batches(train_set, recipe, epoch, state.step, *process)
+            where = accelerator.process_index, accelerator.num_processes, accelerator.device
+            to_come = batching.batches(train_set, recipe, epoch, state.step, *where)
             for batch in safety.progress(to_come, state):
                 for scale in batching.scales_of(recipe, epoch, state.step):
                     terms = train_step(state, batch, scale, frozen, loss_fn)
@@ -109,9 +110,14 @@ def train_step(
         group["lr"] = state.recipe.learning_rate_at(state.steps_done, state.all_steps)
     loss_fn = state.warmed_up(loss_fn)
     step = state, batch, scale, teacher, loss_fn
-    terms = safety.with_less_memory(forward_backward, *step)
+    found = safety.with_less_memory(forward_backward, *step)
+    parameters = list(state.net.parameters())
+    if state.accelerator.scaler is None:  # that of fp16 skips steps that are not finite, itself
+        found["the gradient"] = nn.utils.clip_grad_norm_(parameters, math.inf)
+    means = state.accelerator.reduce(torch.stack(list(found.values())), reduction="mean")
+    terms = dict(zip(found, means.tolist()))  # here, and only here, a step waits for a GPU
     safety.check_finite(state, terms, batch, scale)
-    parameters = state.net.parameters()
+    terms.pop("the gradient", None)
     if state.recipe.gradient_norm:
         state.accelerator.clip_grad_norm_(parameters, state.recipe.gradient_norm)
     else:
@@ -124,17 +130,17 @@ def train_step(
 
 def forward_backward(
     state: TrainingState, batch: dict, scale: float, teacher: Callable, loss_fn: Callable
-) -> dict[str, float]:
-    """The gradient of one batch, in ``state.accumulation_steps`` micro-batches."""
+) -> dict[str, Tensor]:
+    """The gradient of one batch, in ``state.accumulation_steps`` micro-batches; its terms."""
     accelerator = state.accelerator
     sums: dict[str, Any] = defaultdict(float)
     state.optimiser.zero_grad()
-    recipe, device = state.recipe, accelerator.device
+    recipe = state.recipe
     features = recipe.objective in ON_FEATURES
     for micro in batching.micro_batches(batch, state.accumulation_steps, state.fewest):
-        images, mask = batching.resized(micro, scale, recipe.image_size, device)
+        images, mask = batching.resized(micro, scale, recipe.image_size)
         larger = recipe.teacher_image_size
-        seen = batching.resized(micro, scale, larger, device)[0] if larger else images
+        seen = batching.resized(micro, scale, larger)[0] if larger else images
         if recipe.channels_last:
             images, seen = (x.contiguous(memory_format=torch.channels_last) for x in (images, seen))
         of_teacher = teacher(seen, images.shape[-1])
@@ -144,8 +150,7 @@ def forward_backward(
             accelerator.backward(terms["total"] * micro["weight"])
         for name, value in terms.items():
             sums[name] += value.detach() * micro["weight"]
-    means = accelerator.reduce(torch.stack(list(sums.values())), reduction="mean")
-    return dict(zip(sums, means.tolist()))
+    return dict(sums)
 
 
 @torch.inference_mode()
@@ -154,13 +159,12 @@ def validate(
 ) -> dict[str, float]:
     """``val_loss`` (structure loss) and ``val_dice`` (at 0.5), means over the images."""
     net.eval()
-    device = accelerator.device
-    sums = torch.zeros(2, device=device)
+    sums = torch.zeros(2, device=accelerator.device)
     # Each process takes every n-th image, so that none counts twice.
     mine = range(accelerator.process_index, len(val_set), accelerator.num_processes)
     parts = [mine[i : i + batch_size] for i in range(0, len(mine), batch_size)]
-    for batch in batching.prefetch(val_set, parts):
-        images, mask = batch["image"].to(device), batch["mask"].to(device)
+    for batch in batching.prefetch(val_set, parts, accelerator.device):
+        images, mask = batch["image"], batch["mask"]
         with accelerator.autocast():
             p1, p2 = (p.float() for p in net(images))
         sums[0] += (structure_loss(p1, mask) + structure_loss(p2, mask)) * len(images)

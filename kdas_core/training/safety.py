@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 from filelock import FileLock, Timeout
-from torch import nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from kdas_core import UserError
@@ -52,7 +52,7 @@ def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
 
 def with_less_memory(
     compute: Callable[..., dict], state: TrainingState, batch: dict, scale: float, *rest: Any
-) -> dict[str, float]:
+) -> dict[str, Tensor]:
     """``compute(state, batch, scale, *rest)``; if memory runs out, again in smaller micro-batches.
 
     The gradient is the same sum; only batch norm sees smaller batches. Its running statistics are
@@ -101,15 +101,11 @@ def check_finite(state: TrainingState, terms: dict[str, float], batch: dict, sca
     step, the terms and the images. The batch and the weights are kept in ``failure.pt``.
     """
     faulty = [n for n, v in terms.items() if not (math.isfinite(v) or n.endswith("_inert"))]
-    # A gradient in fp16 is the scaler's business: it skips such steps and halves its factor.
-    if not faulty and state.accelerator.scaler is None:
-        norm = nn.utils.clip_grad_norm_(state.net.parameters(), math.inf)
-        faulty = [] if torch.isfinite(norm) else ["the gradient"]
     if not faulty:
         return
     if state.accelerator.is_main_process:
         content = io.BytesIO()
-        failed = {key: batch[key] for key in ("image", "mask", "name")}
+        failed = {"image": batch["image"].cpu(), "mask": batch["mask"].cpu(), "name": batch["name"]}
         network = state.module.state_dict()
         torch.save({"network": network, "scale": scale, "terms": terms, **failed}, content)
         write(state.folder / "failure.pt", content.getvalue())

@@ -33,11 +33,18 @@ _PLAIN = ("epoch", "step", "global_step", "accumulation_steps", "history", "seco
 
 
 def start_accelerator(recipe: Recipe) -> Accelerator:
-    """Device, precision and processes as Accelerate finds them; UserError: fp16 without a GPU."""
-    if recipe.precision == "fp16" and not torch.cuda.is_available():
-        raise UserError("precision fp16 needs a GPU; choose bf16 or float32.")
+    """Device, precision and processes as Accelerate finds them; UserError: it needs a GPU."""
+    precision, gpu = recipe.precision, torch.cuda.is_available()
+    if precision in ("fp16", "tf32") and not gpu:
+        raise UserError(f"precision {precision} needs a GPU; choose bf16 or float32.")
+    if precision == "bf16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        precision = "fp16"
+        print("This GPU has no bf16 of its own: the run is in fp16.", flush=True)
+    if gpu:  # of convolutions and products of matrices alike
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     AcceleratorState._reset_state()  # a notebook may train two networks in two precisions
-    return Accelerator(mixed_precision=recipe.precision.replace("float32", "no"))
+    return Accelerator(mixed_precision=precision if precision in ("bf16", "fp16") else "no")
 
 
 def objective_kwargs(recipe: Recipe) -> dict:
