@@ -14,9 +14,7 @@ import yaml
 from kdas_core import UserError
 from kdas_core.files import atomic_write
 
-
-# From the work of a step and the card's bandwidth: a KDAS step of 16 images at 352 px does 555 GFLOP
-# and moves 31.5 GB, which takes a T4 about 0.33 s.
+# From a step's work and the card's bandwidth: 0.33 s for a KDAS step of 16 images at 352 px.
 _ON_A_T4 = (
     'At preset "colab" we estimate 12 minutes for the teacher and 5 to 10 for a student on a T4; '
     "nobody has measured it. A chapter trains only what runs_dir does not hold yet."

@@ -158,6 +158,11 @@ def load_history(folder: str | Path) -> pd.DataFrame:
     return pd.read_csv(Path(folder) / "history.csv")
 
 
+def best_of(history: list[dict]) -> dict:
+    """The row with the highest validation Dice; of equal ones the first."""
+    return max(history, key=lambda row: row["val_dice"])
+
+
 def revision() -> str:
     """The commit of this checkout, with "+" where files differ from it; empty without one."""
     describe = ["describe", "--always", "--abbrev=10", "--exclude=*", "--dirty=+"]

@@ -37,12 +37,12 @@ def start_accelerator(recipe: Recipe) -> Accelerator:
     precision, gpu = recipe.precision, torch.cuda.is_available()
     if precision in ("fp16", "tf32") and not gpu:
         raise UserError(f"precision {precision} needs a GPU; choose bf16 or float32.")
-    if precision == "bf16" and gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        precision = "fp16"
-        print("This GPU has no bf16 of its own: the run is in fp16.", flush=True)
-    if gpu:  # of convolutions and products of matrices alike
+    if gpu:  # TF32 in convolutions and products of matrices alike
         torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            precision = "fp16"
+            print("This GPU has no bf16 of its own: the run is in fp16.", flush=True)
     AcceleratorState._reset_state()  # a notebook may train two networks in two precisions
     return Accelerator(mixed_precision=precision if precision in ("bf16", "fp16") else "no")
 
@@ -145,8 +145,8 @@ class TrainingState:
         rate, decay = recipe.learning_rate, recipe.weight_decay
         optimiser = torch.optim.AdamW(self.net.parameters(), lr=rate, weight_decay=decay)
         self.module = arrange(self.net, recipe, accelerator)
-        divided = self.images, accelerator.num_processes
-        self.fewest = batching.fewest_images(self.module, recipe, *divided)
+        among = accelerator.num_processes
+        self.fewest = batching.fewest_images(self.module, recipe, self.images, among)
         self.net, self.optimiser = accelerator.prepare(self.module, optimiser)
         if recipe.compile:
             self.net = compiled(self.net, accelerator.device)
@@ -194,7 +194,7 @@ class TrainingState:
 
     def is_stale(self) -> bool:
         """Has validation Dice not risen for ``patience`` epochs?"""
-        best = best_of(self.history)["epoch"] if self.history else 0
+        best = files.best_of(self.history)["epoch"] if self.history else 0
         return 0 < self.recipe.patience <= len(self.history) - best
 
     def finish_epoch(self, validation: dict[str, float]) -> None:
@@ -206,7 +206,7 @@ class TrainingState:
         refuse_not_finite(self.eval_model.state_dict(), f"{self.folder}, epoch {row['epoch']}")
         self.history.append(row)
         if self.accelerator.is_main_process:
-            if best_of(self.history) is row:
+            if files.best_of(self.history) is row:
                 # What a program must know that uses the weights.
                 backbone, size = getattr(self.recipe, self.role), self.recipe.image_size
                 about = {"epoch": row["epoch"], "role": self.role, "backbone": backbone}
@@ -222,7 +222,7 @@ class TrainingState:
 
     def finish(self) -> None:
         """``metrics.json``: which epoch was best on validation, how good it was, what it cost."""
-        best = best_of(self.history)
+        best = files.best_of(self.history)
         metrics = {
             "objective": self.recipe.objective,
             "seed": self.recipe.seed,
@@ -252,10 +252,10 @@ class TrainingState:
         self.saved_at = now
         if self.accelerator.is_main_process:
             self.log = files.append_steps(self.folder, self.rows, self.log)
-            state = {name: getattr(self, name) for name in _PLAIN}
+            state = {name: getattr(self, name) for name in _PLAIN} | {"sums": dict(self.sums)}
             state |= {name: part.state_dict() for name, part in self.parts.items()}
             state |= {"recipe": self.recipe.fingerprint(), "random": randoms}
-            files.write_checkpoint(self.folder, state | {"sums": dict(self.sums)})
+            files.write_checkpoint(self.folder, state)
         self.rows.clear()
 
     def resume(self) -> None:
@@ -264,8 +264,7 @@ class TrainingState:
         if saved is None:
             return
         if saved["recipe"] != self.recipe.fingerprint():
-            other = f"{self.folder} holds a checkpoint of another recipe"
-            raise UserError(f"{other}; choose another --runs-dir.")
+            raise UserError(f"{self.folder} is of another recipe; choose another --runs-dir.")
         refuse_not_finite(saved["network"], self.folder / files.LAST)
         for name, part in self.parts.items():
             part.load_state_dict(saved[name])
@@ -279,8 +278,3 @@ class TrainingState:
     def _call_back(self) -> None:
         if self.callback and self.accelerator.is_main_process:
             self.callback(self)
-
-
-def best_of(history: list[dict]) -> dict:
-    """The row with the highest validation Dice; of equal ones the first."""
-    return max(history, key=lambda row: row["val_dice"])
