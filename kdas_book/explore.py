@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -78,9 +79,7 @@ def _nobody_is_there() -> bool:
     return not request.get("content", {}).get("allow_stdin", True)
 
 
-def _static(
-    draw: Draw, alt: str, caption: str, options: Options, called: dict, first: dict
-) -> str:
+def _static(draw: Draw, alt: str, caption: str, options: Options, called: dict, first: dict) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
     at = {key: [v for _, v in values].index(first[key]) for key, values in options.items()}
     controls = "".join(_control(called[k], values, at[k]) for k, values in options.items())
@@ -99,7 +98,7 @@ def _static(
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure class="kdas-explore">{controls}<div>{pictures}</div>{below}</figure>'
-        f"<script>{_STEP}</script>"
+        f"<script>{files(__package__).joinpath('explore.js').read_text('utf-8')}</script>"
     )
 
 
@@ -112,61 +111,13 @@ def _control(called: str, values: list[tuple[str, Any]], at: int) -> str:
     ticks = "".join(f"<i>{html.escape(label)}</i>" for label in labels)
     room = len("".join(labels)) + len(labels) <= 50
     scale = f'<span aria-hidden="true">{ticks}</span>' if room else ""
-    now = html.escape(labels[at])
+    now, stops = html.escape(labels[at]), html.escape(json.dumps(labels))
     return (
         f'<div><button type="button" aria-label="Play {title}">▶</button><label>{title} '
         f"<output>{now}</output></label><div>"
         f'<input type="range" min="0" max="{len(labels) - 1}" value="{at}" aria-label="{title}" '
-        f'aria-valuetext="{now}" data-labels="{html.escape(json.dumps(labels))}">{scale}</div></div> '
+        f'aria-valuetext="{now}" data-labels="{stops}">{scale}</div></div> '
     )
-
-
-# Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a
-# slider's place when a page is loaded again, so the picture is set at the start as well.
-_STEP = """
-for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
-  box.dataset.live = "";
-  const inputs = [...box.querySelectorAll("input")], pictures = [...box.querySelectorAll("img")];
-  const step = () => {
-    let n = 0;
-    for (const input of inputs) {
-      if (input.type === "checkbox") { n = n * 2 + input.checked; continue; }
-      const label = JSON.parse(input.dataset.labels)[input.value];
-      n = n * (+input.max + 1) + +input.value;
-      input.closest("div").parentNode.querySelector("output").textContent = label;
-      input.setAttribute("aria-valuetext", label);
-    }
-    pictures.forEach((picture, i) => { picture.hidden = i !== n; });
-  };
-  const fetch = () => pictures.forEach((picture) => { picture.loading = "eager"; });
-  let playing;
-  const stop = () => {
-    clearInterval(playing);
-    for (const button of box.querySelectorAll("button")) button.textContent = "▶";
-    playing = undefined;
-  };
-  box.addEventListener("click", (event) => {
-    const button = event.target.closest("button[aria-label^=Play]"), was = button?.textContent;
-    if (!button) return;
-    stop();
-    if (was !== "▶") return;
-    const slider = button.parentNode.querySelector("input");
-    const next = () => {
-      slider.value = +slider.value + 1;
-      step();
-      if (slider.value === slider.max) stop();
-    };
-    button.textContent = "⏸";
-    playing = setInterval(next, 900);
-    if (slider.value !== slider.max) return next();
-    slider.value = 0;
-    step();
-  });
-  box.addEventListener("input", () => { stop(); step(); });
-  for (const event of ["pointerenter", "focusin"]) box.addEventListener(event, fetch, {once: true});
-  step();
-}
-"""
 
 
 def as_webp(picture: Image.Image) -> bytes:

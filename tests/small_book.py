@@ -162,7 +162,9 @@ def make_site(folder, baseurl: str = ""):
         (folder / "book" / f"{name}.md").write_text(text)
     (folder / "book" / "references.bib").write_text(BIB)
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
-    figures = [showing("draw()", {"image/png": base64.b64encode(drawing()).decode()}) for _ in range(2)]
+    figures = [
+        showing("draw()", {"image/png": base64.b64encode(drawing()).decode()}) for _ in range(2)
+    ]
     for cell, name in zip(figures, ("fig-map", "fig-next")):
         about = {"image": {"alt": "A map"}, "figure": {"caption": "A line.", "name": name}}
         cell.metadata["mystnb"] = about

@@ -144,7 +144,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", configure, priority=950)  # after the first page is known
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("html-page-context", link_chapters)
-    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered them
+    app.connect(
+        "env-get-updated", number_by_chapter, priority=900
+    )  # after Sphinx has numbered them
     app.connect("doctree-resolved", cite_back)
     app.connect("doctree-resolved", link_exercises)
     app.connect("build-finished", finish_pages)
