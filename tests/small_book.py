@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shutil
 
 import matplotlib.pyplot as plt
@@ -58,9 +59,28 @@ SHOWN = "\n\n".join(
 )
 WIDE = r"$$ \sum_i a_i + \sum_i b_i + \sum_i c_i + \sum_i d_i + \sum_i e_i + \sum_i f_i + \sum_i g_i = 0 $$ (wide)"
 LAST = f"# 10. The study\n\nA question: exercise 2.2, and {{numref}}`fig-map`.\n\n## An answer\n\nIt is given.\n\n{SHOWN}\n\n{WIDE}\n"
+# The first screen of the book itself, whose links lead to what is here; and a card of a chapter.
+FIRST = (ROOT / "book" / "index.md").read_text().partition("## ")[0]
+FIRST = re.sub(r"\b\d\d_\w+(\.ipynb|\.html#[\w-]+)?", r"02_teacher\1", FIRST).replace(
+    "usage", "faq"
+)
+CARD = """
+````{grid} 1
+:class-container: chapter-cards
+
+```{grid-item-card} 2 · Teacher
+:link: 02_teacher
+:link-type: doc
+
+How does it see?
+
+{numref}`fig-map`
+```
+````
+"""
 TEXTS = {
     "glossary": "# Words\n\n```{glossary}\nlogit\n  What comes before the sigmoid, $x$.\n```\n",
-    "index": "# A book\n\nIt begins.\n",
+    "index": FIRST + CARD,
     "faq": f"# Questions\n\n{'Why so? ' * 60}\n\nOf {{cite}}`kdas` and, once more, {{cite}}`kdas`.\n",
     "api": "# Functions\n\nAll.\n\n```{eval-rst}\n.. py:function:: combine(first_of_many_arguments, "
     "second_of_many_arguments, third_of_many_arguments, fourth_of_many_arguments)\n\n   Says.\n```\n",

@@ -176,7 +176,11 @@ large.ariaLabel = "The picture at its full size";
 document.body.append(large);
 large.addEventListener("click", () => large.close());
 for (const picture of document.querySelectorAll("article :is(figure, .cell_output) img:not(a img, [hidden])")) {
-  const box = picture.closest(".kdas-explore > div") ?? picture.parentNode;  // a slider shows another picture later
+  const slider = picture.closest(".kdas-explore > div"), box = slider ?? document.createElement("span");  // a slider shows another one later
+  if (!slider) {
+    picture.replaceWith(box);
+    box.append(picture);
+  }
   const button = Object.assign(document.createElement("button"), {className: "enlarge", type: "button", textContent: "⤢", title: "Enlarge"});
   button.ariaLabel = `Enlarge: ${picture.alt}`;
   box.append(button);

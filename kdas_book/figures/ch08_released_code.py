@@ -85,16 +85,16 @@ def released_and_repaired(maps: Mapping[str, np.ndarray], image: int = 1) -> Fig
     mask = maps["masks"][image]
     roles = ("teacher", "released")
     teacher, student = (torch.tensor(maps[k][image, None, :1]).float() for k in roles)
-    figure, axes = side_by_side(3, 3.1, 3.3)
-    show(axes[0], outlined(maps["images"][image], mask), "a drawn polyp")
+    figure, axes = side_by_side(3, 2.0, 2.35)
+    show(axes[0], outlined(maps["images"][image], mask), "a drawn\npolyp")
     (repaired,) = grad(attention_supervision(student.requires_grad_(), teacher), student)
     (released,) = grad(released_attention_term(student, teacher), student)
     top = repaired.abs().max().item()
     norm = SymLogNorm(top / 30, vmin=-top, vmax=top)
     for axis, name, values in zip(axes[1:], ("released", "repaired"), (released, repaired)):
-        some = f"{name}: nonzero at {values.count_nonzero():,} of {values.numel():,} pixels"
+        some = f"{name}: not zero at\n{values.count_nonzero():,} of {values.numel():,} pixels"
         show(axis, values, some, mask, norm=norm, cmap="RdBu_r")
         axis.spines[:].set_visible(True)
     if not released.any():
-        axes[1].text(0.5, 0.85, "exactly 0", transform=axes[1].transAxes, size=15, ha="center")
+        axes[1].text(0.5, 0.85, "exactly 0", transform=axes[1].transAxes, size=13, ha="center")
     return figure
