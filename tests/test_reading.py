@@ -518,6 +518,39 @@ def test_a_slider_is_as_wide_as_the_text_begins_as_told_and_names_its_stops(read
     assert max(sizes) - min(sizes) < 0.01  # so nothing below it jumps
 
 
+@each_width
+@each_scheme
+def test_the_first_page_says_the_finding_shows_it_and_leads_on(read, width, scheme):
+    page = read("book/index.html", width, scheme)
+    shown = [
+        page.locator(where).first.bounding_box()["y"]
+        for where in ("figure.strip", "text=A published loss term", "figure.gradients", ".sd-btn")
+    ]
+    assert shown == sorted(shown) and shown[-1] < (800 if width > PHONE else 1000)
+    names = ["Read from the start", "See the finding, five minutes", "Run it"]
+    assert page.locator("article .sd-btn").all_inner_texts() == names
+    assert "None of these is a photograph." in page.locator("figure.strip").inner_text()
+    assert "Fig." not in page.locator("article").inner_text()
+    assert page.locator(".facts strong").count() == 3
+    pictures = page.locator("article img")
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colours = page.evaluate(CONTRAST, "article :is(.sd-btn, .facts p, .sd-card-title, .sd-card p)")
+    assert min(colours) >= 4.5
+    assert page.said == []
+
+
+def test_a_card_of_a_chapter_has_its_picture_its_question_and_its_minutes(read):
+    page = read("book/index.html")
+    card = page.locator(".chapter-cards .sd-card")
+    assert card.inner_text().split("\n\n") == ["2 · Teacher", "How does it see?", "1 min"]
+    assert card.locator("img").get_attribute("alt") == "A map"
+    card.click()
+    page.wait_for_url("**/02_teacher.html")
+
+
 def test_a_slider_plays_to_its_end_and_stops_when_told(read):
     page = read("book/02_teacher.html")
     box = page.locator(".kdas-explore").last
