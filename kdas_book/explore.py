@@ -81,19 +81,13 @@ def _nobody_is_there() -> bool:
 
 def _static(draw: Draw, alt: str, caption: str, options: Options, called: dict, first: dict) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
-    at = {key: [v for _, v in values].index(first[key]) for key, values in options.items()}
-    controls = "".join(_control(called[k], values, at[k]) for k, values in options.items())
-    frames = [
-        draw(**{key: value for key, (_, value) in zip(options, values)})
-        for values in itertools.product(*options.values())
-    ]
-    shown = 0
-    for key, values in options.items():
-        shown = shown * len(values) + at[key]
+    controls = "".join(_control(called[k], values, first[k]) for k, values in options.items())
+    combined = itertools.product(*options.values())
+    drawn = [{key: value for key, (_, value) in zip(options, values)} for values in combined]
     pictures = "".join(
         f'<img src="data:image/webp;base64,{packed}" alt="{html.escape(alt)}" loading="lazy"'
-        f"{'' if i == shown else ' hidden'}>"
-        for i, packed in enumerate(_webp(frames))
+        f"{'' if values == first else ' hidden'}>"
+        for values, packed in zip(drawn, _webp([draw(**values) for values in drawn]))
     )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
@@ -102,10 +96,11 @@ def _static(draw: Draw, alt: str, caption: str, options: Options, called: dict, 
     )
 
 
-def _control(called: str, values: list[tuple[str, Any]], at: int) -> str:
+def _control(called: str, values: list[tuple[str, Any]], first: Any) -> str:
     """A switch for off and on; else a slider with its ticks, where they have room, that plays."""
     labels, title = [label for label, _ in values], html.escape(called)
-    if [value for _, value in values] == [False, True]:
+    at = [value for _, value in values].index(first)
+    if labels == ["False", "True"]:
         checked = " checked" if at else ""
         return f'<label>{title} <input type="checkbox" role="switch"{checked}></label> '
     ticks = "".join(f"<i>{html.escape(label)}</i>" for label in labels)

@@ -547,7 +547,7 @@ def test_the_first_page_says_the_finding_shows_it_and_leads_on(read, width, sche
 def test_a_card_of_a_chapter_has_its_picture_its_question_and_its_minutes(read):
     page = read("book/index.html")
     card = page.locator(".chapter-cards .sd-card")
-    assert card.inner_text().split("\n\n") == ["2 · Teacher", "How does it see?", "1 min"]
+    assert card.inner_text().split("\n\n")[:3] == ["2 · Teacher", "How does it see?", "1 min"]
     assert card.locator("img").get_attribute("alt") == "A map"
     card.click()
     page.wait_for_url("**/02_teacher.html")
