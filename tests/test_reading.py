@@ -467,6 +467,17 @@ def test_a_followed_link_marks_its_target_and_leaves_a_way_back(read, width, how
     assert link.evaluate("e => e === document.activeElement")
 
 
+def test_the_way_back_is_gone_when_the_reader_has_read_on(read):
+    page = read("book/02_teacher.html")
+    page.locator('article a.reference[href="#equation-one"]').click()
+    back = page.locator("button.back")
+    page.mouse.wheel(0, 300)
+    page.wait_for_timeout(500)
+    assert back.is_visible()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    back.wait_for(state="detached")
+
+
 def test_figures_and_sliders_are_numbered_by_chapter_in_captions_and_references(read):
     page = read("book/02_teacher.html")
     captions = page.locator("article figcaption .caption-number").all_inner_texts()

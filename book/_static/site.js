@@ -169,6 +169,12 @@ document.addEventListener("click", async (event) => {
   target.prepend(back);
 });
 
+document.addEventListener("scrollend", () => {  // who has read on has no need of it
+  if (!back.isConnected || Math.abs(back.parentNode.getBoundingClientRect().top) < 1.5 * innerHeight) return;
+  back.remove();
+  trail.length = 0;
+});
+
 // A picture of a figure opens at its full size, by a click or by its button.
 const large = document.createElement("dialog");
 large.className = "large";
