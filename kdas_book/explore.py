@@ -8,19 +8,30 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
 import matplotlib.pyplot as plt
 from IPython import get_ipython
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 Draw = Callable[..., Figure]
+Options = dict[str, list[tuple[str, Any]]]  # of a choice: (its name, its value)
+WIDTH = 1100  # pixels of a picture, for a column of about 770
 
 
-def explore(draw: Draw, alt: str, caption: str = "", **choices: Sequence[Any]) -> Any:
+def explore(
+    draw: Draw,
+    alt: str,
+    caption: str = "",
+    names: Mapping[str, str] | None = None,
+    start: Mapping[str, Any] | None = None,
+    **choices: Sequence[Any] | Mapping[str, Any],
+) -> Any:
     """Let the reader change the arguments of a figure: with a kernel and a person in front of it,
     one ipywidgets slider per argument draws anew. On the static page, under papermill, and wherever
     ``KDAS_BATCH`` is set, the sliders step through pictures drawn in advance.
@@ -29,19 +40,31 @@ def explore(draw: Draw, alt: str, caption: str = "", **choices: Sequence[Any]) -
         draw: takes one value of each choice by name and returns a matplotlib figure.
         alt: what the picture shows, for readers who cannot see it.
         caption: plain text below the picture: what to do with the sliders and what to see.
-        choices: the values of each argument; their product is drawn, so keep it under about 30.
+        names: what a choice is called on the page, where its own name does not read.
+        start: the values that are shown first; the first ones otherwise.
+        choices: the values of each argument, or name → value; ``[False, True]`` becomes a switch.
+            Their product is drawn, so keep it under about 30.
 
     >>> explore(lambda t: plt.figure(), alt="", caption="Move t.", t=[1, 2])  # doctest: +SKIP
     """
+    options = {
+        key: list(values.items() if isinstance(values, Mapping) else ((str(v), v) for v in values))
+        for key, values in choices.items()
+    }
+    called = {key: key.replace("_", " ") for key in choices} | dict(names or {})
+    first = {key: values[0][1] for key, values in options.items()} | dict(start or {})
     if _nobody_is_there():
-        return HTML(_static(draw, alt, caption, choices))
+        return HTML(_static(draw, alt, caption, options, called, first))
     import ipywidgets
 
     def show(**values: Any) -> None:
         draw(**values)
         plt.show()
 
-    sliders = {k: ipywidgets.SelectionSlider(options=list(v)) for k, v in choices.items()}
+    sliders = {
+        key: ipywidgets.SelectionSlider(options=values, value=first[key], description=called[key])
+        for key, values in options.items()
+    }
     box = ipywidgets.interactive(show, **sliders)
     box.children += (ipywidgets.HTML(html.escape(caption)),)
     return box
@@ -56,49 +79,40 @@ def _nobody_is_there() -> bool:
     return not request.get("content", {}).get("allow_stdin", True)
 
 
-def _static(draw: Draw, alt: str, caption: str, choices: dict[str, Sequence[Any]]) -> str:
+def _static(draw: Draw, alt: str, caption: str, options: Options, called: dict, first: dict) -> str:
     """All pictures in one block, of which the sliders show one. The last choice varies fastest."""
-    block = '<figure class="kdas-explore">'
-    for name, values in choices.items():
-        labels = [str(value) for value in values]
-        first = html.escape(labels[0])
-        block += (
-            f'<label>{html.escape(name)} <input type="range" min="0" max="{len(values) - 1}" '
-            f'value="0" aria-valuetext="{first}" data-labels="{html.escape(json.dumps(labels))}"> '
-            f"<output>{first}</output></label> "
-        )
-    hidden = ""
-    block += "<div>"
-    for values in itertools.product(*choices.values()):
-        source = f"data:image/webp;base64,{_webp(draw(**dict(zip(choices, values))))}"
-        block += f'<img src="{source}" alt="{html.escape(alt)}" loading="lazy"{hidden}>'
-        hidden = " hidden"
+    controls = "".join(_control(called[k], values, first[k]) for k, values in options.items())
+    combined = itertools.product(*options.values())
+    drawn = [{key: value for key, (_, value) in zip(options, values)} for values in combined]
+    pictures = "".join(
+        f'<img src="data:image/webp;base64,{packed}" alt="{html.escape(alt)}" loading="lazy"'
+        f"{'' if values == first else ' hidden'}>"
+        for values, packed in zip(drawn, _webp([draw(**values) for values in drawn]))
+    )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
-    return f"{block}</div>{below}</figure><script>{_STEP}</script>"
+    return (
+        f'<figure class="kdas-explore">{controls}<div>{pictures}</div>{below}</figure>'
+        f"<script>{files(__package__).joinpath('explore.js').read_text('utf-8')}</script>"
+    )
 
 
-# Mixed radix: the picture's number is read off the sliders from left to right. Browsers keep a
-# slider's place when a page is loaded again, so the picture is set at the start as well.
-_STEP = """
-for (const box of document.querySelectorAll(".kdas-explore:not([data-live])")) {
-  box.dataset.live = "";
-  const sliders = [...box.querySelectorAll("input")], pictures = [...box.querySelectorAll("img")];
-  const step = () => {
-    let n = 0;
-    for (const slider of sliders) {
-      const label = JSON.parse(slider.dataset.labels)[slider.value];
-      n = n * (+slider.max + 1) + +slider.value;
-      slider.parentNode.querySelector("output").textContent = label;
-      slider.setAttribute("aria-valuetext", label);
-    }
-    pictures.forEach((picture, i) => { picture.hidden = i !== n; });
-  };
-  const fetch = () => pictures.forEach((picture) => { picture.loading = "eager"; });
-  box.addEventListener("input", step);
-  for (const event of ["pointerenter", "focusin"]) box.addEventListener(event, fetch, {once: true});
-  step();
-}
-"""
+def _control(called: str, values: list[tuple[str, Any]], first: Any) -> str:
+    """A switch for off and on; else a slider with its ticks, where they have room, that plays."""
+    labels, title = [label for label, _ in values], html.escape(called)
+    at = [value for _, value in values].index(first)
+    if labels == ["False", "True"]:
+        checked = " checked" if at else ""
+        return f'<label>{title} <input type="checkbox" role="switch"{checked}></label> '
+    ticks = "".join(f"<i>{html.escape(label)}</i>" for label in labels)
+    room = len("".join(labels)) + len(labels) <= 50
+    scale = f'<span aria-hidden="true">{ticks}</span>' if room else ""
+    now, stops = html.escape(labels[at]), html.escape(json.dumps(labels))
+    return (
+        f'<div><button type="button" aria-label="Play {title}">▶</button><label>{title} '
+        f"<output>{now}</output></label><div>"
+        f'<input type="range" min="0" max="{len(labels) - 1}" value="{at}" aria-label="{title}" '
+        f'aria-valuetext="{now}" data-labels="{stops}">{scale}</div></div> '
+    )
 
 
 def as_webp(picture: Image.Image) -> bytes:
@@ -109,9 +123,15 @@ def as_webp(picture: Image.Image) -> bytes:
     return min((packed.getvalue() for packed in tries), key=len)
 
 
-def _webp(figure: Figure) -> str:
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=80, bbox_inches="tight")
-    plt.close(figure)
-    with Image.open(png) as picture:
-        return base64.b64encode(as_webp(picture.convert("RGB"))).decode()
+def _webp(figures: list[Figure]) -> Iterator[str]:
+    """Pictures of one size, so that nothing jumps: what each figure shows lies within it."""
+    for figure in figures:
+        plt.close(figure)
+        figure.draw_without_rendering()
+    around = Bbox.union([figure.get_tightbbox() for figure in figures]).padded(0.05)
+    dpi = min(max(WIDTH / around.width, 80), 160)
+    for figure in figures:
+        png = io.BytesIO()
+        figure.savefig(png, format="png", dpi=dpi, bbox_inches=around)
+        with Image.open(png) as picture:
+            yield base64.b64encode(as_webp(picture.convert("RGB"))).decode()

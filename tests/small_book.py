@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import shutil
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pytest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output, writes
 from PIL import Image
 
+from kdas_book.explore import explore
 from kdas_book.publishing.site import build_site
 
 CHAPTER = """# 2. The teacher
@@ -20,7 +24,9 @@ CHAPTER = """# 2. The teacher
 - how *attention* & size go together;
 - more, of {cite}`kdas` and {cite}`kdas,hinton`.
 
-$$x = 1$$
+A {term}`logit` enters {eq}`one`, {numref}`fig-map` shows it and {numref}`fig-next` another.
+
+$$x = 1$$ (one)
 
 ````{exercise} Another
 :label: ex-02-2
@@ -52,9 +58,29 @@ SHOWN = "\n\n".join(
     f"$$\n{tex}\n$$\n\nIn the line ${tex}$ it is as large." for tex in FORMULAS.values()
 )
 WIDE = r"$$ \sum_i a_i + \sum_i b_i + \sum_i c_i + \sum_i d_i + \sum_i e_i + \sum_i f_i + \sum_i g_i = 0 $$ (wide)"
-LAST = f"# 10. The study\n\nA question: exercise 2.2.\n\n## An answer\n\nIt is given.\n\n{SHOWN}\n\n{WIDE}\n"
+LAST = f"# 10. The study\n\nA question: exercise 2.2, and {{numref}}`fig-map`.\n\n## An answer\n\nIt is given.\n\n{SHOWN}\n\n{WIDE}\n"
+# The first screen of the book itself, whose links lead to what is here; and a card of a chapter.
+FIRST = (ROOT / "book" / "index.md").read_text().partition("## ")[0]
+FIRST = re.sub(r"\b\d\d_\w+(\.ipynb|\.html#[\w-]+)?", r"02_teacher\1", FIRST).replace(
+    "usage", "faq"
+)
+CARD = """
+````{grid} 1
+:class-container: chapter-cards
+
+```{grid-item-card} 2 · Teacher
+:link: 02_teacher
+:link-type: doc
+
+How does it see?
+
+{numref}`fig-map`
+```
+````
+"""
 TEXTS = {
-    "index": "# A book\n\nIt begins.\n",
+    "glossary": "# Words\n\n```{glossary}\nlogit\n  What comes before the sigmoid, $x$.\n```\n",
+    "index": FIRST + CARD,
     "faq": f"# Questions\n\n{'Why so? ' * 60}\n\nOf {{cite}}`kdas` and, once more, {{cite}}`kdas`.\n",
     "api": "# Functions\n\nAll.\n\n```{eval-rst}\n.. py:function:: combine(first_of_many_arguments, "
     "second_of_many_arguments, third_of_many_arguments, fourth_of_many_arguments)\n\n   Says.\n```\n",
@@ -89,6 +115,35 @@ def slider() -> str:
     )
 
 
+def real_slider() -> str:
+    """Two choices as the book's own function draws them: a slider with names, and a switch."""
+
+    def draw(level, line):
+        figure, axis = plt.subplots(figsize=(4, 2))
+        axis.set_title(f"level {level} {'with' if line else 'without'} a line")
+        if line:
+            axis.plot([0, level])
+        return figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDAS_BATCH", "1")
+        return explore(
+            draw,
+            alt="A level",
+            caption="Raise it.",
+            names={"level": "the level"},
+            start={"level": 2},
+            level={"low": 1, "middle": 2, "high": 3},
+            line=[False, True],
+        ).data
+
+
+def showing(source: str, data: dict):
+    cell = new_code_cell(source)
+    cell.outputs = [new_output("display_data", data)]
+    return cell
+
+
 SETUP = [
     new_code_cell('preset: str = "smoke"', metadata={"tags": ["parameters"]}),
     new_code_cell("import kdas_book\n\nrun = kdas_book.begin(preset)"),
@@ -120,21 +175,23 @@ def make_site(folder, baseurl: str = ""):
     config = (ROOT / "_config.yml").read_text()
     (folder / "_config.yml").write_text(config.replace('baseurl: ""', f'baseurl: "{baseurl}"'))
     chapters = [folder / "book" / f"{name}.ipynb" for name in ("02_teacher", "10_study")]
-    names = [*(chapter.stem for chapter in chapters), "faq", "api", "bibliography"]
+    names = [*(chapter.stem for chapter in chapters), "faq", "glossary", "api", "bibliography"]
     listed = "".join(f"  - file: book/{name}\n" for name in names)
     (folder / "_toc.yml").write_text(f"format: jb-book\nroot: book/index\nchapters:\n{listed}")
     for name, text in TEXTS.items():
         (folder / "book" / f"{name}.md").write_text(text)
     (folder / "book" / "references.bib").write_text(BIB)
     shutil.copytree(ROOT / "book" / "_static", folder / "book" / "_static")
-    picture = new_code_cell("draw()", metadata={"mystnb": {"image": {"alt": "A map"}}})
-    png = base64.b64encode(drawing()).decode()
-    picture.outputs = [new_output("display_data", {"image/png": png})]
-    sliders = [new_code_cell(f"explore({i})") for i in range(2)]
-    for cell in sliders:
-        cell.outputs = [new_output("display_data", {"text/html": slider()})]
+    figures = [
+        showing("draw()", {"image/png": base64.b64encode(drawing()).decode()}) for _ in range(2)
+    ]
+    for cell, name in zip(figures, ("fig-map", "fig-next")):
+        about = {"image": {"alt": "A map"}, "figure": {"caption": "A line.", "name": name}}
+        cell.metadata["mystnb"] = about
+    sliders = [showing(f"explore({i})", {"text/html": slider()}) for i in range(2)]
+    sliders.append(showing("explore()", {"text/html": real_slider()}))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    cells = [new_markdown_cell(CHAPTER), *SETUP, picture, *sliders, *told()]
+    cells = [new_markdown_cell(CHAPTER), *SETUP, figures[0], *sliders, figures[1], *told()]
     for chapter, shown in zip(chapters, (cells, [new_markdown_cell(LAST)])):
         notebook = writes(new_notebook(metadata={"kernelspec": kernel}, cells=shown))
         (folder / "_build" / "executed" / chapter.name).write_text(notebook)

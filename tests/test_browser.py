@@ -170,6 +170,7 @@ def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
         slider = box.locator("input").last
         slider.scroll_into_view_if_needed()
         slider.focus()
+        page.keyboard.press("Home")
         seen, labels = [box.evaluate(SHOWN)], [slider.get_attribute("aria-valuetext")]
         for _ in range(int(slider.get_attribute("max"))):
             page.keyboard.press("ArrowRight")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,15 +13,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 import typer
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 from kdas_book import cli
-from kdas_book.figures import basics, ch02_teacher, diagrams
+from kdas_book.figures import basics, ch02_teacher, ch08_released_code, diagrams
 from kdas_book.paths import find_root
 from kdas_book.publishing import book
+from kdas_book.records import laptop_maps, read_numbers
 from kdas_core import UserError, recipe
 from kdas_core.losses import objective, symmetric_guiding
 from kdas_core.models import build
@@ -310,6 +314,55 @@ def test_every_term_that_is_marked_as_linked_occurs_in_a_page():
         for term, names in linked_terms().items()
         if not any(first_use(text, names) for text in texts)
     ] == []
+
+
+# --- the first page ---------------------------------------------------------------------------------------------------
+
+FIRST = (ROOT / "book" / "index.md").read_text(encoding="utf-8")
+
+
+def test_the_numbers_of_the_first_page_and_of_the_readme_are_those_of_the_results():
+    nonzero = "nonzero elements in the gradient of the released attention term"
+    losses, scores = (
+        read_numbers(ROOT, name) for name in ("05_distillation_losses", "07_evaluation")
+    )
+    tuned = read_numbers(ROOT, "10_study")[
+        "kdas_tuned (raw guiding) − supervised, mean of the sets"
+    ]
+    value, low, high = re.findall(r"[+-]?\d\.\d+", tuned.replace("−", "-"))
+    told = f"{losses[nonzero]} of {losses['elements of it that were looked at']}"
+    spread = scores["meanDic of one student, spread over conventions"]
+    bold = re.findall(r"^\*\*(.+)\*\*$", FIRST, re.M)
+    assert bold == [told, f"{value} Dice", f"{spread} Dice"]
+    for text in (FIRST, (ROOT / "README.md").read_text(encoding="utf-8")):
+        said = " ".join(text.replace("−", "-").split())
+        assert f"interval {low} to {high}" in said and value in said
+
+
+def test_the_first_page_lists_each_chapter_once_and_its_button_leads_to_a_section():
+    cards = re.findall(r"\{grid-item-card\} .*\n:link: (\w+)", FIRST)
+    assert cards == [chapter.stem for chapter in book.chapters(ROOT)]
+    page, anchor = re.search(r"\{button-link\} (\w+)\.html#(\S+)", FIRST).groups()
+    headings = re.findall(r"^#+ (.*)$", "\n".join(cells_of(ROOT / "book" / f"{page}.ipynb")), re.M)
+    assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
+
+
+def test_the_picture_of_the_two_gradients_is_what_the_code_draws(tmp_path):
+    """Set KDAS_DRAW=1 to store what it draws now, and look at it."""
+    stored = ROOT / "book" / "_static" / "gradients.png"
+    drawn = stored if os.environ.get("KDAS_DRAW") else tmp_path / "gradients.png"
+    with plt.rc_context():
+        basics.use_style()
+        ch08_released_code.released_and_repaired(laptop_maps(ROOT)).savefig(drawn, dpi=200)
+    plt.close("all")
+    sizes, pixels = zip(
+        *(
+            (p.size, np.asarray(p.convert("L").resize((300, 110)), float))
+            for p in map(Image.open, (drawn, stored))
+        )
+    )
+    assert max(abs(a - b) for a, b in zip(*sizes)) <= 8
+    assert np.abs(pixels[0] - pixels[1]).mean() < 6
 
 
 # --- the functions ----------------------------------------------------------------------------------------------------

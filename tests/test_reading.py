@@ -354,3 +354,227 @@ def test_a_lost_reader_sees_the_site_and_a_way_back(read, home):
     assert "KaTeX" not in page.content() and page.locator(".primary-toggle:visible").count() == 1
     link.tap()
     page.wait_for_url(f"{home}book/index.html")
+
+
+# --- links, figures, sliders ------------------------------------------------------------------------------------------
+
+# A link of chapter 2 and what its card says, wherever that stands.
+CARDS = {
+    'a[href^="bibliography.html#"]': "Trinh. Of kdas",
+    'a[href^="glossary.html#"]': "What comes before the sigmoid",
+    'p a[href="#equation-one"]': "(2.1)",
+    'a.reference[href="#fig-map"]': "Fig. 2.1 A line.",
+    'p a[href="#ex-02-2"]': "Multiply.",
+}
+each_card = pytest.mark.parametrize(("link", "says"), CARDS.items())
+
+
+def reach(page, link, how: str) -> None:
+    if how == "key":
+        link.evaluate("e => e.scrollIntoView({block: 'center'})")
+        page.keyboard.press("Shift")  # a hand at the keyboard
+        link.focus()
+    else:
+        link.tap() if how == "touch" else link.hover()
+
+
+@each_card
+@pytest.mark.parametrize(
+    ("width", "how", "scheme"),
+    [(WIDE, "mouse", "light"), (WIDE, "key", "dark"), (PHONE, "touch", "dark")],
+)
+def test_a_link_shows_in_a_card_what_it_leads_to(read, link, says, width, how, scheme):
+    page = read("book/02_teacher.html", width, scheme)
+    before, place = page.url, page.locator(f"article {link}").last
+    reach(page, place, how)
+    card = page.locator("#link-card")
+    card.wait_for(state="visible")
+    assert says in card.inner_text() and page.url == before
+    assert place.get_attribute("aria-describedby") == "link-card"
+    box = card.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] >= 0
+    assert min(page.evaluate(CONTRAST, "#link-card :is(p, dd, dt, a, figcaption)") or [21]) >= 4.5
+    if "fig" in link:
+        assert card.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
+    page.keyboard.press("Escape")
+    assert not card.is_visible() and not place.get_attribute("aria-describedby")
+    assert page.said == []
+
+
+def test_a_pointer_may_move_onto_a_card_and_off_it(read):
+    page = read("book/02_teacher.html")
+    card = page.locator("#link-card")
+    page.locator('article a[href^="glossary.html#"]').hover()
+    card.wait_for(state="visible")
+    card.hover()
+    page.wait_for_timeout(600)
+    assert card.is_visible()
+    page.locator("article h1").hover()
+    card.wait_for(state="hidden")
+
+
+def test_a_card_of_a_figure_on_another_page_has_its_picture_and_is_fetched_once(read):
+    page = read("book/10_study.html")
+    link = page.locator('article a[href="02_teacher.html#fig-map"]')
+    for _ in range(2):
+        link.hover()
+        card = page.locator("#link-card")
+        card.wait_for(state="visible")
+        assert "Fig. 2.1 A line." in card.inner_text()
+        assert card.locator("img").evaluate("i => i.decode().then(() => i.naturalWidth)") == 90
+        page.keyboard.press("Escape")
+        page.locator("article h1").hover()
+    assert len([url for url in page.asked if url.endswith("02_teacher.html")]) == 1
+
+
+def test_a_second_tap_follows_a_link_and_the_first_one_where_there_is_no_card(read):
+    page = read("book/02_teacher.html", PHONE)
+    link = page.locator('article a[href^="glossary.html#"]')
+    link.tap()
+    page.locator("#link-card").wait_for(state="visible")
+    link.tap()
+    page.wait_for_url("**/glossary.html#term-logit")
+    page = read("book/faq.html", PHONE)
+    page.route("**/bibliography.html", lambda route: route.abort())
+    page.locator('article a[href^="bibliography.html#"]').first.tap()
+    page.wait_for_timeout(500)
+    assert not page.locator("#link-card").is_visible()
+
+
+@pytest.mark.parametrize(("width", "how"), [(WIDE, "mouse"), (WIDE, "key"), (PHONE, "touch")])
+def test_a_followed_link_marks_its_target_and_leaves_a_way_back(read, width, how):
+    page = read("book/02_teacher.html", width)
+    link, target = page.locator("article a[href='#fig-next']:not(.headerlink)"), "#fig-next"
+    plain = page.locator(target).evaluate("e => getComputedStyle(e).backgroundColor")
+    before = page.evaluate("scrollY")
+    if how == "touch":
+        link.tap()
+        page.locator("#link-card").wait_for(state="visible")
+    press(page, link, how)
+    back = page.get_by_role("button", name="Back to where you were")
+    back.wait_for(state="visible")
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") > before + 300
+    assert page.locator(target).evaluate("e => getComputedStyle(e).backgroundColor") != plain
+    if how == "key":  # the next stop after the target
+        page.keyboard.press("Tab")
+        assert back.evaluate("e => e === document.activeElement")
+        page.keyboard.press("Enter")
+    else:
+        press(page, back, how)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") == before and back.count() == 0
+    assert link.evaluate("e => e === document.activeElement")
+
+
+def test_the_way_back_is_gone_when_the_reader_has_read_on(read):
+    page = read("book/02_teacher.html")
+    page.locator('article a.reference[href="#equation-one"]').click()
+    back = page.locator("button.back")
+    page.mouse.wheel(0, 300)
+    page.wait_for_timeout(500)
+    assert back.is_visible()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    back.wait_for(state="detached")
+
+
+def test_figures_and_sliders_are_numbered_by_chapter_in_captions_and_references(read):
+    page = read("book/02_teacher.html")
+    captions = page.locator("article figcaption .caption-number").all_inner_texts()
+    assert [said.strip() for said in captions] == [f"Fig. 2.{n}" for n in range(1, 6)]
+    assert page.locator("a[href='#fig-next']").first.inner_text() == "Fig. 2.5"
+    other = read("book/10_study.html").locator('a[href="02_teacher.html#fig-map"]')
+    assert other.inner_text() == "Fig. 2.1"
+
+
+@pytest.mark.parametrize(("width", "how"), [(WIDE, "mouse"), (WIDE, "key"), (PHONE, "touch")])
+def test_a_picture_opens_at_its_full_size_and_escape_closes_it(read, width, how):
+    page = read("book/02_teacher.html", width)
+    figure = page.locator("#fig-map")
+    press(page, figure.locator("button" if how == "key" else "img"), how)
+    large = page.get_by_role("dialog", name="The picture at its full size")
+    large.wait_for(state="visible")
+    image = large.locator("img")
+    assert image.get_attribute("alt") == "A map"
+    assert image.evaluate("i => i.decode().then(() => i.clientWidth === i.naturalWidth)")
+    page.keyboard.press("Escape")
+    large.wait_for(state="hidden")
+    if how == "key":
+        assert figure.locator("button").evaluate("e => e === document.activeElement")
+
+
+@each_width
+@each_scheme
+def test_a_slider_is_as_wide_as_the_text_begins_as_told_and_names_its_stops(read, width, scheme):
+    page = read("book/02_teacher.html", width, scheme)
+    box = page.locator(".kdas-explore").last
+    box.scroll_into_view_if_needed()
+    wide = page.locator("article section > p").first.bounding_box()["width"]
+    picture = box.locator("img:not([hidden])")
+    assert picture.bounding_box()["width"] >= wide - 2
+    assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 500
+    slider = box.get_by_role("slider", name="the level")
+    assert slider.get_attribute("aria-valuetext") == box.locator("output").inner_text() == "middle"
+    ticks = box.locator("i")
+    assert ticks.all_inner_texts() == ["low", "middle", "high"]
+    edge = [tick.bounding_box() for tick in ticks.all()]
+    assert edge[0]["x"] >= 0 and edge[-1]["x"] + edge[-1]["width"] <= width
+    colours = page.evaluate(CONTRAST, ".kdas-explore :is(label, output, i)")
+    assert min(colours) >= 4.5
+    first = picture.get_attribute("src")
+    switch = box.get_by_role("switch", name="line")
+    switch.focus()
+    page.keyboard.press("Space")
+    assert switch.is_checked()
+    assert box.locator("img:not([hidden])").get_attribute("src") != first
+    sizes = box.locator("img").evaluate_all("all => all.map(i => i.width / i.height)")
+    assert max(sizes) - min(sizes) < 0.01  # so nothing below it jumps
+
+
+@each_width
+@each_scheme
+def test_the_first_page_says_the_finding_shows_it_and_leads_on(read, width, scheme):
+    page = read("book/index.html", width, scheme)
+    shown = [
+        page.locator(where).first.bounding_box()["y"]
+        for where in ("figure.strip", "text=A published loss term", "figure.gradients", ".sd-btn")
+    ]
+    assert shown == sorted(shown) and shown[-1] < (800 if width > PHONE else 1000)
+    names = ["Read from the start", "See the finding, five minutes", "Run it"]
+    assert page.locator("article .sd-btn").all_inner_texts() == names
+    assert "None of these is a photograph." in page.locator("figure.strip").inner_text()
+    assert "Fig." not in page.locator("article").inner_text()
+    assert page.locator(".facts strong").count() == 3
+    pictures = page.locator("article img")
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        assert picture.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    colours = page.evaluate(CONTRAST, "article :is(.sd-btn, .facts p, .sd-card-title, .sd-card p)")
+    assert min(colours) >= 4.5
+    assert page.said == []
+
+
+def test_a_card_of_a_chapter_has_its_picture_its_question_and_its_minutes(read):
+    page = read("book/index.html")
+    card = page.locator(".chapter-cards .sd-card")
+    assert card.inner_text().split("\n\n")[:3] == ["2 · Teacher", "How does it see?", "1 min"]
+    assert card.locator("img").get_attribute("alt") == "A map"
+    card.click()
+    page.wait_for_url("**/02_teacher.html")
+
+
+def test_a_slider_plays_to_its_end_and_stops_when_told(read):
+    page = read("book/02_teacher.html")
+    box = page.locator(".kdas-explore").last
+    slider, play = box.get_by_role("slider"), box.get_by_role("button", name="Play the level")
+    play.click()  # from the middle
+    page.wait_for_timeout(200)
+    assert slider.input_value() == "2" and play.inner_text() == "▶"
+    play.click()  # from the end, so from the beginning
+    assert slider.input_value() == "0" and play.inner_text() == "⏸"
+    page.wait_for_timeout(1000)
+    assert slider.input_value() == "1"
+    play.click()
+    page.wait_for_timeout(1200)
+    assert slider.input_value() == "1" and play.inner_text() == "▶"

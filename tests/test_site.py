@@ -93,7 +93,7 @@ def test_a_picture_that_was_packed_before_is_taken_over(site):
 
 def test_pictures_of_sliders_become_files_equal_ones_a_single_file(site):
     assert "base64" not in text_of(site)
-    pictures = page(site).select(".kdas-explore img")
+    pictures = page(site).select(".kdas-explore img")[:4]
     assert [p["alt"] for p in pictures] == ["One", "Two"] * 2
     assert ["hidden" in p.attrs for p in pictures] == [False, True] * 2
     assert len({p["src"] for p in pictures}) == 1
@@ -171,7 +171,7 @@ def test_with_an_address_there_are_a_map_and_cards_and_a_lost_page_that_finds_ho
     assert about(published, "og:image") == f"{ADDRESS}_static/card.png"
     assert about(published, "twitter:card") == "summary_large_image"
     listed = re.findall(r"<loc>([^<]*)</loc>", (published / "sitemap.xml").read_text())
-    names = ("02_teacher", "10_study", "api", "bibliography", "faq", "index")
+    names = ("02_teacher", "10_study", "api", "bibliography", "faq", "glossary", "index")
     assert sorted(listed) == [f"{ADDRESS}book/{name}.html" for name in names]
     assert 'href="/kdas/book/index.html">To the first' in (published / "404.html").read_text()
 

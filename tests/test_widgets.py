@@ -1,6 +1,5 @@
 """Sliders on the static page."""
 
-import base64
 import html
 import io
 import json
@@ -13,7 +12,7 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
-from kdas_book.explore import _webp, explore
+from kdas_book.explore import as_webp, explore
 
 
 @pytest.fixture
@@ -71,19 +70,42 @@ def test_lines_are_kept_as_they_are_and_no_picture_is_larger_than_as_png():
     for figure in (photo, lines):
         png = io.BytesIO()
         figure.savefig(png, format="png", dpi=80, bbox_inches="tight")
-        packed = base64.b64decode(_webp(figure))
-        as_png, as_webp = (
+        packed = as_webp(Image.open(png).convert("RGB"))
+        before, after = (
             np.asarray(Image.open(io.BytesIO(f)).convert("RGB"), int)
             for f in (png.getvalue(), packed)
         )
-        assert len(packed) < len(png.getvalue()) and as_png.shape == as_webp.shape
-        assert np.abs(as_png - as_webp).mean() < (4 if figure is photo else 1e-9)
+        assert len(packed) < len(png.getvalue()) and before.shape == after.shape
+        assert np.abs(before - after).mean() < (4 if figure is photo else 1e-9)
+
+
+def test_a_caller_names_choices_and_values_says_what_is_shown_first_and_gets_a_switch(monkeypatch):
+    monkeypatch.setenv("KDAS_BATCH", "1")
+    shown = []
+
+    def draw(**values):
+        shown.append(values)
+        return plt.figure(figsize=(1, 1))
+
+    names, start = {"t": "temperature"}, {"t": 8, "on": True}
+    choices = {"t": {"low": 2, "high": 8}, "on": [False, True]}
+    block = explore(draw, alt="", names=names, start=start, **choices).data
+    assert [tuple(v.values()) for v in shown] == [(2, False), (2, True), (8, False), (8, True)]
+    assert [" hidden" in p for p in re.findall(r"<img [^>]*>", block)] == [True, True, True, False]
+    assert "<output>high</output>" in block and "temperature" in block and 'value="1"' in block
+    assert '<label>on <input type="checkbox" role="switch" checked></label>' in block
+    monkeypatch.delenv("KDAS_BATCH")
+    slider, switch, *_ = explore(draw, alt="", names=names, start=start, **choices).children
+    assert (slider.description, slider.value, switch.value) == ("temperature", 8, True)
+    plt.close("all")
 
 
 def test_with_a_kernel_there_are_real_sliders(monkeypatch):
     monkeypatch.delenv("KDAS_BATCH", raising=False)
     box = explore(lambda τ: plt.figure(), alt="nothing", caption="Is a < b?", τ=[1, 2])
-    assert [child.options for child in box.children if hasattr(child, "options")] == [(1, 2)]
+    assert [child.options for child in box.children if hasattr(child, "options")] == [
+        (("1", 1), ("2", 2))
+    ]
     assert box.children[-1].value == "Is a &lt; b?"  # the caption, below the picture
     plt.close("all")
 

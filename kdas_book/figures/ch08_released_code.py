@@ -1,14 +1,19 @@
 """Figures of the audit of the released program: chapter 8."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib import patheffects
+from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
+from torch.autograd import grad
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines, outlined, show, side_by_side
+from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
 
 # What the released program does that a hyperparameter can change: (released value, the other one,
 # what happens). Most were hardly meant so; soft masks are a choice, and every preset has them. The
@@ -70,3 +75,26 @@ def one_logged_run(scores: pd.DataFrame, pooled: pd.Series) -> Figure:
     title = f"best epoch {best}: {pooled[best]:.3f}; last, {last}: {pooled[last]:.3f}"
     table = scores.assign(**{"all images": pooled})
     return lines(table, "epoch", "soft Dice", "-", marks=[("best", best)], title=title)
+
+
+def released_and_repaired(maps: Mapping[str, np.ndarray], image: int = 1) -> Figure:
+    """The gradients of the released attention term and of attention supervision on one student's
+    first map, beside the image, in the same colours, which are logarithmic but around 0; of the
+    recorded ``maps``, as `laptop_maps` reads them.
+    """
+    mask = maps["masks"][image]
+    roles = ("teacher", "released")
+    teacher, student = (torch.tensor(maps[k][image, None, :1]).float() for k in roles)
+    figure, axes = side_by_side(3, 2.0, 2.35)
+    show(axes[0], outlined(maps["images"][image], mask), "a drawn\npolyp")
+    (repaired,) = grad(attention_supervision(student.requires_grad_(), teacher), student)
+    (released,) = grad(released_attention_term(student, teacher), student)
+    top = repaired.abs().max().item()
+    norm = SymLogNorm(top / 30, vmin=-top, vmax=top)
+    for axis, name, values in zip(axes[1:], ("released", "repaired"), (released, repaired)):
+        some = f"{name}: not zero at\n{values.count_nonzero():,} of {values.numel():,} pixels"
+        show(axis, values, some, mask, norm=norm, cmap="RdBu_r")
+        axis.spines[:].set_visible(True)
+    if not released.any():
+        axes[1].text(0.5, 0.85, "exactly 0", transform=axes[1].transAxes, size=13, ha="center")
+    return figure

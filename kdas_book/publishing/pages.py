@@ -43,6 +43,7 @@ def finish_pages(app: Sphinx, exception: Exception | None) -> None:
                 set_table(table)
             if soup.article:
                 set_numbers(soup.article)
+            fill_cards(soup, page)
             pack_pictures(soup, page, site / "_images", earlier)
             guard(soup)
             page.write_text(str(soup), encoding="utf-8")
@@ -107,6 +108,18 @@ def fold_setup(soup: Any) -> None:
         said = soup.new_tag("summary")
         said.string = "Setup: parameters, imports, time and memory"
         fold.extend([said, *begins[: last + 1]])
+
+
+def fill_cards(soup: Any, page: Path) -> None:
+    """The card of a chapter shows the figure that it names, and how long the chapter is read."""
+    for named in soup.select('.chapter-cards a[href*="#fig-"]'):
+        name, _, figure = named["href"].partition("#")
+        chapter = BeautifulSoup((page.parent / name).read_text(encoding="utf-8"), "html.parser")
+        for formula in chapter.select(".katex"):
+            formula.decompose()
+        words = sum(len(text.get_text().split()) for text in chapter.select("article p"))
+        named.find_parent(class_="sd-card").insert(0, chapter.select_one(f"#{figure} img"))
+        named.replace_with(f"{max(1, round(words / 200))} min")  # 200 words a minute
 
 
 def pack_pictures(soup: Any, page: Path, images: Path, earlier: Path) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.transforms import SphinxTransform
 
 from kdas_book.publishing.formulas import visit_displaymath, visit_math
 from kdas_book.publishing.pages import finish_pages
@@ -79,13 +80,36 @@ def cite_back(app: Sphinx, tree: nodes.document, docname: str) -> None:
             entry[-1] += note
 
 
-def number_exercises(app: Sphinx, env: Any) -> list[str]:
-    """Exercise 5.2 is the second one of chapter 5, as its label ``ex-05-2`` says."""
-    for numbers in env.toc_fignumbers.values():
-        for label in numbers.get("exercise", {}):
+def number_by_chapter(app: Sphinx, env: Any) -> list[str]:
+    """Figure 5.3 is the third one of chapter 5; exercise 5.2 is what the label ``ex-05-2`` says."""
+    for page, kinds in env.toc_fignumbers.items():
+        if chapter := re.search(r"/(\d+)_", page):
+            for labels in kinds.values():
+                for i, label in enumerate(labels, 1):
+                    labels[label] = (int(chapter[1]), i)
+        for label in kinds.get("exercise", {}):
             if found := re.fullmatch(r"ex-(\d+)-(\d+)", label):
-                numbers["exercise"][label] = (int(found[1]), int(found[2]))
+                kinds["exercise"][label] = (int(found[1]), int(found[2]))
     return []  # no page is read anew for that
+
+
+class NumberSliders(SphinxTransform):
+    """Sliders become figures with a caption, so that Sphinx numbers them with the others."""
+
+    default_priority = 400
+
+    def apply(self, **_: Any) -> None:
+        block = re.compile(r"<figure (.*)<figcaption>(.*)</figcaption></figure>(.*)", re.S)
+        sliders = (
+            (raw, found)
+            for raw in self.document.findall(nodes.raw)
+            if "kdas-explore" in raw.astext() and (found := block.fullmatch(raw.astext().strip()))
+        )
+        for i, (raw, found) in enumerate(list(sliders), 1):
+            live = nodes.raw("", f"<div {found[1]}</div>{found[3]}", format="html")
+            words = html.unescape(found[2])
+            figure = nodes.figure("", live, nodes.caption(words, words), ids=[f"slider-{i}"])
+            raw.replace_self(figure)
 
 
 def link_exercises(app: Sphinx, tree: nodes.document, docname: str) -> None:
@@ -116,10 +140,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if app.config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
     app.add_html_math_renderer("katex", (visit_math, None), (visit_displaymath, None))
+    app.add_transform(NumberSliders)
     app.connect("config-inited", configure, priority=950)  # after the first page is known
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("html-page-context", link_chapters)
-    app.connect("env-get-updated", number_exercises, priority=900)  # after Sphinx has numbered them
+    app.connect(
+        "env-get-updated", number_by_chapter, priority=900
+    )  # after Sphinx has numbered them
     app.connect("doctree-resolved", cite_back)
     app.connect("doctree-resolved", link_exercises)
     app.connect("build-finished", finish_pages)
