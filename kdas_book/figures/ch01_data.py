@@ -45,7 +45,7 @@ def enlarged(cells: Mapping[str, np.ndarray], mask: np.ndarray, side: int, white
 
 def trivial_predictors(shares: np.ndarray) -> Figure:
     """How large the polyps are, in (0, 1], and what predictors that never look score."""
-    _, (left, right) = plots.side_by_side(2, 4.2, 3)
+    _, (left, right) = plots.side_by_side(2, 4, 2.8)
     median, p = 100 * float(np.median(shares)), np.linspace(0.001, 0.999, 400)
     left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=plots.SKY)
     left.annotate(f" median {median:.1f} %", (median, left.get_ylim()[1]), va="top")
@@ -105,7 +105,7 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
         if found.distance <= NEAR:  # one picture, drawn twice
             one, other = (squeezed(pair, 220)[1] > 0 for pair in found.pairs)
             below += f"\nDice of the masks {plots.dice(one, other):.2f}"
-        axis.set_xlabel(below, fontsize=8)
+        axis.set_xlabel(below)
     return figure
 
 

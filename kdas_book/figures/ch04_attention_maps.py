@@ -23,9 +23,9 @@ def in_cells(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> 
         show(axis, values, title, cmap="PuOr_r", vmin=-limit, vmax=limit)
         places = 0 if (values == values.round()).all() else digits
         for (i, j), value in np.ndenumerate(values.round(places) + 0.0):  # no "-0.00"
-            axis.text(j, i, f"{value:.{places}f}", ha="center", va="center", fontsize=8)
+            axis.text(j, i, f"{value:.{places}f}", ha="center", va="center")
         axis.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
-        axis.tick_params(length=0, labelsize=8)
+        axis.tick_params(length=0)
     return figure
 
 
@@ -84,7 +84,7 @@ def attention_pair(student: Tensor, teacher: Tensor, title: str = "", mask=None)
         titles.append(f"{name}: half on {100 * share_of_half(values):.2g} % of pixels")
     scale = {"vmin": 0, "vmax": max(float(values.max()) for values in row)}
     figure = grid({"": row}, titles, 2.5, mask, bar="× uniform", cmap="magma", **scale)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title)
     return figure
 
 

@@ -30,8 +30,6 @@ def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = 
             below = {"location": "bottom", "shrink": 0.8, "pad": 0.03}
             bar = figure.colorbar(drawn, ax=axis, ticks=plt.MaxNLocator(3), **below)
             bar.ax.ticklabel_format(scilimits=(-2, 3))
-            bar.ax.tick_params(labelsize=7)
-            bar.ax.xaxis.get_offset_text().set_fontsize(7)
     return figure
 
 
@@ -49,7 +47,7 @@ def term_shares(parts: pd.DataFrame) -> Figure:
     """Stacked bars, a row of the table each: every term's part of a total, in per cent where the
     bar has room for it.
     """
-    figure, axis = plt.subplots(figsize=(7, 0.5 * len(parts) + 1))
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 0.4 * len(parts) + 0.8))
     ends = np.zeros(len(parts))
     for term, colour in zip(parts, (COLOUR_OF_TERM[term.split("_")[0]] for term in parts)):
         lighter = 0.6 if term.endswith("2") else 1
@@ -57,8 +55,8 @@ def term_shares(parts: pd.DataFrame) -> Figure:
         axis.barh(range(len(parts)), parts[term], left=ends, **look)
         for row, part in enumerate(parts[term]):
             if part > 0.06:
-                words = axis.text(ends[row] + part / 2, row, f"{part:.0%}", color="white")
-                words.set(ha="center", va="center", fontsize=8)
+                words = f"{100 * part:.0f}\u202f%"
+                axis.text(ends[row] + part / 2, row, words, color="white", ha="center", va="center")
         ends += parts[term].to_numpy()
     axis.set(xlim=(0, 1), yticks=range(len(parts)), yticklabels=list(parts.index))
     axis.invert_yaxis()
@@ -87,3 +85,29 @@ def nonzero_counts(experiment: Mapping[tuple[str, str], Sequence[Tensor]]) -> pd
     columns = ["student", "attention term", "value", "nonzero on maps", "of"]
     columns += ["nonzero on weights", "of all weights", "norm on weights"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
+
+
+def one_channel(logits: Tensor) -> Figure:
+    """A softmax over a few logits (n,) as the channels of one pixel, and over the one channel of as
+    many pixels: there every bar is 1.
+    """
+    figure, axes = plots.side_by_side(3, 8 / 3, 2.3)
+    shares = {
+        "logits": logits,
+        f"{len(logits)} channels: softmax over them": logits.softmax(0),
+        "1 channel: softmax over itself": logits[:, None].softmax(1)[:, 0],
+    }
+    for axis, (title, values) in zip(axes, shares.items()):
+        colour = plots.RED if axis is axes[-1] else plots.BLUE
+        names = [f"channel {i + 1}" for i in range(len(logits))]
+        if axis is axes[-1]:
+            names = [f"pixel {i + 1}" for i in range(len(logits))]
+        bars = axis.bar(names if axis is not axes[0] else NAMES, values.tolist(), color=colour)
+        axis.bar_label(bars, [f"{value:.2f}".replace("-", "−") for value in values.tolist()])
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set(title=title, yticks=[])
+        axis.spines[["left", "bottom"]].set_visible(False)
+        axis.margins(y=0.15)
+    axes[1].sharey(axes[2])
+    axes[2].set_ylim(0, 1.2)
+    return figure

@@ -252,3 +252,32 @@ def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) ->
     right.set(xlabel="epoch", title="Dice on the validation split", ylim=(0, 1))
     right.legend()
     return figure
+
+
+def cut_and_resumed(died: int, read: int, each: int, epochs: int) -> Figure:
+    """A run of ``epochs`` of ``each`` steps that died after a step, before its checkpoint, and the
+    call that goes on from the checkpoint that can be ``read``; between the two, steps are lost.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.9))
+    runs = {"undisturbed": (0, each * epochs), "cut off": (0, died), "called again": (read, None)}
+    for row, (start, end) in enumerate(runs.values()):
+        for step in range(start, each * epochs if end is None else end):
+            lost = row and read <= step < died
+            look = {"color": ORANGE if lost else BLUE, "ec": "white", "hatch": "//" if lost else ""}
+            axis.barh(row, 1, left=step, height=0.55, **look)
+            axis.text(step + 0.5, row, f"{step + 1}", color="white", ha="center", va="center")
+    for step in range(1, died):
+        whole = step <= read
+        axis.plot(step, 1.45, "^", color=GREEN if whole else RED, ms=6, clip_on=False)
+    axis.plot(died, 1, "X", color=RED, ms=11)
+    axis.annotate("the machine is gone", (died + 0.15, 1), va="center", color=RED)
+    axis.annotate(" last.ckpt, damaged", (died - 1, 1.45), (6, 0), va="center", color=RED, **POINTS)
+    way = {"arrowstyle": "-|>", "color": GREEN, "connectionstyle": "arc3,rad=0.3"}
+    axis.annotate("", (read, 2), (read, 1.5), arrowprops=way | {"connectionstyle": "arc3"})
+    axis.set(yticks=range(len(runs)), yticklabels=runs, ylim=(2.5, -0.6), xticks=[])
+    for epoch in range(epochs):
+        axis.axvline(each * epoch, color="#999999", lw=0.8, ls=":")
+        axis.text(each * (epoch + 0.5), -0.45, f"epoch {epoch + 1}", ha="center", va="bottom")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return figure

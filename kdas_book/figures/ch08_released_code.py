@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, WIDTH, lines
 
 # What the released program does that a hyperparameter can change: (released value, the other one,
 # what happens). Most were hardly meant so; soft masks are a choice, and every preset has them. The
@@ -30,7 +30,7 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
     high = pooled["run"].isin(best.index[best >= reaches])
     count = pooled.groupby("script")["run"].nunique().sort_values(ascending=False)
     colours = _colour_of(count.index)
-    figure, axes = plt.subplots(2, 1, figsize=(8, 5.4), sharex=True, height_ratios=(1.5, 1))
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.4), sharex=True, height_ratios=(1.5, 1))
     top = max(best.max(), reaches) + 0.01
     axes[0].set(ylabel="soft Dice, all test images", ylim=(reaches, top))
     axes[1].set(ylabel="soft Dice", xlabel="epoch", ylim=(0, reaches))
@@ -41,7 +41,7 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
         _number_the_ends(axis, part, colours)
     for script, colour in colours.items():
         axes[1].plot([], [], color=colour, label=f"{script} ({count[script]})")
-    figure.legend(loc="outside right upper", fontsize=9)
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -60,7 +60,7 @@ def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]
         while any(abs(x - other) < near and abs(y - at) < apart for other, at in placed):
             y -= apart / 8
         placed.append((x, y))
-        text = axis.text(x + 0.6, y, f"{number}", path_effects=halo, fontsize=8, weight="bold")
+        text = axis.text(x + 0.6, y, f"{number}", path_effects=halo, weight="bold")
         text.set(color=colours[script], va="center")
 
 

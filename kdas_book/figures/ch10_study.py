@@ -13,6 +13,7 @@ from kdas_book.figures.basics import (
     GREEN,
     GREY,
     RED,
+    WIDTH,
     labelled,
     lines,
     side_by_side,
@@ -37,7 +38,7 @@ def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             axis.plot([x - 0.35, x + 0.35], [values.mean()] * 2, color=colour, lw=2.5)
         axis.set_title(title)
         names = [label.replace(" (raw guiding)", " (raw)") for label in labels]
-        axis.set_xticks(range(len(labels)), names, rotation=90, fontsize=8)
+        axis.set_xticks(range(len(labels)), names, rotation=90)
         axis.margins(x=0.12)
     axes[0].set_ylabel("Dice (dashed: the teacher)")
     return figure
@@ -61,7 +62,7 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     labels = images.index.unique(0)
     tables, spreads = ({label: of.loc[label] for label in labels} for of in (images, seeds))
     figure = forest(tables, spreads)
-    figure.supxlabel("difference of Dice from supervised", fontsize=10)
+    figure.supxlabel("difference of Dice from supervised")
     return figure
 
 
@@ -72,7 +73,7 @@ def lines_by_group(table: pd.DataFrame, across: str, value: str) -> Figure:
 
 def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure:
     """How much more like the teacher, and how much better, a run is than its seed's ``base``."""
-    axis = plt.figure(figsize=(7, 3.6)).subplots()
+    axis = plt.figure(figsize=(WIDTH, 3.6)).subplots()
     axis.axhline(0, color="#999999", lw=1)
     axis.axvline(0, color="#999999", lw=1)
     of = scores.set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
@@ -92,7 +93,7 @@ def contrasts_forest(
     margin within which a difference counts as none as a band, and the verdict at the right.
     ``gains`` has each contrast's differences, seed by seed.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 0.7 + 0.42 * len(contrasts)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.42 * len(contrasts)))
     axis.axvspan(-margin, margin, color="#e8e8e8", lw=0, zorder=0)
     axis.axvline(0, color="#444444", lw=1)
     words = {"above": BLUE, "below": RED, "equivalent": GREEN}
@@ -103,7 +104,7 @@ def contrasts_forest(
         axis.plot(seeds, np.full(len(seeds), y + 0.22), "o", color=colour, alpha=0.4, ms=4, mew=0)
         axis.plot([row.low, row.high], [y, y], color=colour, lw=2.5)
         axis.plot(row.difference, y, "D", color=colour, ms=6, mec="white")
-        place: dict = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        place: dict = {"xycoords": ("axes fraction", "data"), "va": "center"}
         axis.annotate(word, (1.02, y), color=colour, fontweight="bold", **place)
     axis.set(yticks=range(len(contrasts)), yticklabels=contrasts.index)
     axis.set_ylim(len(contrasts) - 0.4, -0.6)
