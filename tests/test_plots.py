@@ -26,7 +26,7 @@ from kdas_core.models import build, freeze
 @pytest.fixture(autouse=True)
 def style():
     with plt.rc_context():
-        basics.use_style()
+        display.use_style()
         yield
     plt.close("all")
 

@@ -308,11 +308,11 @@ def test_a_figure_replaces_its_own_alone(tmp_path, suffix):
     figure, path = plt.figure(), tmp_path / f"f.{suffix}"
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match=f"f.{suffix} {THERE}"):
-        basics.save(figure, path)
+        display.save(figure, path)
     assert path.read_bytes() == b"mine"
     path.unlink()
     for _ in range(2):
-        basics.save(figure, path)
+        display.save(figure, path)
     plt.close(figure)
 
 

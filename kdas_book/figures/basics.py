@@ -1,17 +1,13 @@
 """The book's style, a palette for all eyes (Okabe and Ito), and what several chapters draw with."""
 
-import io
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from IPython import get_ipython
-from IPython.core.pylabtools import print_figure, retina_figure
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -19,10 +15,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from kdas_book.files import refuse_foreign
-from kdas_core import UserError
 from kdas_core.data.dataset import MEAN, STD
-from kdas_core.files import atomic_write
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#555555"
@@ -51,52 +44,6 @@ Array = Tensor | np.ndarray
 
 class Verdict(np.ndarray):
     """A picture by :func:`error_overlay`, which brings the legend of its colours to its figure."""
-
-
-def use_style() -> None:
-    """Give every figure from here on the book's style: letters of 8 points, 11 pixels on a page."""
-    plt.rc("figure", dpi=96, titlesize="medium", labelsize="medium")
-    plt.rc("figure.constrained_layout", use=True)
-    plt.rc("font", size=8)
-    plt.rc("savefig", bbox="tight", pad_inches=0.04)
-    plt.rc("svg", hashsalt="kdas")  # equal figures are equal files
-    cycle = plt.cycler(color=PALETTE)
-    plt.rc("axes", titlesize="medium", titlelocation="left", prop_cycle=cycle)
-    plt.rc("axes.spines", top=False, right=False)
-    plt.rc("axes.formatter", useoffset=False)
-    plt.rc("legend", fontsize="medium", frameon=False)
-    plt.rc("lines", markersize=4)
-    if shell := get_ipython():
-        plt.switch_backend(plt.get_backend())  # whose own formats come first
-        formats = shell.display_formatter.formatters
-        formats["image/svg+xml"].for_type(Figure, as_svg)
-        formats["image/png"].for_type(Figure, as_png)
-
-
-def as_svg(figure: Figure) -> str | None:
-    """A chart as SVG, which is sharp on any screen; None for a figure with pictures or maps."""
-    pictured = any(axis.images for axis in figure.axes)
-    return None if pictured else print_figure(figure, "svg", metadata={"Date": None})
-
-
-def as_png(figure: Figure) -> tuple | None:
-    """A figure with pictures or maps as PNG, at twice the pixels it is shown at, and these."""
-    return retina_figure(figure) if any(axis.images for axis in figure.axes) else None
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
-    UserError if matplotlib does not write such files, or the file cannot be written.
-    """
-    # What matplotlib writes into its files.
-    refuse_foreign(path, "figure of kdas", lambda file: b"atplotlib" in file.read_bytes())
-    drawn = io.BytesIO()
-    try:
-        figure.savefig(drawn, format=path.suffix[1:] or None)
-    except ValueError as error:
-        way_out = "give a path such as figure.png"
-        raise UserError(f"{path} cannot be written ({error}); {way_out}.") from error
-    atomic_write(path, drawn.getvalue())
 
 
 def as_picture(image: Array) -> np.ndarray:
@@ -163,6 +110,12 @@ def labelled(axis: Any, x: str, y: str, **options: Any) -> Figure:
     return axis.get_figure()
 
 
+def key(figure: Figure, colours: Mapping[str, str]) -> None:
+    """What each colour means, in a line below the figure."""
+    patches = [Patch(color=colour, label=word) for word, colour in colours.items()]
+    figure.legend(handles=patches, ncols=len(colours), **BELOW)
+
+
 def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **imshow):
     """A picture or a map, as :func:`as_map` takes it, bare, with the mask's outline on it."""
     if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
@@ -175,8 +128,7 @@ def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **
     axis.set_title(title)
     axis.spines[:].set(**FRAME)
     if isinstance(cell, Verdict) and not axis.figure.legends:
-        patches = [Patch(color=colour, label=word) for word, colour in VERDICTS.items()]
-        axis.figure.legend(handles=patches, ncols=3, **BELOW)
+        key(axis.figure, VERDICTS)
     return drawn
 
 

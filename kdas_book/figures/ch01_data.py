@@ -7,10 +7,14 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from IPython.display import SVG
 from matplotlib.figure import Figure
 
 from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
 from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import BLUE, RED
+from kdas_book.figures.svg import PLAIN, Canvas
 from kdas_core.data.dataset import resize_image, resize_pair
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair, PairIndex
@@ -48,7 +52,7 @@ def trivial_predictors(shares: np.ndarray) -> Figure:
     _, (left, right) = plots.side_by_side(2, 4, 2.8)
     median, p = 100 * float(np.median(shares)), np.linspace(0.001, 0.999, 400)
     left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=plots.SKY)
-    left.annotate(f" median {median:.1f} %", (median, left.get_ylim()[1]), va="top")
+    left.annotate(f" median {median:.1f}\u202f%", (median, left.get_ylim()[1]), va="top")
     left.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     left.set(xlabel=SHARE, ylabel="training images")
     right.plot(100 * p, 1 - p, "C0--", label="all background: accuracy")
@@ -107,6 +111,35 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
             below += f"\nDice of the masks {plots.dice(one, other):.2f}"
         axis.set_xlabel(below)
     return figure
+
+
+def leaks(shared: pd.DataFrame, images: Mapping[str, int]) -> SVG:
+    """Training set (the first) and test sets with their number of ``images``, and an arrow for each
+    row of ``shared``: ``shared`` of ``of`` images or videos (``what``) of the target are in the
+    source; where the two are one set, so many occur in it more than once.
+    """
+    rows = list(shared.itertuples())
+    told = {r: f"{r.shared:,} of {r.of:,} {r.what}" for r in rows}
+    about = "; ".join(f"of {r.target}, {told[r]} are also in {r.source}" for r in rows)
+    train, *tests = images
+    canvas = Canvas("leaks", "What the public sets share", f"{about}.", 72 * len(tests) + 18)
+    box = {}
+    for i, (name, count) in enumerate(images.items()):
+        place = (14, 20, 168, 72 * len(tests) - 14) if i == 0 else (330, 72 * i - 52, 176, 58)
+        twice = [f"{r.shared} of them repeated" for r in rows if r.source == r.target == name]
+        box[name] = canvas.box(
+            place, name, f"{count:,} images", *twice, colour=(BLUE, PLAIN)[i > 0]
+        )
+    for r in rows:
+        a, b = box[r.source], box[r.target]
+        if r.source == train != r.target:
+            canvas.arrow((182, b.left().y), b.left(), colour=RED)
+            canvas.text(256, b.left().y - 11, told[r], fill=RED)
+        elif r.source != r.target:
+            ends = (a.top(), b.bottom()) if a.y > b.y else (a.bottom(), b.top())
+            canvas.arrow(*ends, colour=RED)
+            canvas.text(408, (ends[0].y + ends[1].y) / 2, told[r], fill=RED, anchor="end")
+    return canvas.svg()
 
 
 def score_of_chosen(test: np.ndarray, validation: np.ndarray) -> float:

@@ -36,7 +36,7 @@ def probabilities_by_place(probability: Tensor, places: Mapping[str, Tensor]) ->
 
 def calibration(bins: pd.DataFrame) -> Figure:
     """The share of polyp in truth over the probability that a network says, both in per cent, a dot
-    a row of ``says``, ``truth``, ``pixels``, as large as its pixels are many; right on the diagonal.
+    a row of ``says``, ``truth``, ``pixels``, as large as these are many; right on the diagonal.
     """
     figure, axis = plt.subplots(figsize=(4.6, 3.4))
     axis.plot([0, 100], [0, 100], color=GREY, lw=1, ls="--")

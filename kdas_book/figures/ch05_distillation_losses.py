@@ -88,26 +88,22 @@ def nonzero_counts(experiment: Mapping[tuple[str, str], Sequence[Tensor]]) -> pd
 
 
 def one_channel(logits: Tensor) -> Figure:
-    """A softmax over a few logits (n,) as the channels of one pixel, and over the one channel of as
-    many pixels: there every bar is 1.
+    """Logits (n,), their softmax as n channels of one pixel, and as the one channel of n pixels,
+    where every bar is 1.
     """
-    figure, axes = plots.side_by_side(3, 8 / 3, 2.3)
-    shares = {
-        "logits": logits,
-        f"{len(logits)} channels: softmax over them": logits.softmax(0),
-        "1 channel: softmax over itself": logits[:, None].softmax(1)[:, 0],
-    }
-    for axis, (title, values) in zip(axes, shares.items()):
-        colour = plots.RED if axis is axes[-1] else plots.BLUE
-        names = [f"channel {i + 1}" for i in range(len(logits))]
-        if axis is axes[-1]:
-            names = [f"pixel {i + 1}" for i in range(len(logits))]
-        bars = axis.bar(names if axis is not axes[0] else NAMES, values.tolist(), color=colour)
-        axis.bar_label(bars, [f"{value:.2f}".replace("-", "−") for value in values.tolist()])
+    n, words = len(logits), ("logit", "channel", "pixel")
+    shares = {f"{n} logits": logits, f"softmax, as {n} channels of one pixel": logits.softmax(0)}
+    shares[f"softmax, as the one channel of {n} pixels"] = logits[:, None].softmax(1)[:, 0]
+    figure, axes = plots.side_by_side(3, 2.6, 2.2)
+    for axis, word, colour, title in zip(axes, words, (plots.GREY, plots.BLUE, plots.RED), shares):
+        values = shares[title].tolist()
+        drawn = axis.bar([f"{word} {i + 1}" for i in range(n)], values, color=colour)
+        axis.bar_label(drawn, [f"{value:.2f}".replace("-", "−") for value in values])
         axis.axhline(0, color="black", lw=0.8)
         axis.set(title=title, yticks=[])
         axis.spines[["left", "bottom"]].set_visible(False)
-        axis.margins(y=0.15)
-    axes[1].sharey(axes[2])
+        axis.tick_params(length=0)
+        axis.margins(x=0.1, y=0.2)
+    axes[1].set_ylim(0, 1.2)
     axes[2].set_ylim(0, 1.2)
     return figure

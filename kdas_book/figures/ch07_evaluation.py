@@ -59,11 +59,11 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
 def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> Figure:
     """Differences of Dice with their intervals, a panel a table of ``statistics.compare``: blue
     above 0, red below, filled for a Holm p below 0.05. Where ``seeds`` gives other intervals of the
-    rows, these are thin lines below, and each panel has a scale of its own.
+    rows, these are thin lines below. All panels share one scale.
     """
     across, down = min(3, len(tables)), -(-len(tables) // 3)
     size = (plots.WIDTH, max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down)
-    shared: dict = {"squeeze": False, "sharey": True, "sharex": not seeds}
+    shared: dict = {"squeeze": False, "sharey": True, "sharex": True}
     figure, axes = plt.subplots(down, across, figsize=size, **shared)
     for axis in axes.flat[len(tables) :]:
         axis.axis("off")
@@ -109,7 +109,8 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
             image, mask = read_image(of_name[name].image), read_mask(of_name[name].mask)
             picture = plots.error_overlay(image, cut, mask)
             width = round(picture.shape[1] * 200 / picture.shape[0])
-            row.append(cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA))
+            small = cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA)
+            row.append(small.view(plots.Verdict))
             titles.append(f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}")
         rows[dataset] = row
         titles += [""] * (most - len(row))

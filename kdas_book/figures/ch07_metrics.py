@@ -213,7 +213,7 @@ def alignment(grey: np.ndarray, mask: np.ndarray) -> Figure:
     figure.colorbar(drawn, ax=left, shrink=0.8)
     kinds = {"background": ~cut & ~mask, "false alarm": cut & ~mask}
     kinds |= {"missed": ~cut & mask, "found": cut & mask}
-    names = [f"{name}\n{where.mean():.1%} of pixels" for name, where in kinds.items()]
+    names = [f"{name}\n{100 * where.mean():.1f}\u202f% of pixels" for name, where in kinds.items()]
     each = [aligned[where].max(initial=0) for where in kinds.values()]  # all of a kind are equal
     bars = right.barh(names, each, color=["#999999", PURPLE, ORANGE, GREEN])
     right.bar_label(bars, fmt=" {:.3f}")
@@ -243,7 +243,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
         way, (limit, start, end) = max(ways.items(), key=lambda way: way[1][0])
         right.plot(*zip(start[::-1], end[::-1]), "o-", color="white", lw=2)
         right.contour(cut, **plots.OUTLINE | {"colors": ORANGE})
-        title = f"95 % of each outline lies within\n{limit:.1f} px of the other ({way})"
+        title = f"95\u202f% of each outline lies within\n{limit:.1f} px of the other ({way})"
     show(right, image // 2, title, mask)
     for name, colour in (("mask", plots.OUTLINE["colors"]), ("map cut at 0.5", ORANGE)):
         right.plot([], [], color=colour, label=name)
