@@ -22,7 +22,7 @@ from kdas_book.data.check import check_data
 from kdas_book.data.duplicates import BITS, NEAR, NONE, SCENE, fingerprint, nearest
 from kdas_book.data.synthetic import render
 from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, read_groups, write_groups
-from kdas_book.figures import basics, ch01_data
+from kdas_book.figures import ch01_data, display
 from kdas_core import UserError
 from kdas_core.data import layout as pairs_module
 from kdas_core.data import load_data

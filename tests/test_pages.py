@@ -13,15 +13,19 @@ from xml.etree import ElementTree
 
 import matplotlib
 import nbformat
+import pandas as pd
 import pytest
 import typer
+from bs4 import BeautifulSoup
 from PIL import ImageFont
 
 from kdas_book import cli
-from kdas_book.figures import basics, ch02_teacher, diagrams
+from kdas_book.figures import basics, ch01_data, ch02_teacher, diagrams
 from kdas_book.paths import find_root
 from kdas_book.publishing import book
+from kdas_book.publishing.tables import set_numbers
 from kdas_core import UserError, recipe
+from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.losses import objective, symmetric_guiding
 from kdas_core.models import build
 
@@ -32,6 +36,9 @@ DRAWINGS = {
     "attention_with_reduction": ch02_teacher.attention_with_reduction,
     "attention of stage 4": lambda: ch02_teacher.attention_with_reduction(stage=4),
     "decoder": ch02_teacher.decoder,
+    "leaks": lambda: ch01_data.leaks(
+        pd.read_csv(ROOT / "book/results/public_leaks.csv"), {"TrainDataset": 1450} | FULL_COUNTS
+    ),
     "framework, figure": lambda: diagrams.framework("figure"),
     "framework, released": lambda: diagrams.framework("released"),
     "concept_map": diagrams.concept_map,
@@ -173,6 +180,26 @@ def test_every_diagram_in_a_chapter_has_a_text_for_those_who_cannot_see_it():
                 assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), (
                     chapter.stem
                 )
+
+
+def test_an_arrow_of_leaks_leads_to_the_set_that_repeats_another():
+    root = ElementTree.fromstring(DRAWINGS["leaks"]().data)
+    words = words_of(DRAWINGS["leaks"])
+    assert {"26 of 26 videos", "60 of 380 images", "34 of them repeated"} <= set(words)
+    heights = {text.text: float(text.get("y")) for text in root.iter(f"{SVG}text")}
+    ends = [line.get("points").split()[-1].split(",") for line in root.iter(f"{SVG}polyline")]
+    to_clinicdb, to_colondb = [float(y) for _, y in ends]
+    assert abs(to_clinicdb - heights["CVC-ClinicDB"]) < 30
+    assert min(heights, key=lambda word: abs(heights[word] - to_colondb)) in (
+        "60 of 380 images",
+        "CVC-300",
+    )
+
+
+def test_per_cent_stands_behind_a_thin_space_in_text_and_not_in_code():
+    page = BeautifulSoup("<p>57% or 5 %, a % of <code>57%</code></p>", "html.parser")
+    set_numbers(page)
+    assert page.get_text() == "57\u202f% or 5\u202f%, a % of 57%"
 
 
 # --- the glossary -----------------------------------------------------------------------------------------------------

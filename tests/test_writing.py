@@ -21,7 +21,7 @@ from PIL import Image
 from kdas_book import records
 from kdas_book.callbacks import TensorBoard
 from kdas_book.data.synthetic import write_sheet
-from kdas_book.figures import basics
+from kdas_book.figures import display
 from kdas_book.files import refuse_foreign, write_together
 from kdas_book.publishing import run_notebook as runner
 from kdas_book.reports.release_config import from_config

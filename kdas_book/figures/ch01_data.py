@@ -122,10 +122,10 @@ def leaks(shared: pd.DataFrame, images: Mapping[str, int]) -> SVG:
     told = {r: f"{r.shared:,} of {r.of:,} {r.what}" for r in rows}
     about = "; ".join(f"of {r.target}, {told[r]} are also in {r.source}" for r in rows)
     train, *tests = images
-    canvas = Canvas("leaks", "What the public sets share", f"{about}.", 72 * len(tests) + 18)
+    canvas = Canvas("leaks", "What the public sets share", f"{about}.", 86 * len(tests) + 12)
     box = {}
     for i, (name, count) in enumerate(images.items()):
-        place = (14, 20, 168, 72 * len(tests) - 14) if i == 0 else (330, 72 * i - 52, 176, 58)
+        place = (14, 20, 168, 86 * len(tests) - 28) if i == 0 else (330, 86 * i - 66, 176, 58)
         twice = [f"{r.shared} of them repeated" for r in rows if r.source == r.target == name]
         box[name] = canvas.box(
             place, name, f"{count:,} images", *twice, colour=(BLUE, PLAIN)[i > 0]

@@ -98,7 +98,7 @@ def one_channel(logits: Tensor) -> Figure:
     for axis, word, colour, title in zip(axes, words, (plots.GREY, plots.BLUE, plots.RED), shares):
         values = shares[title].tolist()
         drawn = axis.bar([f"{word} {i + 1}" for i in range(n)], values, color=colour)
-        axis.bar_label(drawn, [f"{value:.2f}".replace("-", "−") for value in values])
+        axis.bar_label(drawn, [f"{value:.2f}".replace("-", "−") for value in values], padding=2)
         axis.axhline(0, color="black", lw=0.8)
         axis.set(title=title, yticks=[])
         axis.spines[["left", "bottom"]].set_visible(False)
