@@ -177,12 +177,10 @@ def lines(
         marks, levels: (word, place) pairs of dashed lines, upright and level.
     """
     figure, axis = plt.subplots(figsize=(WIDTH, 3))
-    drawn: set[str] = set()
     for i, (name, values) in enumerate(table.items()):
         colour = colour_of(str(name), i)
-        again = "--" if colour in drawn and "-" in style else None
-        axis.plot(values, style, color=colour, label=name, ls=again)
-        drawn.add(colour)
+        again = colour in [line.get_color() for line in axis.lines]
+        axis.plot(values, style.replace("-", "--") if again else style, color=colour, label=name)
     small: dict[str, Any] = {"color": GREY, "va": "bottom"}
     for word, place in marks:
         axis.axvline(place, color="#888888", ls="--", lw=1)

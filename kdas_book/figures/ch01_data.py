@@ -116,7 +116,7 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
 def leaks(shared: pd.DataFrame, images: Mapping[str, int]) -> SVG:
     """Training set (the first) and test sets with their number of ``images``, and an arrow for each
     row of ``shared``: ``shared`` of ``of`` images or videos (``what``) of the target are in the
-    source; where the two are one set, so many occur in it more than once.
+    source (two test sets: the next or last box); of one set, so many occur more than once.
     """
     rows = list(shared.itertuples())
     told = {r: f"{r.shared:,} of {r.of:,} {r.what}" for r in rows}
