@@ -149,7 +149,7 @@ def through_cells(image: Tensor, mask: Tensor) -> Figure:
         cells = avg_pool2d(mask, stride)
         row[f"stride {stride}\n{len(cells[0])} × {len(cells[0])} cells"] = cells
     figure = grid({"": list(row.values())}, list(row), vmin=0, vmax=1, cmap="gray")
-    _outline(figure.axes[1:], mask)
+    _outline(figure.axes[1:], mask, plots.OUTLINE["colors"])
     return figure
 
 
@@ -165,14 +165,14 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
     return figure
 
 
-def _outline(axes: Sequence, mask: Tensor) -> None:
+def _outline(axes: Sequence, mask: Tensor, colour: str = "white") -> None:
     """The outline of a mask (1, L, L) on maps of fewer cells; not on a picture."""
     for axis in axes:
         drawn = axis.images[0]
         if drawn.get_array().ndim == 2:
             drawn.set_extent((-0.5, mask.shape[-1] - 0.5, mask.shape[-1] - 0.5, -0.5))
             axis.contour(
-                plots.as_map(mask), **plots.OUTLINE | {"colors": "white", "linewidths": 1.2}
+                plots.as_map(mask), **plots.OUTLINE | {"colors": colour, "linewidths": 1.2}
             )
 
 
