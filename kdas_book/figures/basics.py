@@ -110,7 +110,7 @@ def labelled(axis: Any, x: str, y: str, **options: Any) -> Figure:
     return axis.get_figure()
 
 
-def key(figure: Figure, colours: Mapping[str, str]) -> None:
+def key(figure: Any, colours: Mapping[str, str]) -> None:
     """What each colour means, in a line below the figure."""
     patches = [Patch(color=colour, label=word) for word, colour in colours.items()]
     figure.legend(handles=patches, ncols=len(colours), **BELOW)

@@ -259,13 +259,13 @@ def cut_and_resumed(died: int, read: int, each: int, epochs: int) -> Figure:
     the call that redoes what is missing since the step of the checkpoint that it ``read``.
     """
     figure, axis = plt.subplots(figsize=(plots.WIDTH, 2.1))
-    last, middle = each * epochs, {"ha": "center", "va": "center"}
+    last = each * epochs
     runs = {"left alone": (0, last), "cut off": (0, died), "called again": (read, last)}
     for row, (start, end) in enumerate(runs.values()):
         for step in range(start, end):
             colour = ORANGE if row and read <= step < died else BLUE
             axis.barh(row, 1, 0.5, step, color=colour, ec="white")
-            axis.text(step + 0.5, row, f"{step + 1}", color="white", **middle)
+            axis.text(step + 0.5, row, f"{step + 1}", color="white", ha="center", va="center")
     bad = range(read + 1, died)  # checkpoints
     axis.plot(range(1, read + 1), [1.45] * read, "^", color=GREEN, ms=7)
     axis.plot([*bad, died + 0.2], [1.45] * len(bad) + [1], "X", color=RED, ms=9)
@@ -273,7 +273,7 @@ def cut_and_resumed(died: int, read: int, each: int, epochs: int) -> Figure:
     plots.key(figure, {"step": BLUE, "done again": ORANGE, "checkpoint": GREEN, "accident": RED})
     axis.set(yticks=range(3), yticklabels=runs, ylim=(2.4, -0.6), xticks=[])
     for epoch in range(epochs):
-        axis.text(each * (epoch + 0.5), -0.45, f"epoch {epoch + 1}", **middle)
+        axis.text(each * (epoch + 0.5), -0.45, f"epoch {epoch + 1}", ha="center", va="center")
         axis.axvline(each * epoch, color="#999999", lw=0.8, ls=":", zorder=0)
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)

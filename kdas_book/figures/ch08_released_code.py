@@ -25,7 +25,7 @@ RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
 
 
 def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
-    """A line a run, coloured by script: above those that reach a score, below the others."""
+    """A line a run, its best a dot, by script: above those that reach a score, below the others."""
     best = pooled.groupby("run")["pooled"].max()
     high = pooled["run"].isin(best.index[best >= reaches])
     count = pooled.groupby("script")["run"].nunique().sort_values(ascending=False)
@@ -37,7 +37,8 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
     for axis, part in zip(axes, (pooled[high], pooled[~high])):
         for script in count.index:
             for _, run in part[part["script"] == script].groupby("run"):
-                axis.plot(run["epoch"], run["pooled"], color=colours[script], lw=1.1)
+                look: dict = {"lw": 0.9, "alpha": 0.5, "markevery": [run["pooled"].argmax()]}
+                axis.plot(run["epoch"], run["pooled"], "o-", color=colours[script], **look)
         _number_the_ends(axis, part, colours)
     for script, colour in colours.items():
         axes[1].plot([], [], color=colour, label=f"{script} ({count[script]})")
