@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,12 +18,15 @@ import pandas as pd
 import pytest
 import typer
 from bs4 import BeautifulSoup
-from PIL import ImageFont
+from docutils import nodes
+from docutils.utils import new_document
+from PIL import Image, ImageFont
 
 from kdas_book import cli
 from kdas_book.figures import basics, ch01_data, ch02_teacher, diagrams
 from kdas_book.paths import find_root
 from kdas_book.publishing import book
+from kdas_book.publishing.sphinx_ext import size_figures
 from kdas_book.publishing.tables import set_numbers
 from kdas_core import UserError, recipe
 from kdas_core.data.layout import FULL_COUNTS
@@ -192,6 +196,16 @@ def test_an_arrow_of_leaks_leads_to_the_set_that_repeats_another():
     ends = [line.get("points").split()[-1].split(",") for line in root.iter(f"{SVG}polyline")]
     for (_, y), name in zip(ends, ("CVC-ClinicDB", "CVC-ColonDB")):
         assert min(SIDE_BY_SIDE, key=lambda each: abs(heights[each] - float(y))) == name
+
+
+def test_a_figure_of_many_pixels_an_inch_is_shown_at_its_inches_and_others_as_they_are(tmp_path):
+    tree = new_document("")
+    for name, dense in (("dense", 192), ("plain", 96), ("untold", None)):
+        look = {"dpi": (dense, dense)} if dense else {}
+        Image.new("RGB", (400, 200)).save(tmp_path / f"{name}.png", **look)
+        tree += nodes.image(uri=f"{name}.png")
+    size_figures(SimpleNamespace(srcdir=tmp_path), tree, "")
+    assert [image.get("width") for image in tree.findall(nodes.image)] == ["200px", None, None]
 
 
 def test_per_cent_stands_behind_a_thin_space_in_text_and_not_in_code():

@@ -206,9 +206,7 @@ def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Fig
     return figure
 
 
-def bars(
-    values: Mapping | pd.DataFrame, label: str, even: float | None = None, colours=PALETTE
-) -> Figure:
+def bars(values: Mapping | pd.DataFrame, label: str, even=None, colours=PALETTE) -> Figure:
     """Horizontal bars, each with its value at the end, or, one a row of a table, stacked of its
     columns, and a dashed line at ``even``.
     """

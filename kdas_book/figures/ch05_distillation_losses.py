@@ -104,6 +104,5 @@ def one_channel(logits: Tensor) -> Figure:
         axis.spines[["left", "bottom"]].set_visible(False)
         axis.tick_params(length=0)
         axis.margins(x=0.1, y=0.2)
-    axes[1].set_ylim(0, 1.2)
-    axes[2].set_ylim(0, 1.2)
+    plt.setp(axes[1:], ylim=(0, 1.2))
     return figure
