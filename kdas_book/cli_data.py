@@ -95,10 +95,10 @@ def data_check(
     if groups:
         write_groups(check.videos, groups)
     if figure:
-        from kdas_book.figures import basics, ch01_data
+        from kdas_book.figures import ch01_data, display
 
-        basics.use_style()
-        basics.save(ch01_data.near_duplicates(check.closest), figure)
+        display.use_style()
+        display.save(ch01_data.near_duplicates(check.closest), figure)
     if check.problems:
         raise typer.Exit(1)
 

@@ -59,7 +59,7 @@ def study_report(
     """Tables, tests and figures of the training runs that have finished."""
     from tabulate import tabulate
 
-    from kdas_book.figures.basics import use_style
+    from kdas_book.figures.display import use_style
     from kdas_book.study import report
     from kdas_book.study import results as kept
 

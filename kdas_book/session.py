@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kdas_book.callbacks import PredictionSnapshots, read_snapshots
 from kdas_book.data.open_data import open_data
-from kdas_book.figures.basics import use_style
+from kdas_book.figures.display import use_style
 from kdas_book.paths import find_root
 from kdas_book.records import Numbers, laptop_maps, read_numbers, read_times
 from kdas_core import UserError

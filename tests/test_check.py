@@ -22,7 +22,7 @@ from kdas_book.data.check import check_data
 from kdas_book.data.duplicates import BITS, NEAR, NONE, SCENE, fingerprint, nearest
 from kdas_book.data.synthetic import render
 from kdas_book.data.videos import clinicdb_groups, clinicdb_sequence, read_groups, write_groups
-from kdas_book.figures import basics, ch01_data
+from kdas_book.figures import ch01_data, display
 from kdas_core import UserError
 from kdas_core.data import layout as pairs_module
 from kdas_core.data import load_data
@@ -644,7 +644,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     figure = ch01_data.near_duplicates(())
     for name in ("no/figure.png", "figure.text"):
         with pytest.raises(UserError, match=f"{name} cannot be written"):
-            basics.save(figure, tmp_path / name)
+            display.save(figure, tmp_path / name)
     with pytest.raises(UserError, match=r"no/videos\.csv cannot be written"):
         write_groups({"A": {"1": "v"}}, tmp_path / "no" / "videos.csv")
     assert list(tmp_path.iterdir()) == []
@@ -731,7 +731,7 @@ def test_a_picture_of_the_user_is_not_replaced_by_a_figure(root):
     shutil.copy(root / "TestDataset/Mine/images/0.png", mine)
     figure, before = plt.figure(), mine.read_bytes()
     with pytest.raises(UserError, match="mine.png is there already"):
-        basics.save(figure, mine)
+        display.save(figure, mine)
     assert mine.read_bytes() == before
     for _ in range(2):  # its own it does replace
-        basics.save(figure, root / "figure.png")
+        display.save(figure, root / "figure.png")

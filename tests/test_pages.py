@@ -10,32 +10,45 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 import typer
+from bs4 import BeautifulSoup
+from docutils import nodes
+from docutils.utils import new_document
 from PIL import Image, ImageFont
 
 from kdas_book import cli
-from kdas_book.figures import basics, ch02_teacher, ch08_released_code, diagrams
+from kdas_book.figures import basics, ch01_data, ch02_teacher, ch08_released_code, diagrams
 from kdas_book.paths import find_root
 from kdas_book.publishing import book
+from kdas_book.publishing.sphinx_ext import size_figures
+from kdas_book.publishing.tables import set_numbers
 from kdas_book.records import laptop_maps, read_numbers
 from kdas_core import UserError, recipe
+from kdas_core.data.layout import FULL_COUNTS
 from kdas_core.losses import objective, symmetric_guiding
 from kdas_core.models import build
 
 ROOT = find_root()
 SVG = "{http://www.w3.org/2000/svg}"
+SIDE_BY_SIDE = ("CVC-ClinicDB", "Kvasir", "ETIS-LaribPolypDB", "CVC-ColonDB", "CVC-300")
 DRAWINGS = {
     "pyramid": ch02_teacher.pyramid,
     "attention_with_reduction": ch02_teacher.attention_with_reduction,
     "attention of stage 4": lambda: ch02_teacher.attention_with_reduction(stage=4),
     "decoder": ch02_teacher.decoder,
+    "leaks": lambda: ch01_data.leaks(
+        pd.read_csv(ROOT / "book/results/public_leaks.csv"),
+        {"TrainDataset": 1450} | {name: FULL_COUNTS[name] for name in SIDE_BY_SIDE},
+    ),
     "framework, figure": lambda: diagrams.framework("figure"),
     "framework, released": lambda: diagrams.framework("released"),
     "concept_map": diagrams.concept_map,
@@ -177,6 +190,32 @@ def test_every_diagram_in_a_chapter_has_a_text_for_those_who_cannot_see_it():
                 assert cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip(), (
                     chapter.stem
                 )
+
+
+def test_an_arrow_of_leaks_leads_to_the_set_that_repeats_another():
+    root = ElementTree.fromstring(DRAWINGS["leaks"]().data)
+    words = words_of(DRAWINGS["leaks"])
+    assert {"26 of 26 videos", "60 of 380 images", "34 of them repeated"} <= set(words)
+    heights = {text.text: float(text.get("y")) for text in root.iter(f"{SVG}text")}
+    ends = [line.get("points").split()[-1].split(",") for line in root.iter(f"{SVG}polyline")]
+    for (_, y), name in zip(ends, ("CVC-ClinicDB", "CVC-ColonDB")):
+        assert min(SIDE_BY_SIDE, key=lambda each: abs(heights[each] - float(y))) == name
+
+
+def test_a_figure_of_many_pixels_an_inch_is_shown_at_its_inches_and_others_as_they_are(tmp_path):
+    tree = new_document("")
+    for name, dense in (("dense", 192), ("plain", 96), ("untold", None)):
+        look = {"dpi": (dense, dense)} if dense else {}
+        Image.new("RGB", (400, 200)).save(tmp_path / f"{name}.png", **look)
+        tree += nodes.image(uri=f"{name}.png")
+    size_figures(SimpleNamespace(srcdir=tmp_path), tree, "")
+    assert [image.get("width") for image in tree.findall(nodes.image)] == ["200px", None, None]
+
+
+def test_per_cent_stands_behind_a_thin_space_in_text_and_not_in_code():
+    page = BeautifulSoup("<p>57% or 5 %, a % of <code>57%</code></p>", "html.parser")
+    set_numbers(page)
+    assert page.get_text() == "57\u202f% or 5\u202f%, a % of 57%"
 
 
 # --- the glossary -----------------------------------------------------------------------------------------------------

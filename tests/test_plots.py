@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import base64
+import io
 import re
 
+import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
@@ -14,7 +17,16 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from kdas_book.figures import basics, ch02_teacher, ch08_released_code
+from kdas_book.figures import (
+    basics,
+    ch02_teacher,
+    ch03_student,
+    ch06_training,
+    ch07_metrics,
+    ch08_released_code,
+    ch10_study,
+    display,
+)
 from kdas_book.figures import ch04_attention_maps as ch04
 from kdas_book.figures import ch05_distillation_losses as ch05
 from kdas_book.figures import ch09_rivals as ch09
@@ -26,7 +38,7 @@ from kdas_core.models import build, freeze
 @pytest.fixture(autouse=True)
 def style():
     with plt.rc_context():
-        basics.use_style()
+        display.use_style()
         yield
     plt.close("all")
 
@@ -109,7 +121,7 @@ def test_shares_of_a_total_fill_the_bar_and_small_ones_bear_no_number():
         [bar.get_x() + bar.get_width() for bar in bars[:-1]]
     )
     assert bars[-1].get_x() + bars[-1].get_width() == pytest.approx(1)
-    assert [text.get_text() for text in axis.texts] == ["50%", "17%", "33%"]
+    assert [text.get_text() for text in axis.texts] == ["50\u202f%", "17\u202f%", "33\u202f%"]
 
 
 def test_a_bar_of_a_verdict_ends_at_the_edge_and_its_number_does_not():
@@ -120,6 +132,108 @@ def test_a_bar_of_a_verdict_ends_at_the_edge_and_its_number_does_not():
     assert [bar.get_width() for bar in right.patches] == [0.5, ch09.SHOWN]
     assert [text.get_text() for text in right.texts] == ["0.5", "16"]
     assert right.get_xlim()[1] > ch09.SHOWN
+
+
+def test_one_channel_gives_one_whatever_the_logit_and_several_share_it():
+    logits = torch.tensor([-3.0, 0.5, 2.0])
+    shown = [[bar.get_height() for bar in axis.patches] for axis in ch05.one_channel(logits).axes]
+    assert shown[0] == pytest.approx(logits.tolist())
+    assert shown[1] == pytest.approx((logits.exp() / logits.exp().sum()).tolist())
+    assert shown[2] == [1, 1, 1]
+
+
+def test_a_bin_of_the_calibration_is_a_dot_as_large_as_it_has_pixels():
+    bins = pd.DataFrame({"says": [5, 50, 95], "truth": [2, 40, 90], "pixels": [70, 10, 20]})
+    (axis,) = ch03_student.calibration(bins).axes
+    dots = axis.collections[-1]
+    assert dots.get_offsets().tolist() == [[5, 2], [50, 40], [95, 90]]
+    assert dots.get_sizes().argsort().tolist() == bins["pixels"].argsort().tolist()
+    assert list(axis.lines[0].get_xdata()) == list(axis.lines[0].get_ydata()), "the diagonal"
+
+
+def test_a_line_goes_through_the_places_of_a_prediction_and_two_cross_where_metrics_disagree():
+    less, more = ["hd95", "mae"], ["dice", "meanDic", "wFm", "Sm", "meanEm", "boundary_iou"]
+    made = pd.DataFrame({"a": 0.9, "b": 0.5}, index=more)
+    made.loc["wFm"] = 0.1, 0.2
+    made = pd.concat([made, pd.DataFrame({"a": 1.0, "b": 2.0}, index=less)])
+    a, b = ch07_metrics.places(made).axes[0].lines
+    at = list(ch07_metrics.rankings(made).index).index("wFm")
+    assert [y for i, y in enumerate(a.get_ydata()) if i != at] == [1] * 7
+    assert (a.get_ydata()[at], b.get_ydata()[at]) == (2, 1)
+
+
+@pytest.mark.parametrize(("died", "read"), [(5, 3), (5, 4), (2, 1)])
+def test_steps_between_the_checkpoint_and_the_end_are_done_twice_and_no_others(died, read):
+    (axis,) = ch06_training.cut_and_resumed(died, read, each=3, epochs=3).axes
+    orange = matplotlib.colors.to_rgba(basics.ORANGE)
+    steps = {row: [b for b in axis.patches if round(b.get_y() + 0.25) == row] for row in range(3)}
+    assert [len(steps[row]) for row in range(3)] == [9, died, 9 - read]
+    for row in (1, 2):
+        again = [round(b.get_x()) for b in steps[row] if b.get_facecolor() == orange]
+        assert again == list(range(read, died))
+    assert not any(b.get_facecolor() == orange for b in steps[0])
+
+
+def test_a_claim_that_was_not_tested_has_a_badge_and_no_interval():
+    ends = {"difference": [0.03, np.nan], "low": [0.02, np.nan], "high": [0.04, np.nan]}
+    words = {"verdict": ["above here", "not tested"]}
+    table = pd.DataFrame(ends | words, index=["1. one", "2. other"])
+    (axis,) = ch10_study.contrasts_forest(table, {}, 0.01).axes
+    assert [text.get_text() for text in axis.texts] == ["above", "not tested"]
+    faces = [text.get_bbox_patch().get_facecolor() for text in axis.texts]
+    assert faces == [matplotlib.colors.to_rgba(c) for c in (basics.BLUE, basics.GREY)]
+    assert np.isfinite([line.get_xdata() for line in axis.lines[1::2]]).sum() == 2
+
+
+def test_all_panels_of_a_study_share_one_scale():
+    rows = [
+        (objective, seed, dataset, dice)
+        for dataset, dice in (("easy", 0.9), ("hard", 0.2))
+        for objective in ("teacher", "supervised", "kdas")
+        for seed in (1, 2)
+    ]
+    scores = pd.DataFrame(rows, columns=["objective", "seed", "dataset", "dice"])
+    axes = ch10_study.scores_by_seed(scores, {"easy": "Easy", "hard": "Hard"}).axes
+    assert len({axis.get_xlim() for axis in axes}) == 1
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["supervised", "kdas"]
+
+
+def test_a_picture_with_verdicts_says_what_their_colours_mean_once_and_others_say_nothing():
+    image, half, mask = np.zeros((8, 8, 3), np.uint8), np.eye(8), np.tri(8)
+    verdict = basics.error_overlay(image, half, mask)
+    (legend,) = basics.grid({"one": [verdict, verdict]}).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["found", "missed", "false alarm"]
+    assert not basics.grid({"one": [image, mask]}).legends
+
+
+def test_charts_are_svg_and_pictures_have_twice_the_pixels_that_they_are_shown_at():
+    chart = basics.bars({"a": 2.0, "b": 0.5}, "ratio")
+    assert display.as_png(chart) is None
+    assert display.as_svg(chart) == display.as_svg(chart), "equal figures are equal files"
+    picture = basics.grid({"": [np.eye(8)] * 9}, size=3)
+    png, shown = display.as_png(picture)
+    pixels = Image.open(io.BytesIO(base64.b64decode(png) if isinstance(png, str) else png)).size
+    assert display.as_svg(picture) is None
+    assert pixels == pytest.approx((2 * shown["width"], 2 * shown["height"]), abs=2)
+    assert shown["width"] <= 768, "no wider than the text, or its letters shrink"
+
+
+def test_numbers_in_cells_have_true_minus_signs_and_are_white_where_the_ground_is_dark():
+    (axis,) = ch04.in_cells({"P": torch.tensor([[-2.0, 0.0], [0.0, 2.0]])}).axes
+    shown = {text.get_text(): text.get_color() for text in axis.texts}
+    assert shown == {"−2": "white", "0": "black", "2": "white"} or shown["−2"] == "white"
+    assert shown["0"] == "black"
+
+
+def test_the_teacher_is_grey_and_the_student_blue_under_any_longer_name():
+    names = ("teacher", "teacher, P₂ itself", "student, A(P₂)", "student (supervised)")
+    grey, blue = basics.GREY, basics.BLUE
+    assert [basics.colour_of(name) for name in names] == [grey, grey, blue, blue]
+    table = pd.DataFrame(dict.fromkeys(names[:2], [1.0, 2.0]))
+    assert [line.get_linestyle() for line in basics.lines(table, "", "").axes[0].lines] == [
+        "-",
+        "--",
+    ]
 
 
 def logged(**ends: tuple[str, float]) -> pd.DataFrame:

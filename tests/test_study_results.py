@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 
-from kdas_book.figures.basics import use_style
+from kdas_book.figures.display import use_style
 from kdas_book.reports import comparison as statistics
 from kdas_book.study import estimate as costs
 from kdas_book.study.report import (

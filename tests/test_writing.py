@@ -21,7 +21,7 @@ from PIL import Image
 from kdas_book import records
 from kdas_book.callbacks import TensorBoard
 from kdas_book.data.synthetic import write_sheet
-from kdas_book.figures import basics
+from kdas_book.figures import display
 from kdas_book.files import refuse_foreign, write_together
 from kdas_book.publishing import run_notebook as runner
 from kdas_book.reports.release_config import from_config
@@ -308,11 +308,11 @@ def test_a_figure_replaces_its_own_alone(tmp_path, suffix):
     figure, path = plt.figure(), tmp_path / f"f.{suffix}"
     path.write_bytes(b"mine")
     with pytest.raises(UserError, match=f"f.{suffix} {THERE}"):
-        basics.save(figure, path)
+        display.save(figure, path)
     assert path.read_bytes() == b"mine"
     path.unlink()
     for _ in range(2):
-        basics.save(figure, path)
+        display.save(figure, path)
     plt.close(figure)
 
 

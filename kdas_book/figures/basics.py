@@ -1,8 +1,7 @@
 """The book's style, a palette for all eyes (Okabe and Ito), and what several chapters draw with."""
 
-import io
+import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,14 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from kdas_book.files import refuse_foreign
-from kdas_core import UserError
 from kdas_core.data.dataset import MEAN, STD
-from kdas_core.files import atomic_write
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, YELLOW, GREY = "#56B4E9", "#D55E00", "#F0E442", "#555555"
@@ -37,34 +35,15 @@ COLOUR_OF = {
 COLOUR_OF |= {f"{name} (raw guiding)": COLOUR_OF[name] for name in ("symmetric_only", "kdas")}
 OUTLINE: dict = {"levels": [0.5], "colors": "#00c8a0", "linewidths": 1}  # of a mask on a map
 BESIDE: dict = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}  # a legend right of its axis
+BELOW: dict = {"loc": "outside lower center"}  # a figure's legend
+WIDTH = 8.0  # inches of a page's text, 768 pixels
+FRAME = {"visible": True, "color": "#b8b8b8", "linewidth": 0.6}  # round a picture or map
+VERDICTS = {"found": GREEN, "missed": ORANGE, "false alarm": PURPLE}
 Array = Tensor | np.ndarray
 
 
-def use_style() -> None:
-    """Give every figure from here on the book's style."""
-    plt.rc("figure", dpi=110)
-    plt.rc("figure.constrained_layout", use=True)
-    plt.rc("savefig", bbox="tight")
-    plt.rc("axes", titlesize=9, titlelocation="left", prop_cycle=plt.cycler(color=PALETTE))
-    plt.rc("axes.spines", top=False, right=False)
-    plt.rc("axes.formatter", useoffset=False)
-    plt.rc("legend", fontsize=8, frameon=False)
-    plt.rc("lines", markersize=4)
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure, in the format of the path's suffix; an older file stays until this is whole.
-    UserError if matplotlib does not write such files, or the file cannot be written.
-    """
-    # What matplotlib writes into its files.
-    refuse_foreign(path, "figure of kdas", lambda file: b"atplotlib" in file.read_bytes())
-    drawn = io.BytesIO()
-    try:
-        figure.savefig(drawn, format=path.suffix[1:] or None)
-    except ValueError as error:
-        way_out = "give a path such as figure.png"
-        raise UserError(f"{path} cannot be written ({error}); {way_out}.") from error
-    atomic_write(path, drawn.getvalue())
+class Verdict(np.ndarray):
+    """A picture by :func:`error_overlay`, which brings the legend of its colours to its figure."""
 
 
 def as_picture(image: Array) -> np.ndarray:
@@ -97,10 +76,9 @@ def error_overlay(image: Array, prediction: Array, mask: Array) -> np.ndarray:
     """The picture with found pixels green, missed orange, false alarms purple; cut at 0.5."""
     picture = as_picture(image).astype(float)
     found, true = as_map(prediction) >= 0.5, as_map(mask) >= 0.5
-    picture[found & true] = 0.45 * picture[found & true] + 0.55 * np.array((0, 158, 115))
-    picture[~found & true] = 0.45 * picture[~found & true] + 0.55 * np.array((230, 159, 0))
-    picture[found & ~true] = 0.45 * picture[found & ~true] + 0.55 * np.array((204, 121, 167))
-    return picture.astype(np.uint8)
+    for where, colour in zip((found & true, ~found & true, found & ~true), VERDICTS.values()):
+        picture[where] = 0.45 * picture[where] + 0.55 * 255 * np.array(to_rgb(colour))
+    return picture.astype(np.uint8).view(Verdict)
 
 
 def edge_band(mask: Tensor, width: int) -> Tensor:
@@ -118,7 +96,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 def side_by_side(count: int, width: float, height: float, **options: Any):
     """A figure and its axes, so many in a row, each of a size in inches."""
-    size = (width * count, height)
+    size = (min(WIDTH, width * count), height)
     figure, axes = plt.subplots(1, count, figsize=size, squeeze=False, **options)
     return figure, axes[0]
 
@@ -132,6 +110,12 @@ def labelled(axis: Any, x: str, y: str, **options: Any) -> Figure:
     return axis.get_figure()
 
 
+def key(figure: Any, colours: Mapping[str, str]) -> None:
+    """What each colour means, in a line below the figure."""
+    patches = [Patch(color=colour, label=word) for word, colour in colours.items()]
+    figure.legend(handles=patches, ncols=len(colours), **BELOW)
+
+
 def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **imshow):
     """A picture or a map, as :func:`as_map` takes it, bare, with the mask's outline on it."""
     if isinstance(cell, np.ndarray) and cell.ndim == 3 and cell.shape[-1] == 3:
@@ -142,7 +126,9 @@ def show(axis: Axes, cell: Array, title: str = "", mask: Array | None = None, **
         axis.contour(as_map(mask), **OUTLINE)
     axis.set(xticks=[], yticks=[])
     axis.set_title(title)
-    axis.spines[:].set_visible(False)
+    axis.spines[:].set(**FRAME)
+    if isinstance(cell, Verdict) and not axis.figure.legends:
+        key(axis.figure, VERDICTS)
     return drawn
 
 
@@ -158,8 +144,9 @@ def grid(
         bar: label of a colour bar, for maps on one scale.
         imshow: for maps, e.g. ``vmin=0, vmax=1, cmap="gray"``.
     """
-    columns = max(map(len, rows.values()))
-    inches = (size * columns + (0.4 if bar is None else 1.2), size * len(rows) + 0.3)
+    columns, beside = max(map(len, rows.values())), 0.4 if bar is None else 1.0
+    size = min(size, (WIDTH - beside) / columns)
+    inches = (size * columns + beside, size * len(rows) + 0.3)
     figure, axes = plt.subplots(len(rows), columns, figsize=inches, squeeze=False)
     for (label, row), line in zip(rows.items(), axes):
         for axis, cell in zip(line, row):
@@ -174,6 +161,12 @@ def grid(
     return figure
 
 
+def colour_of(name: str, i: int = 0) -> str:
+    """The colour of an objective, of a teacher (grey) or student (blue), or the i-th of all."""
+    who = {"teacher": GREY, "student": BLUE}
+    return COLOUR_OF.get(name) or who.get(re.split(r"\W", name)[0], f"C{i}")
+
+
 def lines(
     table: pd.DataFrame, x: str, y: str, style: str = "o-", marks=(), levels=(), **options: Any
 ) -> Figure:
@@ -183,10 +176,12 @@ def lines(
         style: as in ``plt.plot``, e.g. ``"o"`` for dots. options: of the axis, e.g. xscale="log".
         marks, levels: (word, place) pairs of dashed lines, upright and level.
     """
-    figure, axis = plt.subplots(figsize=(6.4, 3))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3))
     for i, (name, values) in enumerate(table.items()):
-        axis.plot(values, style, color=COLOUR_OF.get(str(name), f"C{i}"), label=name)
-    small: dict[str, Any] = {"fontsize": 8, "color": GREY, "va": "bottom"}
+        colour = colour_of(str(name), i)
+        again = colour in [line.get_color() for line in axis.lines]
+        axis.plot(values, style.replace("-", "--") if again else style, color=colour, label=name)
+    small: dict[str, Any] = {"color": GREY, "va": "bottom"}
     for word, place in marks:
         axis.axvline(place, color="#888888", ls="--", lw=1)
         axis.text(place, 0.01, f" {word}", transform=axis.get_xaxis_transform(), **small)
@@ -198,25 +193,26 @@ def lines(
 
 def curves(histories: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> Figure:
     """One panel per column of the runs' histories, one line per run."""
-    figure, axes = side_by_side(len(columns), 4.2, 3)
+    figure, axes = side_by_side(len(columns), 4, 3)
     for axis, column in zip(axes, columns):
-        for name, history in histories.items():
+        for i, (name, history) in enumerate(histories.items()):
             if column in history:
                 values = history.set_index("epoch")[column]
-                axis.plot(values, "o-", color=COLOUR_OF.get(name), label=name)
-        axis.set(title=column.replace("_", " "), xlabel="epoch")
+                axis.plot(values, "o-", color=colour_of(name, i), label=name)
+        title = column.replace("val_", "validation ").replace("_", " ").replace("dice", "Dice")
+        axis.set(title=title, xlabel="epoch")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    axes[-1].legend()
+    figure.legend(*axes[-1].get_legend_handles_labels(), ncols=len(histories), **BELOW)
     return figure
 
 
-def bars(values: Mapping | pd.DataFrame, label: str, even: float | None = None) -> Figure:
+def bars(values: Mapping | pd.DataFrame, label: str, even=None, colours=PALETTE) -> Figure:
     """Horizontal bars, each with its value at the end, or, one a row of a table, stacked of its
     columns, and a dashed line at ``even``.
     """
     table = values if isinstance(values, pd.DataFrame) else pd.Series(values).to_frame()
-    size = (6.4, 0.5 * len(table) + 1)
-    axis = table.plot.barh(figsize=size, stacked=True, color=PALETTE, width=0.7)
+    size = (WIDTH, 0.4 * len(table) + 0.8)
+    axis = table.plot.barh(figsize=size, stacked=True, color=list(colours), width=0.7)
     axis.invert_yaxis()
     if even is not None:
         axis.axvline(even, color="black", ls="--", lw=1)
@@ -240,7 +236,7 @@ def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **map
 
 def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:
     """A row of dots for each group of values, a tick at its median; ``colours``: RGB, one a dot."""
-    figure, axis = plt.subplots(figsize=(7, 0.42 * len(values) + 0.8))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.42 * len(values) + 0.8))
     scatter = np.random.default_rng(0)
     for row, numbers in enumerate(values.values()):
         height = row + scatter.uniform(-0.25, 0.25, len(numbers))

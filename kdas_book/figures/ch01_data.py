@@ -7,10 +7,14 @@ from pathlib import Path
 import cv2
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from IPython.display import SVG
 from matplotlib.figure import Figure
 
 from kdas_book.data.duplicates import BITS, NEAR, NearDuplicate
 from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import BLUE, RED
+from kdas_book.figures.svg import PLAIN, Canvas
 from kdas_core.data.dataset import resize_image, resize_pair
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import Pair, PairIndex
@@ -45,10 +49,10 @@ def enlarged(cells: Mapping[str, np.ndarray], mask: np.ndarray, side: int, white
 
 def trivial_predictors(shares: np.ndarray) -> Figure:
     """How large the polyps are, in (0, 1], and what predictors that never look score."""
-    _, (left, right) = plots.side_by_side(2, 4.2, 3)
+    _, (left, right) = plots.side_by_side(2, 4, 2.8)
     median, p = 100 * float(np.median(shares)), np.linspace(0.001, 0.999, 400)
     left.hist(100 * shares, bins=np.linspace(0, 100 * max(shares), 26), color=plots.SKY)
-    left.annotate(f" median {median:.1f} %", (median, left.get_ylim()[1]), va="top")
+    left.annotate(f" median {median:.1f}\u202f%", (median, left.get_ylim()[1]), va="top")
     left.yaxis.set_major_locator(plt.MaxNLocator(integer=True))
     left.set(xlabel=SHARE, ylabel="training images")
     right.plot(100 * p, 1 - p, "C0--", label="all background: accuracy")
@@ -105,8 +109,37 @@ def near_duplicates(pairs: Sequence[NearDuplicate]) -> Figure:
         if found.distance <= NEAR:  # one picture, drawn twice
             one, other = (squeezed(pair, 220)[1] > 0 for pair in found.pairs)
             below += f"\nDice of the masks {plots.dice(one, other):.2f}"
-        axis.set_xlabel(below, fontsize=8)
+        axis.set_xlabel(below)
     return figure
+
+
+def leaks(shared: pd.DataFrame, images: Mapping[str, int]) -> SVG:
+    """Training set (the first) and test sets with their number of ``images``, and an arrow for each
+    row of ``shared``: ``shared`` of ``of`` images or videos (``what``) of the target are in the
+    source (two test sets: the next or last box); of one set, so many occur more than once.
+    """
+    rows = list(shared.itertuples())
+    told = {r: f"{r.shared:,} of {r.of:,} {r.what}" for r in rows}
+    about = "; ".join(f"of {r.target}, {told[r]} are also in {r.source}" for r in rows)
+    train, *tests = images
+    canvas = Canvas("leaks", "What the public sets share", f"{about}.", 86 * len(tests) + 12)
+    box = {}
+    for i, (name, count) in enumerate(images.items()):
+        place = (14, 20, 168, 86 * len(tests) - 28) if i == 0 else (330, 86 * i - 66, 176, 58)
+        twice = [f"{r.shared} of them repeated" for r in rows if r.source == r.target == name]
+        box[name] = canvas.box(
+            place, name, f"{count:,} images", *twice, colour=(BLUE, PLAIN)[i > 0]
+        )
+    for r in rows:
+        a, b = box[r.source], box[r.target]
+        if r.source == train != r.target:
+            canvas.arrow((182, b.left().y), b.left(), colour=RED)
+            canvas.text(256, b.left().y - 11, told[r], fill=RED)
+        elif r.source != r.target:
+            ends = (a.top(), b.bottom()) if a.y > b.y else (a.bottom(), b.top())
+            canvas.arrow(*ends, colour=RED)
+            canvas.text(408, (ends[0].y + ends[1].y) / 2, told[r], fill=RED, anchor="end")
+    return canvas.svg()
 
 
 def score_of_chosen(test: np.ndarray, validation: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Figures of chapter 2: PVT v2 and the decoder, read off built networks; the teacher at work."""
 
 from collections import namedtuple
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from kdas_book.figures import basics as plots
 from kdas_book.figures.basics import GREEN, ORANGE, PURPLE, YELLOW, as_picture, grid, outlined
 from kdas_book.figures.svg import LARGE, PLAIN, STUDENT, TEACHER, Canvas, tint
 from kdas_core.models.polyp_pvt import STRIDES, WIDTH, SimilarityAggregation
@@ -147,7 +148,9 @@ def through_cells(image: Tensor, mask: Tensor) -> Figure:
     for stride in STRIDES:
         cells = avg_pool2d(mask, stride)
         row[f"stride {stride}\n{len(cells[0])} × {len(cells[0])} cells"] = cells
-    return grid({"": list(row.values())}, list(row), vmin=0, vmax=1, cmap="gray")
+    figure = grid({"": list(row.values())}, list(row), vmin=0, vmax=1, cmap="gray")
+    _outline(figure.axes[1:], mask, plots.OUTLINE["colors"])
+    return figure
 
 
 def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **imshow) -> Figure:
@@ -156,7 +159,21 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
     rows = {}
     for i, pair in enumerate(zip(images, masks)):
         rows[f"image {i + 1}"] = [outlined(*pair), *(column[i] for column in columns)]
-    return grid(rows, ["image and mask", *maps], size=1.6, **imshow)
+    figure = grid(rows, ["image and mask", *maps], size=1.6, **imshow)
+    for i, mask in enumerate(masks):
+        _outline(figure.axes[i * (len(maps) + 1) :][1 : len(maps) + 1], mask)
+    return figure
+
+
+def _outline(axes: Sequence, mask: Tensor, colour: str = "white") -> None:
+    """The outline of a mask (1, L, L) on maps of fewer cells; not on a picture."""
+    for axis in axes:
+        drawn = axis.images[0]
+        if drawn.get_array().ndim == 2:
+            drawn.set_extent((-0.5, mask.shape[-1] - 0.5, mask.shape[-1] - 0.5, -0.5))
+            axis.contour(
+                plots.as_map(mask), **plots.OUTLINE | {"colors": colour, "linewidths": 1.2}
+            )
 
 
 def anchor_grid(assignment: Tensor) -> Figure:

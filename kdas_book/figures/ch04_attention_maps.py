@@ -20,12 +20,15 @@ def in_cells(maps: Mapping[str, Tensor], digits: int = 2, size: float = 2.9) -> 
     for axis, (title, cells) in zip(axes, maps.items()):
         values = as_map(cells)
         limit = 1.3 * max(float(np.abs(values).max()), 1e-9)
-        show(axis, values, title, cmap="PuOr_r", vmin=-limit, vmax=limit)
+        drawn = show(axis, values, title, cmap="PuOr_r", vmin=-limit, vmax=limit)
         places = 0 if (values == values.round()).all() else digits
         for (i, j), value in np.ndenumerate(values.round(places) + 0.0):  # no "-0.00"
-            axis.text(j, i, f"{value:.{places}f}", ha="center", va="center", fontsize=8)
+            words = f"{value:.{places}f}".replace("-", "−")
+            dark = np.dot(drawn.to_rgba(values)[i, j, :3], (0.3, 0.6, 0.1)) < 0.45
+            look = {"ha": "center", "va": "center", "color": "white" if dark else "black"}
+            axis.text(j, i, words, **look)
         axis.set(xticks=range(values.shape[1]), yticks=range(values.shape[0]))
-        axis.tick_params(length=0, labelsize=8)
+        axis.tick_params(length=0)
     return figure
 
 
@@ -81,10 +84,10 @@ def attention_pair(student: Tensor, teacher: Tensor, title: str = "", mask=None)
     row, titles = [], []
     for name, values in (("teacher", teacher), ("student", student)):
         row.append(values * values.numel())
-        titles.append(f"{name}: half on {100 * share_of_half(values):.2g} % of pixels")
+        titles.append(f"{name}: half on {100 * share_of_half(values):.2g}\u202f% of pixels")
     scale = {"vmin": 0, "vmax": max(float(values.max()) for values in row)}
     figure = grid({"": row}, titles, 2.5, mask, bar="× uniform", cmap="magma", **scale)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title)
     return figure
 
 

@@ -30,8 +30,6 @@ def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = 
             below = {"location": "bottom", "shrink": 0.8, "pad": 0.03}
             bar = figure.colorbar(drawn, ax=axis, ticks=plt.MaxNLocator(3), **below)
             bar.ax.ticklabel_format(scilimits=(-2, 3))
-            bar.ax.tick_params(labelsize=7)
-            bar.ax.xaxis.get_offset_text().set_fontsize(7)
     return figure
 
 
@@ -49,7 +47,7 @@ def term_shares(parts: pd.DataFrame) -> Figure:
     """Stacked bars, a row of the table each: every term's part of a total, in per cent where the
     bar has room for it.
     """
-    figure, axis = plt.subplots(figsize=(7, 0.5 * len(parts) + 1))
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 0.4 * len(parts) + 0.8))
     ends = np.zeros(len(parts))
     for term, colour in zip(parts, (COLOUR_OF_TERM[term.split("_")[0]] for term in parts)):
         lighter = 0.6 if term.endswith("2") else 1
@@ -57,8 +55,8 @@ def term_shares(parts: pd.DataFrame) -> Figure:
         axis.barh(range(len(parts)), parts[term], left=ends, **look)
         for row, part in enumerate(parts[term]):
             if part > 0.06:
-                words = axis.text(ends[row] + part / 2, row, f"{part:.0%}", color="white")
-                words.set(ha="center", va="center", fontsize=8)
+                words = f"{100 * part:.0f}\u202f%"
+                axis.text(ends[row] + part / 2, row, words, color="white", ha="center", va="center")
         ends += parts[term].to_numpy()
     axis.set(xlim=(0, 1), yticks=range(len(parts)), yticklabels=list(parts.index))
     axis.invert_yaxis()
@@ -87,3 +85,24 @@ def nonzero_counts(experiment: Mapping[tuple[str, str], Sequence[Tensor]]) -> pd
     columns = ["student", "attention term", "value", "nonzero on maps", "of"]
     columns += ["nonzero on weights", "of all weights", "norm on weights"]
     return pd.DataFrame(rows, columns=columns).set_index(columns[:2])
+
+
+def one_channel(logits: Tensor) -> Figure:
+    """Logits (n,), their softmax as n channels of one pixel, and as the one channel of n pixels,
+    where every bar is 1.
+    """
+    n, words = len(logits), ("logit", "channel", "pixel")
+    shares = {f"{n} logits": logits, f"softmax, as {n} channels of one pixel": logits.softmax(0)}
+    shares[f"softmax, as the one channel of {n} pixels"] = logits[:, None].softmax(1)[:, 0]
+    figure, axes = plots.side_by_side(3, 2.6, 2.2)
+    for axis, word, colour, title in zip(axes, words, (plots.GREY, plots.BLUE, plots.RED), shares):
+        values = shares[title].tolist()
+        drawn = axis.bar([f"{word} {i + 1}" for i in range(n)], values, color=colour)
+        axis.bar_label(drawn, [f"{value:.2f}".replace("-", "−") for value in values], padding=2)
+        axis.axhline(0, color="black", lw=0.8)
+        axis.set(title=title, yticks=[])
+        axis.spines[["left", "bottom"]].set_visible(False)
+        axis.tick_params(length=0)
+        axis.margins(x=0.1, y=0.2)
+    plt.setp(axes[1:], ylim=(0, 1.2))
+    return figure

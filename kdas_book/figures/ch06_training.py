@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from kdas_book.figures.basics import BLUE, COLOUR_OF, labelled, show, side_by_side
+from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, ORANGE, RED, labelled, show
 from kdas_book.figures.ch08_released_code import RELEASED_SLIPS
 from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training.batching import scaled_size
@@ -72,7 +73,6 @@ def listing(function: Callable, start: str = "", stop: str = "") -> str:
     begins = [line.strip() for line in lines]
     first = next(i for i, line in enumerate(begins) if line.startswith(start))
     last = next((i for i, line in enumerate(begins) if stop and line.startswith(stop)), len(lines))
-    # Lines of an outer block lose what indentation they have.
     indent = len(lines[first]) - len(begins[first])
     cut = [line[min(indent, len(line) - len(line.lstrip())) :] for line in lines[first:last]]
     shown = "\n".join(cut).strip()
@@ -113,9 +113,9 @@ def clamping(gradients: Mapping[str, Tensor], limit: float) -> pd.DataFrame:
         cut, clamped = g.abs() > limit, g.clamp(-limit, limit)
         of_square = float(g[cut].double().square().sum() / g.double().square().sum())
         step, clamped_step = (h / (h.abs() + 1e-8) for h in (g, clamped))
-        rows[name] = [float(g.norm()), float(g.abs().max())]
-        rows[name] += [f"{cut.double().mean():.4%}", f"{of_square:.0%}"]
-        rows[name] += [angle(g, clamped), angle(g, step), angle(step, clamped_step)]
+        rows[name] = [float(g.norm()), float(g.abs().max()), f"{cut.double().mean():.4%}"]
+        turned = angle(g, clamped), angle(g, step), angle(step, clamped_step)
+        rows[name] += [f"{of_square:.0%}", *turned]
     columns = ["norm", "largest element", "elements cut", "share of ‖g‖²"]
     columns += ["clamp turns g", "AdamW against g", "clamp turns AdamW"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
@@ -208,8 +208,8 @@ def _numbers_in(thing: Any) -> np.ndarray:
 def at_true_size(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Images side by side, each as large as it is in pixels compared with the others."""
     heights, widths = zip(*(picture.shape[:2] for picture in pictures.values()))
-    height, each = 7 * max(heights) / sum(widths) + 0.4, 7 / len(pictures)
-    figure, axes = side_by_side(len(pictures), each, height, width_ratios=widths)
+    height, each = plots.WIDTH * max(heights) / sum(widths) + 0.4, plots.WIDTH / len(pictures)
+    figure, axes = plots.side_by_side(len(pictures), each, height, width_ratios=widths)
     for axis, (title, picture) in zip(axes, pictures.items()):
         show(axis, picture, title)
         axis.set_anchor("S")
@@ -225,7 +225,7 @@ def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) ->
         "elements clamped": (square, np.clip(gradient, -limit, limit)),
         "norm clipped": (plt.Circle((0, 0), limit, **border), gradient * min(1, limit / length)),
     }
-    figure, axes = side_by_side(2, 2.8, 2.9)
+    figure, axes = plots.side_by_side(2, 2.8, 2.9)
     for axis, (name, (edge, after)) in zip(axes, ways.items()):
         kept = min(1.0, float(after @ gradient / np.linalg.norm(after) / length))
         axis.add_patch(edge)
@@ -240,7 +240,7 @@ def clamped_or_clipped(angle: float, length: float = 1.2, limit: float = 0.5) ->
 
 def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) -> Figure:
     """An objective's terms over the epochs; students' validation Dice, the best ringed."""
-    figure, (left, right) = side_by_side(2, 4.3, 3.1)
+    figure, (left, right) = plots.side_by_side(2, 4.3, 3.1)
     shown = terms.clip(lower=1e-6).rename(columns=lambda name: name.replace("_", " "))
     shown.drop(columns="total").plot(ax=left, marker="o", logy=True)
     left.plot(shown["total"], "o--", color="black", label="total")
@@ -251,4 +251,30 @@ def terms_and_dice(terms: pd.DataFrame, students: Mapping[str, pd.DataFrame]) ->
         right.plot(dice.idxmax(), dice.max(), "o", ms=11, mfc="none", mec=own, mew=2)
     right.set(xlabel="epoch", title="Dice on the validation split", ylim=(0, 1))
     right.legend()
+    return figure
+
+
+def cut_and_resumed(died: int, read: int, each: int, epochs: int) -> Figure:
+    """A run of ``epochs`` of ``each`` steps that ``died`` after a step, before its checkpoint, and
+    the call that redoes what is missing since the step of the checkpoint that it ``read``.
+    """
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 2.1))
+    last = each * epochs
+    runs = {"left alone": (0, last), "cut off": (0, died), "called again": (read, last)}
+    for row, (start, end) in enumerate(runs.values()):
+        for step in range(start, end):
+            colour = ORANGE if row and read <= step < died else BLUE
+            axis.barh(row, 1, 0.5, step, color=colour, ec="white")
+            axis.text(step + 0.5, row, f"{step + 1}", color="white", ha="center", va="center")
+    bad = range(read + 1, died)  # checkpoints
+    axis.plot(range(1, read + 1), [1.45] * read, "^", color=GREEN, ms=7)
+    axis.plot([*bad, died + 0.2], [1.45] * len(bad) + [1], "X", color=RED, ms=9)
+    axis.annotate("", (read, 2.1), (read, 1.45), arrowprops={"arrowstyle": "-|>", "color": GREEN})
+    plots.key(figure, {"step": BLUE, "done again": ORANGE, "checkpoint": GREEN, "accident": RED})
+    axis.set(yticks=range(3), yticklabels=runs, ylim=(2.4, -0.6), xticks=[])
+    for epoch in range(epochs):
+        axis.text(each * (epoch + 0.5), -0.45, f"epoch {epoch + 1}", ha="center", va="center")
+        axis.axvline(each * epoch, color="#999999", lw=0.8, ls=":", zorder=0)
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
     return figure

@@ -44,13 +44,13 @@ def about(run: Any, maps: float) -> str:
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     """A map, uint8 (H, W), as programs see it, and their ``scores``, a row each, a column a bar."""
     mosaic = [list(scores.index), ["bars"] * len(scores)]
-    figure, axes = plt.subplot_mosaic(mosaic, figsize=(7, 4), height_ratios=(1, 1.25))
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=(plots.WIDTH, 4), height_ratios=(1, 1.25))
     for name in scores.index:
         rules = CONVENTIONS.get(name, CONVENTIONS["pranet"])  # the log does not round, either
         plots.show(axes[name], rules.values(grey)[grey], name, cmap="gray", vmin=0, vmax=1)
     bars = scores.plot.bar(ax=axes["bars"], width=0.78, color=[ORANGE, BLUE], rot=0)
     for drawn in bars.containers:
-        bars.bar_label(drawn, fmt="{:.3f}", fontsize=8)
+        bars.bar_label(drawn, fmt="{:.3f}")
     bars.set(ylim=(0, 1.18), yticks=[0, 0.5, 1], ylabel="its Dice", xlabel="")
     bars.legend(loc="lower center", bbox_to_anchor=(0.5, -0.42), ncols=scores.shape[1])
     return figure
@@ -59,11 +59,11 @@ def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
 def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> Figure:
     """Differences of Dice with their intervals, a panel a table of ``statistics.compare``: blue
     above 0, red below, filled for a Holm p below 0.05. Where ``seeds`` gives other intervals of the
-    rows, these are thin lines below, and each panel has a scale of its own.
+    rows, these are thin lines below. All panels share one scale.
     """
     across, down = min(3, len(tables)), -(-len(tables) // 3)
-    size = (7, max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down)
-    shared: dict = {"squeeze": False, "sharey": True, "sharex": not seeds}
+    size = (plots.WIDTH, max(1.4, 0.9 + 0.36 * max(map(len, tables.values()))) * down)
+    shared: dict = {"squeeze": False, "sharey": True, "sharex": True}
     figure, axes = plt.subplots(down, across, figsize=size, **shared)
     for axis in axes.flat[len(tables) :]:
         axis.axis("off")
@@ -80,15 +80,15 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
         axis.scatter(table["difference"], y, s=34, color=faces, edgecolors=colours, zorder=3)
         axis.set(yticks=y, yticklabels=table.index, ylim=(len(table) - 0.4, -0.6))
         axis.set_title(name)
-        axis.tick_params(axis="x", labelsize=8)
+        axis.tick_params(axis="x")
         axis.xaxis.get_major_locator().set_params(nbins=5)
-    figure.supxlabel("difference of Dice", fontsize=10)
+    figure.supxlabel("difference of Dice")
     return figure
 
 
 def score_by_size(frame: pd.DataFrame) -> Figure:
     """Dice against the polyp's share, in (0, 1], a dot an image, and the means of four groups."""
-    axis = plt.figure(figsize=(7, 3.4)).subplots()
+    axis = plt.figure(figsize=(plots.WIDTH, 3.4)).subplots()
     for network, rows in frame.groupby("network", sort=False):
         values, colour = rows[["share", "dice"]], COLOUR_OF.get(network)
         groups = values.groupby(pd.qcut(rows["share"], 4, duplicates="drop"), observed=True).mean()
@@ -109,7 +109,8 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
             image, mask = read_image(of_name[name].image), read_mask(of_name[name].mask)
             picture = plots.error_overlay(image, cut, mask)
             width = round(picture.shape[1] * 200 / picture.shape[0])
-            row.append(cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA))
+            small = cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA)
+            row.append(small.view(plots.Verdict))
             titles.append(f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}")
         rows[dataset] = row
         titles += [""] * (most - len(row))
@@ -119,7 +120,7 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:
     """Predicted against observed probability, and % of pixels; panel → network → result."""
     share: dict = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
-    figure, axes = plt.subplots(2, len(results), figsize=(7, 4.4), **share)
+    figure, axes = plt.subplots(2, len(results), figsize=(plots.WIDTH, 4.4), **share)
     for (upper, lower), (title, networks) in zip(axes.T, results.items()):
         upper.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
         for network, result in networks.items():
@@ -128,7 +129,7 @@ def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure
             upper.plot(bins["predicted"], bins["observed"], "o-", color=colour, ms=4, label=label)
             lower.plot(bins["predicted"], 100 * bins["weight"], "o-", color=colour, ms=3, lw=1)
         upper.set_title(title)
-        upper.legend(title="calibration error", title_fontsize=8, loc="upper left")
+        upper.legend(title="calibration error", loc="upper left")
         lower.set(yscale="log", xlabel="predicted probability")
         lower.yaxis.set_major_formatter("{x:g}")
     axes[0, 0].set_ylabel("observed share of polyp")

@@ -60,6 +60,24 @@ def rankings(made: pd.DataFrame) -> pd.Series:
     return pd.Series(order)
 
 
+def places(made: pd.DataFrame) -> Figure:
+    """The columns of a table of metrics, each a line through its place, 1 is best, by each of the
+    metrics of :func:`rankings`. Parallel lines agree; where two cross, metrics do not.
+    """
+    ranked = rankings(made)
+    figure, axis = plt.subplots(figsize=(plots.WIDTH, 0.4 * len(made.columns) + 1))
+    for colour, name in zip(plots.PALETTE, made):
+        place = [order.split(" > ").index(name) + 1 for order in ranked]
+        axis.plot(ranked.index, place, "o-", color=colour, lw=2.5, ms=10)
+        for x, side, where in ((-0.2, "right", place[0]), (len(place) - 0.8, "left", place[-1])):
+            axis.text(x, where, name, color=colour, ha=side, va="center", weight="bold")
+    axis.set(yticks=[], ylim=(len(made.columns) + 0.4, 0.6), xlim=(-1.2, len(ranked) + 0.2))
+    axis.set_ylabel("worst to best")
+    axis.spines[:].set_visible(False)
+    axis.tick_params(length=0)
+    return figure
+
+
 def undefined() -> pd.DataFrame:
     """Metrics of masks without polyp, without overlap, at the border: a cell reads "with ``strict``
     → as defined here" where the two differ.
@@ -153,7 +171,7 @@ def weighted_errors(grey: np.ndarray, mask: np.ndarray) -> Figure:
 def quadrants(grey: np.ndarray, mask: np.ndarray) -> Figure:
     """The S-measure taken apart: how bright and even its regions are, how alike its quadrants."""
     map_, objects, regions = grey / 255, 0.0, 0.0
-    figure, (left, right) = plots.side_by_side(2, 3.5, 3, width_ratios=(1, 1.15))
+    figure, (left, right) = plots.side_by_side(2, 4, 3, width_ratios=(1, 1.15))
     for name, part, colour in (
         (r"$\hat y$ inside", map_[mask], GREEN),
         (r"$1 - \hat y$ outside", 1 - map_[~mask], PURPLE),
@@ -167,7 +185,7 @@ def quadrants(grey: np.ndarray, mask: np.ndarray) -> Figure:
     left.set(xlabel="value", ylabel="share of the region's pixels", title=f"objects {objects:.3f}")
     left.legend(loc="upper center")
     y, x = np.rint(np.argwhere(mask).mean(0)).astype(int)
-    look = {"ha": "center", "va": "center", "fontsize": 8}
+    look = {"ha": "center", "va": "center"}
     look["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 2}
     for rows, columns in itertools.product(((0, y), (y, len(map_))), ((0, x), (x, len(map_[0])))):
         window = slice(*rows), slice(*columns)
@@ -189,16 +207,16 @@ def alignment(grey: np.ndarray, mask: np.ndarray) -> Figure:
     cut = grey >= 128
     a, b = cut - cut.mean(), mask - mask.mean()
     aligned = (1 + 2 * a * b / (a**2 + b**2)) ** 2 / 4
-    figure, (left, right) = plots.side_by_side(2, 3.5, 2.8, width_ratios=(1.25, 1))
+    figure, (left, right) = plots.side_by_side(2, 4, 2.8, width_ratios=(1.25, 1))
     title = f"alignment at threshold 0.5: E-measure {aligned.sum() / (aligned.size - 1):.3f}"
     drawn = show(left, aligned, title, mask, vmin=0, vmax=1)
     figure.colorbar(drawn, ax=left, shrink=0.8)
     kinds = {"background": ~cut & ~mask, "false alarm": cut & ~mask}
     kinds |= {"missed": ~cut & mask, "found": cut & mask}
-    names = [f"{name}\n{where.mean():.1%} of pixels" for name, where in kinds.items()]
+    names = [f"{name}\n{100 * where.mean():.1f}\u202f% of pixels" for name, where in kinds.items()]
     each = [aligned[where].max(initial=0) for where in kinds.values()]  # all of a kind are equal
     bars = right.barh(names, each, color=["#999999", PURPLE, ORANGE, GREEN])
-    right.bar_label(bars, fmt=" {:.3f}", fontsize=8)
+    right.bar_label(bars, fmt=" {:.3f}")
     right.set(xlim=(0, 1.25), xticks=[0, 0.5, 1], xlabel="what one such pixel counts")
     return figure
 
@@ -216,7 +234,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
     cut, width = grey >= 128, max(1, round(0.02 * float(np.hypot(*mask.shape))))
     rims = [m & ~ndimage.binary_erosion(m, np.ones((3, 3)), iterations=width) for m in (cut, mask)]
     found, true = (m & ~ndimage.binary_erosion(m) for m in (cut, mask))
-    figure, (left, right) = plots.side_by_side(2, 3.5, 2.9)
+    figure, (left, right) = plots.side_by_side(2, 4, 3)
     title = f"rims of {width} px: boundary IoU {boundary_iou(cut, mask):.3f}"
     show(left, error_overlay(image // 2, *rims), f"{title}\n(IoU {metrics.iou(grey, mask):.3f})")
     title = "nothing is marked: no distance exists"
@@ -225,7 +243,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
         way, (limit, start, end) = max(ways.items(), key=lambda way: way[1][0])
         right.plot(*zip(start[::-1], end[::-1]), "o-", color="white", lw=2)
         right.contour(cut, **plots.OUTLINE | {"colors": ORANGE})
-        title = f"95 % of each outline lies within\n{limit:.1f} px of the other ({way})"
+        title = f"95\u202f% of each outline lies within\n{limit:.1f} px of the other ({way})"
     show(right, image // 2, title, mask)
     for name, colour in (("mask", plots.OUTLINE["colors"]), ("map cut at 0.5", ORANGE)):
         right.plot([], [], color=colour, label=name)
@@ -235,7 +253,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
 
 def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
     """A small and a large perfect mask, moved sideways, and what the measures make of it."""
-    figure, axes = plt.subplot_mosaic("ac;bc", figsize=(7, 4.4), width_ratios=(1, 1.05))
+    figure, axes = plt.subplot_mosaic("ac;bc", figsize=(plots.WIDTH, 4.4), width_ratios=(1, 1.05))
     scores = pd.DataFrame({name: shifted_scores(mask, shift) for name, mask in masks.items()})
     for place, (name, mask) in zip("ab", masks.items()):
         grey = np.full((*mask.shape, 3), 60, np.uint8)
@@ -244,7 +262,7 @@ def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
     colours = {"color": [ORANGE, BLUE], "legend": False}
     bars = scores.drop("hd95").plot.barh(ax=axes["c"], width=0.78, **colours)
     for drawn in bars.containers:
-        bars.bar_label(drawn, fmt=" {:.3f}", fontsize=7)
+        bars.bar_label(drawn, fmt=" {:.3f}")
     title = f"moved by {shift} px (small orange, large blue)"
     bars.set(xlim=(0, 1.14), xticks=[0, 0.5, 1], title=title)
     bars.invert_yaxis()

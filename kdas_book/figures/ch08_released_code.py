@@ -12,7 +12,7 @@ from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 from torch.autograd import grad
 
-from kdas_book.figures.basics import BLUE, GREEN, ORANGE, lines, outlined, show, side_by_side
+from kdas_book.figures.basics import BLUE, GREEN, ORANGE, WIDTH, lines, outlined, show, side_by_side
 from kdas_core.losses.attention_supervision import attention_supervision, released_attention_term
 
 # What the released program does that a hyperparameter can change: (released value, the other one,
@@ -30,23 +30,24 @@ RELEASED_SLIPS: dict[str, tuple[Any, Any, str]] = {
 
 
 def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
-    """A line a run, coloured by script: above those that reach a score, below the others."""
+    """A line a run, its best a dot, by script: above those that reach a score, below the others."""
     best = pooled.groupby("run")["pooled"].max()
     high = pooled["run"].isin(best.index[best >= reaches])
     count = pooled.groupby("script")["run"].nunique().sort_values(ascending=False)
     colours = _colour_of(count.index)
-    figure, axes = plt.subplots(2, 1, figsize=(8, 5.4), sharex=True, height_ratios=(1.5, 1))
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.4), sharex=True, height_ratios=(1.5, 1))
     top = max(best.max(), reaches) + 0.01
     axes[0].set(ylabel="soft Dice, all test images", ylim=(reaches, top))
     axes[1].set(ylabel="soft Dice", xlabel="epoch", ylim=(0, reaches))
     for axis, part in zip(axes, (pooled[high], pooled[~high])):
         for script in count.index:
             for _, run in part[part["script"] == script].groupby("run"):
-                axis.plot(run["epoch"], run["pooled"], color=colours[script], lw=1.1)
+                look: dict = {"lw": 0.9, "alpha": 0.5, "markevery": [run["pooled"].argmax()]}
+                axis.plot(run["epoch"], run["pooled"], "o-", color=colours[script], **look)
         _number_the_ends(axis, part, colours)
     for script, colour in colours.items():
         axes[1].plot([], [], color=colour, label=f"{script} ({count[script]})")
-    figure.legend(loc="outside right upper", fontsize=9)
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -65,7 +66,7 @@ def _number_the_ends(axis: plt.Axes, runs: pd.DataFrame, colours: dict[str, str]
         while any(abs(x - other) < near and abs(y - at) < apart for other, at in placed):
             y -= apart / 8
         placed.append((x, y))
-        text = axis.text(x + 0.6, y, f"{number}", path_effects=halo, fontsize=8, weight="bold")
+        text = axis.text(x + 0.6, y, f"{number}", path_effects=halo, weight="bold")
         text.set(color=colours[script], va="center")
 
 

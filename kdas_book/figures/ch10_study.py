@@ -1,5 +1,6 @@
 """Figures of a study: many training runs, few seeds. Chapter 10, and ``kdas study report``."""
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -7,39 +8,30 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from kdas_book.figures.basics import (
-    BLUE,
-    COLOUR_OF,
-    GREEN,
-    GREY,
-    RED,
-    labelled,
-    lines,
-    side_by_side,
-)
+from kdas_book.figures import basics as plots
+from kdas_book.figures.basics import BLUE, COLOUR_OF, GREEN, GREY, RED, WIDTH, labelled, lines
 from kdas_book.figures.ch07_evaluation import forest
 
 
 def scores_by_seed(scores: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """A panel a test set: a dot a run, a bar a mean, a thin line a seed, the teacher dashed."""
+    """A panel a test set, on one scale: a dot a run, a tick a mean, the teacher dashed."""
     labels = [label for label in dict.fromkeys(scores["objective"]) if label != "teacher"]
-    width = max(7 / len(titles), 1.75)
-    figure, axes = side_by_side(len(titles), width, 3.2, sharey=True)
+    options = {"sharex": True, "sharey": True}
+    figure, axes = plots.side_by_side(len(titles), WIDTH, 0.28 * len(labels) + 0.9, **options)
     for axis, (dataset, title) in zip(axes, titles.items()):
         rows = scores[scores["dataset"] == dataset]
         by_seed = rows.pivot(index="objective", columns="seed", values="dice")
         for value in by_seed.reindex(["teacher"]).loc["teacher"].dropna():
-            axis.axhline(value, color=COLOUR_OF["teacher"], ls="--", lw=1)
-        axis.plot(by_seed.loc[labels].to_numpy(), color="#bbbbbb", lw=0.7, zorder=0)
-        for x, label in enumerate(labels):
-            values, colour = by_seed.loc[label].dropna(), COLOUR_OF.get(label, f"C{x}")
-            axis.plot(np.full(len(values), x), values, "o", color=colour, ms=5, alpha=0.75)
-            axis.plot([x - 0.35, x + 0.35], [values.mean()] * 2, color=colour, lw=2.5)
+            axis.axvline(value, color=COLOUR_OF["teacher"], ls="--", lw=1)
+        for y, label in enumerate(labels):
+            values, colour = by_seed.loc[label].dropna(), COLOUR_OF.get(label, f"C{y}")
+            axis.plot(values, np.full(len(values), y), "o", color=colour, ms=5, alpha=0.75)
+            axis.plot([values.mean()] * 2, [y - 0.38, y + 0.38], color=colour, lw=2.5)
         axis.set_title(title)
-        names = [label.replace(" (raw guiding)", " (raw)") for label in labels]
-        axis.set_xticks(range(len(labels)), names, rotation=90, fontsize=8)
-        axis.margins(x=0.12)
-    axes[0].set_ylabel("Dice (dashed: the teacher)")
+        axis.grid(axis="x", color="#e4e4e4")
+    names = [label.replace(" (raw guiding)", " (raw)") for label in labels]
+    axes[0].set(yticks=range(len(labels)), yticklabels=names, ylim=(len(labels) - 0.4, -0.6))
+    figure.supxlabel("Dice (dashed: the teacher)")
     return figure
 
 
@@ -61,18 +53,13 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     labels = images.index.unique(0)
     tables, spreads = ({label: of.loc[label] for label in labels} for of in (images, seeds))
     figure = forest(tables, spreads)
-    figure.supxlabel("difference of Dice from supervised", fontsize=10)
+    figure.supxlabel("difference of Dice from supervised")
     return figure
-
-
-def lines_by_group(table: pd.DataFrame, across: str, value: str) -> Figure:
-    """A line for each row of a table over its columns."""
-    return lines(table.T.rename(index=str), across, value)
 
 
 def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure:
     """How much more like the teacher, and how much better, a run is than its seed's ``base``."""
-    axis = plt.figure(figsize=(7, 3.6)).subplots()
+    axis = plt.figure(figsize=(WIDTH, 3.6)).subplots()
     axis.axhline(0, color="#999999", lw=1)
     axis.axvline(0, color="#999999", lw=1)
     of = scores.set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
@@ -88,24 +75,27 @@ def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure
 def contrasts_forest(
     contrasts: pd.DataFrame, gains: Mapping[str, pd.Series], margin: float, unit: str = "Dice"
 ) -> Figure:
-    """A row a contrast of ``registered.contrasts``: seeds as dots, mean and 95 % interval, the
-    margin within which a difference counts as none as a band, and the verdict at the right.
-    ``gains`` has each contrast's differences, seed by seed.
+    """A row a contrast of ``registered.contrasts``, or a claim of ``report.claims_table``: mean and
+    95 % interval, the margin within which a difference counts as none as a band, and the verdict as
+    a badge at the right. ``gains`` has differences seed by seed, drawn as dots.
     """
-    figure, axis = plt.subplots(figsize=(7.5, 0.7 + 0.42 * len(contrasts)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.7 + 0.42 * len(contrasts)))
     axis.axvspan(-margin, margin, color="#e8e8e8", lw=0, zorder=0)
     axis.axvline(0, color="#444444", lw=1)
     words = {"above": BLUE, "below": RED, "equivalent": GREEN}
     for y, row in enumerate(contrasts.itertuples()):
         word = row.verdict.removesuffix(" here")
         colour = words.get(word.split()[0], GREY)
-        seeds = gains[row.Index].dropna()
-        axis.plot(seeds, np.full(len(seeds), y + 0.22), "o", color=colour, alpha=0.4, ms=4, mew=0)
+        if row.Index in gains:
+            seeds = gains[row.Index].dropna()
+            axis.plot(seeds, np.full(len(seeds), y + 0.22), "o", color=colour, alpha=0.4, mew=0)
         axis.plot([row.low, row.high], [y, y], color=colour, lw=2.5)
         axis.plot(row.difference, y, "D", color=colour, ms=6, mec="white")
-        place: dict = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
-        axis.annotate(word, (1.02, y), color=colour, fontweight="bold", **place)
-    axis.set(yticks=range(len(contrasts)), yticklabels=contrasts.index)
+        badge: dict = {"xycoords": ("axes fraction", "data"), "va": "center", "color": "white"}
+        badge["bbox"] = {"boxstyle": "round", "fc": colour, "ec": "none"}
+        axis.annotate(word, (1.03, y), **badge)
+    names = [textwrap.fill(str(name), 60) for name in contrasts.index]
+    axis.set(yticks=range(len(contrasts)), yticklabels=names)
     axis.set_ylim(len(contrasts) - 0.4, -0.6)
     axis.set_xlabel(f"difference of {unit} (band: counts as none)")
     return figure

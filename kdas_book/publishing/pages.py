@@ -136,6 +136,8 @@ def pack_pictures(soup: Any, page: Path, images: Path, earlier: Path) -> None:
         picture["loading"] = "lazy"
         with Image.open(file) as image:
             picture["width"], picture["height"] = image.size
+        if "style" in picture.attrs:  # on a narrow screen the height follows the width
+            picture["style"] = picture["style"].partition(" height")[0]
     for link in soup.select('a[href*="_images/"][href$=".png"]'):
         link["href"] = link["href"].removesuffix("png") + "webp"
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 from urllib.parse import urlsplit
 
+import imagesize
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
@@ -135,6 +136,17 @@ def link_exercises(app: Sphinx, tree: nodes.document, docname: str) -> None:
             text.parent.replace(text, [*pieces, nodes.Text(text[end:])])
 
 
+def size_figures(app: Sphinx, tree: nodes.document, docname: str) -> None:
+    """A figure with more pixels an inch than a screen's 96 is shown at its size in inches."""
+    for image in tree.findall(nodes.image):
+        file = app.srcdir / image["uri"].lstrip("/")
+        if file.suffix == ".png" and file.is_file():
+            (width, _), (dense, _) = imagesize.get(file), imagesize.getDPI(file)
+            if dense > 96:
+                image["width"] = f"{96 * width / dense:.0f}px"
+                image["classes"].append("no-scaled-link")
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx, which gets the site map only where it is known what to write into one."""
     if app.config.html_baseurl:
@@ -149,5 +161,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     )  # after Sphinx has numbered them
     app.connect("doctree-resolved", cite_back)
     app.connect("doctree-resolved", link_exercises)
+    app.connect("doctree-resolved", size_figures)
     app.connect("build-finished", finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -14,10 +14,13 @@ SET_ALREADY = ["code", "pre", "script", "style", "svg", "math", "annotation", "k
 
 
 def set_numbers(article: Any) -> None:
-    """True minus signs, and no line break around ±, in text that is not code or a formula."""
-    for text in article.find_all(string=re.compile(r"±|-\.?\d")):
+    """True minus signs, a thin space before %, and no line break around ± or %, in text that is not
+    code or a formula.
+    """
+    for text in article.find_all(string=re.compile(r"±|-\.?\d|\d\s?%")):
         if not text.find_parent(SET_ALREADY) and not text.find_parent(class_="katex"):
-            text.replace_with(MINUS.sub("−", text).replace(" ± ", "\u00a0±\u00a0"))
+            signed = MINUS.sub("−", text).replace(" ± ", "\u00a0±\u00a0")
+            text.replace_with(re.sub(r"(?<=\d)\s?%", "\u202f%", signed))
 
 
 def set_table(table: Any) -> None:

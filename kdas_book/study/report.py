@@ -13,7 +13,7 @@ import pandas as pd
 
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.figures import ch10_study as figures
-from kdas_book.figures.basics import save
+from kdas_book.figures.display import save
 from kdas_book.files import write_together
 from kdas_book.reports import comparison
 from kdas_book.reports.tables import texts_of
@@ -128,7 +128,8 @@ def tries(results: Results) -> pd.DataFrame:
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here: ``claim, source, state, number, evidence,
-    caveat``; ``number`` is the difference with its interval.
+    caveat``; ``number`` is the difference with its interval, which ``difference, low, high`` have
+    unrounded.
 
     A claim that names two labels says that the first has the higher Dice. :func:`state` judges it
     by the 95 % interval over seeds of the difference on the mean of the sets; it is *undecided
@@ -143,8 +144,10 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
         fact = f"{claims} is no table of claims with {', '.join(columns)}"
         raise UserError(f"{fact} ({error}).") from error
     judged = [_judged((results, *more), *pair) for pair in zip(table["better"], table["than"])]
-    found = pd.DataFrame(judged, table.index, ["state", "number", "evidence"])
-    return table[["claim", "source"]].join(found).assign(caveat=table["caveat"])
+    names = ["state", "number", "evidence", "difference", "low", "high"]
+    found = pd.DataFrame(judged, table.index, names)
+    words = table[["claim", "source"]].join(found[names[:3]])
+    return words.assign(caveat=table["caveat"]).join(found[names[3:]])
 
 
 def state(low: float, high: float) -> str:
@@ -162,15 +165,17 @@ def state(low: float, high: float) -> str:
     return "below here" if high < 0 else "undecided here"
 
 
-def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, str, str]:
-    """State, number and evidence of a claim."""
+def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple:
+    """State, number and evidence of a claim, and the difference with its interval."""
+    none = (np.nan,) * 3
     if not better or not than:
-        return "not tested", "", ""
+        return "not tested", "", "", *none
     results = next((r for r in studies if {better, than} <= set(r.scores["objective"])), None)
     if results is None:
         trained = set().union(*(r.scores["objective"] for r in studies))
         missing = " and ".join(label for label in (better, than) if label not in trained)
-        return "not tested", "", f"{missing} not trained" if missing else "not trained in one study"
+        why = f"{missing} not trained" if missing else "not trained in one study"
+        return "not tested", "", why, *none
     seen, last = (
         seed_differences(results, than, column).loc[(better, MEAN)]
         for column in ("dice", "dice_last")
@@ -178,14 +183,15 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple[str, 
     number = f"{seen['difference']:+.3f}"
     evidence = f"{number} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
-        return "undecided here", f"{number}, one seed", evidence
+        return "undecided here", f"{number}, one seed", evidence, seen["difference"], *none[1:]
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
         f"{detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
     number += f" [{seen['low']:+.3f}, {seen['high']:+.3f}]"
-    return state(seen["low"], seen["high"]), number, evidence
+    ends = seen["low"], seen["high"]
+    return state(*ends), number, evidence, seen["difference"], *ends
 
 
 def _seeds(count: float) -> str:
@@ -211,14 +217,15 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     """
     tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
     if claims:
-        tables["ledger"] = "Ledger", claims_table(results, claims).set_index("claim"), ".3f"
+        ledger = claims_table(results, claims).set_index("claim")
+        tables["ledger"] = "Ledger", ledger.loc[:, :"caveat"], ".3f"
     by_image, by_seed = (tables[stem][1] for stem in ("against_supervised", "seed_differences"))
-    of_sizes = tables["by_size"][1], "polyp's share of the image", "Dice"
+    by_size_ = tables["by_size"][1].T.rename(index=str)
     drawn = {
         "scores_by_seed": figures.scores_by_seed(results.scores, panel_titles(results)),
         "curves_by_objective": figures.curves_by_objective(results.curves),
         "differences": figures.differences_by_set(by_image, by_seed),
-        "dice_by_size": figures.lines_by_group(*of_sizes),
+        "dice_by_size": figures.lines(by_size_, "polyp's share of the image", "Dice"),
         "agreement_and_dice": figures.agreement_and_dice(results.scores),
     }
     notes = [results.completeness] if results.completeness else []
