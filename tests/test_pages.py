@@ -27,6 +27,7 @@ from PIL import Image, ImageFont
 
 from kdas_book import cli
 from kdas_book.figures import basics, ch01_data, ch02_teacher, ch08_released_code, diagrams
+from kdas_book.figures.display import use_style
 from kdas_book.paths import find_root
 from kdas_book.publishing import book
 from kdas_book.publishing.sphinx_ext import size_figures
@@ -391,7 +392,7 @@ def test_the_picture_of_the_two_gradients_is_what_the_code_draws(tmp_path):
     stored = ROOT / "book" / "_static" / "gradients.png"
     drawn = stored if os.environ.get("KDAS_DRAW") else tmp_path / "gradients.png"
     with plt.rc_context():
-        basics.use_style()
+        use_style()
         ch08_released_code.released_and_repaired(laptop_maps(ROOT)).savefig(drawn, dpi=200)
     plt.close("all")
     sizes, pixels = zip(
