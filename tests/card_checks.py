@@ -7,6 +7,7 @@ GPU. Printed are uploads and waits of a training step.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import replace
 
 os.environ |= {"KDAS_BATCH": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
@@ -45,7 +46,6 @@ card.install()
 
 TINY = {"image_size": 32, "batch_size": 2, "epochs": 1, "teacher_epochs": 1, "train_images": 4}
 BASE = recipe.preset("smoke", teacher="resnet10t", student="resnet10t", objective="kdas", **TINY)
-MOST_UPLOADS, MOST_WAITS = 1, 1  # of a step: the pixels; the terms with the gradient's norm
 
 
 @pytest.fixture(scope="module")
@@ -126,20 +126,22 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(data, teacher, tmp_path, m
 
 
 @pytest.mark.parametrize("objective", ["supervised", "kdas"])
-def test_a_step_uploads_and_waits_no_more_often_than_today(objective, data, teacher, tmp_path):
-    seen = []
+def test_a_step_uploads_and_waits_once(objective, data, teacher, tmp_path):
+    uploads, waits, steps = Counter(), Counter(), []
 
     def note(state):
-        if state.sums:  # after a step, not after an epoch
-            seen.append((card.uploads.copy(), card.waits.copy()))
-            card.uploads.clear(), card.waits.clear()
+        if len(steps) and state.sums:  # after a step, not after an epoch; not the first step
+            uploads.update(card.uploads), waits.update(card.waits)
+        steps.append(bool(state.sums))
+        card.uploads.clear(), card.waits.clear()
 
+    several = replace(BASE, objective=objective, batch_size=1, image_size=64, scales=(1.0, 1.5))
     with card.counted():
-        fit(replace(BASE, objective=objective), data, tmp_path, teacher=teacher, callback=note)
-    uploads, waits = seen[-1]  # the first step also makes the state of the optimiser
-    print(f"\n{objective}: {uploads.total()} uploads a step {dict(uploads)}")
-    print(f"{objective}: {waits.total()} waits a step {dict(waits)}")
-    assert uploads.total() <= MOST_UPLOADS and waits.total() <= MOST_WAITS
+        fit(replace(several, epochs=2), data, tmp_path, teacher=teacher, callback=note)
+    counted = sum(steps) - 1
+    print(f"\n{objective}: {uploads.total() / counted:.2f} uploads a step {dict(uploads)}")
+    print(f"{objective}: {waits.total() / counted:.2f} waits a step {dict(waits)}")
+    assert 0 < uploads.total() <= counted and 0 < waits.total() <= counted
 
 
 # --- after training ---------------------------------------------------------------------------------------------------
@@ -147,7 +149,7 @@ def test_a_step_uploads_and_waits_no_more_often_than_today(objective, data, teac
 
 @pytest.mark.parametrize("native, precision", [(True, "bf16"), (False, "fp16")])
 def test_bf16_is_taken_where_the_card_has_it(monkeypatch, capsys, native, precision):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native)
     accelerator = start_accelerator(replace(BASE, precision="bf16"))
     assert accelerator.mixed_precision == precision
     assert ("the run is in fp16" in capsys.readouterr().out) is not native
@@ -290,5 +292,5 @@ def test_a_mask_left_on_the_host_is_found(data, teacher, tmp_path, monkeypatch):
 def test_waiting_for_every_term_is_found(data, teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "forward_backward", waited_for_each_term)
     with pytest.raises(AssertionError):
-        test_a_step_uploads_and_waits_no_more_often_than_today("kdas", data, teacher, tmp_path)
+        test_a_step_uploads_and_waits_once("kdas", data, teacher, tmp_path)
     capsys.readouterr()  # the counts of a faulty step are nothing to show

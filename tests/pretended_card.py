@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -337,8 +338,18 @@ def install() -> None:
     for name, answer in _CUDA.items():
         setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
     _foreach_supported_types.append(Card)
+    torch.Tensor.pin_memory = lambda self, *_: self  # type: ignore[method-assign]
     _OnHost().__enter__()
     _Autocast().__enter__()
+    submit = ThreadPoolExecutor.submit  # modes belong to a thread, so each gets them
+    ThreadPoolExecutor.submit = lambda pool, *call, **how: submit(  # type: ignore[method-assign]
+        pool, _with_modes, *call, **how
+    )
+
+
+def _with_modes(call: Callable, *args: Any, **kwargs: Any) -> Any:
+    with _OnHost(), _Autocast():
+        return call(*args, **kwargs)
 
 
 @contextmanager

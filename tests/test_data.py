@@ -545,11 +545,11 @@ def test_the_next_batch_is_made_while_the_present_one_is_used(train):
     data, made = dataset(train), []
     batch, second_is_made = data.batch, threading.Event()
 
-    def noting(positions):
+    def noting(positions, device):
         made.append(list(positions))
         if len(made) == 2:
             second_is_made.set()
-        return batch(positions)
+        return batch(positions, device)
 
     data.batch = noting
     stream = prefetch(data, [[0, 1], [2], [3, 4]])

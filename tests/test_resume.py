@@ -320,7 +320,7 @@ def test_another_recipe_in_the_same_folder_is_refused(interrupted, data, tmp_pat
     with pytest.raises(UserError, match="holds the run of another recipe"):
         fit(replace(recipe, alpha=0.5), data, tmp_path / "runs")
     (folder / "recipe.yaml").unlink()
-    with pytest.raises(UserError, match="checkpoint of another recipe"):
+    with pytest.raises(UserError, match="is of another recipe; choose"):
         fit(replace(recipe, alpha=0.5), data, tmp_path / "runs")
 
 

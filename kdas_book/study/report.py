@@ -108,8 +108,8 @@ def costs(results: Results) -> pd.DataFrame:
 
 def tries(results: Results) -> pd.DataFrame:
     """A study made to choose hyperparameters, looked at on validation alone: a row a label; the
-    objective (``kind``), the hyperparameters that it has, ``validation Dice`` (mean over the seeds)
-    and its difference from supervised.
+    ``validation Dice`` (mean over the seeds), its difference from supervised, the objective
+    (``kind``) and the hyperparameters that it has.
     """
     rows = {}
     for label in results.labels:
@@ -121,7 +121,9 @@ def tries(results: Results) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(rows, orient="index")
     reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
     gain = reached - reached.get(BASE, math.nan)
-    return table.assign(**{"validation Dice": reached, f"minus {BASE}": gain})
+    table.insert(0, "validation Dice", reached)
+    table.insert(1, f"minus {BASE}", gain)
+    return table
 
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def _normalised(planes: Tensor) -> Tensor:
 def _constants(device: torch.device) -> Tensor:
     """On its device once and for all. As tensors: by a number a GPU divides a little otherwise."""
     rows = [255.0] * 4, [*IMAGENET_MEAN, 0.0], [*IMAGENET_STD, 1.0]
-    return torch.tensor(rows, device=device).view(3, 4, 1, 1)
+    return torch.tensor(rows).view(3, 4, 1, 1).to(device)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:

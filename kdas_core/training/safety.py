@@ -103,6 +103,7 @@ def check_finite(state: TrainingState, terms: dict[str, float], batch: dict, sca
     faulty = [n for n, v in terms.items() if not (math.isfinite(v) or n.endswith("_inert"))]
     if not faulty:
         return
+    faulty = [n for n in faulty if n != "the gradient"] or faulty
     if state.accelerator.is_main_process:
         content = io.BytesIO()
         failed = {"image": batch["image"].cpu(), "mask": batch["mask"].cpu(), "name": batch["name"]}
