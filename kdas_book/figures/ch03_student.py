@@ -40,11 +40,9 @@ def calibration(bins: pd.DataFrame) -> Figure:
     """
     figure, axis = plt.subplots(figsize=(4.6, 3.4))
     axis.plot([0, 100], [0, 100], color=GREY, lw=1, ls="--")
-    axis.text(97, 99, "as sure as right", color=GREY, ha="right", va="bottom")
     share = bins["pixels"] / bins["pixels"].sum()
     axis.fill_between(bins["says"], bins["truth"], bins["says"], color=ORANGE, alpha=0.25, lw=0)
     axis.plot(bins["says"], bins["truth"], "-", color=GREY, lw=1.5)
     axis.scatter(bins["says"], bins["truth"], 12 + 500 * share, color=GREY, zorder=3)
-    says, truth = "the teacher says, %", "polyp in truth, %"
-    axis.set(xlabel=says, ylabel=truth, xlim=(-4, 104), ylim=(-4, 108), aspect="equal")
+    axis.set(xlabel="the teacher says, %", ylabel="polyp in truth, %", aspect="equal")
     return figure

@@ -14,9 +14,7 @@ SET_ALREADY = ["code", "pre", "script", "style", "svg", "math", "annotation", "k
 
 
 def set_numbers(article: Any) -> None:
-    """True minus signs, a thin space before %, and no line break around ± or %, in text that is not
-    code or a formula.
-    """
+    """True minus signs, a thin space before %, no line break around ±; not in code and formulas."""
     for text in article.find_all(string=re.compile(r"±|-\.?\d|\d\s?%")):
         if not text.find_parent(SET_ALREADY) and not text.find_parent(class_="katex"):
             signed = MINUS.sub("−", text).replace(" ± ", "\u00a0±\u00a0")

@@ -128,8 +128,7 @@ def tries(results: Results) -> pd.DataFrame:
 
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here: ``claim, source, state, number, evidence,
-    caveat``; ``number`` is the difference with its interval, which ``difference, low, high`` have
-    unrounded.
+    caveat, difference, low, high``; ``number`` is the difference with its interval in words.
 
     A claim that names two labels says that the first has the higher Dice. :func:`state` judges it
     by the 95 % interval over seeds of the difference on the mean of the sets; it is *undecided
