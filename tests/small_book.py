@@ -144,6 +144,23 @@ def showing(source: str, data: dict):
     return cell
 
 
+PREDICT = """## A guess
+
+```{admonition} Predict before you run
+:class: tip
+How many?
+```
+"""
+
+
+def asked() -> list:
+    """A question, the two cells that answer it, and the text that goes on."""
+    answer = showing("count()", {"text/plain": "forty-two"})
+    told = new_code_cell("tell()", metadata={"tags": ["hide-input"]})
+    told.outputs = [new_output("display_data", {"text/markdown": "There are forty-two."})]
+    return [new_markdown_cell(PREDICT), answer, told, new_markdown_cell("It goes on.")]
+
+
 SETUP = [
     new_code_cell('preset: str = "smoke"', metadata={"tags": ["parameters"]}),
     new_code_cell("import kdas_book\n\nrun = kdas_book.begin(preset)"),
@@ -192,7 +209,7 @@ def make_site(folder, baseurl: str = ""):
     sliders.append(showing("explore()", {"text/html": real_slider()}))
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     cells = [new_markdown_cell(CHAPTER), *SETUP, figures[0], *sliders, figures[1], *told()]
-    for chapter, shown in zip(chapters, (cells, [new_markdown_cell(LAST)])):
+    for chapter, shown in zip(chapters, (cells, [new_markdown_cell(LAST), *asked()])):
         notebook = writes(new_notebook(metadata={"kernelspec": kernel}, cells=shown))
         (folder / "_build" / "executed" / chapter.name).write_text(notebook)
     return build_site(folder, chapters).parent

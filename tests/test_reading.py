@@ -578,3 +578,24 @@ def test_a_slider_plays_to_its_end_and_stops_when_told(read):
     play.click()
     page.wait_for_timeout(1200)
     assert slider.input_value() == "1" and play.inner_text() == "▶"
+
+
+@each_scheme
+def test_the_answer_waits_under_a_predict_box_until_it_is_asked_for(read, scheme):
+    page = read("book/10_study.html", PHONE, scheme)
+    answers = [
+        page.get_by_text(words, exact=True) for words in ("forty-two", "There are forty-two.")
+    ]
+    button = page.get_by_role("button", name="Show the answer")
+    assert page.get_by_text("It goes on.").is_visible()
+    assert [answer.bounding_box() for answer in answers] == [None, None]
+    button.tap()
+    assert all(answer.is_visible() for answer in answers) and not button.count()
+    assert page.evaluate(FOCUSED, ".cell:focus")
+
+
+def test_on_paper_every_answer_is_there(read):
+    page = read("book/10_study.html")
+    page.emulate_media(media="print")
+    assert page.get_by_text("There are forty-two.").bounding_box()["height"] > 5
+    assert not page.get_by_role("button", name="Show the answer").count()

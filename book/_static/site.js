@@ -175,6 +175,37 @@ document.addEventListener("scrollend", () => {  // who has read on has no need o
   trail.length = 0;
 });
 
+// Under a "Predict" box the cells that answer wait until they are asked for: by its button, by a link into them, or by a search in the page.
+// Without this script, and on paper, they are there.
+for (const title of document.querySelectorAll("article .admonition > .admonition-title")) {
+  if (!title.textContent.startsWith("Predict before you run")) continue;
+  const box = title.parentElement, answer = [];
+  for (let next = box.nextElementSibling; next?.matches(".cell"); next = next.nextElementSibling) answer.push(next);
+  if (!answer.length) continue;
+  const button = Object.assign(document.createElement("button"), {className: "reveal", type: "button", textContent: "Show the answer"});
+  const reveal = () => {
+    for (const cell of answer) cell.removeAttribute("hidden");
+    button.remove();
+  };
+  for (const cell of answer) {
+    cell.setAttribute("hidden", "until-found");
+    cell.addEventListener("beforematch", reveal);
+  }
+  button.addEventListener("click", () => {
+    reveal();
+    answer[0].tabIndex = -1;
+    answer[0].focus({preventScroll: true});
+  });
+  box.append(button);
+}
+const revealTarget = () => {  // what a link leads to, where the browser does not show it by itself
+  const target = document.querySelector(".cell[hidden] :target, .cell[hidden]:target");
+  target?.closest(".cell").dispatchEvent(new Event("beforematch"));
+  target?.scrollIntoView();
+};
+addEventListener("hashchange", revealTarget);
+revealTarget();
+
 // A picture of a figure opens at its full size, by a click or by its button.
 const large = document.createElement("dialog");
 large.className = "large";
