@@ -19,6 +19,7 @@ from kdas_book.publishing.site import served
 from kdas_core.attention import attention_weights, self_attention
 
 pytestmark = pytest.mark.slow
+ANSWERS = "for (const button of document.querySelectorAll('.reveal')) button.click()"
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 TEXTS = ("index", "notation", "glossary", "faq", "api", "execution", "bibliography")
@@ -120,6 +121,7 @@ def test_every_link_within_the_book_leads_somewhere(visit, home):
 @each_page
 def test_a_phone_scrolls_down_and_never_sideways(visit, path):
     page = visit(path, **PHONE)
+    page.evaluate(ANSWERS)
     scroll_through(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -135,6 +137,7 @@ def test_nothing_serious_stands_between_a_page_and_those_who_cannot_see_or_point
     from axe_playwright_python.sync_playwright import Axe
 
     page = visit(path, color_scheme=scheme, viewport={"width": 1400, "height": 900})
+    page.evaluate(ANSWERS)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{Path(path).stem}-{scheme}.png")
     found = [
@@ -148,6 +151,7 @@ def test_no_formula_loses_its_beginning_or_its_number(visit, how):
     """One that is wider than its column scrolls; a centred one would stick out on the left, where nothing scrolls to."""
     for chapter in CHAPTERS:
         page = visit(f"book/{chapter.stem}.html", **how)
+        page.evaluate(ANSWERS)
         lost = page.evaluate("""[...document.querySelectorAll('div.math')].filter(box => {
             const [number, frame] = [box.querySelector('.eqno'), box].map(e => e?.getBoundingClientRect());
             const bases = [...box.querySelectorAll('.katex-html .base')].map(e => e.getBoundingClientRect());
@@ -164,6 +168,7 @@ SHOWN = "box => [...box.querySelectorAll('img')].filter(i => !i.hidden).map(i =>
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
 def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
     page = visit(f"book/{chapter.stem}.html")
+    page.evaluate(ANSWERS)
     boxes = page.locator(".kdas-explore")
     assert boxes.count() >= (chapter.stem != "00_three_minutes")  # which has nothing to move
     for box in boxes.all():
@@ -192,6 +197,7 @@ def test_the_arrow_keys_step_through_every_picture_of_a_slider(visit, chapter):
 @pytest.mark.parametrize("how", ["mouse", "touch"])
 def test_a_mouse_and_a_finger_move_a_slider(visit, how):
     page = visit("book/05_distillation_losses.html", **(PHONE if how == "touch" else {}))
+    page.evaluate(ANSWERS)
     box = page.locator(".kdas-explore").first
     slider = box.locator("input").first
     slider.scroll_into_view_if_needed()
@@ -208,6 +214,7 @@ WIDE_PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_
 @pytest.mark.parametrize("how", [{}, WIDE_PHONE], ids=["desk", "phone"])
 def test_a_reader_changes_the_small_map_and_its_attention_is_that_of_the_package(visit, how):
     page = visit("book/04_attention_maps.html", **how)
+    page.evaluate(ANSWERS)
     tables = page.locator(".kdas-map table")
 
     def shown(number: int) -> torch.Tensor:
