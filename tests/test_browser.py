@@ -23,6 +23,7 @@ ANSWERS = "for (const button of document.querySelectorAll('.reveal')) button.cli
 SCREENSHOTS = ROOT / "_build" / "screenshots"
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
 TEXTS = ("index", "notation", "glossary", "faq", "api", "execution", "bibliography")
+TEXTS += tuple(path.stem for path in sorted((ROOT / "book").glob("api_*.md")))
 NAMES = [chapter.stem for chapter in CHAPTERS]
 PAGES = [f"book/{name}.html" for name in (*TEXTS, *NAMES)]
 PAGES += ["search.html", "genindex.html"]
