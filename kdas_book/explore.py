@@ -119,7 +119,7 @@ def as_webp(picture: Image.Image) -> bytes:
     """WebP: lossless, which is small for lines, or nearly so, which is small for photographs."""
     tries = io.BytesIO(), io.BytesIO()
     picture.save(tries[0], format="webp", method=4, lossless=True)
-    picture.save(tries[1], format="webp", method=4, quality=88)
+    picture.save(tries[1], format="webp", method=4, quality=80)
     return min((packed.getvalue() for packed in tries), key=len)
 
 

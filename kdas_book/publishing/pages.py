@@ -19,6 +19,7 @@ from kdas_book.publishing.tables import set_numbers, set_table
 
 # Cells that run on a server elsewhere, and a script of 1.5 MB for icons that the theme's font has.
 UNUSED = ("thebe", "THEBE", "kernelName", "fontawesome.js")
+FOR_SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
 SETUP = re.compile(r"\.(begin|times)\(")
 # A policy allows no handlers in attributes; book/_static/site.js listens instead.
 HANDLERS = {"window.print()": "print", "toggleFullScreen()": "full-screen"}
@@ -52,9 +53,10 @@ def finish_pages(app: Sphinx, exception: Exception | None) -> None:
 def load_less(soup: Any) -> None:
     """Drop what is not used or stands twice in the head; a page is shown before scripts run."""
     seen: set[str] = set()
+    unused = UNUSED if soup.select_one("#search-results") else (*UNUSED, *FOR_SEARCH)
     for tag in soup(["script", "link"]):
         text = str(tag)
-        if any(word in text for word in UNUSED) or (tag.parent is soup.head and text in seen):
+        if any(word in text for word in unused) or (tag.parent is soup.head and text in seen):
             tag.decompose()
         seen.add(text)
     # What documentation_options defines, the inline scripts behind it need at once.
@@ -75,6 +77,8 @@ def load_less(soup: Any) -> None:
 
 def make_accessible(soup: Any) -> None:
     """What keeps a screen reader, a keyboard or the policy from something."""
+    for fold in soup.select("summary:has(.toctree-toggle)"):
+        fold["aria-label"] = "The pages within"
     for button in soup.select("[onclick]"):
         button["data-does"] = HANDLERS[button.attrs.pop("onclick")]
     if header := soup.select_one("#pst-header"):  # repeats the search, and buttons that others need
