@@ -185,6 +185,9 @@ for (const title of document.querySelectorAll("article .admonition > .admonition
   const button = Object.assign(document.createElement("button"), {className: "reveal", type: "button", textContent: "Show the answer"});
   const reveal = () => {
     for (const cell of answer) cell.removeAttribute("hidden");
+    for (const box of answer.flatMap((cell) => [...cell.querySelectorAll("pre, .table-box")])) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;  // not to be seen when the page was loaded
+    }
     button.remove();
   };
   for (const cell of answer) {
