@@ -87,7 +87,7 @@ def _static(draw: Draw, alt: str, caption: str, options: Options, called: dict, 
     pictures = "".join(
         f'<img src="data:image/webp;base64,{packed}" alt="{html.escape(alt)}" loading="lazy"'
         f"{'' if values == first else ' hidden'}>"
-        for values, packed in zip(drawn, _webp([draw(**values) for values in drawn]))
+        for values, packed in zip(drawn, _webp([_closed(draw(**values)) for values in drawn]))
     )
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
@@ -123,10 +123,15 @@ def as_webp(picture: Image.Image) -> bytes:
     return min((packed.getvalue() for packed in tries), key=len)
 
 
+def _closed(figure: Figure) -> Figure:
+    """It can still be drawn; pyplot, which warns of many open figures, no longer keeps it."""
+    plt.close(figure)
+    return figure
+
+
 def _webp(figures: list[Figure]) -> Iterator[str]:
     """Pictures of one size, so that nothing jumps: what each figure shows lies within it."""
     for figure in figures:
-        plt.close(figure)
         figure.draw_without_rendering()
     around = Bbox.union([figure.get_tightbbox() for figure in figures]).padded(0.05)
     dpi = min(max(WIDTH / around.width, 80), 160)

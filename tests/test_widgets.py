@@ -134,3 +134,12 @@ def test_in_a_kernel_the_slider_is_live_only_where_somebody_could_answer(monkeyp
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert shown == {False: "'HTML'", True: "'interactive'"}
+
+
+def test_many_pictures_are_not_all_open_at_once(recwarn):
+    before = plt.get_fignums()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDAS_BATCH", "1")
+        shown = explore(lambda n: plt.figure(figsize=(1, 1)), alt="n", n=list(range(25)))
+    assert shown.data.count("<img") == 25 and plt.get_fignums() == before
+    assert not [w for w in recwarn if "figures have been opened" in str(w.message)]
