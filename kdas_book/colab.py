@@ -11,19 +11,43 @@ from pathlib import Path
 
 import yaml
 
+from kdas_book.paths import find_root
+from kdas_book.records import clock, read_times
 from kdas_core import UserError
 from kdas_core.files import atomic_write
 
-# From a step's work and the card's bandwidth: 0.33 s for a KDAS step of 16 images at 352 px.
-_ON_A_T4 = (
-    'At preset "colab" we estimate 12 minutes for the teacher and 5 to 10 for a student on a T4; '
-    "nobody has measured it. A chapter trains only what runs_dir does not hold yet."
-)
+# Minutes at preset "colab" on a T4, from a step's work and the card's bandwidth (0.33 s for a KDAS
+# step of 16 images at 352 px), and what a chapter trains that finds nothing in runs_dir.
+_MINUTES = {"teacher": 12, "supervised": 5, "distilled": 10}
+_TRAINS = {
+    "00_three_minutes": ["teacher"],
+    "02_teacher": ["teacher"],
+    "03_student": ["teacher", "supervised"],
+    "04_attention_maps": ["teacher", "supervised", "distilled"],
+    "05_distillation_losses": ["teacher", "distilled"],
+    "06_training": ["teacher", "supervised", "distilled"],
+    "07_evaluation": ["teacher", "supervised", "distilled", "distilled"],
+    "08_released_code": ["teacher", *["supervised"] * 4],
+    "09_rivals": ["teacher", "distilled", "distilled"],
+}
 
 
-def welcome() -> None:
-    """Versions, and what a reader on Colab should know: the GPU, how long training takes on it by
-    our estimate, and where networks are kept.
+def _expected(chapter: str) -> str:
+    """How long the chapter takes: as measured at ``smoke``, as we estimate at ``colab``."""
+    measured = read_times(find_root()).query("preset == 'smoke' and chapter == @chapter")
+    said = [
+        f'{clock(row.seconds)} minutes at preset "smoke" on {row.machine}, measured'
+        for row in measured.itertuples()
+    ]
+    minutes = sum(_MINUTES[network] for network in _TRAINS.get(chapter, []))
+    trains = f'at "colab" about {minutes} minutes of training on a T4, our estimate'
+    said.append(f"{trains}, less what runs_dir holds" if minutes else "no long training")
+    return f"This chapter: {'; '.join(said)}."
+
+
+def welcome(chapter: str) -> None:
+    """Versions, and what a reader on Colab should know: the GPU, how long this chapter takes, and
+    where networks are kept.
     """
     import torch
 
@@ -32,10 +56,11 @@ def welcome() -> None:
     print(f"Python {platform.python_version()}")
     if torch.cuda.is_available():
         card = torch.cuda.get_device_properties(0)
-        print(f"GPU: {card.name} with {card.total_memory / 2**30:.0f} GB.", _ON_A_T4)
+        print(f"GPU: {card.name} with {card.total_memory / 2**30:.0f} GB.")
     else:
         way_out = "Runtime, Change runtime type, T4 GPU, and run this cell again"
         print(f"No GPU is on, and training will be slow: {way_out}.")
+    print(_expected(chapter))
     mount = "from google.colab import drive; drive.mount('/content/drive')"
     keep = 'runs_dir = "/content/drive/MyDrive/kdas-runs"'
     print(f"Networks are lost with the session unless you keep them: run {mount}, set {keep}.")
@@ -87,8 +112,6 @@ def repository(root: Path) -> str:
 
 
 if __name__ == "__main__":
-    from kdas_book.paths import find_root
-
     try:
         print(*set_repository(find_root(), *sys.argv[1:3]), sep="\n")
     except UserError as error:

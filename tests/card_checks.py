@@ -135,7 +135,7 @@ def test_a_step_uploads_and_waits_once(objective, data, teacher, tmp_path):
         steps.append(bool(state.sums))
         card.uploads.clear(), card.waits.clear()
 
-    several = replace(BASE, objective=objective, batch_size=1, image_size=64, scales=(1.0, 1.5))
+    several = replace(BASE, objective=objective, scales=(1.0, 2.0))
     with card.counted():
         fit(replace(several, epochs=2), data, tmp_path, teacher=teacher, callback=note)
     counted = sum(steps) - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from conftest import CHAPTERS, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from kdas_book.colab import repository, set_repository, welcome
+from kdas_book.colab import _MINUTES, _TRAINS, repository, set_repository, welcome
+from kdas_book.records import clock, read_times
 from kdas_core import UserError
 
 HUB = "https://github.com/somebody/kdas-book"
@@ -56,7 +58,8 @@ def test_every_chapter_begins_with_the_setup_for_the_address_of_the_pages(chapte
     branch = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["branch"]
     cell = first_code_cell(chapter)
     assert f'\nrepository, revision = "{repository(ROOT)}", "{branch}"\n' in cell
-    assert cell == first_code_cell(CHAPTERS[0])
+    first, name = first_code_cell(CHAPTERS[0]), CHAPTERS[0].stem
+    assert cell == first.replace(f'welcome("{name}")', f'welcome("{chapter.stem}")')
 
 
 def test_one_command_writes_the_address_everywhere_and_takes_it_out_again(copy):
@@ -100,15 +103,33 @@ def test_what_is_no_address_is_refused_and_nothing_is_written(copy, wrong):
 
 def test_a_reader_without_a_gpu_is_told_in_one_sentence(capsys, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    welcome()
+    welcome("03_student")
     said = capsys.readouterr().out
     assert said.count("No GPU is on") == 1 and "kdas_core 0" in said and "drive.mount" in said
+    recorded = read_times(ROOT).set_index(["preset", "chapter"]).loc[("smoke", "03_student")]
+    assert f"This chapter: {clock(recorded.seconds)} minutes" in said and "measured" in said
+    assert "about 17 minutes of training on a T4, our estimate" in said  # 12 and 5
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     card = SimpleNamespace(name="Tesla T4", total_memory=15 * 2**30)
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: card)
-    welcome()
+    welcome("01_data")
     said = capsys.readouterr().out
-    assert "No GPU" not in said and "GPU: Tesla T4 with 15 GB. At preset" in said
+    assert "No GPU" not in said and "GPU: Tesla T4 with 15 GB." in said
+    assert "; no long training." in said
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "book").glob("[0-9][0-9]_*.ipynb")), ids=lambda f: f.stem
+)
+def test_the_first_cell_knows_its_chapter_and_what_that_trains(file):
+    cells = [c["source"] for c in nbformat.read(file, 4).cells if c["cell_type"] == "code"]
+    assert f'welcome("{file.stem}")' in cells[0]
+    code = "\n".join(cells)
+    asked = set(re.findall(r"run\.(?:student|history|metrics|folder|snapshots)\(\"(\w+)\"", code))
+    trains = {"distilled" if name not in _MINUTES else name for name in asked}
+    trains |= {"teacher"} if trains or "run.teacher()" in code else set()
+    listed = set(_TRAINS.get(file.stem, []))
+    assert trains <= listed and bool(trains) == bool(listed)
 
 
 # --- what Colab has installed stays as it is --------------------------------------------------------------------------
