@@ -10,6 +10,7 @@ from scipy import stats
 from kdas_book.figures.ch10_study import contrasts_forest
 from kdas_book.study import registered
 from kdas_book.study.results import Results, load
+from kdas_book.study.spec import Study
 from kdas_core import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -161,6 +162,62 @@ def test_the_best_try_is_chosen_on_validation_and_of_near_ties_the_gentler():
     assert registered.gate(found) == (pytest.approx(0.03), True)
     near = tries(supervised=0.8, kdas_lr5_a3=0.8005, kdas_lr5_a1=0.8)
     assert registered.choose(near).loc["kdas", "label"] == "kdas_lr5_a1", "the weaker of two"
+
+
+def test_the_chosen_tries_become_the_objectives_of_the_study():
+    study = Study(
+        "tries", {"kdas": {"alpha": 0.1}, "kdas_lr2": {"objective": "kdas", "alpha": 0.2}}, (10,)
+    )
+    assert registered.objectives_of(tries(kdas=0.7, kdas_lr2=0.8), study) == {
+        "kdas": {"objective": "kdas", "alpha": 0.2}
+    }
+    assert registered.objectives_of(tries(kdas=0.8, kdas_lr2=0.7), study) == {
+        "kdas": {"objective": "kdas", "alpha": 0.1}
+    }
+
+
+def few(gain):
+    """A study of few masks in which both kinds of distillation on all images gain."""
+    labels = ("supervised", "logit_kd", "kdas", "logit_kd_all", "kdas_all")
+    found = made_up(0.0, 0.001, seeds=5, labels=labels)
+    found.images["dice_last"] += gain * found.images["objective"].str.endswith("_all")
+    return found
+
+
+def test_few_masks_are_judged_by_the_last_epoch():
+    table = registered.few_masks(few(0.05))
+    assert list(table.index) == [
+        "logit_kd − supervised",
+        "logit_kd_all − supervised",
+        "kdas − supervised",
+        "kdas_all − supervised",
+        "logit_kd_all − logit_kd",
+        "kdas_all − kdas",
+    ]
+    gains = [0.05 * ("_all" in name) for name in table.index]
+    assert table["difference"].to_numpy() == pytest.approx(gains, abs=0.003)
+    assert (table["p_holm"] >= table["p"]).all()
+    assert [verdict.split()[0] for verdict in table["verdict"]] == [
+        "equivalent" if not g else "above" for g in gains
+    ]
+
+
+def test_what_was_registered_is_in_the_report_of_such_a_study():
+    whole = made_up(
+        0.02, 0.005, labels=("supervised", "logit_kd", "channel_wise", "attention_only", "kdas")
+    )
+    found = registered.tables(whole)
+    assert list(found) == ["endpoints", "contrasts"]
+    contrasts = found["contrasts"][1]
+    assert contrasts.index[0] == "kdas − supervised" and len(contrasts) == 6
+    assert found["endpoints"][1].loc["supervised", "dice"] == "0.700 ± 0.000"
+    assert list(registered.tables(few(0.0))) == ["endpoints", "few_masks"]
+    recipe = {"learning_rate": 1e-3, "attention_weight": 1.0, "alpha": 0.3}
+    recipes = {"supervised": recipe, "supervised_lr2": recipe}
+    again = made_up(labels=tuple(recipes), seeds=1)
+    again.about["recipes"] = recipes
+    assert list(registered.tables(again)) == ["chosen"]
+    assert registered.tables(made_up(labels=("supervised", "mse"))) == {}
 
 
 def test_a_released_teacher_has_no_gate():

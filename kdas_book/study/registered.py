@@ -14,7 +14,7 @@ from scipy import stats
 from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.reports.comparison import holm
 from kdas_book.study.results import KEYS, Results
-from kdas_book.study.seeds import BASE
+from kdas_book.study.seeds import BASE, seed_table
 from kdas_book.study.spec import Study
 from kdas_core import UserError
 
@@ -118,6 +118,39 @@ def secondary(results: Results) -> pd.DataFrame:
     there = set(results.scores["objective"])
     table = contrasts(endpoints(results)["dice"], [p for p in pairs if there >= set(p)])
     return table.assign(p_holm=holm(table["p"])) if table["p"].notna().all() else table
+
+
+def few_masks(results: Results) -> pd.DataFrame:
+    """The registered contrasts of a study of few masks, of the last epoch: what a teacher adds,
+    what images without masks add, and both; ``p_holm`` corrects over all of them.
+    """
+    arms = [label.removesuffix("_all") for label in results.labels if label.endswith("_all")]
+    pairs = [(name, BASE) for arm in arms for name in (arm, f"{arm}_all")]
+    pairs += [(f"{arm}_all", arm) for arm in arms]
+    there = set(results.scores["objective"])
+    found = contrasts(endpoints(results)["dice_last"], [p for p in pairs if there >= set(p)])
+    return found.assign(p_holm=holm(found["p"])) if found["p"].notna().all() else found
+
+
+def tables(results: Results) -> dict[str, tuple[str, pd.DataFrame, str]]:
+    """What was registered for this study, where its labels are those of a registered one: file stem
+    → title, table, format of numbers.
+    """
+    labels, found = set(results.labels), {}
+    if labels >= set(PRIMARY):
+        of_arms = endpoints(results).reset_index().rename(columns={"objective": "method"})
+        texts = seed_table(of_arms)["mean ± sd"].unstack()
+        order = [name for name in ("teacher", *results.labels) if name in texts.index]
+        found["endpoints"] = "Registered endpoints, each image once", texts.loc[order], ".4f"
+    if labels >= {*PRIMARY, "channel_wise"}:
+        first = pd.DataFrame([primary(results)], [" − ".join(PRIMARY)])
+        whole = pd.concat([first, secondary(results)])
+        found["contrasts"] = "Registered contrasts of mean Dice", whole, ".4f"
+    if labels >= {f"{PRIMARY[0]}_all", BASE}:
+        found["few_masks"] = "Few masks: registered contrasts", few_masks(results), ".4f"
+    if any("_lr" in label for label in labels):
+        found["chosen"] = "The try that is used of each arm", choose(results), ".4f"
+    return found
 
 
 def crossed(results: Results, a: str, b: str, draws: int = 10_000) -> tuple[float, float]:

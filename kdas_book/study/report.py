@@ -17,7 +17,7 @@ from kdas_book.figures.display import save
 from kdas_book.files import write_together
 from kdas_book.reports import comparison
 from kdas_book.reports.tables import texts_of
-from kdas_book.study import seeds
+from kdas_book.study import registered, seeds
 from kdas_book.study.registered import pooled
 from kdas_book.study.results import KEYS, Results
 from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
@@ -215,6 +215,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
     figures as PNG and SVG. A UserError: nothing to compare yet, or a folder that cannot be written.
     """
     tables = {stem: (title, make(results), form) for stem, (title, make, form) in _TABLES.items()}
+    tables |= registered.tables(results)
     if claims:
         ledger = claims_table(results, claims).set_index("claim")
         tables["ledger"] = "Ledger", ledger.loc[:, :"caveat"], ".3f"
