@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from scipy.special import expit
 from torch import nn
 
@@ -143,6 +145,8 @@ def test_too_few_pictures_cannot_promise_and_just_enough_can():
         calibration.largest_threshold(losses, 0.09, grid)
     with pytest.raises(UserError, match="take 19 pictures"):
         calibration.largest_threshold(losses[:0], 0.05, grid)
+    with pytest.raises(UserError, match="above 0"):
+        calibration.largest_threshold(losses, 0.0, grid)
     with pytest.raises(UserError, match="add 0"):
         calibration.largest_threshold(losses[:, 6:], 0.3, grid[6:])
 
@@ -456,3 +460,49 @@ def test_a_panel_of_robustness_has_a_line_for_each_network_from_one_on():
         drawn_lines = axis.lines[:2]
         assert [line.get_ydata()[0] for line in drawn_lines] == [1, 1]
         assert "0.40" in drawn_lines[1].get_label()
+
+
+# --- the model card ---------------------------------------------------------------------------------------------------
+
+CARD = (ROOT / "book" / "model_card.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "book" / "results"
+COLUMNS = ["CVC-300", "CVC-ClinicDB", "Kvasir", "CVC-ColonDB", "ETIS-LaribPolypDB"]
+
+
+def card_row(name: str, values: pd.Series) -> str:
+    return f"| {name} | " + " | ".join(f"{values[column]:.3f}" for column in COLUMNS) + " |"
+
+
+def test_the_tables_of_the_model_card_are_those_of_the_recorded_files():
+    study = pd.read_csv(RESULTS / "laptop_tuned_study.csv")
+    photographs = study.groupby(["objective", "dataset"])["dice"].mean()
+    drawings = pd.read_csv(RESULTS / "laptop_maps_dice.csv").groupby("set").mean(numeric_only=True)
+    rows = [card_row(n, photographs[n]) for n in ("teacher", "supervised", "kdas_tuned")]
+    rows += [card_row(n, drawings[n]) for n in ("teacher", "supervised", "kdas", "kdas_unit")]
+    assert re.findall(r"^\| \w+ \| 0\..*$", CARD, re.M) == rows
+    for table in (photographs.unstack(), drawings[list(drawings.columns[1:])].T):
+        of_card = table.reindex(columns=COLUMNS).dropna()
+        assert (of_card.idxmin(axis=1) == "ETIS-LaribPolypDB").all(), "all are worst there"
+
+
+def test_the_failures_on_the_model_card_are_those_of_the_recorded_files():
+    said = " ".join(CARD.split())
+    images = pd.read_csv(RESULTS / "laptop_tuned_study_images.csv.gz")
+    images = images.query("objective in ('supervised', 'kdas_tuned') and dataset != 'CVC-300'")
+    low, high = images["share"].quantile([0.25, 0.75])
+    small = images[images["share"] <= low].groupby("objective")["dice"].mean()
+    large = images[images["share"] >= high].groupby("objective")["dice"].mean()
+    order = ["supervised", "kdas_tuned"]
+    assert "{:.3f} (`supervised`) and {:.3f} (`kdas_tuned`)".format(*small[order]) in said
+    assert "largest {:.3f} and {:.3f}".format(*large[order]) in said
+    missed = (images["dice"] < 0.1).groupby(images["objective"]).mean()
+    assert "{:.0%} (`supervised`) and {:.0%}".format(*missed[order]).replace("%", " %") in said
+    drawn_to_real = pd.read_csv(RESULTS / "synthetic_to_real.csv").query("dataset == 'Kvasir'")
+    of_b0 = drawn_to_real[drawn_to_real["network"].str.startswith("PVTv2-B0")]
+    dice = of_b0.set_index("trained_on")["dice"]
+    assert f"{dice['drawings']:.2f} on the photographs of Kvasir" in said
+    assert f"{dice['photographs']:.2f} when trained on photographs" in said
+    leaks = pd.read_csv(RESULTS / "public_leaks.csv").set_index(["source", "target"])["shared"]
+    assert f"all {leaks['TrainDataset', 'CVC-ClinicDB']} videos" in said
+    assert f"all {leaks['CVC-300', 'CVC-ColonDB']} pictures" in said
+    assert "not for clinical use" in said

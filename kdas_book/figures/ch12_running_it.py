@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from kdas_book.figures import basics as plots
 
 
-def promises(splits: pd.DataFrame, alpha: float, names: Mapping[str, str]) -> Figure:
+def promises(splits: pd.DataFrame, allowed: float, names: Mapping[str, str]) -> Figure:
     """How much was missed after each split of `over_splits`: a histogram for each column in
-    ``names``, with its mean, and a line at α, what was asked.
+    ``names``, with its mean, and a line at what was allowed.
     """
     figure, axes = plt.subplots(len(names), 1, figsize=(plots.WIDTH, 3.4), sharex=True)
     edges = np.linspace(0, splits[list(names)].to_numpy().max() * 1.05 + 1e-9, 50)
@@ -20,7 +20,7 @@ def promises(splits: pd.DataFrame, alpha: float, names: Mapping[str, str]) -> Fi
         axis.hist(splits[column], edges, color=colour, alpha=0.5)
         mean = splits[column].mean()
         axis.axvline(mean, color=colour, lw=2, label=f"mean of all splits, {mean:.3f}")
-        axis.axvline(alpha, color="black", ls="--", lw=1, label=f"asked for, {alpha:g}")
+        axis.axvline(allowed, color="black", ls="--", lw=1, label=f"allowed, {allowed:g}")
         axis.set(title=label, ylabel="splits")
         axis.legend(**plots.BESIDE)
     axes[-1].set_xlabel("share of the polyps' pixels that was missed, mean over the other pictures")
@@ -35,9 +35,10 @@ def alarms(curves: Mapping[str, pd.DataFrame]) -> Figure:
     for name, curve in curves.items():
         colour, rows = plots.colour_of(name), curve.sort_values(["alarms", "found"])
         best = rows["found"].cummax()
-        axis.step([0, *rows["alarms"], 100], [0, *best, best.iloc[-1]], where="post", color=colour)
+        steps = [0, *rows["alarms"], 100], [0, *best, best.iloc[-1]]
+        axis.step(*steps, where="post", color=colour, label=name)
         half = curve.iloc[np.abs(curve.index - 0.5).argmin()]
-        axis.plot(curve["alarms"], curve["found"], ".", color=colour, alpha=0.5, label=name)
+        axis.plot(curve["alarms"], curve["found"], ".", color=colour, alpha=0.5)
         axis.plot(half["alarms"], half["found"], "o", mfc="none", ms=9, color=colour)
     limits = {"xlim": (-2, 102), "ylim": (-0.03, 1.03)}
     x = "frames with a false alarm, of 100 without polyp"
@@ -56,7 +57,8 @@ def robustness(relative: pd.Series, clean: Mapping[str, float]) -> Figure:
             label = f"{name}, {dice:.2f} on clean pictures"
             axis.plot(rows.loc[(name, kind)], "o-", color=plots.colour_of(name), label=label)
         axis.axhline(1, color="#999999", lw=1, ls=":")
-        axis.set(title=kind, xlabel="level", xticks=range(6), ylim=(0, None))
-    axes[0].set_ylabel("Dice / Dice on clean pictures")
+        axis.set(title=kind, xlabel="level", xticks=range(6))
+    top = 1.05 * max(1, relative.max())
+    axes[0].set(ylabel="Dice / Dice on clean pictures", ylim=(0, top))
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=len(clean), **plots.BELOW)
     return figure

@@ -77,21 +77,23 @@ def missed_shares(
 
 
 def largest_threshold(
-    losses: np.ndarray, alpha: float, thresholds: np.ndarray = THRESHOLDS, bound: float = 1.0
+    losses: np.ndarray, allowed: float, thresholds: np.ndarray = THRESHOLDS, bound: float = 1.0
 ) -> float:
-    """The largest threshold λ with n/(n+1)·R̂(λ) + B/(n+1) ≤ α, R̂ the mean loss of n pictures.
+    """The largest threshold κ with n/(n+1)·R̂(κ) + B/(n+1) ≤ allowed, R̂ the mean of n losses.
 
-    On the next picture, exchangeable with these, the expected loss is then at most α: on average
-    over calibration sets and pictures, not for each. Rows of NaN, pictures without polyp, are left
-    out, and the promise is about pictures with one. As losses of 0 they would pass for pictures on
-    which nothing is missed, and allow more to be missed on the others.
+    On the next picture, exchangeable with these, the expected loss is then at most ``allowed`` (α
+    in the paper): on average over calibration sets and pictures, not for each.
+
+    Rows of NaN, pictures without polyp, are left out, and the promise is about pictures with one.
+    As losses of 0 they would pass for pictures on which nothing is missed, and allow more to be
+    missed on the others.
 
     Args:
         losses: (N, K), a row for each calibration picture, none of which ever falls along
             ``thresholds``. bound: B, what no loss exceeds.
 
     Raises:
-        UserError: too few pictures, α < B/(n+1), or no threshold that serves.
+        UserError: ``allowed`` is below B/(n+1), so n is too small; or no threshold serves.
         ValueError: a loss that falls or exceeds the bound, or other shapes.
 
     Source: Angelopoulos et al., Conformal Risk Control, ICLR 2024 (arXiv 2208.02814), section 2.
@@ -99,7 +101,7 @@ def largest_threshold(
     kept = _with_polyp(losses, thresholds)
     if kept.size and kept.max() > bound:
         raise ValueError(f"a loss of {kept.max():g} exceeds the bound, {bound:g}")
-    return float(thresholds[_choice(kept, alpha, bound)])
+    return float(thresholds[_choice(kept, allowed, bound)])
 
 
 def _with_polyp(losses: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -109,21 +111,23 @@ def _with_polyp(losses: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _choice(losses: np.ndarray, alpha: float, bound: float = 1.0) -> int:
+def _choice(losses: np.ndarray, allowed: float, bound: float = 1.0) -> int:
     """The column of the largest threshold that serves."""
     n = len(losses)
-    if alpha * (n + 1) < bound:
-        fact = f"{n} pictures with a polyp cannot promise {alpha:g}, only {bound / (n + 1):.3g}"
-        raise UserError(f"{fact} or more; take {math.ceil(bound / alpha) - 1} pictures.")
-    serves = losses.sum(axis=0) + bound <= alpha * (n + 1) + 1e-12
+    if allowed <= 0:
+        raise UserError(f"A loss of {allowed:g} cannot be promised; it must be above 0.")
+    if allowed * (n + 1) < bound - 1e-12:
+        fact = f"{n} pictures with a polyp cannot promise {allowed:g}, only {bound / (n + 1):.3g}"
+        raise UserError(f"{fact} or more; take {math.ceil(bound / allowed) - 1} pictures.")
+    serves = losses.sum(axis=0) + bound <= allowed * (n + 1) + 1e-12
     if not serves.any():
-        raise UserError(f"No threshold promises {alpha:g}; add 0, which calls each pixel polyp.")
+        raise UserError(f"No threshold promises {allowed:g}; add 0, which calls each pixel polyp.")
     return int(np.flatnonzero(serves)[-1])
 
 
 def over_splits(
     losses: np.ndarray,
-    alpha: float,
+    allowed: float,
     calibration: int,
     elsewhere: np.ndarray | None = None,
     splits: int = 1000,
@@ -144,7 +148,7 @@ def over_splits(
     for _ in range(splits):
         order = rng.permutation(len(kept))
         used, rest = kept[order[:calibration]], kept[order[calibration:]]
-        at = _choice(used, alpha)
+        at = _choice(used, allowed)
         row = {"threshold": thresholds[at], "here": rest[:, at].mean()}
         if elsewhere is not None:
             row["elsewhere"] = np.nanmean(elsewhere[:, at])

@@ -46,14 +46,14 @@ def _jpeg(image: np.ndarray, quality: float, rng: Generator) -> np.ndarray:
 def _spots(image: np.ndarray, count: float, rng: Generator) -> np.ndarray:
     """White ellipses of 1 to 5 % of the side, with a soft rim; more keep those that were there."""
     side = image.shape[0]
-    light: np.ndarray = np.zeros(image.shape[:2], np.float32)
+    light: np.ndarray = np.zeros(image.shape[:2], np.uint8)
     for _ in range(int(count)):
         x, y, long, flat, turn = rng.random(5)
         axes = side * (0.005 + 0.02 * long) * np.array([1, 0.4 + 0.6 * flat])
         box = (x * image.shape[1], y * side), tuple(2 * axes), 180 * turn
-        cv2.ellipse(light, box, 1.0, -1, cv2.LINE_AA)
-    light = cv2.GaussianBlur(light, (0, 0), max(0.4, 0.003 * side))[..., None]
-    return image + light * (255.0 - image)
+        cv2.ellipse(light, box, 255, -1, cv2.LINE_AA)
+    soft = cv2.GaussianBlur(light, (0, 0), max(0.4, 0.003 * side))[..., None] / 255
+    return image + soft * (255 - image)
 
 
 _CORRUPTIONS: dict[str, Callable[..., np.ndarray]] = dict(
