@@ -480,6 +480,8 @@ def test_the_tables_of_the_model_card_are_those_of_the_recorded_files():
     rows = [card_row(n, photographs[n]) for n in ("teacher", "supervised", "kdas_tuned")]
     rows += [card_row(n, drawings[n]) for n in ("teacher", "supervised", "kdas", "kdas_unit")]
     assert re.findall(r"^\| \w+ \| 0\..*$", CARD, re.M) == rows
+    weaker = drawings["kdas_unit"] < drawings["supervised"]
+    assert weaker.all(), "what the card says of unit weights"
     for table in (photographs.unstack(), drawings[list(drawings.columns[1:])].T):
         of_card = table.reindex(columns=COLUMNS).dropna()
         assert (of_card.idxmin(axis=1) == "ETIS-LaribPolypDB").all(), "all are worst there"

@@ -96,7 +96,7 @@ def largest_threshold(
         UserError: ``allowed`` is below B/(n+1), so n is too small; or no threshold serves.
         ValueError: a loss that falls or exceeds the bound, or other shapes.
 
-    Source: Angelopoulos et al., Conformal Risk Control, ICLR 2024 (arXiv 2208.02814), section 2.
+    Source: Angelopoulos et al., Conformal Risk Control, ICLR 2024 (arXiv 2208.02814), theorem 1.
     """
     kept = _with_polyp(losses, thresholds)
     if kept.size and kept.max() > bound:

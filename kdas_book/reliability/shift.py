@@ -1,6 +1,6 @@
 """Pictures that the student was not trained for: how strange they are, and what they cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -45,20 +45,19 @@ def _jpeg(image: np.ndarray, quality: float, rng: Generator) -> np.ndarray:
 
 def _spots(image: np.ndarray, count: float, rng: Generator) -> np.ndarray:
     """White ellipses of 1 to 5 % of the side, with a soft rim; more keep those that were there."""
-    side = image.shape[0]
-    light: np.ndarray = np.zeros(image.shape[:2], np.uint8)
+    height, width = image.shape[:2]
+    light: np.ndarray = np.zeros((4 * height, 4 * width), np.uint8)  # finer, so that small is round
     for _ in range(int(count)):
         x, y, long, flat, turn = rng.random(5)
-        axes = side * (0.005 + 0.02 * long) * np.array([1, 0.4 + 0.6 * flat])
-        box = (x * image.shape[1], y * side), tuple(2 * axes), 180 * turn
-        cv2.ellipse(light, box, 255, -1, cv2.LINE_AA)
-    soft = cv2.GaussianBlur(light, (0, 0), max(0.4, 0.003 * side))[..., None] / 255
+        axes = 4 * height * (0.01 + 0.04 * long) * np.array([1, 0.4 + 0.6 * flat])
+        box = (4 * width * x, 4 * height * y), tuple(axes), 180 * turn
+        cv2.ellipse(light, box, 255, -1)
+    light = cv2.resize(light, (width, height), interpolation=cv2.INTER_AREA)
+    soft = cv2.GaussianBlur(light, (0, 0), max(0.4, 0.003 * height))[..., None] / 255
     return image + soft * (255 - image)
 
 
-_CORRUPTIONS: dict[str, Callable[..., np.ndarray]] = dict(
-    zip(LEVELS, (_blur, _noise, _darkness, _jpeg, _spots))
-)
+_CORRUPTIONS = dict(zip(LEVELS, (_blur, _noise, _darkness, _jpeg, _spots)))
 
 
 def corrupted(images: np.ndarray, kind: str, level: int, seed: int = 0) -> np.ndarray:
