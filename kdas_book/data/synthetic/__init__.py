@@ -5,8 +5,9 @@ polyps, then aperture, lens, sensor, JPEG (`camera`), in one of five `styles` fo
 sets. The mask is exact. A score on these pictures says nothing about real polyps.
 """
 
-from kdas_book.data.synthetic.dataset import make_dataset, write_sheet
+from kdas_book.data.synthetic.dataset import draw_pair, make_dataset, write_sheet
 from kdas_book.data.synthetic.scene import plan, render
 from kdas_book.data.synthetic.styles import KINDS, STYLES, VERSION
 
-__all__ = ["KINDS", "STYLES", "VERSION", "make_dataset", "plan", "render", "write_sheet"]
+__all__ = ["KINDS", "STYLES", "VERSION", "draw_pair", "make_dataset", "plan", "render"]
+__all__ += ["write_sheet"]

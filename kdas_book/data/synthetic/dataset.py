@@ -77,10 +77,18 @@ def _train_style(i: int) -> str:
     return "CVC-ClinicDB" if (i + 1) * 11 // 29 > i * 11 // 29 else "Kvasir"
 
 
-def _write_pair(folder: Path, name: str, seed: int, style: str, size: int) -> None:
+def draw_pair(seed: int, style: str, size: int, polyps: int | None = None):
+    """A picture and its mask, as `render`, of the height that `make_dataset` gives the style; with
+    one to three polyps where their number is not given.
+    """
     height = round(size * STYLES[style].height)
-    count = int(rng_for(seed, 9).choice((1, 2, 3), p=(0.8, 0.15, 0.05)))
-    image, mask = render(seed, (height, round(height * STYLES[style].aspect)), style, count)
+    if polyps is None:
+        polyps = int(rng_for(seed, 9).choice((1, 2, 3), p=(0.8, 0.15, 0.05)))
+    return render(seed, (height, round(height * STYLES[style].aspect)), style, polyps)
+
+
+def _write_pair(folder: Path, name: str, seed: int, style: str, size: int) -> None:
+    image, mask = draw_pair(seed, style, size)
     _write(folder / "images" / f"{name}.jpg", image[..., ::-1])
     _write(folder / "masks" / f"{name}.png", mask * np.uint8(255))
 
