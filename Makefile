@@ -21,6 +21,7 @@ REVISION = main
 BIN := .venv/bin
 READY := .venv/.ready
 OLDEST := .venv-oldest
+WEB_RUNTIME := onnxruntime-web@1.30.0
 
 # Another environment may be active; what it exports must not reach ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX
@@ -63,6 +64,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test,laptop]"
 	@# KaTeX's style sheet, fonts and script, which no package has alone: of a plug-in for a CMS, and without that CMS.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps djangocms-katex
+	@# What runs the student in a reader's browser; where npm or its registry is not there, the page shows recorded masks instead.
+	@mkdir -p .venv/share/onnxruntime-web
+	@if command -v npm >/dev/null; then cd .venv/share && npm pack --silent $(WEB_RUNTIME) >/dev/null && \
+	  tar -xzf onnxruntime-web-*.tgz --strip-components=2 -C onnxruntime-web package/dist/ort.wasm.min.mjs \
+	    package/dist/ort-wasm-simd-threaded.mjs package/dist/ort-wasm-simd-threaded.wasm && rm onnxruntime-web-*.tgz || \
+	  echo "onnxruntime-web could not be fetched; the book is built without the network in the browser." >&2; fi
 	@touch $(READY)
 
 $(OLDEST)/.ready: pyproject.toml .ci/oldest.py

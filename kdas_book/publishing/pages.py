@@ -13,6 +13,7 @@ from bs4 import BeautifulSoup
 from PIL import Image
 from sphinx.application import Sphinx
 
+from kdas_book.deploy.in_browser import pack_model
 from kdas_book.explore import as_webp
 from kdas_book.publishing.formulas import FIRST_FONTS
 from kdas_book.publishing.tables import set_numbers, set_table
@@ -46,7 +47,7 @@ def finish_pages(app: Sphinx, exception: Exception | None) -> None:
                 set_numbers(soup.article)
             fill_cards(soup, page)
             pack_pictures(soup, page, site / "_images", earlier)
-            guard(soup)
+            guard(soup, runs=pack_model(soup, page, site / "_static"))
             page.write_text(str(soup), encoding="utf-8")
 
 
@@ -159,10 +160,13 @@ def packed(picture: Path, earlier: Path) -> Path:
     return target
 
 
-def guard(soup: Any) -> None:
-    """A policy that lets a page run its own scripts and load its neighbours, and nothing else."""
+def guard(soup: Any, runs: bool = False) -> None:
+    """A policy that lets a page run its own scripts and load its neighbours, and nothing else; one
+    that runs a network also lets it compile WebAssembly.
+    """
     bodies = dict.fromkeys(tag.string or "" for tag in soup("script") if "src" not in tag.attrs)
     digests = (base64.b64encode(hashlib.sha256(b.encode()).digest()).decode() for b in bodies)
-    policy = POLICY.format(" ".join(f"'sha256-{digest}'" for digest in digests))
+    allowed = [f"'sha256-{digest}'" for digest in digests] + ["'wasm-unsafe-eval'"] * runs
+    policy = POLICY.format(" ".join(allowed))
     tag = soup.new_tag("meta", attrs={"http-equiv": "Content-Security-Policy", "content": policy})
     soup.head.find("meta", charset=True).insert_after(tag)

@@ -17,6 +17,7 @@ import nbformat
 import pandas as pd
 import yaml
 
+from kdas_book.deploy.in_browser import copy_runtime
 from kdas_book.files import staging_dir
 from kdas_book.publishing.formulas import copy_katex
 from kdas_book.publishing.run_notebook import BuildError, is_injected
@@ -40,6 +41,7 @@ def stage(root: Path, notebooks: Sequence[Path]) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb"))
     copy_katex(folder / "book" / "_static" / "katex")
+    copy_runtime(folder / "book" / "_static" / "onnxruntime-web")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(root / name, folder)
     rows = []
