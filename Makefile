@@ -61,7 +61,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "The versions in constraints.txt need Python 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test,laptop]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[book,test,laptop,deploy,video]"
 	@# KaTeX's style sheet, fonts and script, which no package has alone: of a plug-in for a CMS, and without that CMS.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps djangocms-katex
 	@# What runs the student in a reader's browser; where npm or its registry is not there, the page shows recorded masks instead.

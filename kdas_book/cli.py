@@ -1,4 +1,6 @@
-"""The command line: kdas data | weights | train | predict | evaluate | compare | study | book."""
+"""The command line: kdas data | weights | train | predict | evaluate | compare | export | benchmark
+| study | book.
+"""
 
 import errno
 import logging
@@ -10,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from kdas_book.cli_data import Backbone, File, Names, Role, data_app, listed, weights_app
+from kdas_book.cli_data import File, Names, data_app, listed, weights_app
+from kdas_book.cli_deploy import benchmark, export, predict
 from kdas_book.cli_study import study_app
 from kdas_core import UserError
 from kdas_core.files import unwritten
@@ -21,6 +24,8 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(weights_app, name="weights")
 app.add_typer(study_app, name="study")
+for command in (export, predict, benchmark):
+    app.command()(command)
 
 
 @app.command()
@@ -106,35 +111,6 @@ def _launch(words: list[str], processes: int) -> None:
             f"Process {rank + 1} of {processes} {how}, and the others were stopped; the same "
             "command, also with another number of processes, goes on after the last checkpoint."
         ) from None
-
-
-@app.command()
-def predict(
-    weights: Annotated[Path, Option(help="A .safetensors of ours or a released .pth")],
-    images: Annotated[Path, Option(help="Folder of images.")],
-    out: Annotated[Path, Option(help="Folder for the grey PNGs.")],
-    role: Role = "",
-    backbone: Backbone = "",
-    size: Annotated[int, Option(help="Image size, where the file does not say it: 352")] = 0,
-    batch_size: Annotated[int, Option(help="Images per forward pass.")] = 8,
-    afresh: Annotated[bool, Option(help="Predict again what is there already.")] = False,
-) -> None:
-    """Write one 8-bit grey PNG per image, same stem, same size; an interrupted run goes on."""
-    import torch
-
-    from kdas_core.data.images import opened, orientation
-    from kdas_core.data.layout import list_images
-    from kdas_core.inference import predict_folder
-    from kdas_core.models import open_network
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    net, side = open_network(weights, role, backbone, size)
-    count = predict_folder(net.to(device), images, out, side, batch_size, afresh)
-    print(f"{count} masks in {out}")
-    for file in list_images(images):
-        with opened(file) as picture:
-            if orientation(picture) != 1:
-                print(f"{file} has an EXIF orientation: viewers show it turned, and its mask not")
 
 
 @app.command()

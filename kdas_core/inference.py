@@ -7,7 +7,7 @@ network itself uses every core, they read a batch before it and write it after i
 import io
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
@@ -82,10 +82,26 @@ def predict_files(
     """
     if batch_size < 1:
         raise UserError(f"batch_size is {batch_size}; it must be at least 1.")
+
+    def maps(todo: Sequence[Path]) -> Iterator[Tensor]:
+        return _probabilities(net, todo, size, batch_size)
+
+    return write_masks(maps, fingerprint(net, size), files, out, afresh)
+
+
+def write_masks(
+    maps: Callable[[Sequence[Path]], Iterator[Tensor]],
+    network: str,
+    files: Sequence[Path],
+    out: str | Path,
+    afresh=False,
+) -> int:
+    """What `predict_files` does, whatever computes: ``maps(files)`` gives the map (H, W) in [0, 1]
+    of each file, and ``network`` is a text that changes with anything that changes the maps.
+    """
     out = Path(out)
     if any(file.resolve().parent == out.resolve() for file in files):
         raise UserError(f"{out} is the folder of the images; choose another --out.")
-    network = fingerprint(net, size)
     masks = {file: out / f"{file.stem}.png" for file in files}
     before = {file: _mark_of(mask) for file, mask in masks.items()}
     if others := [masks[file].name for file, mark in before.items() if mark == ""]:
@@ -98,7 +114,7 @@ def predict_files(
     with _alone(out), ThreadPoolExecutor(THREADS) as writers, bar, torch.inference_mode():
         bar.update(len(files) - len(todo))
         writing: deque[Future] = deque()
-        for p, file in zip(_probabilities(net, todo, size, batch_size), todo):
+        for p, file in zip(maps(todo), todo):
             grey = p.mul(255).round().byte().cpu().numpy()
             writing.append(writers.submit(_write, grey, masks[file], network, file))
             if len(writing) >= THREADS:

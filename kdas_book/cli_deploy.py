@@ -1,0 +1,108 @@
+"""The commands ``kdas export``, ``kdas predict`` and ``kdas benchmark``."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from kdas_book.cli_data import Backbone, File, Role
+from kdas_core import UserError
+
+Weights = Annotated[Path, Option(help="A .safetensors of ours or a released .pth")]
+Size = Annotated[int, Option(help="Image size, where the file does not say it: 352")]
+
+
+def export(
+    weights: Weights,
+    out: Annotated[Path, Option(help="The file: .onnx, or .pt2 for torch-export.")],
+    format: Annotated[str, Option(help="onnx or torch-export")] = "onnx",
+    int8: Annotated[bool, Option("--int8", help="8-bit weights and activations (onnx).")] = False,
+    data_root: Annotated[File, Option(help="Its training images set the ranges of int8.")] = None,
+    role: Role = "",
+    backbone: Backbone = "",
+    size: Size = 0,
+) -> None:
+    """Write one file that takes uint8 images and gives probabilities, checked against PyTorch."""
+    from kdas_book.deploy.export import export as write
+    from kdas_book.deploy.quantise import calibration_images
+    from kdas_core.models import open_network
+
+    images = []
+    if int8:
+        if data_root is None:
+            raise UserError("int8 needs training images; say where they are with --data-root.")
+        images = calibration_images(data_root, open_network(weights, role, backbone, size)[1])
+    about = write(weights, out, format, role, backbone, size, int8=images)
+    what = "{precision}, {role} {backbone} at {size} px".format(**about)
+    off = "{probability_off:.1e} in probability, {dice_off:.1e} in Dice".format(**about)
+    print(f"{out}: {what}, {out.stat().st_size / 1e6:.1f} MB; at most {off} from PyTorch")
+
+
+def predict(
+    weights: Annotated[Path, Option(help="Weights, or a file of kdas export.")],
+    out: Annotated[Path, Option(help="Folder for the grey PNGs; with --video a video.")],
+    images: Annotated[File, Option(help="Folder of images.")] = None,
+    video: Annotated[File, Option(help="A video instead of images.")] = None,
+    runtime: Annotated[str, Option(help="torch, onnx or openvino")] = "torch",
+    role: Role = "",
+    backbone: Backbone = "",
+    size: Size = 0,
+    batch_size: Annotated[int, Option(help="Images per forward pass.")] = 8,
+    afresh: Annotated[bool, Option(help="Predict again what is there already.")] = False,
+    smoothing: Annotated[float, Option(help="Of a video: weight of the past, in [0, 1).")] = 0.5,
+) -> None:
+    """Write one 8-bit grey PNG per image, same stem, same size, or a video with outlines; an
+    interrupted run over images goes on.
+    """
+    if (images is None) == (video is None):
+        raise UserError("Say either --images, a folder, or --video, a file.")
+    if video:
+        from kdas_book.deploy.runtimes import open_runtime
+        from kdas_book.deploy.video import predict_video
+
+        opened = open_runtime(weights, runtime, role=role, backbone=backbone, size=size)
+        return print(predict_video(opened.run, video, out, smoothing))
+    assert images
+    count = _predict_images(weights, images, out, runtime, role, backbone, size, batch_size, afresh)
+    print(f"{count} masks in {out}")
+
+
+def _predict_images(weights, images, out, runtime, role, backbone, size, batch_size, afresh) -> int:
+    import torch
+
+    from kdas_book.deploy import runtimes
+    from kdas_core.data.images import opened, orientation
+    from kdas_core.inference import predict_files
+    from kdas_core.models import open_network
+
+    files = runtimes.checked_images(images)
+    if runtime == "torch" and weights.suffix not in (".onnx", runtimes.PROGRAM):
+        net, side = open_network(weights, role, backbone, size)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        count = predict_files(net.to(device), files, out, side, batch_size, afresh)
+    else:
+        network = runtimes.open_runtime(weights, runtime, 0, role, backbone, size)
+        count = runtimes.predict(network, files, out, afresh)
+    for file in files:
+        with opened(file) as picture:
+            if orientation(picture) != 1:
+                print(f"{file} has an EXIF orientation: viewers show it turned, and its mask not")
+    return count
+
+
+def benchmark(
+    out: Annotated[File, Option(help="Write everything to this JSON file as well.")] = None,
+    student: Annotated[File, Option(help="Its weights; left out: untrained ones.")] = None,
+    teacher: Annotated[File, Option(help="Its weights; left out: untrained ones.")] = None,
+    size: Annotated[int, Option(help="Side of the images, in pixels.")] = 352,
+    runs: Annotated[int, Option(min=50, help="Timed runs of each.")] = 50,
+) -> None:
+    """Time teacher and student in each runtime, in turns, and count what else they take."""
+    from kdas_book.deploy.benchmark import benchmark as measure
+    from kdas_core.files import atomic_write
+
+    found = measure(student, teacher, size, runs)
+    if out:
+        atomic_write(out, json.dumps(found, indent=1).encode())
+    print(found["text"])

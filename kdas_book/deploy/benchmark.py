@@ -1,0 +1,197 @@
+"""How long a pass takes, in which runtime and precision, and what is lost by going faster."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kdas_book.deploy.costs import machine, narrowed, network_cost, peak_memory, profile
+from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
+from kdas_book.deploy.graph import ImageToProbability
+from kdas_book.deploy.runtimes import Runtime, open_runtime, predict
+from kdas_core import UserError
+from kdas_core.data.dataset import resize_image
+from kdas_core.data.layout import index_pairs
+from kdas_core.data.masks import THRESHOLD, read_prediction
+from kdas_core.evaluation import evaluate
+from kdas_core.models import PolypPVT, build, freeze, open_network, save_weights
+
+WARM_UP, RUNS = 5, 50
+
+
+def measure(
+    runtimes: Mapping[str, Runtime],
+    size: int,
+    batch: int = 1,
+    runs: int = RUNS,
+    warm_up: int = WARM_UP,
+    clock: Callable[[], float] = time.perf_counter,
+) -> pd.DataFrame:
+    """Time passes of images of the network's size, the runtimes taking turns, so that what else the
+    machine does meets all of them alike.
+
+    Returns a row a runtime: ``network`` (its name), ``batch``, ``median_ms`` and ``p95_ms`` of so
+    many runs, of a whole batch each.
+    """
+    images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
+    times: dict[str, list[float]] = {name: [] for name in runtimes}
+    for turn in range(warm_up + runs):
+        for name, runtime in runtimes.items():
+            start = clock()
+            runtime.run(images)
+            if turn >= warm_up:
+                times[name].append(1000 * (clock() - start))
+    rows = [
+        {"network": name, "batch": batch, "median_ms": np.median(took)}
+        | {"p95_ms": np.percentile(took, 95)}
+        for name, took in times.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def measure_all(
+    files: Mapping[str, tuple[Path, str]],
+    size: int,
+    batches: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1, 2),
+    runs: int = RUNS,
+) -> pd.DataFrame:
+    """`measure` of ``{name: (file, runtime)}`` for each number of threads and each batch, with a
+    column ``threads``. PyTorch's number of threads is afterwards what it was.
+    """
+    before, tables = torch.get_num_threads(), []
+    try:
+        for count in threads:
+            opened = {name: open_runtime(*file, threads=count) for name, file in files.items()}
+            torch.set_num_threads(count)
+            for batch in batches:
+                tables.append(measure(opened, size, batch, runs).assign(threads=count))
+    finally:
+        torch.set_num_threads(before)
+    return pd.concat(tables, ignore_index=True)
+
+
+def ratios(times: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """How many times faster the second of each pair is than the first, by the medians of one run:
+    a row a pair, a column for each (batch, threads).
+    """
+    medians = times.set_index(["network", "batch", "threads"])["median_ms"].unstack([1, 2])
+    rows = {f"{fast} against {slow}": medians.loc[slow] / medians.loc[fast] for slow, fast in pairs}
+    return pd.DataFrame(rows).T
+
+
+def precision_table(
+    files: Mapping[str, Path], test_set: str | Path, masks: str | Path, runs: int = 50
+) -> pd.DataFrame:
+    """What each exported file is worth, the first being what the others are compared with.
+
+    Args:
+        files: name → ONNX file, such as ``{"float32": …, "int8": …}``.
+        test_set: a folder with ``images`` and ``masks``.
+        masks: a folder for the predictions, ``masks/<name>/*.png``.
+        runs: timed passes of each, in turn, of one image of the network's size on one thread.
+
+    Returns a row a file: size (MB), latency (median, ms), times as fast as the first, Dice and
+    calibration error on the test set, and the share of its pixels whose mask is the first one's.
+    """
+    opened = {name: open_runtime(path, "onnx", threads=1) for name, path in files.items()}
+    times = measure(opened, opened[next(iter(files))].about["size"], runs=runs).set_index(
+        "network"
+    )["median_ms"]
+    images = [pair.image for pair in index_pairs(test_set)]
+    rows: dict[str, dict[str, float]] = {}
+    reference: dict[str, np.ndarray] = {}
+    for name, runtime in opened.items():
+        found = _predicted(runtime, images, Path(masks) / name)
+        result = evaluate(Path(masks) / name, Path(test_set) / "masks")
+        reference = reference or found
+        same = np.mean([np.mean(found[stem] == reference[stem]) for stem in found])
+        rows[name] = {
+            "size, MB": files[name].stat().st_size / 1e6,
+            "latency, ms": times[name],
+            "times as fast": times.iloc[0] / times[name],
+            "Dice": result.summary["dice"],
+            "calibration error": result.calibration_error,
+            "same pixels": same,
+        }
+    return pd.DataFrame(rows).T
+
+
+def _predicted(runtime: Runtime, images: Sequence[Path], out: Path) -> dict[str, np.ndarray]:
+    predict(runtime, images, out)
+    return {file.stem: read_prediction(out / f"{file.stem}.png") >= THRESHOLD for file in images}
+
+
+def verdict(table: pd.DataFrame, least: float = 1.5) -> str:
+    """Two sentences on the last row of `precision_table`, true whatever it holds."""
+    first, last = table.iloc[0], table.iloc[-1]
+    if len(table) < 2:
+        raise UserError("One file can be compared with nothing; give two.")
+    speed, lost = last["times as fast"], last["Dice"] - first["Dice"]
+    reached = "reaches" if speed >= least else "does not reach"
+    smaller = _down(first["size, MB"] / last["size, MB"])
+    return (
+        f"{table.index[-1]} runs at {_down(speed)} times the speed of {table.index[0]}, so it "
+        f"{reached} {least} times; its file is {smaller} times smaller. Its Dice is {lost:+.4f} "
+        f"from the other's, and the masks agree in {_down(100 * last['same pixels'])} % of pixels."
+    )
+
+
+def _down(number: float, places: int = 2) -> str:
+    """Cut, not rounded: no gain is said to be larger than it was."""
+    return f"{np.floor(number * 10**places + 1e-9) / 10**places:.{places}f}"
+
+
+def benchmark(student: Path | None, teacher: Path | None, size: int, runs: int) -> dict[str, Any]:
+    """What `kdas benchmark` measures, ready for a JSON file; ``text`` has the tables in words.
+
+    Weights that are not given are random: they take the same time.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        nets, files = _prepare(folder, {"student": student, "teacher": teacher}, size)
+        before = machine()
+        times = measure_all(files, size, runs=runs)
+        after = machine()["load"]
+        pairs = [(f"{role}, torch", f"{role}, {way}") for role in nets for way in ("onnx",)]
+        pairs += [(f"teacher, {way}", f"student, {way}") for way in ("torch", "onnx")]
+        pairs += [("student, onnx", "student, int8"), ("student, onnx", "student of 16, onnx")]
+        peaks = {what: peak_memory(path, way, size) for what, (path, way) in files.items()}
+        sizes = {what: path.stat().st_size / 1e6 for what, (path, _) in files.items()}
+    faster = ratios(times, pairs)
+    faster.columns = [f"batch {batch}, {threads} thread(s)" for batch, threads in faster.columns]
+    cost = pd.DataFrame({role: network_cost(net, size) for role, net in nets.items()}).T
+    took = profile(nets["student"], size).head(12)
+    memory = pd.DataFrame({"peak, MB": peaks, "file, MB": sizes})
+    tables = {"times": times, "ratios": faster, "cost": cost, "memory": memory, "profile": took}
+    text = "\n\n".join(frame.round(3).to_string() for frame in tables.values())
+    found = {what: frame.to_dict("split", index=what != "times") for what, frame in tables.items()}
+    return {"machine": before | {"load afterwards": after}, "size": size, "text": text, **found}
+
+
+def _prepare(folder: Path, given: Mapping[str, Path | None], size: int):
+    """``({role: network}, {name: (file, runtime)})``, all at this size."""
+    nets: dict[str, PolypPVT] = {}
+    files: dict[str, tuple[Path, str]] = {}
+    ways = ["onnx"] + ["openvino"] * bool(find_spec("openvino"))
+    for role, weights in given.items():
+        net = open_network(weights, role)[0] if weights else freeze(build(role))
+        plain = save_weights(net, folder / f"{role}.safetensors", role=role, size=size)
+        exported = folder / f"{role}.onnx"
+        export(plain, exported)
+        nets[role], files[f"{role}, torch"] = net, (plain, "torch")
+        files |= {f"{role}, {way}": (exported, way) for way in ways}
+    images = [resize_image(image, size) for image in drawn_images()]
+    export(folder / "student.safetensors", folder / "int8.onnx", int8=images)
+    nets["student of 16"] = freeze(narrowed(build("student"), 16))
+    narrow = ImageToProbability(nets["student of 16"], size)
+    write_onnx(narrow, folder / "narrow.onnx", describe(narrow, "student"))
+    files["student, int8"] = folder / "int8.onnx", "onnx"
+    files["student of 16, onnx"] = folder / "narrow.onnx", "onnx"
+    return nets, files

@@ -1,0 +1,85 @@
+"""Weights and activations in eight bits."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdas_book.deploy import needed
+from kdas_book.deploy.runtimes import IMAGE
+from kdas_core.data.dataset import resize_image
+from kdas_core.data.images import read_image
+from kdas_core.data.layout import index_pairs
+from kdas_core.files import atomic_write
+from kdas_core.models.weights import ABOUT
+
+CALIBRATION_IMAGES = 64
+
+
+def calibration_images(data_root: str | Path, size: int, count: int = CALIBRATION_IMAGES):
+    """So many training images, evenly spaced, uint8 RGB (size, size, 3) each. Test images would
+    tell the network something of the test. UserError as `index_pairs`.
+    """
+    pairs = index_pairs(Path(data_root) / "TrainDataset")
+    chosen = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
+    return [resize_image(read_image(pairs[i].image), size) for i in chosen]
+
+
+def quantise(path: Path, out: Path, images: Sequence[np.ndarray], about: dict[str, Any]) -> None:
+    """Write an exported ONNX network with 8-bit weights, a scale for each channel, and 8-bit
+    activations, whose ranges are the smallest and largest values on ``images`` (uint8 RGB, of the
+    network's size). Static, as pairs of QuantizeLinear and DequantizeLinear around convolutions and
+    products with weights; both resizes and the products of attention stay in float32.
+    """
+    onnx, tools = needed("onnx"), needed("onnxruntime.quantization")
+    prepare = needed("onnxruntime.quantization.shape_inference").quant_pre_process
+    with _silent(), tempfile.TemporaryDirectory(dir=out.parent) as folder:
+        whole, small = (str(Path(folder) / name) for name in ("whole.onnx", "small.onnx"))
+        prepare(str(path), whole, skip_symbolic_shape=True)
+        left_out = _in_float(onnx.load(whole))
+        tools.quantize_static(
+            whole, small, _reader(images), tools.QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"], nodes_to_exclude=left_out,
+            activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
+        )  # fmt: skip
+        model = onnx.load(small)
+    del model.metadata_props[:]
+    model.metadata_props.add(key=ABOUT, value=json.dumps(about))
+    atomic_write(out, model.SerializeToString(), durable=True)
+
+
+def _reader(images: Sequence[np.ndarray]):
+    base: Any = needed("onnxruntime.quantization").CalibrationDataReader
+
+    class Images(base):
+        def __init__(self):
+            self.batches = iter(images)
+
+        def get_next(self):
+            image = next(self.batches, None)
+            return None if image is None else {IMAGE: image[None]}
+
+    return Images()
+
+
+def _in_float(model) -> list[str]:
+    """The nodes outside the network, and its products of two activations."""
+    nodes, stored = list(model.graph.node), {tensor.name for tensor in model.graph.initializer}
+    convolutions = [i for i, node in enumerate(nodes) if node.op_type == "Conv"]
+    outside = nodes[: convolutions[0]] + nodes[convolutions[-1] + 1 :]
+    moving = [n for n in nodes if n.op_type == "MatMul" and not stored.intersection(n.input)]
+    return [node.name for node in (*outside, *moving)]
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,213 @@
+"""Outlines of polyps drawn on a video, frame by frame (`kdas predict --video`)."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm.auto import tqdm
+
+from kdas_book.deploy import needed, refuse_size
+from kdas_book.files import refuse_foreign, staging_dir
+from kdas_core import UserError
+from kdas_core.files import unwritten
+from kdas_core.models.weights import first_line
+
+OUTLINE = (80, 255, 80)  # RGB
+COMMENT = "Outlines by kdas predict; research and teaching, no clinical use."
+
+
+@dataclass
+class VideoReport:
+    """What was done: ``frames`` drawn, ``corrupt`` ones left out, ``seconds`` spent on each part,
+    ``smoothing`` and the frames per second of the video.
+    """
+
+    frames: int = 0
+    corrupt: int = 0
+    rate: float = 0.0
+    smoothing: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def delay(self) -> float:
+        """By how many frames smoothing lags behind, on average."""
+        return self.smoothing / (1 - self.smoothing)
+
+    def __str__(self) -> str:
+        total = sum(self.seconds.values()) or 1.0
+        parts = ", ".join(
+            f"{part} {1000 * took / max(1, self.frames):.1f} ms ({100 * took / total:.0f} %)"
+            for part, took in self.seconds.items()
+        )
+        lag = f"{self.delay:.1f} frames ({1000 * self.delay / self.rate:.0f} ms)"
+        return (
+            f"{self.frames} frames, {self.corrupt} corrupt ones left out; smoothing "
+            f"{self.smoothing:g} delays the outline by {lag} on average; per frame: {parts}"
+        )
+
+
+def predict_video(
+    run: Callable[[np.ndarray], np.ndarray], source: Path, out: Path, smoothing: float = 0.5
+) -> VideoReport:
+    """Write a copy of a video in which the edge of the predicted polyp is drawn.
+
+    Args:
+        run: uint8 RGB (1, H, W, 3) → probability (1, H, W), such as `Runtime.run`.
+        source: any video that FFmpeg reads. One frame at a time is held, however long it is.
+        out: the copy, without sound; its suffix says the format.
+        smoothing: weight of the past in [0, 1): a pixel's probability is so much of its last value
+            and the rest of the new one. 0: each frame for itself.
+
+    A frame that cannot be decoded, or that the decoder calls corrupt, is counted and left out. A
+    UserError: ``source`` is no video, has no frame that can be decoded or one of a size that is
+    refused, ``out`` is a file of others or cannot be written; then nothing is left.
+    """
+    if not 0 <= smoothing < 1:
+        raise UserError(f"smoothing is {smoothing}; it must lie in [0, 1).")
+    source, out = Path(source), Path(out)
+    if source.resolve() == out.resolve():
+        raise UserError(f"{out} is the video itself; choose another --out.")
+    av = needed("av", "video")
+    refuse_foreign(out, "video that kdas wrote", lambda path: _is_ours(av, path))
+    report = VideoReport(smoothing=smoothing)
+    with _opened(av, source) as (container, stream), staging_dir(out) as folder:
+        report.rate = float(stream.average_rate or 25)
+        draft = folder / out.name
+        try:
+            with _sink(av, draft, out, stream) as write:
+                _draw(_frames(av, container, stream, report), run, write, report, source)
+            os.replace(draft, out)
+        except UserError:
+            raise
+        except OSError as error:  # the errors of FFmpeg's files are among these
+            raise unwritten(out, error, "make room, or choose another place") from None
+        except av.FFmpegError as error:
+            raise UserError(f"{out} cannot be encoded ({first_line(error)}).") from None
+    return report
+
+
+def _is_ours(av: Any, path: Path) -> bool:
+    try:
+        with av.open(str(path)) as container:
+            return COMMENT in container.metadata.values()
+    except av.FFmpegError:
+        return False
+
+
+@contextmanager
+def _opened(av: Any, source: Path) -> Iterator[tuple[Any, Any]]:
+    if not source.is_file():
+        raise UserError(f"{source} does not exist, or is no file; name a video.")
+    try:
+        container = av.open(str(source))
+    except (av.FFmpegError, UnicodeError) as error:
+        fact = f"{source} is no video that FFmpeg can read ({first_line(error)})"
+        raise UserError(f"{fact}; copy it again, or convert it.") from None
+    with container:
+        if not container.streams.video:
+            raise UserError(f"{source} has no video in it, only other streams; name a video.")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def _frames(av: Any, container: Any, stream: Any, report: VideoReport) -> Iterator[Any]:
+    """The frames in the order of showing, without those that are damaged."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            frames = [] if packet is None else packet.decode()
+        except av.FFmpegError:
+            report.corrupt += 1
+            continue
+        if packet is None:
+            return
+        for frame in frames:
+            if frame.is_corrupt:
+                report.corrupt += 1
+            else:
+                yield frame
+
+
+@contextmanager
+def _sink(av: Any, draft: Path, out: Path, stream: Any) -> Iterator[Callable]:
+    """A function that appends a picture, uint8 RGB (H, W, 3), at a time in the source's units."""
+    try:
+        container = av.open(str(draft), "w")
+    except ValueError as error:
+        raise UserError(f"{out} names no format of videos ({first_line(error)}).") from None
+    with container:
+        container.metadata["comment"] = COMMENT
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        target = container.add_stream(codec, rate=stream.average_rate or 25)
+        target.codec_context.time_base = Fraction(stream.time_base)
+        last: list[int] = []
+
+        def write(picture: np.ndarray, pts: int | None) -> None:
+            if not last:  # colour is stored for two by two pixels
+                target.height, target.width = (side // 2 * 2 for side in picture.shape[:2])
+                target.pix_fmt = "yuv420p"
+            frame = av.VideoFrame.from_ndarray(picture[: target.height, : target.width])
+            step = 1 if not last else last[-1] + 1
+            frame.pts, frame.time_base = max(pts or 0, step if last else 0), stream.time_base
+            last[:] = [frame.pts]
+            container.mux(target.encode(frame))
+
+        yield write
+        if last:
+            container.mux(target.encode())
+
+
+def _draw(frames: Iterator, run: Callable, write: Callable, report: VideoReport, source: Path):
+    """Decode, predict, smooth, outline, encode, one frame after another, and time each part."""
+    clock = _Clock(report.seconds)
+    past: Any = None
+    bar = tqdm(desc=f"frames of {source.name}", disable="TQDM_DISABLE" in os.environ, leave=False)
+    with bar:
+        while True:
+            with clock("decoding"):
+                frame: Any = next(frames, None)
+                image = frame and frame.to_ndarray(format="rgb24")
+            if frame is None:
+                break
+            refuse_size(f"A frame of {source}", frame.width, frame.height)
+            with clock("network"):
+                now = run(image[None])[0]
+            with clock("drawing"):
+                blend = past is not None and past.shape == now.shape
+                past = report.smoothing * past + (1 - report.smoothing) * now if blend else now
+                outline(image, past)
+            with clock("encoding"):
+                write(image, frame.pts)
+            report.frames += 1
+            bar.update()
+    if not report.frames:
+        raise UserError(f"{source} has no frame that can be decoded; nothing was written.")
+
+
+def outline(image: np.ndarray, probability: np.ndarray) -> None:
+    """Draw the edge of where a map (H, W) is at least 0.5 into an image (H, W, 3), in place."""
+    mask = (probability >= 0.5).astype(np.uint8)
+    edges, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, edges, -1, OUTLINE, thickness=max(1, min(image.shape[:2]) // 200))
+
+
+class _Clock:
+    """``with clock("part"):`` adds the seconds of the block to ``seconds["part"]``."""
+
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds = seconds
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
