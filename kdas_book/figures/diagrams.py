@@ -17,10 +17,10 @@ FRAMEWORKS = {
     "figure": (
         "kdas",
         "One training step, as the paper's figure has it",
-        "Teacher and student give two logit maps each. Attention and a softmax over pixels come "
-        "before the divergence of each pair; guiding compares the attended second pair, the "
-        "structure loss each raw student map with the mask. Every loss sends a gradient to the "
-        "student.",
+        "Teacher and student give two logit maps each. Attention and then a softmax over pixels "
+        "come before the divergence of each pair; guiding compares the attended second pair, "
+        "before that softmax, the structure loss each raw student map with the mask. Every loss "
+        "sends a gradient to the student.",
     ),
     "released": (
         "released",
@@ -74,23 +74,22 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     n, row, height = " ₁₂"[k], y + 30, 224 if guided else 162
     canvas.add("rect", x=14, y=y, width=492, height=height, rx=8, fill=tint(PLAIN, 0.1))
     canvas.text(90, y + 15, ("first maps", "second maps")[k - 1], font_weight="600")
-    left = ("attention A", "÷ τ, no softmax" if released else "softmax of A/τ")
-    right = ("softmax = 1", "over 1 channel,", "÷ τ") if released else left
     terms = (f"R{n}", "“KL”") if released else (f"AS{n}", "τ² KL")
     of_teacher = canvas.box((40, row, 42, 56), f"T{n}", colour=TEACHER)
-    attended = canvas.box((98, row, 116, 56), *left, colour=PURPLE)
     loss = canvas.box((230, row, 48, 56), *terms, colour=ORANGE)
-    other = canvas.box((300, row, 116, 56), *right, colour=RED if released else PURPLE)
     of_student = canvas.box((438, row, 38, 56), f"S{n}", colour=STUDENT)
-    for start, end in ((of_teacher, attended), (attended, loss)):
-        canvas.arrow(start.right(), end.left(), colour=TEACHER)
-    for start, end in ((of_student, other), (other, loss)):
-        canvas.arrow(start.left(0.3), end.right(0.3))
-    canvas.arrow(loss.right(0.8), other.left(0.8), **BACK)
     if released:
+        left, right = ("attention A", "÷ τ, no softmax"), ("softmax = 1", "over 1 channel,", "÷ τ")
+        attended = canvas.box((98, row, 116, 56), *left, colour=PURPLE)
+        other = canvas.box((300, row, 116, 56), *right, colour=RED)
+        for start, end in ((of_teacher, attended), (attended, loss)):
+            canvas.arrow(start.right(), end.left(), colour=TEACHER)
+        for start, end in ((of_student, other), (other, loss)):
+            canvas.arrow(start.left(0.3), end.right(0.3))
+        canvas.arrow(loss.right(0.8), other.left(0.8), **BACK)
         canvas.cross(427, other.right(0.8).y)
     else:
-        canvas.arrow(other.right(0.8), of_student.left(0.8), **BACK)
+        attended, other = _attended(canvas, row, of_teacher, loss, of_student)
     if guided:
         pair = f"S{n}, T{n}" if released else f"A(S{n}), A(T{n})"
         words = (f"SG({pair})", "mean square of (P + Pᵀ) − (Q + Qᵀ)")
@@ -109,6 +108,24 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     canvas.arrow(mask.right(), structure.left())
     _there_and_back(canvas, structure, of_student, 0.66)
     return y + height + 12
+
+
+def _attended(canvas: Canvas, row: float, teacher: Box, loss: Box, student: Box) -> list[Box]:
+    """Attention below, from which guiding goes on down, and a softmax over its pixels above."""
+    found = []
+    for x in (98, 300):
+        canvas.box((x, row, 116, 22), "softmax, τ", colour=PURPLE)
+        found.append(canvas.box((x, row + 34, 116, 22), "attention A", colour=PURPLE))
+    low, middle = row + 45, row + 11
+    canvas.arrow(teacher.right(45 / 56), found[0].left(), colour=TEACHER)
+    canvas.arrow(found[0].top(), (156, row + 22), colour=TEACHER)
+    canvas.arrow((214, middle), (230, middle), colour=TEACHER)
+    for start, end, y in ((438, 416, low), (300, 278, middle)):
+        canvas.arrow((start, y - 4), (end, y - 4))
+        canvas.arrow((end, y + 6), (start, y + 6), **BACK)
+    canvas.arrow((340.6, row + 34), (340.6, row + 22))
+    canvas.arrow((372, row + 22), (372, row + 34), **BACK)
+    return found
 
 
 def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:
