@@ -113,6 +113,27 @@ class NumberSliders(SphinxTransform):
             raw.replace_self(figure)
 
 
+class NumberedTable(nodes.figure):
+    """A table that a cell made, below its number and caption."""
+
+
+class NumberTables(SphinxTransform):
+    """MyST-NB makes a figure of whatever has a caption; one named ``tab-…`` is a table."""
+
+    default_priority = 400
+
+    def apply(self, **_: Any) -> None:
+        for figure in list(self.document.findall(nodes.figure)):
+            if any(name.startswith("tab-") for name in figure["names"]):
+                parts = sorted(
+                    figure.children, key=lambda part: not isinstance(part, nodes.caption)
+                )
+                table = NumberedTable("", *parts, **figure.attributes)
+                table["classes"] += ["numbered-table"]
+                figure.replace_self(table)
+                self.document.ids |= dict.fromkeys(table["ids"], table)
+
+
 def link_exercises(app: Sphinx, tree: nodes.document, docname: str) -> None:
     """ "Exercise 5.2" leads there from wherever it is named, "exercise 2" within chapter 5."""
     chapter, known = (
@@ -153,6 +174,12 @@ def setup(app: Sphinx) -> dict[str, bool]:
         app.setup_extension("sphinx_sitemap")
     app.add_html_math_renderer("katex", (visit_math, None), (visit_displaymath, None))
     app.add_transform(NumberSliders)
+    app.add_transform(NumberTables)
+    as_figure: Any = (
+        lambda self, node: self.visit_figure(node),
+        lambda self, node: self.depart_figure(node),
+    )
+    app.add_enumerable_node(NumberedTable, "table", html=as_figure)
     app.connect("config-inited", configure, priority=950)  # after the first page is known
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("html-page-context", link_chapters)
