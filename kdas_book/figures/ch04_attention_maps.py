@@ -63,10 +63,8 @@ def row_looks_at(image, mask, logits: Tensor, weights: Tensor, attended, row: in
     middle.axhline(row, color=plots.RED, lw=1)
     middle.set(xlim=(0, 1.05 * float(weights.max())), ylim=(len(logits) - 0.5, -0.5))
     middle.set(yticks=[], title="looks at", xlabel="weight")
-    for values, colour, name in (
-        (logits, plots.RED, "row of P"),
-        (attended, plots.BLUE, "row of A(P)"),
-    ):
+    both = ((logits, plots.RED, "row of P"), (attended, plots.BLUE, "row of A(P)"))
+    for values, colour, name in both:
         right.plot(as_map(values)[row], color=colour, label=name, lw=1.2)
     right.axhline(0, color="#999999", lw=0.8)
     limit = 1.05 * float(logits.abs().max())

@@ -19,7 +19,6 @@ from kdas_book.publishing.tables import set_numbers, set_table
 
 # Cells that run on a server elsewhere, and a script of 1.5 MB for icons that the theme's font has.
 UNUSED = ("thebe", "THEBE", "kernelName", "fontawesome.js")
-TEXT_FONT = "fonts/text.woff2"
 FOR_SEARCH = ("searchtools.js", "language_data.js", "searchindex.js")
 SETUP = re.compile(r"\.(begin|times)\(")
 # A policy allows no handlers in attributes; book/_static/site.js listens instead.
@@ -63,27 +62,18 @@ def load_less(soup: Any) -> None:
     # What documentation_options defines, the inline scripts behind it need at once.
     for tag in soup.select('script[src]:not([async], [src*="documentation_options"])'):
         tag["defer"] = ""
-    if own := soup.select_one('link[href*="custom.css"]'):
-        preload(own, r"custom\.css.*", TEXT_FONT)
     style = soup.select_one('link[href*="katex.min.css"]')
     if style and not soup.select_one(".katex"):
-        style.decompose()
-    elif style:
-        for font in FIRST_FONTS:
-            preload(style, r"katex\.min\.css.*", f"fonts/{font}")
+        style = style.decompose()
+    text = soup.select_one('link[href*="custom.css"]')
+    for tag, fonts in ((text, ("text.woff2",)), (style, FIRST_FONTS)):
+        for font in fonts if tag else ():  # they come along with the style sheet, not after it
+            href = re.sub(r"[\w.]+\.css.*", f"fonts/{font}", tag["href"])
+            kind = {"rel": "preload", "as": "font", "type": "font/woff2", "crossorigin": ""}
+            tag.insert_before(soup.new_tag("link", href=href, attrs=kind))
     local = 'meta[property="og:url"]:not([content^="http"])'
     for tag in soup.select(f'meta[name="viewport"] ~ meta[name="viewport"], {local}'):
         tag.decompose()
-
-
-def preload(style: Any, name: str, font: str) -> None:
-    """The font comes along with its style sheet, whose name it replaces, not after it."""
-    kind = {"rel": "preload", "as": "font", "type": "font/woff2", "crossorigin": ""}
-    style.insert_before(
-        BeautifulSoup("", "html.parser").new_tag(
-            "link", href=re.sub(name, font, style["href"]), attrs=kind
-        )
-    )
 
 
 def make_accessible(soup: Any) -> None:
