@@ -39,7 +39,7 @@ def map_table(images: Tensor, masks: Tensor, logits: Mapping, shares: Mapping) -
     maps, rows = [*logits.values(), *shares.values()], {}
     for i, image in enumerate(images):
         rows[" " * i] = [outlined(image, masks[i]), *(values[i] for values in maps)]
-    figure = grid(rows, ["image", *logits, *shares], 1.6, cmap="magma")
+    figure = grid(rows, ["image", *logits, *shares], 1.2, cmap="magma")
     axes = np.array(figure.axes).reshape(len(images), -1)
     for line, mask in zip(axes, masks):
         for axis in line[1:]:
