@@ -175,24 +175,26 @@ document.addEventListener("scrollend", () => {  // who has read on has no need o
   trail.length = 0;
 });
 
-// Under a "Predict" box the cells that answer wait until they are asked for: by its button, by a link into them, or by a search in the page.
-// Without this script, and on paper, they are there.
+// Under a "Predict" box the cells that answer, and the paragraph that reads them, wait until they are asked for: by its button, by a link
+// into them, or by a search in the page. Without this script, and on paper, they are there.
 for (const title of document.querySelectorAll("article .admonition > .admonition-title")) {
   if (!title.textContent.startsWith("Predict before you run")) continue;
   const box = title.parentElement, answer = [];
-  for (let next = box.nextElementSibling; next?.matches(".cell"); next = next.nextElementSibling) answer.push(next);
+  let next = box.nextElementSibling;
+  for (; next?.matches(".cell"); next = next.nextElementSibling) answer.push(next);
   if (!answer.length) continue;
+  if (next?.matches("p")) answer.push(next);
   const button = Object.assign(document.createElement("button"), {className: "reveal", type: "button", textContent: "Show the answer"});
   const reveal = () => {
-    for (const cell of answer) cell.removeAttribute("hidden");
-    for (const box of answer.flatMap((cell) => [...cell.querySelectorAll("pre, .table-box")])) {
+    for (const part of answer) part.removeAttribute("hidden");
+    for (const box of answer.flatMap((part) => [...part.querySelectorAll("pre, .table-box")])) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;  // not to be seen when the page was loaded
     }
     button.remove();
   };
-  for (const cell of answer) {
-    cell.setAttribute("hidden", "until-found");
-    cell.addEventListener("beforematch", reveal);
+  for (const part of answer) {
+    part.setAttribute("hidden", "until-found");
+    part.addEventListener("beforematch", reveal);
   }
   button.addEventListener("click", () => {
     reveal();
@@ -202,8 +204,8 @@ for (const title of document.querySelectorAll("article .admonition > .admonition
   box.append(button);
 }
 const revealTarget = () => {  // what a link leads to, where the browser does not show it by itself
-  const target = document.querySelector(".cell[hidden] :target, .cell[hidden]:target");
-  target?.closest(".cell").dispatchEvent(new Event("beforematch"));
+  const target = document.querySelector("[hidden=until-found] :target, [hidden=until-found]:target");
+  target?.closest("[hidden]").dispatchEvent(new Event("beforematch"));
   target?.scrollIntoView();
 };
 addEventListener("hashchange", revealTarget);

@@ -231,7 +231,7 @@ def verdicts(images, masks, probabilities: Mapping, titles: Sequence[str], **map
     rows = {"mask": [outlined(*pair) for pair in zip(images, masks)]}
     for name, probability in probabilities.items():
         rows[name] = [error_overlay(*three) for three in zip(images, probability, masks)]
-    return grid(rows | maps, titles, size=1.6, vmin=0, vmax=1)
+    return grid(rows | maps, titles, size=1.4, vmin=0, vmax=1)
 
 
 def strips(values: Mapping, label: str, colours: Sequence = (), log: bool = False) -> Figure:

@@ -159,7 +159,7 @@ def beside(images: Tensor, masks: Tensor, maps: Mapping[str, Tensor | list], **i
     rows = {}
     for i, pair in enumerate(zip(images, masks)):
         rows[f"image {i + 1}"] = [outlined(*pair), *(column[i] for column in columns)]
-    figure = grid(rows, ["image and mask", *maps], size=1.6, **imshow)
+    figure = grid(rows, ["image and mask", *maps], size=1.35, **imshow)
     for i, mask in enumerate(masks):
         _outline(figure.axes[i * (len(maps) + 1) :][1 : len(maps) + 1], mask)
     return figure
@@ -182,7 +182,7 @@ def anchor_grid(assignment: Tensor) -> Figure:
     rows = {" " * i: part for i, part in enumerate(relative.split(side))}  # blank labels
     titles = [f"anchor {number + 1}" for number in range(len(assignment))]
     scale = {"vmin": float(relative.min()), "vmax": float(relative.max())}
-    figure = grid(rows, titles, size=1.3, bar="× equal share", **scale)
+    figure = grid(rows, titles, size=1.1, bar="× equal share", **scale)
     figure.set_layout_engine("compressed")
     return figure
 

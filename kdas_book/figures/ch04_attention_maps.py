@@ -39,7 +39,7 @@ def map_table(images: Tensor, masks: Tensor, logits: Mapping, shares: Mapping) -
     maps, rows = [*logits.values(), *shares.values()], {}
     for i, image in enumerate(images):
         rows[" " * i] = [outlined(image, masks[i]), *(values[i] for values in maps)]
-    figure = grid(rows, ["image", *logits, *shares], 1.6, cmap="magma")
+    figure = grid(rows, ["image", *logits, *shares], 1.2, cmap="magma")
     axes = np.array(figure.axes).reshape(len(images), -1)
     for line, mask in zip(axes, masks):
         for axis in line[1:]:
@@ -63,10 +63,8 @@ def row_looks_at(image, mask, logits: Tensor, weights: Tensor, attended, row: in
     middle.axhline(row, color=plots.RED, lw=1)
     middle.set(xlim=(0, 1.05 * float(weights.max())), ylim=(len(logits) - 0.5, -0.5))
     middle.set(yticks=[], title="looks at", xlabel="weight")
-    for values, colour, name in (
-        (logits, plots.RED, "row of P"),
-        (attended, plots.BLUE, "row of A(P)"),
-    ):
+    both = ((logits, plots.RED, "row of P"), (attended, plots.BLUE, "row of A(P)"))
+    for values, colour, name in both:
         right.plot(as_map(values)[row], color=colour, label=name, lw=1.2)
     right.axhline(0, color="#999999", lw=0.8)
     limit = 1.05 * float(logits.abs().max())

@@ -36,7 +36,7 @@ def panels(cells: Mapping, signed: Sequence[str] = (), limits: Mapping | None = 
 def signed_grid(rows: Mapping[str, Sequence], titles: Sequence[str], mask: Tensor) -> Figure:
     """Rows of logit maps on one red-and-blue scale; the first row with the outline of the mask."""
     top = max(float(np.abs(plots.as_map(cell)).max()) for row in rows.values() for cell in row)
-    look: dict = {"bar": "logit: red polyp, blue background", "cmap": "RdBu_r"}
+    look: dict = {"bar": "logit: red polyp, blue background", "cmap": "RdBu_r", "size": 1.45}
     figure = plots.grid(rows, titles, vmin=-top, vmax=top, **look)
     for axis in figure.axes[: len(titles)]:
         axis.contour(plots.as_map(mask), **plots.OUTLINE | {"colors": "black"})

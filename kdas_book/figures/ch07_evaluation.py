@@ -44,7 +44,7 @@ def about(run: Any, maps: float) -> str:
 def read_by(grey: np.ndarray, scores: pd.DataFrame) -> Figure:
     """A map, uint8 (H, W), as programs see it, and their ``scores``, a row each, a column a bar."""
     mosaic = [list(scores.index), ["bars"] * len(scores)]
-    figure, axes = plt.subplot_mosaic(mosaic, figsize=(plots.WIDTH, 4), height_ratios=(1, 1.25))
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=(plots.WIDTH, 3.6), height_ratios=(1, 1))
     for name in scores.index:
         rules = CONVENTIONS.get(name, CONVENTIONS["pranet"])  # the log does not round, either
         plots.show(axes[name], rules.values(grey)[grey], name, cmap="gray", vmin=0, vmax=1)
@@ -88,7 +88,7 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
 
 def score_by_size(frame: pd.DataFrame) -> Figure:
     """Dice against the polyp's share, in (0, 1], a dot an image, and the means of four groups."""
-    axis = plt.figure(figsize=(plots.WIDTH, 3.4)).subplots()
+    axis = plt.figure(figsize=(plots.WIDTH, 3)).subplots()
     for network, rows in frame.groupby("network", sort=False):
         values, colour = rows[["share", "dice"]], COLOUR_OF.get(network)
         groups = values.groupby(pd.qcut(rows["share"], 4, duplicates="drop"), observed=True).mean()
@@ -114,13 +114,13 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
             titles.append(f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}")
         rows[dataset] = row
         titles += [""] * (most - len(row))
-    return plots.grid(rows, titles, size=1.65)
+    return plots.grid(rows, titles, size=1.2)
 
 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:
     """Predicted against observed probability, and % of pixels; panel → network → result."""
     share: dict = {"sharex": True, "sharey": "row", "height_ratios": (2.2, 1), "squeeze": False}
-    figure, axes = plt.subplots(2, len(results), figsize=(plots.WIDTH, 4.4), **share)
+    figure, axes = plt.subplots(2, len(results), figsize=(plots.WIDTH, 3.8), **share)
     for (upper, lower), (title, networks) in zip(axes.T, results.items()):
         upper.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":")
         for network, result in networks.items():

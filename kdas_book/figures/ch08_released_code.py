@@ -35,7 +35,7 @@ def training_log(pooled: pd.DataFrame, reaches: float = 0.7) -> Figure:
     high = pooled["run"].isin(best.index[best >= reaches])
     count = pooled.groupby("script")["run"].nunique().sort_values(ascending=False)
     colours = _colour_of(count.index)
-    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 5.4), sharex=True, height_ratios=(1.5, 1))
+    figure, axes = plt.subplots(2, 1, figsize=(WIDTH, 4.4), sharex=True, height_ratios=(1.5, 1))
     top = max(best.max(), reaches) + 0.01
     axes[0].set(ylabel="soft Dice, all test images", ylim=(reaches, top))
     axes[1].set(ylabel="soft Dice", xlabel="epoch", ylim=(0, reaches))

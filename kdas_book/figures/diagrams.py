@@ -17,10 +17,10 @@ FRAMEWORKS = {
     "figure": (
         "kdas",
         "One training step, as the paper's figure has it",
-        "Teacher and student give two logit maps each. Attention and a softmax over pixels come "
-        "before the divergence of each pair; guiding compares the attended second pair, the "
-        "structure loss each raw student map with the mask. Every loss sends a gradient to the "
-        "student.",
+        "Teacher and student give two logit maps each. Attention and then a softmax over pixels "
+        "come before the divergence of each pair; guiding compares the attended second pair, "
+        "before that softmax, the structure loss each raw student map with the mask. Every loss "
+        "sends a gradient to the student.",
     ),
     "released": (
         "released",
@@ -74,23 +74,7 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
     n, row, height = " ₁₂"[k], y + 30, 224 if guided else 162
     canvas.add("rect", x=14, y=y, width=492, height=height, rx=8, fill=tint(PLAIN, 0.1))
     canvas.text(90, y + 15, ("first maps", "second maps")[k - 1], font_weight="600")
-    left = ("attention A", "÷ τ, no softmax" if released else "softmax of A/τ")
-    right = ("softmax = 1", "over 1 channel,", "÷ τ") if released else left
-    terms = (f"R{n}", "“KL”") if released else (f"AS{n}", "τ² KL")
-    of_teacher = canvas.box((40, row, 42, 56), f"T{n}", colour=TEACHER)
-    attended = canvas.box((98, row, 116, 56), *left, colour=PURPLE)
-    loss = canvas.box((230, row, 48, 56), *terms, colour=ORANGE)
-    other = canvas.box((300, row, 116, 56), *right, colour=RED if released else PURPLE)
-    of_student = canvas.box((438, row, 38, 56), f"S{n}", colour=STUDENT)
-    for start, end in ((of_teacher, attended), (attended, loss)):
-        canvas.arrow(start.right(), end.left(), colour=TEACHER)
-    for start, end in ((of_student, other), (other, loss)):
-        canvas.arrow(start.left(0.3), end.right(0.3))
-    canvas.arrow(loss.right(0.8), other.left(0.8), **BACK)
-    if released:
-        canvas.cross(427, other.right(0.8).y)
-    else:
-        canvas.arrow(other.right(0.8), of_student.left(0.8), **BACK)
+    of_teacher, attended, other, of_student = _compared(canvas, n, row, released)
     if guided:
         pair = f"S{n}, T{n}" if released else f"A(S{n}), A(T{n})"
         words = (f"SG({pair})", "mean square of (P + Pᵀ) − (Q + Qᵀ)")
@@ -104,11 +88,36 @@ def _pair_of_maps(canvas: Canvas, k: int, y: float, released: bool) -> float:
         canvas.arrow((372, guide.top().y), (372, other.bottom().y), **BACK)
     below = y + height - 60
     mask = canvas.box((98, below, 116, 46), "mask M")
-    words = (f"St(S{n}, M)", "structure loss")
-    structure = canvas.box((256, below, 160, 46), *words, colour=BLUE)
+    structure = canvas.box((256, below, 160, 46), f"St(S{n}, M)", "structure loss", colour=BLUE)
     canvas.arrow(mask.right(), structure.left())
     _there_and_back(canvas, structure, of_student, 0.66)
     return y + height + 12
+
+
+def _compared(canvas: Canvas, n: str, row: float, released: bool) -> tuple[Box, Box, Box, Box]:
+    """Attention below, from which guiding goes on, and a softmax over its pixels above."""
+    terms = (f"R{n}", "“KL”") if released else (f"AS{n}", "τ² KL")
+    of_teacher = canvas.box((40, row, 42, 56), f"T{n}", colour=TEACHER)
+    canvas.box((230, row, 48, 56), *terms, colour=ORANGE)
+    of_student = canvas.box((438, row, 38, 56), f"S{n}", colour=STUDENT)
+    high, low, purple = row + 11, row + 45, {"colour": PURPLE}
+    canvas.box((98, row, 116, 22), "÷ τ only" if released else "softmax, τ", **purple)
+    attended = canvas.box((98, row + 34, 116, 22), "attention A", **purple)
+    for x, y, rise in ((82, low, (16, 0)), (156, row + 34, (0, -12)), (214, high, (16, 0))):
+        canvas.arrow((x, y), (x + rise[0], y + rise[1]), colour=TEACHER)
+    if released:
+        other = canvas.box((300, row, 116, 56), "softmax = 1", "one channel, ÷ τ", colour=RED)
+        canvas.cross(427, low + 6)
+    else:
+        canvas.box((300, row, 116, 22), "softmax, τ", **purple)
+        other = canvas.box((300, row + 34, 116, 22), "attention A", **purple)
+        canvas.arrow((340.6, row + 34), (340.6, row + 22))
+        canvas.arrow((372, row + 22), (372, row + 34), **BACK)
+    for start, end, level in ((438, 416, low), (300, 278, high)):
+        canvas.arrow((start, level - 4), (end, level - 4))
+        if not (released and level == low):
+            canvas.arrow((end, level + 6), (start, level + 6), **BACK)
+    return of_teacher, attended, other, of_student
 
 
 def _there_and_back(canvas: Canvas, loss: Box, student: Box, at: float) -> None:

@@ -52,7 +52,7 @@ class Canvas:
 
     def __init__(self, name: str, title: str, about: str, height: float):
         self.root = ElementTree.Element("svg", xmlns="http://www.w3.org/2000/svg")
-        size = {"viewBox": f"0 0 520 {height}", "width": "676", "height": f"{1.3 * height:g}"}
+        size = {"viewBox": f"0 0 520 {height}", "width": "572", "height": f"{1.1 * height:g}"}
         said = {"aria-labelledby": f"{name}-title {name}-desc", "font-family": FONT}
         self.root.attrib |= size | {"style": "max-width: 100%; height: auto"} | said
         self.add("title", title, id=f"{name}-title")

@@ -65,12 +65,13 @@ def load_less(soup: Any) -> None:
         tag["defer"] = ""
     style = soup.select_one('link[href*="katex.min.css"]')
     if style and not soup.select_one(".katex"):
-        style.decompose()
-    elif style:  # the fonts come along with the style sheet, not after it
-        for font in FIRST_FONTS:
-            href = re.sub(r"katex\.min\.css.*", f"fonts/{font}", style["href"])
+        style = style.decompose()
+    text = soup.select_one('link[href*="custom.css"]')
+    for tag, fonts in ((text, ("text.woff2",)), (style, FIRST_FONTS)):
+        for font in fonts if tag else ():  # they come along with the style sheet, not after it
+            href = re.sub(r"[\w.]+\.css.*", f"fonts/{font}", tag["href"])
             kind = {"rel": "preload", "as": "font", "type": "font/woff2", "crossorigin": ""}
-            style.insert_before(soup.new_tag("link", href=href, attrs=kind))
+            tag.insert_before(soup.new_tag("link", href=href, attrs=kind))
     local = 'meta[property="og:url"]:not([content^="http"])'
     for tag in soup.select(f'meta[name="viewport"] ~ meta[name="viewport"], {local}'):
         tag.decompose()

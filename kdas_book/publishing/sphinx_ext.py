@@ -12,6 +12,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.transforms import SphinxTransform
+from sphinx.writers.html5 import HTML5Translator
 
 from kdas_book.publishing.formulas import visit_displaymath, visit_math
 from kdas_book.publishing.pages import finish_pages
@@ -94,8 +95,12 @@ def number_by_chapter(app: Sphinx, env: Any) -> list[str]:
     return []  # no page is read anew for that
 
 
-class NumberSliders(SphinxTransform):
-    """Sliders become figures with a caption, so that Sphinx numbers them with the others."""
+class NumberedTable(nodes.figure):
+    """A table that a cell made, below its caption."""
+
+
+class NumberOthers(SphinxTransform):
+    """Sphinx numbers sliders with the figures, and what cells name ``tab-…`` as tables."""
 
     default_priority = 400
 
@@ -111,14 +116,17 @@ class NumberSliders(SphinxTransform):
             words = html.unescape(found[2])
             figure = nodes.figure("", live, nodes.caption(words, words), ids=[f"slider-{i}"])
             raw.replace_self(figure)
+        for figure in list(self.document.findall(nodes.figure)):
+            if figure["ids"][0].startswith("tab-"):
+                table = NumberedTable("", *figure.children[::-1], **figure.attributes)
+                figure.replace_self(table)
+                self.document.ids |= dict.fromkeys(table["ids"], table)
 
 
 def link_exercises(app: Sphinx, tree: nodes.document, docname: str) -> None:
     """ "Exercise 5.2" leads there from wherever it is named, "exercise 2" within chapter 5."""
-    chapter, known = (
-        re.search(r"/(\d+)_", docname),
-        getattr(app.env, "sphinx_exercise_registry", {}),
-    )
+    chapter = re.search(r"/(\d+)_", docname)
+    known = getattr(app.env, "sphinx_exercise_registry", {})
     for text in list(tree.findall(nodes.Text)):
         if isinstance(text.parent, (nodes.reference, nodes.literal, nodes.title)):
             continue
@@ -152,13 +160,13 @@ def setup(app: Sphinx) -> dict[str, bool]:
     if app.config.html_baseurl:
         app.setup_extension("sphinx_sitemap")
     app.add_html_math_renderer("katex", (visit_math, None), (visit_displaymath, None))
-    app.add_transform(NumberSliders)
+    app.add_transform(NumberOthers)
+    as_figure = (HTML5Translator.visit_figure, HTML5Translator.depart_figure)
+    app.add_enumerable_node(NumberedTable, "table", html=as_figure)
     app.connect("config-inited", configure, priority=950)  # after the first page is known
     app.connect("html-page-context", describe, priority=400)  # before opengraph reads it
     app.connect("html-page-context", link_chapters)
-    app.connect(
-        "env-get-updated", number_by_chapter, priority=900
-    )  # after Sphinx has numbered them
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx numbered them
     app.connect("doctree-resolved", cite_back)
     app.connect("doctree-resolved", link_exercises)
     app.connect("doctree-resolved", size_figures)
