@@ -29,6 +29,7 @@ _TRAINS = {
     "07_evaluation": ["teacher", "supervised", "distilled", "distilled"],
     "08_released_code": ["teacher", *["supervised"] * 4],
     "09_rivals": ["teacher", "distilled", "distilled"],
+    "12_running_it": ["teacher", "supervised", "distilled"],
 }
 
 

@@ -141,6 +141,7 @@ CHAPTERS = {
     9: ("09_rivals", "Rivals", "other losses", PURPLE, 0, 3),
     10: ("10_study", "The study", "objectives × seeds", GREEN, 2, 5),
     11: ("11_your_own_data", "Your data", "formats, videos", GREEN, 0, 0),
+    12: ("12_running_it", "Running it", "export, trust", GREEN, 0, 5),
 }
 APPENDICES = ("notation Notation", "glossary Glossary", "faq Questions", "api Functions")
 
