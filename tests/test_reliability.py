@@ -278,6 +278,7 @@ def test_without_polyps_or_without_frames_there_is_no_curve():
 
 def test_a_scene_without_its_polyps_is_otherwise_the_same_and_another_seed_is_another():
     with_polyps, without = drawn("Kvasir", 3, 64), drawn("Kvasir", 3, 64, polyps=0)
+    assert not np.array_equal(*with_polyps.images[:2]), "each picture is a scene of its own"
     assert with_polyps.masks.any(axis=(1, 2)).all() and not without.masks.any()
     apart = np.abs(with_polyps.images.astype(int) - without.images).mean(axis=-1)
     assert apart[with_polyps.masks].mean() > 5 * apart[~with_polyps.masks].mean()
