@@ -278,6 +278,7 @@ def test_without_polyps_or_without_frames_there_is_no_curve():
 
 def test_a_scene_without_its_polyps_is_otherwise_the_same_and_another_seed_is_another():
     with_polyps, without = drawn("Kvasir", 3, 64), drawn("Kvasir", 3, 64, polyps=0)
+    assert not np.array_equal(*with_polyps.images[:2]), "each picture is a scene of its own"
     assert with_polyps.masks.any(axis=(1, 2)).all() and not without.masks.any()
     apart = np.abs(with_polyps.images.astype(int) - without.images).mean(axis=-1)
     assert apart[with_polyps.masks].mean() > 5 * apart[~with_polyps.masks].mean()
@@ -392,10 +393,18 @@ def test_a_network_that_sees_loses_dice_and_one_that_paints_everything_loses_not
     assert clean["sees"] == 1 and clean["paints"] < 0.5
 
 
-def test_dice_has_no_part_of_nothing():
-    rows = [("n", "blur", level, 0, 0.0) for level in (0, 1)]
-    table = pd.DataFrame(rows, columns=["network", "corruption", "level", "picture", "dice"])
-    assert shift.relative_dice(table).isna().all()
+def test_relative_dice_is_a_part_of_the_dice_on_clean_pictures_and_of_nothing_there_is_none():
+    columns = ["network", "corruption", "level", "picture", "dice"]
+    dice = {"b": (0.8, 0.4), "a": (0.0, 0.1)}
+    rows = [
+        (name, "blur", level, picture, 2 * picture * dice[name][level])  # its mean over the two
+        for name in dice
+        for level in (0, 1)
+        for picture in (0, 1)
+    ]
+    relative = shift.relative_dice(pd.DataFrame(rows, columns=columns))
+    assert relative["b"].tolist() == pytest.approx([1, 0.5])
+    assert relative["a"].isna().all()
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order():
@@ -419,6 +428,9 @@ def test_a_picture_is_stranger_the_less_sure_the_map_and_the_farther_its_feature
     assert scores["energy"][0] == pytest.approx(-np.log(2))
     assert scores["1 − highest"].tolist() == pytest.approx((1 - expit([0, 2, 8])).tolist())
     assert scores["distance"][0] == pytest.approx(np.sqrt(2), abs=0.1)
+    background = shift.strangeness(Answers(-logits, features), known)
+    for sure in ("entropy", "energy"):  # of polyp or of background is the same
+        assert background[sure].tolist() == pytest.approx(scores[sure].tolist())
     longer = shift.strangeness(Answers(logits, 3 * features), 7 * known)
     assert longer["distance"].to_numpy() == pytest.approx(scores["distance"].to_numpy())
     with pytest.raises(UserError, match="10 are needed"):
