@@ -154,11 +154,16 @@ How many?
 
 
 def asked() -> list:
-    """A question, the two cells that answer it, and the text that goes on."""
+    """A question, the two cells that answer it, the paragraph that reads them, and the text that goes on."""
     answer = showing("count()", {"text/plain": "forty-two"})
     told = new_code_cell("tell()", metadata={"tags": ["hide-input"]})
     told.outputs = [new_output("display_data", {"text/markdown": "There are forty-two."})]
-    return [new_markdown_cell(PREDICT), answer, told, new_markdown_cell("It goes on.")]
+    return [
+        new_markdown_cell(PREDICT),
+        answer,
+        told,
+        new_markdown_cell("A large number.\n\nIt goes on."),
+    ]
 
 
 SETUP = [
@@ -182,6 +187,8 @@ def told() -> list:
     tables = [new_code_cell("table()") for _ in range(2)]
     for cell, table in zip(tables, (named, spread)):
         cell.outputs = [new_output("display_data", {"text/html": table.to_html()})]
+    about = {"caption": "Nine columns.", "name": "tab-02-wide"}
+    tables[1].metadata["mystnb"] = {"figure": about}
     return [code, sentence, *tables]
 
 

@@ -232,6 +232,7 @@ def test_fonts_come_from_the_site_and_a_page_without_formulas_loads_none(read, h
     fonts = [url for url in page.asked if "KaTeX" in url]
     assert fonts and all(url.startswith(home) and ".woff2" in url for url in fonts)
     assert page.evaluate("document.fonts.check('16px KaTeX_Main')") and page.said == []
+    assert page.evaluate("document.fonts.check('16px \"STIX Two Text\"')")
     assert not [url for url in page.asked if url.endswith(".js") and "katex" in url]
     assert not [url for url in read("book/faq.html").asked if "katex" in url.lower()]
 
@@ -469,6 +470,7 @@ def test_a_followed_link_marks_its_target_and_leaves_a_way_back(read, width, how
 
 def test_the_way_back_is_gone_when_the_reader_has_read_on(read):
     page = read("book/02_teacher.html")
+    page.add_style_tag(content="article { padding-bottom: 3000px }")
     page.locator('article a.reference[href="#equation-one"]').click()
     back = page.locator("button.back")
     page.mouse.wheel(0, 300)
@@ -481,10 +483,21 @@ def test_the_way_back_is_gone_when_the_reader_has_read_on(read):
 def test_figures_and_sliders_are_numbered_by_chapter_in_captions_and_references(read):
     page = read("book/02_teacher.html")
     captions = page.locator("article figcaption .caption-number").all_inner_texts()
-    assert [said.strip() for said in captions] == [f"Fig. 2.{n}" for n in range(1, 6)]
+    numbered = [*(f"Fig. 2.{n}" for n in range(1, 6)), "Table 2.1"]
+    assert [said.strip() for said in captions] == numbered
     assert page.locator("a[href='#fig-next']").first.inner_text() == "Fig. 2.5"
     other = read("book/10_study.html").locator('a[href="02_teacher.html#fig-map"]')
     assert other.inner_text() == "Fig. 2.1"
+
+
+@each_width
+def test_the_caption_of_a_table_stands_above_it_and_a_wide_one_scrolls_alone(read, width):
+    page = read("book/02_teacher.html", width)
+    figure = page.locator("figure#tab-02-wide")
+    caption, box = figure.locator("figcaption"), figure.locator(".table-box")
+    assert caption.bounding_box()["y"] < box.bounding_box()["y"]
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize(("width", "how"), [(WIDE, "mouse"), (WIDE, "key"), (PHONE, "touch")])
@@ -584,11 +597,12 @@ def test_a_slider_plays_to_its_end_and_stops_when_told(read):
 def test_the_answer_waits_under_a_predict_box_until_it_is_asked_for(read, scheme):
     page = read("book/10_study.html", PHONE, scheme)
     answers = [
-        page.get_by_text(words, exact=True) for words in ("forty-two", "There are forty-two.")
+        page.get_by_text(words, exact=True)
+        for words in ("forty-two", "There are forty-two.", "A large number.")
     ]
     button = page.get_by_role("button", name="Show the answer")
     assert page.get_by_text("It goes on.").is_visible()
-    assert [answer.bounding_box() for answer in answers] == [None, None]
+    assert [answer.bounding_box() for answer in answers] == [None, None, None]
     button.tap()
     assert all(answer.is_visible() for answer in answers) and not button.count()
     assert page.evaluate(FOCUSED, ".cell:focus")

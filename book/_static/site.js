@@ -227,6 +227,8 @@ for (const picture of document.querySelectorAll("article :is(figure, .cell_outpu
   button.ariaLabel = `Enlarge: ${picture.alt}`;
   box.append(button);
   box.classList.add("enlarges");
+  const measure = () => box.classList.toggle("wide", picture.naturalWidth > 600);  // a chart, not a drawing for telephones
+  picture.complete ? measure() : picture.addEventListener("load", measure);
   box.addEventListener("click", (event) => {
     const shown = box.querySelector("img:not([hidden])");
     if (!event.target.closest("img, .enlarge")) return;

@@ -96,7 +96,7 @@ def number_by_chapter(app: Sphinx, env: Any) -> list[str]:
 
 
 class NumberedTable(nodes.figure):
-    """A table that a cell made, below its caption."""
+    """A table that a cell made, with a caption."""
 
 
 class NumberOthers(SphinxTransform):
@@ -118,7 +118,7 @@ class NumberOthers(SphinxTransform):
             raw.replace_self(figure)
         for figure in list(self.document.findall(nodes.figure)):
             if figure["ids"][0].startswith("tab-"):
-                table = NumberedTable("", *figure.children[::-1], **figure.attributes)
+                table = NumberedTable("", *figure.children, **figure.attributes)
                 figure.replace_self(table)
                 self.document.ids |= dict.fromkeys(table["ids"], table)
 
