@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Option
 
-from kdas_book.cli_data import Backbone, File, Role
+from kdas_book.cli_data import Backbone, File, Role, listed
 from kdas_core import UserError
 
 Weights = Annotated[Path, Option(help="A .safetensors of ours or a released .pth")]
@@ -97,12 +97,13 @@ def benchmark(
     teacher: Annotated[File, Option(help="Its weights; left out: untrained ones.")] = None,
     size: Annotated[int, Option(help="Side of the images, in pixels.")] = 352,
     runs: Annotated[int, Option(min=50, help="Timed runs of each.")] = 50,
+    batches: Annotated[str, Option(help="Images at a time, with commas between.")] = "1,8",
 ) -> None:
     """Time teacher and student in each runtime, in turns, and count what else they take."""
     from kdas_book.deploy.benchmark import benchmark as measure
     from kdas_core.files import atomic_write
 
-    found = measure(student, teacher, size, runs)
+    found = measure(student, teacher, size, runs, [int(batch) for batch in listed(batches)])
     if out:
         atomic_write(out, json.dumps(found, indent=1).encode())
     print(found["text"])

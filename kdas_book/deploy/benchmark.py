@@ -148,7 +148,14 @@ def _down(number: float, places: int = 2) -> str:
     return f"{np.floor(number * 10**places + 1e-9) / 10**places:.{places}f}"
 
 
-def benchmark(student: Path | None, teacher: Path | None, size: int, runs: int) -> dict[str, Any]:
+def benchmark(
+    student: Path | None,
+    teacher: Path | None,
+    size: int,
+    runs: int = RUNS,
+    batches: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1, 2),
+) -> dict[str, Any]:
     """What `kdas benchmark` measures, ready for a JSON file; ``text`` has the tables in words.
 
     Weights that are not given are random: they take the same time.
@@ -156,10 +163,10 @@ def benchmark(student: Path | None, teacher: Path | None, size: int, runs: int) 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         nets, files = _prepare(folder, {"student": student, "teacher": teacher}, size)
-        before = machine()
-        times = measure_all(files, size, runs=runs)
-        after = machine()["load"]
-        pairs = [(f"{role}, torch", f"{role}, {way}") for role in nets for way in ("onnx",)]
+        about = machine()
+        times = measure_all(files, size, batches, threads, runs)
+        about["load afterwards"] = machine()["load"]
+        pairs = [(f"{role}, torch", f"{role}, onnx") for role in ("student", "teacher")]
         pairs += [(f"teacher, {way}", f"student, {way}") for way in ("torch", "onnx")]
         pairs += [("student, onnx", "student, int8"), ("student, onnx", "student of 16, onnx")]
         peaks = {what: peak_memory(path, way, size) for what, (path, way) in files.items()}
@@ -172,7 +179,7 @@ def benchmark(student: Path | None, teacher: Path | None, size: int, runs: int) 
     tables = {"times": times, "ratios": faster, "cost": cost, "memory": memory, "profile": took}
     text = "\n\n".join(frame.round(3).to_string() for frame in tables.values())
     found = {what: frame.to_dict("split", index=what != "times") for what, frame in tables.items()}
-    return {"machine": before | {"load afterwards": after}, "size": size, "text": text, **found}
+    return {"machine": about, "size": size, "text": text, **found}
 
 
 def _prepare(folder: Path, given: Mapping[str, Path | None], size: int):
