@@ -551,6 +551,28 @@ def test_threads_are_afterwards_what_they_were(small, exported_small):
     assert list(table["threads"]) == [1, 1, 3, 3] and (table["median_ms"] > 0).all()
 
 
+def test_the_benchmark_compares_what_it_timed(monkeypatch, ready, small):
+    """With one small network in all roles, and without the processes that measure memory."""
+    monkeypatch.setattr(benchmark, "build", lambda role: export.open_network(small)[0])
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *file: 1.0)
+    found = benchmark.benchmark(None, None, SIZE, 2, batches=(1, 2), threads=(1,))
+    json.dumps(found)
+    times = benchmark.pd.DataFrame(found["times"]["data"], columns=found["times"]["columns"])
+    took = times.set_index(["network", "batch"])["median_ms"]
+    ratios = benchmark.pd.DataFrame(**found["ratios"])
+    for name, batch in (("onnx", 1), ("int8", 2)):
+        slow, fast = {"onnx": "student, torch", "int8": "student, onnx"}[name], f"student, {name}"
+        assert ratios.loc[f"{fast} against {slow}", f"batch {batch}, 1 thread(s)"] == (
+            took[slow, batch] / took[fast, batch]
+        )
+    assert {"student of 16, onnx", "teacher, torch"} <= set(times["network"])
+    assert "teacher, onnx" in found["text"] and found["machine"]["load afterwards"] >= 0
+    cost = benchmark.pd.DataFrame(**found["cost"])
+    assert cost.loc["student of 16", "MACs, M"] < cost.loc["student", "MACs, M"]
+    first = found["operators of student, int8"]["index"]
+    assert any("QLinear" in name for name in first)
+
+
 class Attention(torch.nn.Module):
     def __init__(self):
         super().__init__()

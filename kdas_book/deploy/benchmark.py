@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kdas_book.deploy.costs import machine, narrowed, network_cost, peak_memory, profile
+from kdas_book.deploy.costs import machine, narrowed, network_cost, operators, peak_memory, profile
 from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
 from kdas_book.deploy.graph import ImageToProbability
 from kdas_book.deploy.runtimes import Runtime, open_runtime, predict
@@ -170,6 +170,10 @@ def benchmark(
         pairs += [(f"teacher, {way}", f"student, {way}") for way in ("torch", "onnx")]
         pairs += [("student, onnx", "student, int8"), ("student, onnx", "student of 16, onnx")]
         peaks = {what: peak_memory(path, way, size) for what, (path, way) in files.items()}
+        inside = {
+            f"operators of {what}": operators(files[what][0], size).head(12)
+            for what in ("student, onnx", "student, int8")
+        }
         sizes = {what: path.stat().st_size / 1e6 for what, (path, _) in files.items()}
     faster = ratios(times, pairs)
     faster.columns = [f"batch {batch}, {threads} thread(s)" for batch, threads in faster.columns]
@@ -177,6 +181,7 @@ def benchmark(
     took = profile(nets["student"], size).head(12)
     memory = pd.DataFrame({"peak, MB": peaks, "file, MB": sizes})
     tables = {"times": times, "ratios": faster, "cost": cost, "memory": memory, "profile": took}
+    tables |= inside
     text = "\n\n".join(frame.round(3).to_string() for frame in tables.values())
     found = {what: frame.to_dict("split", index=what != "times") for what, frame in tables.items()}
     return {"machine": about, "size": size, "text": text, **found}
@@ -189,7 +194,8 @@ def _prepare(folder: Path, given: Mapping[str, Path | None], size: int):
     ways = ["onnx"] + ["openvino"] * bool(find_spec("openvino"))
     for role, weights in given.items():
         net = open_network(weights, role)[0] if weights else freeze(build(role))
-        plain = save_weights(net, folder / f"{role}.safetensors", role=role, size=size)
+        about = {"role": role, "size": size, "backbone": net.backbone.name}
+        plain = save_weights(net, folder / f"{role}.safetensors", **about)
         exported = folder / f"{role}.onnx"
         export(plain, exported)
         nets[role], files[f"{role}, torch"] = net, (plain, "torch")

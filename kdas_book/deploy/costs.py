@@ -1,8 +1,10 @@
 """What a network takes besides time: operations, memory; and what its time goes into."""
 
+import json
 import multiprocessing
 import os
 import platform
+import tempfile
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +16,8 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdas_book.deploy.runtimes import open_runtime
+from kdas_book.deploy import needed
+from kdas_book.deploy.runtimes import IMAGE, open_runtime
 from kdas_core.models import PolypPVT, count_parameters
 from kdas_core.models.polyp_pvt import CascadedFusion, ConvBN, SimilarityAggregation
 
@@ -92,6 +95,24 @@ def profile(net: torch.nn.Module, size: int, runs: int = 5) -> pd.DataFrame:
         for event in seen.key_averages()
     }
     table = pd.DataFrame(rows).T.sort_values("ms", ascending=False)
+    return table.assign(share=table["ms"] / table["ms"].sum())
+
+
+def operators(path: Path, size: int, runs: int = 5) -> pd.DataFrame:
+    """`profile` of an ONNX file by ONNX Runtime, whose operators are those that it made of ours."""
+    onnxruntime, images = needed("onnxruntime"), np.zeros((1, size, size, 3), np.uint8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/run"
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for _ in range(1 + runs):
+            session.run(None, {IMAGE: images})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    seen = [e for e in events if e["name"].endswith("_kernel_time")]
+    frame = pd.DataFrame([{"name": e["args"]["op_name"], "ms": e["dur"] / 1000} for e in seen])
+    sums = frame.groupby("name")["ms"].agg(["sum", "count"]) / (1 + runs)
+    table = sums.set_axis(["ms", "calls"], axis=1).sort_values("ms", ascending=False)
     return table.assign(share=table["ms"] / table["ms"].sum())
 
 
