@@ -122,9 +122,10 @@ def _frames(av: Any, container: Any, stream: Any, report: VideoReport) -> Iterat
     """The frames in the order of showing, without those that are damaged. A packet is a frame, so
     those without one count as corrupt: after a damaged one H.264 drops all that refer to it.
     """
-    packets, packet, stored, sound = container.demux(stream), True, 0, 0
+    packets, stored, sound = container.demux(stream), 0, 0
+    packet: Any = True
     while packet:
-        frames = []
+        frames: list[Any] = []
         with suppress(av.FFmpegError):
             packet = next(packets, None)
             stored += bool(packet and packet.size)
