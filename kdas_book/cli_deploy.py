@@ -1,12 +1,11 @@
 """The commands ``kdas export``, ``kdas predict`` and ``kdas benchmark``."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
-from typer import Option
+from typer import Argument, Option
 
-from kdas_book.cli_data import Backbone, File, Role
+from kdas_book.cli_data import Backbone, File, Role, listed
 from kdas_core import UserError
 
 Weights = Annotated[Path, Option(help="A .safetensors of ours or a released .pth")]
@@ -92,17 +91,21 @@ def _predict_images(weights, images, out, runtime, role, backbone, size, batch_s
 
 
 def benchmark(
-    out: Annotated[File, Option(help="Write everything to this JSON file as well.")] = None,
-    student: Annotated[File, Option(help="Its weights; left out: untrained ones.")] = None,
-    teacher: Annotated[File, Option(help="Its weights; left out: untrained ones.")] = None,
-    size: Annotated[int, Option(help="Side of the images, in pixels.")] = 352,
+    files: Annotated[list[Path], Argument(help="Weights and files of kdas export, of one size.")],
+    batches: Annotated[str, Option(help="Images at a time, with commas between.")] = "1,8",
+    threads: Annotated[str, Option(help="Numbers of threads, with commas between.")] = "1,2",
     runs: Annotated[int, Option(min=50, help="Timed runs of each.")] = 50,
+    csv: Annotated[File, Option(help="Write the times to this file as well.")] = None,
 ) -> None:
-    """Time teacher and student in each runtime, in turns, and count what else they take."""
+    """Time networks in each runtime, in turns; count parameters, operations and memory."""
     from kdas_book.deploy.benchmark import benchmark as measure
     from kdas_core.files import atomic_write
 
-    found = measure(student, teacher, size, runs)
-    if out:
-        atomic_write(out, json.dumps(found, indent=1).encode())
-    print(found["text"])
+    counts = [[int(n) for n in listed(text) if n.isdigit()] for text in (batches, threads)]
+    if not all(counts) or 0 in counts[0] + counts[1]:
+        raise UserError("--batches and --threads take whole numbers, such as 1,8.")
+    found = measure(files, counts[0], counts[1], runs)
+    if csv:
+        atomic_write(csv, found["times"].to_csv(index=False).encode())
+    for frame in found.values():
+        print(frame.round(3).to_string(), end="\n\n")

@@ -1,26 +1,21 @@
 """How long a pass takes, in which runtime and precision, and what is lost by going faster."""
 
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from kdas_book.deploy.costs import machine, narrowed, network_cost, peak_memory, profile
-from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
-from kdas_book.deploy.graph import ImageToProbability
-from kdas_book.deploy.runtimes import Runtime, open_runtime, predict
+from kdas_book.deploy.costs import network_cost, peak_memory
+from kdas_book.deploy.runtimes import PROGRAM, Runtime, open_runtime, predict
 from kdas_core import UserError
-from kdas_core.data.dataset import resize_image
 from kdas_core.data.layout import index_pairs
 from kdas_core.data.masks import THRESHOLD, read_prediction
 from kdas_core.evaluation import evaluate
-from kdas_core.models import PolypPVT, build, freeze, open_network, save_weights
+from kdas_core.models import open_network
 
 WARM_UP, RUNS = 5, 50
 
@@ -101,9 +96,8 @@ def precision_table(
     calibration error on the test set, and the share of its pixels whose mask is the first one's.
     """
     opened = {name: open_runtime(path, "onnx", threads=1) for name, path in files.items()}
-    times = measure(opened, opened[next(iter(files))].about["size"], runs=runs).set_index(
-        "network"
-    )["median_ms"]
+    size = opened[next(iter(files))].about["size"]
+    times = measure(opened, size, runs=runs).set_index("network")["median_ms"]
     images = [pair.image for pair in index_pairs(test_set)]
     rows: dict[str, dict[str, float]] = {}
     reference: dict[str, np.ndarray] = {}
@@ -131,8 +125,6 @@ def _predicted(runtime: Runtime, images: Sequence[Path], out: Path) -> dict[str,
 def verdict(table: pd.DataFrame, least: float = 1.5) -> str:
     """Two sentences on the last row of `precision_table`, true whatever it holds."""
     first, last = table.iloc[0], table.iloc[-1]
-    if len(table) < 2:
-        raise UserError("One file can be compared with nothing; give two.")
     speed, lost = last["times as fast"], last["Dice"] - first["Dice"]
     reached = "reaches" if speed >= least else "does not reach"
     smaller = _down(first["size, MB"] / last["size, MB"])
@@ -148,50 +140,33 @@ def _down(number: float, places: int = 2) -> str:
     return f"{np.floor(number * 10**places + 1e-9) / 10**places:.{places}f}"
 
 
-def benchmark(student: Path | None, teacher: Path | None, size: int, runs: int) -> dict[str, Any]:
-    """What `kdas benchmark` measures, ready for a JSON file; ``text`` has the tables in words.
-
-    Weights that are not given are random: they take the same time.
+def benchmark(
+    files: Sequence[Path],
+    batches: Sequence[int] = (1, 8),
+    threads: Sequence[int] = (1, 2),
+    runs: int = RUNS,
+) -> dict[str, pd.DataFrame]:
+    """``times`` (`measure_all`), ``memory`` (MB: the file, and `peak_memory`) and, of weights,
+    ``cost`` (`network_cost`). Weights run in PyTorch, ONNX files in every runtime that is there. A
+    UserError where the files are of networks for images of several sizes, and as `open_runtime`.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        nets, files = _prepare(folder, {"student": student, "teacher": teacher}, size)
-        before = machine()
-        times = measure_all(files, size, runs=runs)
-        after = machine()["load"]
-        pairs = [(f"{role}, torch", f"{role}, {way}") for role in nets for way in ("onnx",)]
-        pairs += [(f"teacher, {way}", f"student, {way}") for way in ("torch", "onnx")]
-        pairs += [("student, onnx", "student, int8"), ("student, onnx", "student of 16, onnx")]
-        peaks = {what: peak_memory(path, way, size) for what, (path, way) in files.items()}
-        sizes = {what: path.stat().st_size / 1e6 for what, (path, _) in files.items()}
-    faster = ratios(times, pairs)
-    faster.columns = [f"batch {batch}, {threads} thread(s)" for batch, threads in faster.columns]
-    cost = pd.DataFrame({role: network_cost(net, size) for role, net in nets.items()}).T
-    took = profile(nets["student"], size).head(12)
-    memory = pd.DataFrame({"peak, MB": peaks, "file, MB": sizes})
-    tables = {"times": times, "ratios": faster, "cost": cost, "memory": memory, "profile": took}
-    text = "\n\n".join(frame.round(3).to_string() for frame in tables.values())
-    found = {what: frame.to_dict("split", index=what != "times") for what, frame in tables.items()}
-    return {"machine": before | {"load afterwards": after}, "size": size, "text": text, **found}
-
-
-def _prepare(folder: Path, given: Mapping[str, Path | None], size: int):
-    """``({role: network}, {name: (file, runtime)})``, all at this size."""
-    nets: dict[str, PolypPVT] = {}
-    files: dict[str, tuple[Path, str]] = {}
     ways = ["onnx"] + ["openvino"] * bool(find_spec("openvino"))
-    for role, weights in given.items():
-        net = open_network(weights, role)[0] if weights else freeze(build(role))
-        plain = save_weights(net, folder / f"{role}.safetensors", role=role, size=size)
-        exported = folder / f"{role}.onnx"
-        export(plain, exported)
-        nets[role], files[f"{role}, torch"] = net, (plain, "torch")
-        files |= {f"{role}, {way}": (exported, way) for way in ways}
-    images = [resize_image(image, size) for image in drawn_images()]
-    export(folder / "student.safetensors", folder / "int8.onnx", int8=images)
-    nets["student of 16"] = freeze(narrowed(build("student"), 16))
-    narrow = ImageToProbability(nets["student of 16"], size)
-    write_onnx(narrow, folder / "narrow.onnx", describe(narrow, "student"))
-    files["student, int8"] = folder / "int8.onnx", "onnx"
-    files["student of 16, onnx"] = folder / "narrow.onnx", "onnx"
-    return nets, files
+    named = {
+        f"{path.stem}, {way}": (path, way)
+        for path in files
+        for way in (ways if path.suffix == ".onnx" else ["torch"])
+    }
+    sizes = {open_runtime(*file).about["size"] for file in named.values()}
+    if len(sizes) != 1 or len({path.stem + path.suffix for path in files}) < len(files):
+        fact = f"The networks see images of {len(sizes)} sizes, or two files have one name"
+        raise UserError(f"{fact}; give at least one, of one size, each of a name of its own.")
+    (size,) = sizes
+    times = measure_all(named, size, batches, threads, runs)
+    memory = {
+        name: {"file": path.stat().st_size / 1e6, "peak": peak_memory(path, way, size)}
+        for name, (path, way) in named.items()
+    }
+    weights = [path for path in files if path.suffix not in (".onnx", PROGRAM)]
+    cost = {path.stem: network_cost(open_network(path)[0], size) for path in weights}
+    found = {"times": times, "memory": pd.DataFrame(memory).T, "cost": pd.DataFrame(cost).T}
+    return {name: frame for name, frame in found.items() if len(frame)}

@@ -1,9 +1,9 @@
 """What a network takes besides time: operations, memory; and what its time goes into."""
 
+import json
 import multiprocessing
-import os
 import platform
-from contextlib import suppress
+import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import psutil
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdas_book.deploy.runtimes import open_runtime
-from kdas_core.models import PolypPVT, count_parameters
-from kdas_core.models.polyp_pvt import CascadedFusion, ConvBN, SimilarityAggregation
+from kdas_book.deploy import needed
+from kdas_book.deploy.runtimes import IMAGE, open_runtime
+from kdas_core.models import count_parameters
 
 
 def network_cost(net: torch.nn.Module, size: int) -> dict[str, float]:
@@ -95,30 +95,19 @@ def profile(net: torch.nn.Module, size: int, runs: int = 5) -> pd.DataFrame:
     return table.assign(share=table["ms"] / table["ms"].sum())
 
 
-def narrowed(net: PolypPVT, width: int) -> PolypPVT:
-    """The same backbone under a new, untrained decoder of ``width`` channels; changed in place."""
-    for i, channels in enumerate(net.backbone.channels, 1):
-        setattr(net, f"reduce{i}", ConvBN(channels, width, 1))
-    net.fusion = CascadedFusion(width)
-    net.similarity = SimilarityAggregation(width)
-    net.head1, net.head2 = (torch.nn.Conv2d(width, 1, 1) for _ in range(2))
-    return net
-
-
-def machine() -> dict[str, Any]:
-    """What the figures are of: processor, its instructions for int8, cores, load now, versions."""
-    facts, flags = {}, []
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as file:
-            facts = dict(line.split("\t", 1) for line in file if "\t" in line)
-        flags = facts.get("flags", "").split()
-    about: dict[str, Any] = {
-        "processor": facts.get("model name", platform.machine()).strip("\t: \n")
-    }
-    about["int8"] = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in flags]
-    about |= {"cores": os.cpu_count(), "load": psutil.getloadavg()[0]}
-    about |= {"system": platform.platform(), "torch": torch.__version__}
-    for package in ("onnxruntime", "openvino"):
-        with suppress(ImportError):
-            about[package] = import_module(package).__version__
-    return about
+def operators(path: Path, size: int, runs: int = 5) -> pd.DataFrame:
+    """`profile` of an ONNX file by ONNX Runtime, whose operators are those that it made of ours."""
+    onnxruntime, images = needed("onnxruntime"), np.zeros((1, size, size, 3), np.uint8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/run"
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        for _ in range(1 + runs):
+            session.run(None, {IMAGE: images})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    seen = [e for e in events if e["name"].endswith("_kernel_time")]
+    frame = pd.DataFrame([{"name": e["args"]["op_name"], "ms": e["dur"] / 1000} for e in seen])
+    sums = frame.groupby("name")["ms"].agg(["sum", "count"]) / (1 + runs)
+    table = sums.set_axis(["ms", "calls"], axis=1).sort_values("ms", ascending=False)
+    return table.assign(share=table["ms"] / table["ms"].sum())

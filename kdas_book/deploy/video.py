@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -114,40 +114,41 @@ def _opened(av: Any, source: Path) -> Iterator[tuple[Any, Any]]:
         if not container.streams.video:
             raise UserError(f"{source} has no video in it, only other streams; name a video.")
         stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
+        stream.thread_type = "SLICE"  # of several frames at a time a damaged one takes others along
         yield container, stream
 
 
 def _frames(av: Any, container: Any, stream: Any, report: VideoReport) -> Iterator[Any]:
-    """The frames in the order of showing, without those that are damaged."""
-    packets = container.demux(stream)
-    while True:
-        try:
+    """The frames in the order of showing, without those that are damaged. A packet is a frame, so
+    those without one count as corrupt: after a damaged one H.264 drops all that refer to it.
+    """
+    packets, stored, sound = container.demux(stream), 0, 0
+    packet: Any = True
+    while packet:
+        frames: list[Any] = []
+        with suppress(av.FFmpegError):
             packet = next(packets, None)
-            frames = [] if packet is None else packet.decode()
-        except av.FFmpegError:
-            report.corrupt += 1
-            continue
-        if packet is None:
-            return
+            stored += bool(packet and packet.size)
+            frames = packet.decode() if packet else []
         for frame in frames:
-            if frame.is_corrupt:
-                report.corrupt += 1
-            else:
+            if not frame.is_corrupt:
+                sound += 1
                 yield frame
+        report.corrupt = max(0, stored - sound)
 
 
 @contextmanager
 def _sink(av: Any, draft: Path, out: Path, stream: Any) -> Iterator[Callable]:
     """A function that appends a picture, uint8 RGB (H, W, 3), at a time in the source's units."""
-    try:
-        container = av.open(str(draft), "w")
-    except ValueError as error:
-        raise UserError(f"{out} names no format of videos ({first_line(error)}).") from None
-    with container:
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    with ExitStack() as stack:
+        try:
+            container = stack.enter_context(av.open(str(draft), "w"))
+            target = container.add_stream(codec, rate=stream.average_rate or 25)
+        except ValueError as error:
+            fact = f"{out} names no format that takes {codec} ({first_line(error)})"
+            raise UserError(f"{fact}; choose .mp4 or .mkv.") from None
         container.metadata["comment"] = COMMENT
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        target = container.add_stream(codec, rate=stream.average_rate or 25)
         target.codec_context.time_base = Fraction(stream.time_base)
         last: list[int] = []
 
@@ -168,24 +169,23 @@ def _sink(av: Any, draft: Path, out: Path, stream: Any) -> Iterator[Callable]:
 
 def _draw(frames: Iterator, run: Callable, write: Callable, report: VideoReport, source: Path):
     """Decode, predict, smooth, outline, encode, one frame after another, and time each part."""
-    clock = _Clock(report.seconds)
     past: Any = None
     bar = tqdm(desc=f"frames of {source.name}", disable="TQDM_DISABLE" in os.environ, leave=False)
     with bar:
         while True:
-            with clock("decoding"):
+            with _timed(report.seconds, "decoding"):
                 frame: Any = next(frames, None)
                 image = frame and frame.to_ndarray(format="rgb24")
             if frame is None:
                 break
             refuse_size(f"A frame of {source}", frame.width, frame.height)
-            with clock("network"):
+            with _timed(report.seconds, "network"):
                 now = run(image[None])[0]
-            with clock("drawing"):
+            with _timed(report.seconds, "drawing"):
                 blend = past is not None and past.shape == now.shape
                 past = report.smoothing * past + (1 - report.smoothing) * now if blend else now
                 outline(image, past)
-            with clock("encoding"):
+            with _timed(report.seconds, "encoding"):
                 write(image, frame.pts)
             report.frames += 1
             bar.update()
@@ -200,14 +200,8 @@ def outline(image: np.ndarray, probability: np.ndarray) -> None:
     cv2.drawContours(image, edges, -1, OUTLINE, thickness=max(1, min(image.shape[:2]) // 200))
 
 
-class _Clock:
-    """``with clock("part"):`` adds the seconds of the block to ``seconds["part"]``."""
-
-    def __init__(self, seconds: dict[str, float]):
-        self.seconds = seconds
-
-    @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+@contextmanager
+def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[part] = seconds.get(part, 0.0) + time.perf_counter() - start
