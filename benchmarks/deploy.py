@@ -19,14 +19,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import psutil
 import torch
 
 from kdas_book.cli_data import listed
-from kdas_book.deploy.benchmark import RUNS, benchmark, ratios
+from kdas_book.deploy.benchmark import RUNS, benchmark, measure, ratios
 from kdas_book.deploy.costs import network_cost, operators, profile
 from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
 from kdas_book.deploy.graph import ImageToProbability
+from kdas_book.deploy.runtimes import Runtime, open_runtime
 from kdas_core.data.dataset import resize_image
 from kdas_core.models import PolypPVT, build, freeze, open_network, save_weights
 from kdas_core.models.polyp_pvt import CascadedFusion, ConvBN, SimilarityAggregation
@@ -79,6 +82,28 @@ def machine() -> dict[str, Any]:
     return about
 
 
+def layouts(student: Path, onnx: Path, size: int, runs: int) -> pd.DataFrame:
+    """Times of one image on one thread: PyTorch as it is, PyTorch with channels last, and ONNX Runtime.
+
+    PyTorch's convolutions take channels first, its linear layers last; a transformer copies from one to the other.
+    """
+    net, before = open_network(student)[0], torch.get_num_threads()
+    last = ImageToProbability(net.to(memory_format=torch.channels_last), size)
+
+    @torch.inference_mode()
+    def run(images: np.ndarray) -> np.ndarray:
+        return last(torch.from_numpy(images)).numpy()
+
+    runtimes = {"channels first": open_runtime(student, "torch")}
+    runtimes["channels last"] = Runtime("torch", student, {}, run)
+    runtimes["onnx"] = open_runtime(onnx, "onnx", threads=1)
+    try:
+        torch.set_num_threads(1)
+        return measure(runtimes, size, runs=runs)
+    finally:
+        torch.set_num_threads(before)
+
+
 def measured(size: int, runs: int, batches: list[int], threads: list[int]) -> dict[str, Any]:
     """Everything, ready for a JSON file; ``text`` has the tables to be read."""
     with tempfile.TemporaryDirectory() as name:
@@ -90,7 +115,9 @@ def measured(size: int, runs: int, batches: list[int], threads: list[int]) -> di
         faster = ratios(tables["times"], [pair for pair in PAIRS if known.issuperset(pair)])
         faster.columns = [f"batch {batch}, threads {count}" for batch, count in faster.columns]
         tables["ratios"] = faster
-        net = open_network(Path(name) / "student.safetensors")[0]
+        student, exported = Path(name) / "student.safetensors", Path(name) / "student.onnx"
+        tables["layouts"] = layouts(student, exported, size, runs)
+        net = open_network(student)[0]
         tables["student, torch: operators"] = profile(net, size).head(12)
         for file in ("student", "int8"):
             found = operators(Path(name) / f"{file}.onnx", size).head(12)

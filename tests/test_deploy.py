@@ -570,6 +570,7 @@ def test_the_benchmark_compares_what_it_timed(monkeypatch, ready, small, program
         for batch in (1, 2):
             ratio = ratios.loc["{1} against {0}".format(*pair), f"batch {batch}, threads 1"]
             assert ratio == pytest.approx(took[pair[0], batch] / took[pair[1], batch])
+    assert len(frame_of(found["layouts"])) == 3
     cost = frame_of(found["cost"])
     assert cost.loc["narrow", "MACs, M"] < cost.loc["student", "MACs, M"]
     assert any("QLinear" in name for name in found["int8, onnx: operators"]["index"])

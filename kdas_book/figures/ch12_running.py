@@ -31,7 +31,7 @@ def latency(times: pd.DataFrame) -> Figure:
     return fig
 
 
-def shares(profiles: Mapping[str, pd.DataFrame], most: int = 6) -> Figure:
+def time_shares(profiles: Mapping[str, pd.DataFrame], most: int = 6) -> Figure:
     """Where the time of a pass goes: a bar a network, divided among its longest operators. The
     frames are those of `kdas_book.deploy.costs.profile` and `operators`.
     """
