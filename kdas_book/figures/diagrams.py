@@ -151,7 +151,7 @@ def concept_map() -> SVG:
     about = (
         "Data train teacher and student. Their logit maps become attention maps, these become "
         "losses, an objective drives the training, and its masks are evaluated. The released code, "
-        "the rivals, the study and your own data branch off."
+        "the rivals, the study, your own data and running it branch off."
     )
     title = "The chapters and what they hand to each other"
     canvas = Canvas("concept-map", title, about, height=568)
@@ -169,7 +169,8 @@ def concept_map() -> SVG:
         canvas.arrow(box[i].bottom(), box[i + 1].top())
     for i, right in ((11, 1), (5, 8), (7, 10)):
         canvas.arrow(box[i].right(), box[right].left())
-    canvas.arrow(box[5].left(), box[9].right())
+    for i, left in ((5, 9), (7, 12)):
+        canvas.arrow(box[i].left(), box[left].right())
     canvas.text(96, 198, "logit maps", anchor="start")
     for y, words in ((251, "compared"), (335, "objective"), (419, "masks")):
         canvas.text(268, y, words, anchor="start")
