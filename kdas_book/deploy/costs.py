@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import platform
 import tempfile
 from importlib import import_module
@@ -75,6 +76,7 @@ def profile(net: torch.nn.Module, size: int, runs: int = 5) -> pd.DataFrame:
     first, with ``ms`` and ``calls`` of one pass and ``share`` of its time, without what it calls.
     """
     before, image = torch.get_num_threads(), torch.zeros(1, 3, size, size)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler says that it starts and stops
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():

@@ -29,7 +29,6 @@ def latency(times: pd.DataFrame) -> Figure:
         ax.set_xlabel("ms an image")
         ax.set_xlim(0, 1.12 * late.max())
     axes[0][0].invert_yaxis()
-    fig.tight_layout()
     return fig
 
 
@@ -55,7 +54,6 @@ def time_shares(profiles: Mapping[str, pd.DataFrame], most: int = 6) -> Figure:
         ax.set_title(name, loc="left", fontsize=10)
         ax.set_xlim(0, 1)
         ax.axis("off")
-    fig.tight_layout()
     return fig
 
 
