@@ -774,7 +774,10 @@ def test_a_study_on_this_machine_can_be_reached_from_no_other(tmp_path, monkeypa
     seen = []
 
     def run_process(*_):
-        sockets = psutil.Process().net_connections()
+        process = psutil.Process()
+        sockets = (
+            getattr(process, "net_connections", None) or process.connections
+        )()  # psutil 6, 5
         seen.extend(one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN)
         return engines.Outcome(1.0)
 
@@ -1118,6 +1121,7 @@ def test_a_scheduler_that_dies_is_a_sentence_and_the_study_goes_on_without(
     sentence = (
         "kdas: The Dask scheduler at tcp://.* cannot be reached; .* the same command goes on.\n"
     )
+    err = re.sub(r"(?m)^0\.00s - .*\n", "", err)  # of the debugger that an old kernel starts
     assert re.fullmatch(sentence, err) and process.returncode == 2
     assert gone(below) and len(below) >= 4
     (tmp_path / "runs" / "gate").touch()
