@@ -343,3 +343,17 @@ def test_the_buttons_whose_handlers_were_moved_still_do_something(visit):
     assert page.title() == "printed"
     page.locator("[data-does=full-screen]").evaluate("button => button.click()")
     wait_until(page, "document.fullscreenElement !== null")
+
+
+def test_the_student_of_this_build_runs_in_the_page(visit, whole_book):
+    if not (whole_book / "_build" / "html" / "_static" / "onnxruntime-web").is_dir():
+        pytest.skip("onnxruntime-web is not there: `make` found no npm, or no registry")
+    page = visit("book/12_running_it.html")
+    said = page.locator(".kdas-live .said")
+    page.locator(".kdas-live button").nth(1).click()
+    for _ in range(300):
+        if "in this browser" in said.inner_text():
+            break
+        page.wait_for_timeout(100)
+    assert re.search(r"\d+ × \d+ pixels in \d+ ms, in this browser", said.inner_text())
+    assert page.locator(".kdas-live canvas").is_visible() and page.said == []

@@ -64,7 +64,7 @@ def page(tmp_path, model):
         if with_runtime and not copy_runtime(static / "onnxruntime-web"):
             pytest.skip("onnxruntime-web is not there: `make` found no npm, or no registry")
         body = in_browser(model, [picture(8), picture(16)], [picture(0), picture(0)]).data
-        head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"/><title>t</title><link rel="icon" href="data:,"></head>'
+        head = '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"/><style>img { width: 90px }</style><title>t</title><link rel="icon" href="data:,"></head>'
         soup = BeautifulSoup(f"{head}<body>{body}</body></html>", "html.parser")
         file = tmp_path / "index.html"
         pack_pictures(soup, file, tmp_path / "_images", tmp_path / "nothing")

@@ -209,7 +209,13 @@ def test_a_picture_with_verdicts_says_what_their_colours_mean_once_and_others_sa
 def test_charts_are_svg_and_pictures_have_twice_the_pixels_that_they_are_shown_at():
     chart = basics.bars({"a": 2.0, "b": 0.5}, "ratio")
     assert display.as_png(chart) is None
-    assert display.as_svg(chart) == display.as_svg(chart), "equal figures are equal files"
+    one, two = display.as_svg(chart), display.as_svg(chart)
+    if matplotlib.__version_info__ < (
+        3,
+        11,
+    ):  # names of clipping paths come from addresses in memory
+        one, two = (re.sub(r"\bp[0-9a-f]{10}\b", "", svg) for svg in (one, two))
+    assert one == two, "equal figures are equal files"
     picture = basics.grid({"": [np.eye(8)] * 9}, size=3)
     png, shown = display.as_png(picture)
     pixels = Image.open(io.BytesIO(base64.b64decode(png) if isinstance(png, str) else png)).size

@@ -15,10 +15,11 @@ async function start() {
 
 // RGB without the alpha of a canvas, and the canvas itself.
 function pixelsOf(picture) {
-  const scale = Math.min(1, LONGEST / Math.max(picture.width, picture.height));
+  const width = picture.naturalWidth ?? picture.width, height = picture.naturalHeight ?? picture.height;  // not as laid out
+  const scale = Math.min(1, LONGEST / Math.max(width, height));
   const canvas = document.createElement("canvas");
-  canvas.width = Math.round(picture.width * scale);
-  canvas.height = Math.round(picture.height * scale);
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
   const context = canvas.getContext("2d", {willReadFrequently: true});
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   const {data} = context.getImageData(0, 0, canvas.width, canvas.height);

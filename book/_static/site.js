@@ -217,7 +217,7 @@ large.className = "large";
 large.ariaLabel = "The picture at its full size";
 document.body.append(large);
 large.addEventListener("click", () => large.close());
-for (const picture of document.querySelectorAll("article :is(figure, .cell_output) img:not(a img, [hidden])")) {
+for (const picture of document.querySelectorAll("article :is(figure, .cell_output) img:not(a img, .kdas-live img, [hidden])")) {
   const slider = picture.closest(".kdas-explore > div"), box = slider ?? document.createElement("span");  // a slider shows another one later
   if (!slider) {
     picture.replaceWith(box);

@@ -20,8 +20,8 @@ from kdas_book.explore import as_webp
 
 RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 NOT_HERE = (
-    "These masks were computed when the book was built. Served from a site that was built where npm "
-    "is, this section runs the network in your browser."
+    "These masks were computed when the book was built. Served from a site that was built where "
+    "npm is, this section runs the network in your browser."
 )
 
 
