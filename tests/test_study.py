@@ -756,7 +756,7 @@ def test_what_goes_wrong_beside_the_cells_stops_them(study_file, tmp_path, monke
     monkeypatch.setattr(running.Board, "end", full)
     with pytest.raises(UserError, match="the disk is full") as error:
         run(study, tmp_path / "runs", processes=2)
-    assert len(below) >= 2 and gone(below, 0.5) and error.tb, "also while the error is being told"
+    assert len(below) >= 2 and gone(below, 10) and error.tb, "also while the error is being told"
     assert not (folder / "kdas-seed0" / "failed.txt").exists()
 
 
