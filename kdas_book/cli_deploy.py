@@ -75,13 +75,14 @@ def _predict_images(weights, images, out, runtime, role, backbone, size, batch_s
     from kdas_core.inference import predict_files
     from kdas_core.models import open_network
 
-    files = runtimes.checked_images(images)
     if runtime == "torch" and weights.suffix not in (".onnx", runtimes.PROGRAM):
         net, side = open_network(weights, role, backbone, size)
+        files = runtimes.checked_images(images)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         count = predict_files(net.to(device), files, out, side, batch_size, afresh)
     else:
         network = runtimes.open_runtime(weights, runtime, 0, role, backbone, size)
+        files = runtimes.checked_images(images)
         count = runtimes.predict(network, files, out, afresh)
     for file in files:
         with opened(file) as picture:
