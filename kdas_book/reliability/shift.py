@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.random import Generator
 from scipy.special import entr, expit
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from torch import nn
 
 from kdas_book.reliability.pictures import Answers, Pictures, ask
@@ -142,5 +142,4 @@ def auroc(usual: np.ndarray, strange: np.ndarray) -> float:
     n, m = len(usual), len(strange)
     if not n or not m:
         raise UserError("An AUROC needs pictures of both kinds.")
-    ranks = rankdata(np.concatenate([usual, strange]))
-    return float((ranks[n:].sum() - m * (m + 1) / 2) / (n * m))
+    return float(mannwhitneyu(strange, usual, method="asymptotic").statistic / (n * m))
