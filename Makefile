@@ -4,6 +4,7 @@
 #   make book                                        smoke preset: drawn polyps, a few minutes on two cores
 #   make book PRESET=laptop DATA=path/to/polyps      real images
 #   make book RUNS=runs                              keep (and reuse) the trained networks in runs/
+#   make test JOBS=1                                 the tests one after another (else two at once)
 #   make pdf                                         the last build on paper, printed by Chromium
 #   make repository URL=https://github.com/o/n       tell the pages and the chapters where the book lives (REVISION=v1: a tag)
 #
@@ -17,6 +18,7 @@ RUNS =
 SEED = 0
 URL =
 REVISION = main
+JOBS = 2
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -36,10 +38,10 @@ pdf: $(READY)
 	$(BIN)/kdas book pdf
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 test-oldest: $(OLDEST)/.ready
-	$(OLDEST)/bin/python -m pytest -m "not slow"
+	$(OLDEST)/bin/python -m pytest -n $(JOBS) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from nbformat.v4 import new_code_cell
 
 from kdas_book.cli import main
@@ -31,9 +32,22 @@ ROOT = Path(__file__).resolve().parents[1]
 # It changes PyTorch for the whole process; test_card.py runs it in one of its own.
 collect_ignore = [] if "PRETENDED_CARD" in os.environ else ["card_checks.py"]
 
-torch.set_num_threads(2)
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+torch.set_num_threads(max(1, 2 // WORKERS))
 # A shell that runs the tests in the background has them ignore Ctrl-C, and so the programs that they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """With ``-n 2``: a file's tests share their fixtures, so one process runs them. One process builds the whole book
+    first; whoever is free at the end looks at its pages.
+    """
+    of_book = [item for item in items if "whole_book" in item.fixturenames]
+    for item in items:
+        if item not in of_book:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    if WORKERS > 1:
+        items.sort(key=lambda item: (item in of_book) - 2 * (item in of_book[:1]))
 
 
 def kdas(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -206,20 +220,26 @@ def append_solutions(chapter: Path) -> None:
 @pytest.fixture(scope="session")
 def whole_book(tmp_path_factory):
     """The book of this checkout, run at preset smoke and rendered, in a copy; the solutions run with their chapters."""
-    folder = tmp_path_factory.mktemp("whole") / "kdas"
-    folder.mkdir()
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if WORKERS > 1 else root  # one book for all processes
+    folder = root / "whole" / "kdas"
+    with FileLock(root / "whole.lock"):
+        if not folder.exists():
+            build_whole_book(folder)
+    assert (folder / "_build" / "html" / "index.html").exists(), "building it failed before"
+    return folder
+
+
+def build_whole_book(folder: Path) -> None:
+    folder.mkdir(parents=True)
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(ROOT / name, folder)
     for name in ("book", "kdas_core", "kdas_book"):
-        shutil.copytree(
-            ROOT / name,
-            folder / name,
-            ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"),
-        )
+        unwanted = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted)
     (folder / "data").mkdir()
     for chapter in CHAPTERS:
         append_solutions(folder / "book" / chapter.name)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.chdir(folder)
         book.build()
-    return folder

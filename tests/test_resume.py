@@ -574,7 +574,9 @@ print(fit(preset("smoke", **{tiny!r}), load_data({root!r}, 0.2), {runs!r}))
 def test_two_programs_in_one_run_take_turns(polyps, data, tmp_path):
     code = TWICE.format(tiny=TINY, root=str(polyps), runs=str(tmp_path / "runs"))
     command = [sys.executable, "-c", code]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    threads = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # as `fit` below
+    options = {"stdout": subprocess.PIPE, "text": True, "env": threads}
+    both = [subprocess.Popen(command, **options) for _ in range(2)]
     said = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert sum("Another program trains in" in text for text in said) == 1

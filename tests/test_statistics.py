@@ -321,6 +321,7 @@ p_lists = st.lists(
 )
 
 
+@settings(max_examples=30, deadline=None)  # statsmodels collects garbage at each call
 @given(p_lists)
 def test_holm_stays_between_no_adjustment_and_bonferroni_and_keeps_the_order(p):
     adjusted = holm(p)
@@ -328,6 +329,7 @@ def test_holm_stays_between_no_adjustment_and_bonferroni_and_keeps_the_order(p):
     assert np.all(np.diff(adjusted[np.argsort(p)]) >= 0)
 
 
+@settings(max_examples=30, deadline=None)
 @given(p_lists, st.floats(0.001, 0.5))
 def test_holm_rejects_what_the_step_down_procedure_rejects(p, level):
     rejected = set()
