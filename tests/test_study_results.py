@@ -611,7 +611,17 @@ def test_the_papers_study_can_be_planned_without_data(timed, monkeypatch, tmp_pa
     found = costs.plan(read_study(STUDIES / "paper.yaml"), tmp_path / "runs")
     assert found.images == (1305, 145, 798) and "the full public sets" in str(found)
     assert found.cells.loc["kdas-seed0", "steps"] == 99 * 82 * 3
-    assert len(found.cells) == 19
+    assert len(found.cells) == 1 + 9 * 3
+
+
+def test_the_papers_study_has_the_arms_of_the_ablation():
+    """The same objectives under the same labels: its endpoints and tests are those that were registered."""
+    paper, ablation = (read_study(STUDIES / f"{name}.yaml") for name in ("paper", "ablation"))
+    arms = [
+        {cell.label: study.recipe(cell).objective for cell in study.cells()[1:]}
+        for study in (paper, ablation)
+    ]
+    assert arms[0] == arms[1]
 
 
 def test_a_step_is_really_timed():
