@@ -31,6 +31,7 @@ from kdas_book.study.report import (
     seed_differences,
     seeds_for,
     state,
+    summary,
     tries,
     write_report,
 )
@@ -714,3 +715,15 @@ def test_a_run_that_guides_attended_maps_keeps_its_label(folder):
     recipes["kdas"]["guide"] = "raw"
     assert say_raw_guiding(live).labels[1] == "kdas (raw guiding)"
     assert "kdas" not in set(say_raw_guiding(live).scores["objective"])
+    recipes["kdas_raw_lr1e-3"] = recipes.pop("kdas")
+    assert "kdas_raw_lr1e-3" in say_raw_guiding(live).labels  # says it already
+
+
+def test_the_summary_has_the_students_size_not_the_teachers(folder):
+    found = collect(folder)
+    recipes = {
+        "teacher": asdict(preset("laptop", image_size=192)),
+        **{label: asdict(preset("laptop")) for label in BETTER},
+    }
+    told = summary(replace(found, about=found.about | {"recipes": recipes}))
+    assert ", 128 px, " in told

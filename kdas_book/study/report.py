@@ -254,7 +254,7 @@ def panel_titles(results: Results) -> dict[str, str]:
 def summary(results: Results) -> str:
     """One paragraph: preset, data, networks, machine, convention."""
     about, data = results.about, results.about["data"]
-    recipe = next(iter(about["recipes"].values()))
+    recipe = about["recipes"][results.labels[0]]  # the teacher's may have larger images
     kind = "synthetic images" if data["synthetic"] else "images"
     seeds = results.scores.loc[results.scores["objective"] != "teacher", "seed"].nunique()
     return (

@@ -82,6 +82,7 @@ def say_raw_guiding(results: Results) -> Results:
         for label, recipe in recipes.items()
         if recipe.get("objective") in ("kdas", "symmetric_only")
         and recipe.get("guide", "raw") == "raw"
+        and "_raw" not in label
     }
     tables = (results.scores, results.images, results.curves)
     scores, images, curves = (t.assign(objective=t["objective"].replace(told)) for t in tables)
