@@ -62,7 +62,7 @@ def weights(net, tmp_path_factory) -> Path:
 def small(tmp_path_factory) -> Path:
     """Weights of a small convolutional student, which is exported in half the time."""
     torch.manual_seed(0)
-    about = {"role": "student", "backbone": "test_resnet", "size": SIZE}
+    about = {"role": "student", "backbone": "lcnet_035", "size": SIZE}
     net = freeze(build("student", backbone=about["backbone"]))
     return save_weights(net, tmp_path_factory.mktemp("w") / "r.safetensors", **about)
 
@@ -133,7 +133,7 @@ def test_a_program_of_torch_export_gives_the_same(small, tmp_path):
     path = tmp_path / "s.pt2"
     about = export.export(small, path, "torch-export")
     assert about["probability_off"] < 1e-5
-    program = runtimes.open_runtime(path, "torch", backbone="test_resnet")
+    program = runtimes.open_runtime(path, "torch", backbone="lcnet_035")
     eager = runtimes.open_runtime(small, "torch")
     for shape in SHAPES[1:]:
         images = np.stack([picture(shape), picture(shape, 1)])
@@ -506,7 +506,7 @@ def test_int8_by_the_command_line(monkeypatch, capsys, ready, small, polyps, tmp
     out = tmp_path / "s.onnx"
     words = ["export", "--weights", small, "--out", out, "--int8", "--data-root", polyps]
     assert kdas(monkeypatch, *words) == 0
-    assert "int8, student test_resnet at 64 px" in capsys.readouterr().out
+    assert "int8, student lcnet_035 at 64 px" in capsys.readouterr().out
     assert runtimes.read_about(out)["precision"] == "int8" and list(tmp_path.iterdir()) == [out]
     words[words.index(out)] = tmp_path / "s.pt2"
     said = refused(monkeypatch, capsys, *words, "--format", "torch-export")
@@ -593,7 +593,7 @@ def test_the_command_times_files_of_one_size(
     table = benchmark.pd.read_csv(tmp_path / "t.csv")
     assert list(table["network"]) == ["r, torch", "small, onnx"]
     other = save_weights(
-        export.open_network(small)[0], tmp_path / "o.safetensors", size=96, backbone="test_resnet"
+        export.open_network(small)[0], tmp_path / "o.safetensors", size=96, backbone="lcnet_035"
     )
     said = refused(monkeypatch, capsys, *words, other)
     assert "images of 2 sizes" in said

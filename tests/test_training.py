@@ -164,7 +164,10 @@ def test_settings_are_read_with_the_types_of_the_hyperparameters():
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (lambda: preset("toy"), 'no preset "toy"; choose one of smoke, laptop, colab, paper'),
+        (
+            lambda: preset("toy"),
+            'no preset "toy"; choose one of smoke, laptop, publish, colab, paper',
+        ),
         (lambda: preset("smoke", tau=2), "no hyperparameter tau"),
         (lambda: preset("smoke", image_size=100), "multiple of 32"),
         (lambda: preset("smoke", teacher_image_size=64), "a multiple of 32, from image_size"),

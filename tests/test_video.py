@@ -243,8 +243,8 @@ MAKERS = {
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory) -> Path:
-    about = {"role": "student", "backbone": "test_resnet", "size": 64}
-    net = freeze(build("student", backbone="test_resnet"))
+    about = {"role": "student", "backbone": "lcnet_035", "size": 64}
+    net = freeze(build("student", backbone="lcnet_035"))
     return save_weights(net, tmp_path_factory.mktemp("w") / "s.safetensors", **about)
 
 

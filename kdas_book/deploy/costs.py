@@ -25,7 +25,7 @@ def network_cost(net: torch.nn.Module, size: int) -> dict[str, float]:
     PyTorch's own count, which has the products of convolutions, linear layers and attention.
     """
     # The count knows attention's products only where they are written out.
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             net(torch.zeros(1, 3, size, size, device=next(net.parameters()).device))
     operations = counter.get_total_flops() / 2

@@ -124,16 +124,23 @@ def compare(
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Exporters remark on many things that a reader cannot change."""
+def _exporting() -> Iterator[None]:
+    """Exporters remark on many things that a reader cannot change; what they cannot do is said."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except Exception as error:  # whatever it is that PyTorch cannot do
+            told = f"PyTorch {torch.__version__} cannot export this network"
+            way_out = (
+                "2.9 and newer can" if not hasattr(torch.export.Dim, "DYNAMIC") else "report this"
+            )
+            raise UserError(f"{told} ({first_line(error)}); {way_out}.") from None
 
 
 def _arguments() -> tuple[tuple, tuple]:
     """An example for the exporters, and which of its sides may change: all but the colours."""
-    batch = torch.export.Dim("batch", min=1)
+    batch = torch.export.Dim.DYNAMIC  # older PyTorch cannot promise that one image will do; it does
     height, width = (torch.export.Dim(side, min=LEAST, max=MOST) for side in ("height", "width"))
     example = torch.zeros(2, 96, 128, 3, dtype=torch.uint8)
     return (example,), ({0: batch, 1: height, 2: width},)
@@ -142,24 +149,21 @@ def _arguments() -> tuple[tuple, tuple]:
 def write_onnx(graph: ImageToProbability, path: Path, about: dict[str, Any]) -> None:
     """Through torch.export, batch and sides free; UserError where PyTorch cannot, or the disk."""
     needed("onnx"), needed("onnxscript"), needed("onnxruntime")
-    example, dynamic = _arguments()
-    try:
-        with _quietly():
-            program: Any = torch.onnx.export(
-                graph, example, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET,
-                input_names=[IMAGE], output_names=[PROBABILITY], verbose=False,
-            )  # fmt: skip
-    except Exception as error:  # whatever it is that PyTorch cannot do
-        raise UserError(f"PyTorch cannot export this network: {first_line(error)}.") from None
+    with _exporting():
+        example, dynamic = _arguments()
+        program: Any = torch.onnx.export(
+            graph, example, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET,
+            input_names=[IMAGE], output_names=[PROBABILITY], verbose=False,
+        )  # fmt: skip
     model = program.model_proto
     model.metadata_props.add(key=ABOUT, value=json.dumps(about))
     atomic_write(path, model.SerializeToString(), durable=True)
 
 
 def write_program(graph: ImageToProbability, path: Path, about: dict[str, Any]) -> None:
-    example, dynamic = _arguments()
     content = BytesIO()
-    with _quietly():
+    with _exporting():
+        example, dynamic = _arguments()
         program = torch.export.export(graph, example, dynamic_shapes=dynamic)
         torch.export.save(program, content, extra_files={ABOUT: json.dumps(about)})
     atomic_write(path, content.getvalue(), durable=True)
