@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -611,6 +612,17 @@ class Attention(torch.nn.Module):
     def forward(self, images):
         tokens = self.conv(images).flatten(2).transpose(1, 2)[:, None]
         return F.scaled_dot_product_attention(tokens, tokens, tokens)
+
+
+@pytest.mark.parametrize("name", ["p.onnx", "p.pt2"])
+def test_what_pytorch_cannot_export_is_a_sentence_and_leaves_nothing(
+    small, tmp_path, monkeypatch, name
+):
+    kind = "onnx" if name.endswith(".onnx") else "torch-export"
+    monkeypatch.setattr(torch.export, "Dim", SimpleNamespace())  # as before it had DYNAMIC
+    with pytest.raises(UserError, match=r"cannot export this network .*take PyTorch 2\.9 or newer"):
+        export.export(small, tmp_path / name, kind)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_operations_are_counted_by_hand_as_well():

@@ -132,9 +132,8 @@ def _exporting() -> Iterator[None]:
             yield
         except Exception as error:  # whatever it is that PyTorch cannot do
             told = f"PyTorch {torch.__version__} cannot export this network"
-            way_out = (
-                "2.9 and newer can" if not hasattr(torch.export.Dim, "DYNAMIC") else "report this"
-            )
+            knows = hasattr(torch.export.Dim, "DYNAMIC")
+            way_out = "report this" if knows else "take PyTorch 2.9 or newer"
             raise UserError(f"{told} ({first_line(error)}); {way_out}.") from None
 
 
