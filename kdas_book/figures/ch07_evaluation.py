@@ -88,7 +88,7 @@ def forest(tables: Mapping[str, pd.DataFrame], seeds: Mapping | None = None) -> 
 
 def score_by_size(frame: pd.DataFrame) -> Figure:
     """Dice against the polyp's share, in (0, 1], a dot an image, and the means of four groups."""
-    axis = plt.figure(figsize=(plots.WIDTH, 3)).subplots()
+    axis = plt.figure(figsize=(plots.WIDTH, 2.6)).subplots()
     for network, rows in frame.groupby("network", sort=False):
         values, colour = rows[["share", "dice"]], COLOUR_OF.get(network)
         groups = values.groupby(pd.qcut(rows["share"], 4, duplicates="drop"), observed=True).mean()
@@ -99,22 +99,25 @@ def score_by_size(frame: pd.DataFrame) -> Figure:
 
 
 def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: Path) -> Figure:
-    """The four images of each set with the lowest Dice; predictions: ``folder/SET/NAME.png``."""
-    rows, titles, most = {}, [], min(4, max(result.n for result in results.values()))
+    """The three images of each set with the lowest Dice; predictions: ``folder/SET/NAME.png``."""
+    columns, titles = [], []
     for dataset, result in results.items():
-        of_name, row = {pair.name: pair for pair in pairs[dataset]}, []
-        worst = result.per_image.sort_values("dice", kind="stable")[:4]
+        of_name, column = {pair.name: pair for pair in pairs[dataset]}, []
+        worst = result.per_image.sort_values("dice", kind="stable")[:3]
         for name, dice in zip(worst["name"], worst["dice"]):
             cut = read_prediction(folder / dataset / f"{name}.png") >= 128
             image, mask = read_image(of_name[name].image), read_mask(of_name[name].mask)
             picture = plots.error_overlay(image, cut, mask)
             width = round(picture.shape[1] * 200 / picture.shape[0])
             small = cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA)
-            row.append(small.view(plots.Verdict))
-            titles.append(f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}")
-        rows[dataset] = row
-        titles += [""] * (most - len(row))
-    return plots.grid(rows, titles, size=1.2)
+            title = f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}"
+            column.append((small.view(plots.Verdict), title))
+        titles.append(dataset)
+        columns.append(column + [(np.full((200, 240, 3), 255, np.uint8), "")] * (3 - len(column)))
+    rows = {place: [of[i][0] for of in columns] for i, place in enumerate(("1", "2", "3"))}
+    below = [of[i][1] for i in range(3) for of in columns]
+    first = [f"{dataset}\n{name}" for dataset, name in zip(titles, below)]
+    return plots.grid(rows, first + below[len(first) :], size=1.45)
 
 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:

@@ -253,7 +253,7 @@ def rims_and_outlines(image: np.ndarray, grey: np.ndarray, mask: np.ndarray) -> 
 
 def shift_scores(masks: Mapping[str, np.ndarray], shift: int) -> Figure:
     """A small and a large perfect mask, moved sideways, and what the measures make of it."""
-    figure, axes = plt.subplot_mosaic("ac;bc", figsize=(plots.WIDTH, 3.6), width_ratios=(1, 1.05))
+    figure, axes = plt.subplot_mosaic("ac;bc", figsize=(plots.WIDTH, 3.1), width_ratios=(1, 1.05))
     scores = pd.DataFrame({name: shifted_scores(mask, shift) for name, mask in masks.items()})
     for place, (name, mask) in zip("ab", masks.items()):
         grey = np.full((*mask.shape, 3), 60, np.uint8)
