@@ -26,7 +26,6 @@ from torch.optim.optimizer import _foreach_supported_types
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
@@ -139,9 +138,26 @@ def _inside(x: Any) -> Any:
     return torch.device("cpu") if _is_card(x) else x
 
 
+def _leaves(x: Any) -> list:
+    """What stands in nested tuples, lists and dictionaries; PyTorch's own does much more, and takes much longer."""
+    if isinstance(x, dict):
+        x = x.values()
+    elif not isinstance(x, (tuple, list)):
+        return [x]
+    return [leaf for part in x for leaf in _leaves(part)]
+
+
+def _mapped(change: Any, x: Any) -> Any:
+    if isinstance(x, dict):
+        return {key: _mapped(change, value) for key, value in x.items()}
+    if type(x) in (tuple, list):
+        return type(x)([_mapped(change, part) for part in x])
+    return change(x)
+
+
 def _run(func: Any, args: tuple, kwargs: dict) -> Any:
     """Do on the values inside what is asked of cards: refuse, count, compute, wrap."""
-    given, shape = tree_flatten((args, kwargs))
+    given = _leaves((args, kwargs))
     name = func._schema.name.removeprefix("aten::")
     cards = [x for x in given if isinstance(x, Card)]
     hosts = [x for x in given if isinstance(x, torch.Tensor) and not isinstance(x, Card)]
@@ -149,7 +165,7 @@ def _run(func: Any, args: tuple, kwargs: dict) -> Any:
     if cards and hosts:
         _refuse_mixture(func, name, args, hosts)
     _count(name, args, cards, hosts, place)
-    inner_args, inner_kwargs = tree_unflatten([_inside(x) for x in given], shape)
+    inner_args, inner_kwargs = _mapped(_inside, (args, kwargs))
     inner_kwargs.pop("pin_memory", None)
     out = func(*inner_args, **inner_kwargs)
     stays_on_host = name == "_local_scalar_dense" or not (_is_card(place) if place else cards)
@@ -223,14 +239,14 @@ def _wrapped(func: Any, args: tuple, kwargs: dict, out: Any) -> Any:
 
 
 def cards_of(args: tuple) -> list[Card]:
-    return [x for x in tree_flatten(args)[0] if isinstance(x, Card)]
+    return [x for x in _leaves(args) if isinstance(x, Card)]
 
 
 def _as_cards(result: Any, of: list[Card], is_view: bool) -> Any:
     # In inference mode a view of an ordinary tensor is an ordinary tensor.
     ordinary = is_view and not any(card.is_inference() for card in of)
     with torch.inference_mode(torch.is_inference_mode_enabled() and not ordinary):
-        return tree_map(
+        return _mapped(
             lambda x: Card(x) if isinstance(x, torch.Tensor) and not isinstance(x, Card) else x,
             result,
         )
@@ -243,7 +259,7 @@ class _OnHost(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if any(map(_is_card, tree_flatten((args, kwargs))[0])):
+        if any(map(_is_card, _leaves((args, kwargs)))):
             return _run(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -288,9 +304,9 @@ class _Autocast(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func in _LOWER | _FLOAT32 and torch.is_autocast_enabled("cuda"):
+        if (func in _LOWER or func in _FLOAT32) and torch.is_autocast_enabled("cuda"):
             kind = torch.get_autocast_dtype("cuda") if func in _LOWER else torch.float32
-            args, kwargs = tree_map(
+            args, kwargs = _mapped(
                 lambda x: x.to(kind) if _is_small_float(x) else x, (args, kwargs)
             )
         if func is F.scaled_dot_product_attention:  # its choice of a kernel asks the driver
