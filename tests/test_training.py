@@ -31,7 +31,7 @@ from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training import batching, dice_at_half, fit, load_history
 from kdas_core.training import loop as training
 from kdas_core.training.checkpoint import latest_checkpoint
-from kdas_core.training.state import reduced
+from kdas_core.training.state import compiled, reduced
 
 TINY = {
     "image_size": 32,
@@ -76,7 +76,7 @@ def test_the_paper_preset_is_the_released_recipe():
     assert (r.teacher, r.student) == ("pvt_v2_b2", "pvt_v2_b0")
 
 
-def test_only_smoke_makes_up_its_data():
+def test_only_smoke_and_publish_make_up_their_data():
     assert [name for name in PRESETS if preset(name).synthetic_images] == ["smoke", "publish"]
 
 
@@ -706,8 +706,8 @@ def test_hyperparameters_of_speed_leave_the_numbers(tmp_path, data, teacher, hyp
 
 def test_a_compiled_student_has_the_same_losses(tmp_path, data, monkeypatch):
     """By the whole way of torch.compile but its last step: minutes of a C++ compiler."""
-    compiled = partial(torch.compile, backend="aot_eager")
-    monkeypatch.setattr(torch, "compile", compiled)
+    without_it = partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", without_it)
     recipe = preset(
         "smoke", **TINY | {"objective": "supervised", "scales": (1.0, 2.0), "epochs": 1}
     )
@@ -717,6 +717,17 @@ def test_a_compiled_student_has_the_same_losses(tmp_path, data, monkeypatch):
     assert ours == pytest.approx(theirs, rel=1e-4)
     kept = load_file(fast / "best.safetensors")
     assert kept.keys() == build("student", backbone=recipe.student).state_dict().keys()
+
+
+@pytest.mark.slow
+def test_this_machines_compiler_gives_the_same_numbers_or_is_said_not_to_work():
+    net, images = torch.nn.Conv2d(3, 4, 3), torch.rand(2, 3, 8, 8)
+    try:
+        fast = compiled(net, torch.device("cpu"))
+    except UserError as error:
+        assert "torch.compile does not work on this machine" in str(error)
+        return
+    assert fast is not net and torch.allclose(fast(images), net(images), atol=1e-6)
 
 
 def test_without_a_compiler_the_hyperparameter_is_refused_in_a_sentence(

@@ -100,7 +100,7 @@ def score_by_size(frame: pd.DataFrame) -> Figure:
 
 def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: Path) -> Figure:
     """The three images of each set with the lowest Dice; predictions: ``folder/SET/NAME.png``."""
-    columns, titles = [], []
+    columns = []
     for dataset, result in results.items():
         of_name, column = {pair.name: pair for pair in pairs[dataset]}, []
         worst = result.per_image.sort_values("dice", kind="stable")[:3]
@@ -112,12 +112,11 @@ def worst_images(results: Mapping, pairs: Mapping[str, Iterable[Pair]], folder: 
             small = cv2.resize(picture, (width, 200), interpolation=cv2.INTER_AREA)
             title = f"{name if len(name) < 15 else f'{name[:12]}…'}: {dice:.2f}"
             column.append((small.view(plots.Verdict), title))
-        titles.append(dataset)
+        column[0] = column[0][0], f"{dataset}\n{column[0][1]}"
         columns.append(column + [(np.full((200, 240, 3), 255, np.uint8), "")] * (3 - len(column)))
-    rows = {place: [of[i][0] for of in columns] for i, place in enumerate(("1", "2", "3"))}
-    below = [of[i][1] for i in range(3) for of in columns]
-    first = [f"{dataset}\n{name}" for dataset, name in zip(titles, below)]
-    return plots.grid(rows, first + below[len(first) :], size=1.45)
+    by_place = list(zip(*columns))
+    rows = {str(i): [picture for picture, _ in row] for i, row in enumerate(by_place, 1)}
+    return plots.grid(rows, [title for row in by_place for _, title in row], size=1.45)
 
 
 def reliability(results: Mapping[str, Mapping[str, EvaluationResult]]) -> Figure:
