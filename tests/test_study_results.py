@@ -635,7 +635,7 @@ def test_a_step_is_really_timed():
     assert all(0 < s < 60 for s in seconds)
 
 
-def test_every_arm_of_the_ablation_has_six_tries_one_of_which_it_is():
+def test_every_arm_of_the_ablation_has_four_tries_one_of_which_it_is():
     """Of the same length, student and teacher, and with a seed that has no part in the ablation itself."""
     main, tuning = (
         read_study(STUDIES / f"{name}.yaml") for name in ("ablation", "ablation_tuning")
@@ -646,7 +646,7 @@ def test_every_arm_of_the_ablation_has_six_tries_one_of_which_it_is():
     for cell in tuning.cells()[1:]:
         tries[cell.label.partition("_lr")[0]].append(replace(tuning.recipe(cell), seed=0))
     for cell in main.cells()[1 : 1 + len(tries)]:
-        assert len(tries[cell.label]) == 6 and main.recipe(cell) in tries[cell.label]
+        assert len(tries[cell.label]) == 4 and main.recipe(cell) in tries[cell.label]
     said = (STUDIES / "registration.md").read_text()
     assert all(f"`{arm}`" in said for arm in tries)
 
