@@ -44,7 +44,7 @@ from kdas_core.training.state import TrainingState, output_of, start_accelerator
 card.install()
 
 TINY = {"image_size": 32, "batch_size": 2, "epochs": 1, "teacher_epochs": 1, "train_images": 4}
-BASE = recipe.preset("smoke", teacher="resnet10t", student="resnet10t", objective="kdas", **TINY)
+BASE = recipe.preset("smoke", teacher="lcnet_035", student="lcnet_035", objective="kdas", **TINY)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def teacher():
-    return build("teacher", backbone="resnet10t")
+    return build("teacher", backbone="lcnet_035")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def net():
 @pytest.fixture(scope="module")
 def pair():
     """Teacher and student, both on the card."""
-    teacher, student = (build(role, backbone="resnet10t") for role in ("teacher", "student"))
+    teacher, student = (build(role, backbone="lcnet_035") for role in ("teacher", "student"))
     return freeze(teacher).to("cuda"), student.to("cuda")
 
 
