@@ -1,6 +1,7 @@
 """Figures of chapter 12: the time of a pass, promises kept and broken, alarms, spoilt pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -55,6 +56,29 @@ def time_shares(profiles: Mapping[str, pd.DataFrame], most: int = 6) -> Figure:
         ax.set_xlim(0, 1)
         ax.axis("off")
     return fig
+
+
+def film(path: Path, pictures: Iterable[np.ndarray], rate: int = 25) -> Path:
+    """Write pictures, uint8 RGB of one even size, as a video."""
+    import av  # of the extra "video"
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        for i, picture in enumerate(pictures):
+            if i == 0:
+                stream.height, stream.width = picture.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+        container.mux(stream.encode())
+    return path
+
+
+def stills(path: Path, numbers: Iterable[int]) -> list[np.ndarray]:
+    """Some frames of a video, uint8 RGB."""
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return [frames[i] for i in numbers]
 
 
 def promises(splits: pd.DataFrame, allowed: float, names: Mapping[str, str]) -> Figure:
