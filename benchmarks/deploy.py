@@ -31,23 +31,12 @@ from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
 from kdas_book.deploy.graph import ImageToProbability
 from kdas_book.deploy.runtimes import Runtime, open_runtime
 from kdas_core.data.dataset import resize_image
-from kdas_core.models import PolypPVT, build, freeze, open_network, save_weights
-from kdas_core.models.polyp_pvt import CascadedFusion, ConvBN, SimilarityAggregation
+from kdas_core.models import build, freeze, open_network, save_weights
 
 PAIRS = [("student, torch", "student, onnx"), ("teacher, torch", "teacher, onnx")]
 PAIRS += [("teacher, torch", "student, torch"), ("teacher, onnx", "student, onnx")]
 PAIRS += [("student, onnx", "int8, onnx"), ("student, onnx", "narrow, onnx")]
 PAIRS += [("student, onnx", "student, openvino"), ("student, openvino", "int8, openvino")]
-
-
-def narrowed(net: PolypPVT, width: int) -> PolypPVT:
-    """The same backbone under a new, untrained decoder of ``width`` channels; changed in place."""
-    for i, channels in enumerate(net.backbone.channels, 1):
-        setattr(net, f"reduce{i}", ConvBN(channels, width, 1))
-    net.fusion = CascadedFusion(width)
-    net.similarity = SimilarityAggregation(width)
-    net.head1, net.head2 = (torch.nn.Conv2d(width, 1, 1) for _ in range(2))
-    return net
 
 
 def prepare(folder: Path, size: int) -> list[Path]:
@@ -58,7 +47,7 @@ def prepare(folder: Path, size: int) -> list[Path]:
         export(save_weights(net, folder / f"{role}.safetensors", **about), folder / f"{role}.onnx")
     images = [resize_image(image, size) for image in drawn_images()]
     export(folder / "student.safetensors", folder / "int8.onnx", int8=images)
-    narrow = ImageToProbability(freeze(narrowed(build("student"), 16)), size)
+    narrow = ImageToProbability(freeze(build("student", width=16)), size)
     write_onnx(narrow, folder / "narrow.onnx", describe(narrow, "student"))
     return sorted(folder.iterdir())
 
@@ -122,7 +111,7 @@ def measured(size: int, runs: int, batches: list[int], threads: list[int]) -> di
         for file in ("student", "int8"):
             found = operators(Path(name) / f"{file}.onnx", size).head(12)
             tables[f"{file}, onnx: operators"] = found
-    narrow = network_cost(narrowed(build("student").eval(), 16), size)
+    narrow = network_cost(build("student", width=16).eval(), size)
     tables["cost"].loc["narrow"] = narrow
     text = "\n\n".join(f"{what}\n{frame.round(3).to_string()}" for what, frame in tables.items())
     return {"machine": about, "size": size, "runs": runs, "text": text} | {

@@ -30,6 +30,7 @@ class Recipe:
     teacher_weights: str = ""  # a file, relative to the repository; without it one is trained
     pretrained_teacher: bool = True
     pretrained_student: bool = True
+    decoder_width: int = 32  # channels inside the student's decoder
     # Data
     image_size: int = 352
     teacher_image_size: int | None = None  # the teacher may see its images larger
@@ -96,6 +97,9 @@ class Recipe:
             ("ema", 0 <= self.ema < 1, "it is a decay and lies in [0, 1), such as 0.999"),
             ("accumulate", 1 <= self.accumulate <= self.batch_size, most),
         ]
+        if self.objective in ("fitnet", "channel_wise_features"):
+            told = f"{self.objective} compares it channel by channel with the teacher's, of 32"
+            rules.append(("decoder_width", self.decoder_width == 32, told))
         if self.use_unlabelled:
             masks = self.objective in ("supervised", "region_affinity")
             masks |= self.control in ("oracle", "blurred")
@@ -151,16 +155,16 @@ class Recipe:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Recipe)}
-_POSITIVE = """image_size epochs teacher_epochs batch_size learning_rate teacher_learning_rate
-    temperature""".split()
+_POSITIVE = """image_size decoder_width epochs teacher_epochs batch_size learning_rate
+    teacher_learning_rate temperature""".split()
 _SHARES = ("alpha", "warm_up", "distillation_warm_up", "labelled")
 _NOT_NEGATIVE = """weight_decay gradient_clamp gradient_norm patience attention_weight
     guiding_weight synthetic_images synthetic_test_images""".split()
 _CHOICES = {"schedule": ("constant", "cosine"), "precision": ("float32", "bf16", "fp16", "tf32")}
 _CHOICES |= {"guide": ("attended", "raw"), "reduction": ("sum", "mean")}
 _CHOICES["control"] = ("none", "oracle", "blurred", "shuffled")
-_OF_THE_STUDENT = """student pretrained_student temperature alpha attention_weight guiding_weight
-    guide reduction distillation_warm_up control teacher_graph teacher_seed
+_OF_THE_STUDENT = """student pretrained_student decoder_width temperature alpha attention_weight
+    guiding_weight guide reduction distillation_warm_up control teacher_graph teacher_seed
     teacher_image_size use_unlabelled""".split()
 
 # What differs from the released recipe, and only that.

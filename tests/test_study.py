@@ -624,6 +624,27 @@ def test_a_teacher_remembers_what_it_has_said(tmp_path):
     assert len(seen) == 4, "other images, features and gradients are computed"
 
 
+def test_two_cells_that_remember_the_same_at_once_do_not_write_one_file(tmp_path, monkeypatch):
+    """They did: one renamed what the other had just cut to nothing."""
+    net, images, drafts = freeze(build("student")), torch.rand(1, 3, 32, 32), []
+    computed = teacher_logits(net, images)
+    cells.remember(net, tmp_path)
+    write = cells.atomic_write
+
+    def meanwhile(path, data):
+        drafts.append(path)
+        with monkeypatch.context() as other:
+            other.setattr(cells.os, "getpid", lambda: -1)
+            other.setattr(cells, "atomic_write", lambda p, d: write(drafts.append(p) or p, d))
+            assert all(map(torch.equal, teacher_logits(net, images), computed))
+        write(path, data)
+
+    monkeypatch.setattr(cells, "atomic_write", meanwhile)
+    assert all(map(torch.equal, teacher_logits(net, images), computed))
+    assert len(set(drafts)) == 2 and len(list(tmp_path.iterdir())) == 1
+    assert all(map(torch.equal, teacher_logits(net, images), computed))
+
+
 def test_cells_run_side_by_side_and_added_seeds_and_labels_leave_what_is_finished(
     study_file, tmp_path, template
 ):

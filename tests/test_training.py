@@ -25,7 +25,7 @@ from kdas_core import recipe as recipe_module
 from kdas_core.data import load_data
 from kdas_core.data.dataset import PolypDataset
 from kdas_core.losses import ON_FEATURES, Output, objective, structure_loss
-from kdas_core.models import build, freeze, save_weights
+from kdas_core.models import build, count_parameters, freeze, open_network, save_weights
 from kdas_core.models.weights import metadata_of
 from kdas_core.recipe import PRESETS, Recipe, preset
 from kdas_core.training import batching, dice_at_half, fit, load_history
@@ -278,9 +278,24 @@ def test_of_equally_good_epochs_the_first_is_kept_and_named(tmp_path, data, monk
         "backbone": "pvt_v2_b0",
         "size": 32,
         "normalisation": "imagenet",
+        "width": 32,
         "preset": "smoke",
     }
     assert json.loads((folder / "metrics.json").read_text())["best_epoch"] == 1
+
+
+def test_a_narrow_decoder_is_the_students_alone_and_its_file_says_so(tmp_path, data):
+    recipe = preset("smoke", **TINY | {"objective": "supervised", "decoder_width": 8})
+    assert recipe.for_teacher().decoder_width == 32
+    weights = fit(recipe, data, tmp_path) / "best.safetensors"
+    net, _ = open_network(weights)
+    assert net.head1.in_channels == net.fusion.squeeze.conv.out_channels == 8
+    assert net(torch.zeros(1, 3, 32, 32), features=True)[1]["fused"].shape == (1, 8, 4, 4)
+    assert count_parameters(net) < count_parameters(build("student"))
+    with pytest.raises(UserError, match="of another shape"):
+        build("student", weights, width=32)
+    with pytest.raises(UserError, match="decoder_width is 8; fitnet compares it"):
+        replace(recipe, objective="fitnet")
 
 
 def test_students_of_one_seed_start_from_the_same_weights_whatever_the_objective():

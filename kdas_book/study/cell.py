@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import json
 import math
+import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def network(run: Session, what: str, epoch: str = "best") -> nn.Module:
         raise UserError(f"{fact}; remove the folder, and the cell trains anew.")
     prefix, ema = "module.", state.get("ema", {}).items()
     averaged = {key.removeprefix(prefix): value for key, value in ema if key.startswith(prefix)}
-    net = build(role, backbone=getattr(run.recipe, role))
+    recipe = run.recipe.for_teacher() if role == "teacher" else run.recipe
+    net = build(role, backbone=getattr(recipe, role), width=recipe.decoder_width)
     net.load_state_dict(averaged or state["network"])
     return freeze(net).to(run.device)
 
@@ -84,13 +86,17 @@ def remember(net: nn.Module, folder: Path) -> None:
             return compute(images, features)
         key = hashlib.blake2b(images.contiguous().numpy().tobytes(), key=weights[:64])
         file = folder / f"{key.hexdigest()[:32]}.npy"
-        if not file.is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            content = io.BytesIO()
-            np.save(content, torch.stack(compute(images)).numpy())
-            atomic_write(file, content.getvalue())
-        p1, p2 = torch.from_numpy(np.load(file))
-        return p1, p2
+        if file.is_file():
+            p1, p2 = torch.from_numpy(np.load(file))
+            return p1, p2
+        maps = compute(images)
+        folder.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        np.save(content, torch.stack(maps).numpy())
+        mine = folder / f"{os.getpid()}.npy"  # another cell may be writing the same maps
+        atomic_write(mine, content.getvalue())
+        os.replace(mine, file)
+        return maps
 
     net.forward = look
 

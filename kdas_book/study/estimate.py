@@ -59,7 +59,7 @@ def plan(study: Study, runs_dir: str | Path) -> Plan:
         recipe = study.recipe(cell)
         if cell.objective not in timed:
             timed[cell.objective] = _seconds_a_step(cell, recipe, images[0])
-            net = build(cell.role, backbone=getattr(recipe, cell.role))
+            net = build(cell.role, backbone=getattr(recipe, cell.role), width=recipe.decoder_width)
             sizes[cell.objective] = count_parameters(net)
         step = timed[cell.objective]
         plain = step if cell.role == "teacher" else timed.get("supervised", step)
@@ -100,7 +100,7 @@ def _seconds_a_step(cell: Cell, recipe: Recipe, count: int) -> float:
     so many images cannot be divided into steps.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = build(cell.role, backbone=getattr(recipe, cell.role))
+    net = build(cell.role, backbone=getattr(recipe, cell.role), width=recipe.decoder_width)
     fewest_images(net, recipe, count)
     net = net.to(device).train()
     distils, features = recipe.objective != "supervised", recipe.objective in ON_FEATURES

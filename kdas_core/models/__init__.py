@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdas_core import UserError
 from kdas_core.models.imagenet import load_imagenet_backbone
-from kdas_core.models.polyp_pvt import PolypPVT
+from kdas_core.models.polyp_pvt import WIDTH, PolypPVT
 from kdas_core.models.weights import load_weights, metadata_of, save_weights
 
 __all__ = ["PolypPVT", "build", "count_parameters", "freeze", "load_weights"]
@@ -20,7 +20,7 @@ BACKBONE_OF_ROLE = {"teacher": "pvt_v2_b2", "student": "pvt_v2_b0"}
 
 
 def build(
-    role: str, weights: str | Path | None = None, pretrained=False, backbone: str | None = None
+    role: str, weights: str | Path | None = None, pretrained=False, backbone: str = "", width=0
 ) -> PolypPVT:
     """Build the teacher or the student.
 
@@ -29,6 +29,7 @@ def build(
         weights: a ``.safetensors`` file of ours or a released ``.pth``; pickled code is refused.
         pretrained: start the backbone from ImageNet weights; ignored where ``weights`` is given.
         backbone: another timm network, with features at strides 4, 8, 16 and 32.
+        width: channels inside the decoder; else what ``weights`` says, and 32.
 
     Returns a network in training mode: ``net(images) -> (P1, P2)``, logits (B, 1, H, W). A
     UserError for an unknown role or backbone, and for weights as `load_weights`.
@@ -36,7 +37,8 @@ def build(
     if role not in BACKBONE_OF_ROLE:
         known = ", ".join(BACKBONE_OF_ROLE)
         raise UserError(f'There is no network called "{role}"; choose one of {known}.')
-    net = PolypPVT(backbone or BACKBONE_OF_ROLE[role])
+    width = width or (metadata_of(weights).get("width") if weights else None) or WIDTH
+    net = PolypPVT(backbone or BACKBONE_OF_ROLE[role], width)
     if weights:
         load_weights(net, weights)
     elif pretrained:
@@ -64,7 +66,7 @@ def open_network(
     if not role and not backbone:
         with suppress(UserError):
             return freeze(build("teacher", weights)), size
-    return freeze(build(role or "student", weights, backbone=backbone or None)), size
+    return freeze(build(role or "student", weights, backbone=backbone)), size
 
 
 def count_parameters(module: nn.Module) -> int:

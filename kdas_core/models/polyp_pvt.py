@@ -179,8 +179,9 @@ class PolypPVT(nn.Module):
     ``fused``, the decoder's map (B, 32, H/8, W/8) from which P1 is read.
 
     P1 comes from the cascaded fusion, P2 from the similarity aggregation after it. The prediction
-    is ``sigmoid(P1 + P2)``. A UserError where the backbone is no network of timm with features at
-    strides 4, 8, 16 and 32, or height or width is not a multiple of 32.
+    is ``sigmoid(P1 + P2)``. ``width``: channels inside the decoder. A UserError where the backbone
+    is no network of timm with features at strides 4, 8, 16 and 32, or height or width is not a
+    multiple of 32.
 
     >>> net = PolypPVT("pvt_v2_b0").eval()
     >>> p1, p2 = net(torch.zeros(1, 3, 64, 64))
@@ -188,19 +189,19 @@ class PolypPVT(nn.Module):
     (1, 1, 64, 64)
     """
 
-    def __init__(self, backbone: str):
+    def __init__(self, backbone: str, width: int = WIDTH):
         super().__init__()
         self.backbone = Backbone(backbone)
         c1, c2, c3, c4 = self.backbone.channels
-        self.reduce1 = ConvBN(c1, WIDTH, 1)
-        self.reduce2 = ConvBN(c2, WIDTH, 1)
-        self.reduce3 = ConvBN(c3, WIDTH, 1)
-        self.reduce4 = ConvBN(c4, WIDTH, 1)
-        self.fusion = CascadedFusion()
+        self.reduce1 = ConvBN(c1, width, 1)
+        self.reduce2 = ConvBN(c2, width, 1)
+        self.reduce3 = ConvBN(c3, width, 1)
+        self.reduce4 = ConvBN(c4, width, 1)
+        self.fusion = CascadedFusion(width)
         self.camouflage = CamouflageIdentification(c1)
-        self.similarity = SimilarityAggregation()
-        self.head1 = nn.Conv2d(WIDTH, 1, 1)
-        self.head2 = nn.Conv2d(WIDTH, 1, 1)
+        self.similarity = SimilarityAggregation(width)
+        self.head1 = nn.Conv2d(width, 1, 1)
+        self.head2 = nn.Conv2d(width, 1, 1)
 
     def forward(self, images: Tensor, features: bool = False):
         height, width = images.shape[-2:]

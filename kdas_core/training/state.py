@@ -55,8 +55,8 @@ def objective_kwargs(recipe: Recipe) -> dict:
 
 def start_network(recipe: Recipe, role: str) -> nn.Module:
     """The untrained network of a role, ``"teacher"`` or ``"student"``."""
-    pretrained = getattr(recipe, f"pretrained_{role}")
-    return build(role, pretrained=pretrained, backbone=getattr(recipe, role))
+    known = {"backbone": getattr(recipe, role), "width": recipe.decoder_width}
+    return build(role, pretrained=getattr(recipe, f"pretrained_{role}"), **known)
 
 
 def arrange(net: nn.Module, recipe: Recipe, accelerator: Accelerator) -> nn.Module:
@@ -208,9 +208,9 @@ class TrainingState:
         if self.accelerator.is_main_process:
             if files.best_of(self.history) is row:
                 # What a program must know that uses the weights.
-                backbone, size = getattr(self.recipe, self.role), self.recipe.image_size
-                about = {"epoch": row["epoch"], "role": self.role, "backbone": backbone}
-                about |= {"size": size, "normalisation": "imagenet", "preset": self.recipe.preset}
+                about = {"epoch": row["epoch"], "role": self.role, "size": self.recipe.image_size}
+                about |= {"backbone": getattr(self.recipe, self.role), "normalisation": "imagenet"}
+                about |= {"width": self.recipe.decoder_width, "preset": self.recipe.preset}
                 save_weights(self.eval_model, self.folder / "best.safetensors", **about)
             table = pd.DataFrame(self.history).to_csv(index=False)
             files.write(self.folder / "history.csv", table.encode())
