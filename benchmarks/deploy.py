@@ -30,6 +30,9 @@ from kdas_book.deploy.costs import network_cost, operators, profile
 from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
 from kdas_book.deploy.graph import ImageToProbability
 from kdas_book.deploy.runtimes import Runtime, open_runtime
+from kdas_book.deploy.video import predict_video
+from kdas_book.figures.ch12_running_it import film
+from kdas_book.reliability.pictures import drawn
 from kdas_core.data.dataset import resize_image
 from kdas_core.models import build, freeze, open_network, save_weights
 
@@ -93,6 +96,15 @@ def layouts(student: Path, onnx: Path, size: int, runs: int) -> pd.DataFrame:
         torch.set_num_threads(before)
 
 
+def video(student: Path, folder: Path) -> pd.DataFrame:
+    """Milliseconds of a frame of 576 × 720 pixels in `kdas predict --video`, part by part, and each part's share."""
+    scene = drawn("Kvasir", 1, 800, seed=1).images[0]
+    source = film(folder / "film.mp4", (scene[100:676, x : x + 720] for x in range(80)))
+    report = predict_video(open_runtime(student, "onnx").run, source, folder / "outlined.mp4")
+    took = pd.Series(report.seconds)
+    return pd.DataFrame({"ms a frame": 1000 * took / report.frames, "share": took / took.sum()})
+
+
 def measured(size: int, runs: int, batches: list[int], threads: list[int]) -> dict[str, Any]:
     """Everything, ready for a JSON file; ``text`` has the tables to be read."""
     with tempfile.TemporaryDirectory() as name:
@@ -106,6 +118,7 @@ def measured(size: int, runs: int, batches: list[int], threads: list[int]) -> di
         tables["ratios"] = faster
         student, exported = Path(name) / "student.safetensors", Path(name) / "student.onnx"
         tables["layouts"] = layouts(student, exported, size, runs)
+        tables["video"] = video(exported, Path(name))
         net = open_network(student)[0]
         tables["student, torch: operators"] = profile(net, size).head(12)
         for file in ("student", "int8"):
