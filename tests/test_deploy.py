@@ -563,7 +563,9 @@ def program():
 
 def test_the_benchmark_compares_what_it_timed(monkeypatch, ready, small, program):
     """With one small network in all roles, and without the processes that measure memory."""
-    monkeypatch.setattr(program, "build", lambda role: export.open_network(small)[0])
+    net = export.open_network(small)[0]
+    thin = build("student", backbone=net.backbone.name, width=16)
+    monkeypatch.setattr(program, "build", lambda role, width=0: thin if width else net)
     monkeypatch.setattr(benchmark, "peak_memory", lambda *file: 1.0)
     found = json.loads(json.dumps(program.measured(SIZE, 2, [1, 2], [1])))
     took = frame_of(found["times"]).set_index(["network", "batch"])["median_ms"]
@@ -573,6 +575,7 @@ def test_the_benchmark_compares_what_it_timed(monkeypatch, ready, small, program
             ratio = ratios.loc["{1} against {0}".format(*pair), f"batch {batch}, threads 1"]
             assert ratio == pytest.approx(took[pair[0], batch] / took[pair[1], batch])
     assert len(frame_of(found["layouts"])) == 3
+    assert frame_of(found["video"])["share"].sum() == pytest.approx(1)
     cost = frame_of(found["cost"])
     assert cost.loc["narrow", "MACs, M"] < cost.loc["student", "MACs, M"]
     assert any("QLinear" in name for name in found["int8, onnx: operators"]["index"])
@@ -648,8 +651,8 @@ def test_a_profile_shares_out_the_whole_time(net):
     assert table.loc[convolution, "calls"] >= 1
 
 
-def test_a_narrower_decoder_has_fewer_parameters_and_the_same_backbone(program):
-    wide, narrow = build("student"), program.narrowed(build("student"), 16)
+def test_a_narrower_decoder_has_fewer_parameters_and_the_same_backbone():
+    wide, narrow = build("student"), build("student", width=16)
     maps = freeze(narrow)(torch.zeros(1, 3, 64, 64))
     assert [tuple(p.shape) for p in maps] == [(1, 1, 64, 64)] * 2
 
