@@ -696,7 +696,7 @@ def test_a_recorded_study_still_means_what_was_recorded(name):
     recorded = load(STUDIES.parent / "results" / f"{name}_study.csv").about["recipes"]
     # What there was before these were a choice.
     new = {"reduction": "sum", "control": "none", "teacher_image_size": None}
-    new |= {"labelled": 1.0, "use_unlabelled": False}
+    new |= {"labelled": 1.0, "use_unlabelled": False, "decoder_width": 32}
     for cell in study.cells()[1:]:
         guides = cell.objective in ("kdas", "symmetric_only")
         then = recorded[f"{cell.label} (raw guiding)" if guides else cell.label] | new
