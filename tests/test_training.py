@@ -294,6 +294,10 @@ def test_a_narrow_decoder_is_the_students_alone_and_its_file_says_so(tmp_path, d
     assert count_parameters(net) < count_parameters(build("student"))
     with pytest.raises(UserError, match="of another shape"):
         build("student", weights, width=32)
+    for said in ("wide", [8], 2**40, None):  # a file of others may say anything
+        odd = save_weights(net, tmp_path / "odd.safetensors", role="student", width=said)
+        with pytest.raises(UserError, match="of another shape"):
+            open_network(odd)
     with pytest.raises(UserError, match="decoder_width is 8; fitnet compares it"):
         replace(recipe, objective="fitnet")
 
