@@ -38,7 +38,7 @@ def build(
         known = ", ".join(BACKBONE_OF_ROLE)
         raise UserError(f'There is no network called "{role}"; choose one of {known}.')
     said = metadata_of(weights).get("width") if weights else WIDTH
-    width = width or (int(said) if said in range(1, 1025) else WIDTH)
+    width = width or (int(said or 0) if said in range(1, 1025) else WIDTH)
     net = PolypPVT(backbone or BACKBONE_OF_ROLE[role], width)
     if weights:
         load_weights(net, weights)
