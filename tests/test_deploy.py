@@ -18,7 +18,7 @@ from hazards import files_no_larger_than
 from PIL import Image
 
 from kdas_book.deploy import benchmark, costs, export, needed, quantise, runtimes
-from kdas_book.deploy.graph import ImageToProbability, between
+from kdas_book.deploy.graph import ImageToProbability, between, convolved
 from kdas_core import UserError
 from kdas_core.data.dataset import resize_image
 from kdas_core.data.images import read_image
@@ -106,6 +106,19 @@ def test_the_graph_resizes_an_image_to_the_very_grey_levels_of_predict(shape):
     ours = graph.resized(torch.from_numpy(image)[None])[0].permute(1, 2, 0).numpy()
     off = np.abs(ours - resize_image(image, SIZE).astype(int))
     assert off.max() <= 1 and off.mean() < 3e-4, "a tie of PyTorch's own rounding, and no more"
+
+
+@pytest.mark.parametrize("backbone", ["pvt_v2_b0", "resnet18"])
+def test_mlps_made_of_convolutions_say_the_same(backbone):
+    graph = ImageToProbability(freeze(build("student", backbone=backbone)), SIZE)
+    images = torch.from_numpy(np.stack([picture((60, 80)), picture((60, 80))[::-1]]))
+    with torch.inference_mode():
+        before, said = graph(images), convolved(graph)(images)
+        assert torch.equal(graph(images), before), "the graph itself stays as it was"
+    torch.testing.assert_close(said, before, atol=1e-5, rtol=0)
+    layers = [type(layer).__name__ for layer in convolved(graph).modules()]
+    assert "MlpWithDepthwiseConv" not in layers
+    assert layers.count("_Convolved") == (8 if backbone == "pvt_v2_b0" else 0)
 
 
 @pytest.mark.parametrize("n", [1, 31, 64, 65, 500])

@@ -9,8 +9,8 @@ from scipy import stats
 
 from kdas_book.figures.ch10_study import contrasts_forest
 from kdas_book.study import registered
-from kdas_book.study.results import Results, load
-from kdas_book.study.spec import Study
+from kdas_book.study.results import Results, load, open_results
+from kdas_book.study.spec import read_study
 from kdas_core import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -164,16 +164,17 @@ def test_the_best_try_is_chosen_on_validation_and_of_near_ties_the_gentler():
     assert registered.choose(near).loc["kdas", "label"] == "kdas_lr5_a1", "the weaker of two"
 
 
-def test_the_chosen_tries_become_the_objectives_of_the_study():
-    study = Study(
-        "tries", {"kdas": {"alpha": 0.1}, "kdas_lr2": {"objective": "kdas", "alpha": 0.2}}, (10,)
-    )
-    assert registered.objectives_of(tries(kdas=0.7, kdas_lr2=0.8), study) == {
-        "kdas": {"objective": "kdas", "alpha": 0.2}
-    }
-    assert registered.objectives_of(tries(kdas=0.8, kdas_lr2=0.7), study) == {
-        "kdas": {"objective": "kdas", "alpha": 0.1}
-    }
+def test_the_ablation_uses_the_tries_that_the_rule_chooses():
+    """Of the arms whose four tries are recorded."""
+    tried = read_study(ROOT / "book/studies/ablation_tuning.yaml")
+    chosen = registered.choose(open_results(ROOT / "book/results/ablation_tuning_study.csv"))
+    done = chosen[chosen["tries"] == 4]
+    assert {"supervised", "supervised_0.7"} <= set(done.index)
+    for file in ("ablation", "ablation_more", "labels_10", "labels_25"):
+        arms = read_study(ROOT / f"book/studies/{file}.yaml").objectives
+        for arm in set(done.index) & set(arms):
+            of_try = tried.objectives[done.loc[arm, "label"]]
+            assert {"objective": arm, **arms[arm]} == {"objective": arm, **of_try}, (file, arm)
 
 
 def few(gain):

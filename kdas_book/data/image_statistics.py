@@ -19,26 +19,6 @@ def lit(image: np.ndarray) -> np.ndarray:
     return image.max(2) > 24
 
 
-def colour_histogram(image: np.ndarray, bins: int = 32) -> np.ndarray:
-    """Share of the lit pixels in each of ``bins`` equal ranges of red, green and blue: float
-    (3, bins), rows sum to 1; zeros for a picture without a lit pixel.
-    """
-    pixels = image[lit(image)]
-    counts = [np.histogram(channel, bins, (0, 256))[0] for channel in pixels.T]
-    return np.stack(counts) / max(1, len(pixels))
-
-
-def histogram_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """The earth mover's distance of two histograms (channels, bins) with rows summing to 1: how
-    far, in grey levels of 255, brightness must be moved to turn one into the other; mean of rows.
-    ValueError: shapes differ.
-
-    >>> histogram_distance(np.eye(4)[[0]], np.eye(4)[[3]]) == 3 * 256 / 4
-    True
-    """
-    return float(np.abs(np.cumsum(a - b, axis=1)).sum(1).mean() * 256 / a.shape[1])
-
-
 def edge_contrast(image: np.ndarray, mask: np.ndarray, width: float = 0.03) -> float:
     """Mean colour difference across the outline of the polyp, in CIELAB (ΔE of 1976): about 2 is
     just visible. NaN where there is no outline with wall beside it.
@@ -85,12 +65,9 @@ def describe_pair(image: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     return dict(zip(("red", "green", "blue"), map(float, colour))) | found
 
 
-def describe(pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[pd.DataFrame, np.ndarray]:
-    """`describe_pair` of every (image, mask), a row each, and the set's mean `colour_histogram`.
-    ValueError: there is no picture.
-    """
-    found = [(describe_pair(image, mask), colour_histogram(image)) for image, mask in pictures]
-    if not found:
+def describe(pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> pd.DataFrame:
+    """`describe_pair` of every (image, mask), a row each; ValueError: there is no picture."""
+    rows = [describe_pair(image, mask) for image, mask in pictures]
+    if not rows:
         raise ValueError("there is no picture to describe")
-    rows, histograms = zip(*found)
-    return pd.DataFrame(rows), np.mean(histograms, axis=0)
+    return pd.DataFrame(rows)

@@ -14,7 +14,7 @@ import torch
 
 from kdas_book.data.synthetic import render
 from kdas_book.deploy import LEAST, MOST, needed
-from kdas_book.deploy.graph import ImageToProbability
+from kdas_book.deploy.graph import ImageToProbability, convolved
 from kdas_book.deploy.quantise import quantise
 from kdas_book.deploy.runtimes import IMAGE, PROBABILITY, PROGRAM, open_runtime, read_about
 from kdas_book.files import refuse_foreign, staging_dir
@@ -151,7 +151,7 @@ def write_onnx(graph: ImageToProbability, path: Path, about: dict[str, Any]) -> 
     with _exporting():
         example, dynamic = _arguments()
         program: Any = torch.onnx.export(
-            graph, example, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET,
+            convolved(graph), example, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET,
             input_names=[IMAGE], output_names=[PROBABILITY], verbose=False,
         )  # fmt: skip
     model = program.model_proto

@@ -15,7 +15,6 @@ from kdas_book.data.videos import clinicdb_sequence
 from kdas_book.reports.comparison import holm
 from kdas_book.study.results import KEYS, Results
 from kdas_book.study.seeds import BASE, seed_table
-from kdas_book.study.spec import Study
 from kdas_core import UserError
 
 PRIMARY = ("kdas", BASE)
@@ -221,12 +220,6 @@ def gate(tries: Results) -> tuple[float, bool]:
         raise UserError("The study's teacher was not trained here, and has no validation Dice.")
     lead = float(teacher.iloc[0] - choose(tries).loc[BASE, "validation_dice"])
     return lead, lead >= GATE
-
-
-def objectives_of(tries: Results, study: Study) -> dict[str, dict]:
-    """The ``objectives`` of the study that uses the chosen tries, from the study of the tries."""
-    chosen = choose(tries)["label"]
-    return {arm: {"objective": arm, **study.objectives[label]} for arm, label in chosen.items()}
 
 
 def primary(results: Results) -> dict[str, object]:
