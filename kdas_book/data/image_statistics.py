@@ -1,6 +1,4 @@
-"""What pictures of polyps are like in numbers, to hold drawn pictures against photographs (chapter
-1). A network sees far more; sets that agree in all of these can still be worlds apart.
-"""
+"""Pictures of polyps in numbers, drawn or real (chapter 11); a network sees far more in them."""
 
 from collections.abc import Iterable
 

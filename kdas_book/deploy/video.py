@@ -141,10 +141,11 @@ def _frames(av: Any, container: Any, stream: Any, report: VideoReport) -> Iterat
 def _sink(av: Any, draft: Path, out: Path, stream: Any) -> Iterator[Callable]:
     """A function that appends a picture, uint8 RGB (H, W, 3), at a time in the source's units."""
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    how = {"preset": "veryfast"} if codec == "libx264" else {}  # or the network waits for it
     with ExitStack() as stack:
         try:
             container = stack.enter_context(av.open(str(draft), "w"))
-            target = container.add_stream(codec, rate=stream.average_rate or 25)
+            target = container.add_stream(codec, rate=stream.average_rate or 25, options=how)
         except ValueError as error:
             fact = f"{out} names no format that takes {codec} ({first_line(error)})"
             raise UserError(f"{fact}; choose .mp4 or .mkv.") from None
