@@ -19,8 +19,9 @@ import networkx as nx
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("kdas_core", "kdas_book")
 # The sizes as they are: more needs a reason in the commit. Of kdas_core 320 lines and four files
-# are the rivals of KDAS. Of all lines 1,800 are chapter 12: export, runtimes, video, and trust.
-CORE_LINES, CORE_FILES, ALL_LINES = 4_400, 40, 17_150
+# are the rivals of KDAS. Of all lines 1,800 are chapter 12: export, runtimes, video, and trust, with
+# what it refuses: files that lie, videos that change, graphs that give no probabilities.
+CORE_LINES, CORE_FILES, ALL_LINES = 4_400, 40, 17_230
 FILE_LINES, FUNCTION_LINES = 280, 40
 COLOURS = {"kdas_core": "#dbe7f5", "kdas_book": "#fbead0"}
 

@@ -28,7 +28,7 @@ from kdas_book.cli_data import listed
 from kdas_book.deploy.benchmark import RUNS, benchmark, measure, ratios
 from kdas_book.deploy.costs import network_cost, operators, profile
 from kdas_book.deploy.export import describe, drawn_images, export, write_onnx
-from kdas_book.deploy.graph import ImageToProbability
+from kdas_book.deploy.graph import ImageToProbability, convolved
 from kdas_book.deploy.runtimes import Runtime, open_runtime
 from kdas_book.deploy.video import predict_video
 from kdas_book.figures.ch12_running_it import film
@@ -50,7 +50,7 @@ def prepare(folder: Path, size: int) -> list[Path]:
         export(save_weights(net, folder / f"{role}.safetensors", **about), folder / f"{role}.onnx")
     images = [resize_image(image, size) for image in drawn_images()]
     export(folder / "student.safetensors", folder / "int8.onnx", int8=images)
-    narrow = ImageToProbability(freeze(build("student", width=16)), size)
+    narrow = convolved(ImageToProbability(freeze(build("student", width=16)), size))
     write_onnx(narrow, folder / "narrow.onnx", describe(narrow, "student"))
     return sorted(folder.iterdir())
 
@@ -75,11 +75,13 @@ def machine() -> dict[str, Any]:
 
 
 def layouts(student: Path, onnx: Path, size: int, runs: int) -> pd.DataFrame:
-    """Times of one image on one thread: PyTorch as it is, PyTorch with channels last, and ONNX Runtime.
+    """Times of one image on one thread: PyTorch as it is and with channels last, ONNX Runtime with and without `convolved`.
 
     PyTorch's convolutions take channels first, its linear layers last; a transformer copies from one to the other.
     """
     net, before = open_network(student)[0], torch.get_num_threads()
+    plain, graph = onnx.with_name("plain.onnx"), ImageToProbability(net, size)
+    write_onnx(graph, plain, describe(graph, "student"))
     last = ImageToProbability(net.to(memory_format=torch.channels_last), size)
 
     @torch.inference_mode()
@@ -88,7 +90,8 @@ def layouts(student: Path, onnx: Path, size: int, runs: int) -> pd.DataFrame:
 
     runtimes = {"channels first": open_runtime(student, "torch")}
     runtimes["channels last"] = Runtime("torch", student, {}, run)
-    runtimes["onnx"] = open_runtime(onnx, "onnx", threads=1)
+    runtimes["onnx, linear layers"] = open_runtime(plain, "onnx", threads=1)
+    runtimes["onnx, 1 × 1 convolutions"] = open_runtime(onnx, "onnx", threads=1)
     try:
         torch.set_num_threads(1)
         return measure(runtimes, size, runs=runs)

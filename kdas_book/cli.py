@@ -5,6 +5,7 @@
 import errno
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from kdas_book.cli_study import study_app
 from kdas_core import UserError
 from kdas_core.files import unwritten
 
+_WAYS_OUT = {errno.ENOSPC: "make room and try again", errno.ENAMETOOLONG: "choose a shorter name"}
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
@@ -194,14 +196,17 @@ def main() -> None:
     """Run a command; what the user can mend is one sentence on standard error, exit code 2."""
     if hasattr(sys.stdout, "reconfigure"):  # a pipe may not know the letters of a file's name
         sys.stdout.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that drafts are removed
     try:
         app()
-    except (UserError, OSError) as error:
-        said: Exception = error
+    except (UserError, OSError, MemoryError) as error:
+        said: object = error
         if isinstance(error, OSError):
-            if error.errno != errno.ENOSPC:
+            if error.errno not in _WAYS_OUT:
                 raise
-            said = unwritten(Path(error.filename or "a file"), error, "make room and try again")
+            said = unwritten(Path(error.filename or "a file"), error, _WAYS_OUT[error.errno])
+        elif isinstance(error, MemoryError):
+            said = "There is too little memory for a file or a number as large as this."
         print(f"kdas: {said}", file=sys.stderr)
         sys.exit(2)
 

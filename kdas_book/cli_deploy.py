@@ -1,11 +1,12 @@
 """The commands ``kdas export``, ``kdas predict`` and ``kdas benchmark``."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
-from kdas_book.cli_data import Backbone, File, Role, listed
+from kdas_book.cli_data import Backbone, File, Role
 from kdas_core import UserError
 
 Weights = Annotated[Path, Option(help="A .safetensors of ours or a released .pth")]
@@ -47,7 +48,7 @@ def predict(
     role: Role = "",
     backbone: Backbone = "",
     size: Size = 0,
-    batch_size: Annotated[int, Option(help="Images per forward pass.")] = 8,
+    batch_size: Annotated[int, Option(min=1, help="Images per forward pass.")] = 8,
     afresh: Annotated[bool, Option(help="Predict again what is there already.")] = False,
     smoothing: Annotated[float, Option(help="Of a video: weight of the past, in [0, 1).")] = 0.5,
 ) -> None:
@@ -100,13 +101,18 @@ def benchmark(
 ) -> None:
     """Time networks in each runtime, in turns; count parameters, operations and memory."""
     from kdas_book.deploy.benchmark import benchmark as measure
+    from kdas_book.files import refuse_foreign
     from kdas_core.files import atomic_write
 
-    counts = [[int(n) for n in listed(text) if n.isdigit()] for text in (batches, threads)]
-    if not all(counts) or 0 in counts[0] + counts[1]:
-        raise UserError("--batches and --threads take whole numbers, such as 1,8.")
-    found = measure(files, counts[0], counts[1], runs)
+    both, numbers = (batches, threads), re.compile(r"[1-9]\d?(,[1-9]\d?)*", re.ASCII)
+    if not all(map(numbers.fullmatch, both)):
+        raise UserError("--batches and --threads take numbers from 1 to 99, such as 1,8.")
     if csv:
-        atomic_write(csv, found["times"].to_csv(index=False).encode())
+        begin = b"network,batch,median_ms"
+        refuse_foreign(csv, "table of kdas benchmark", lambda f: f.read_bytes().startswith(begin))
+    counts = [[int(n) for n in text.split(",")] for text in both]
+    found = measure(files, counts[0], counts[1], runs)
     for frame in found.values():
         print(frame.round(3).to_string(), end="\n\n")
+    if csv:
+        atomic_write(csv, found["times"].to_csv(index=False).encode())

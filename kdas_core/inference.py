@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from kdas_core import UserError
 from kdas_core.data.dataset import normalise, resize_image
-from kdas_core.data.images import read_bytes, read_image
+from kdas_core.data.images import header_size, read_bytes, read_image
 from kdas_core.data.layout import first_few, list_images
 from kdas_core.data.masks import MARK, prediction_mark
 from kdas_core.files import atomic_write, unwritten
@@ -56,8 +56,8 @@ def predict_folder(
     """`predict_files` for a folder; a UserError also for no images, or two of one stem."""
     files = list_images(images)
     if not files:
-        wanted = "it must contain .jpg, .png, .tif or .bmp files"
-        raise UserError(f"{images} holds no images; {wanted}.")
+        wanted = ".jpg, .png, .tif or .bmp files"
+        raise UserError(f"{images} holds no images; it must contain {wanted}.")
     return predict_files(net, files, out, size, batch_size, afresh)
 
 
@@ -100,7 +100,7 @@ def write_masks(
     of each file, and ``network`` is a text that changes with anything that changes the maps.
     """
     out = Path(out)
-    if any(file.resolve().parent == out.resolve() for file in files):
+    if any(os.path.realpath(f.parent) == os.path.realpath(out) for f in files):
         raise UserError(f"{out} is the folder of the images; choose another --out.")
     masks = {file: out / f"{file.stem}.png" for file in files}
     before = {file: _mark_of(mask) for file, mask in masks.items()}
@@ -171,9 +171,8 @@ def _probabilities(
 
 
 def _read(file: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The resized image, and its own height and width."""
     image = read_image(file)
-    return resize_image(image, size), image.shape[:2]
+    return resize_image(image, size), image.shape[:2]  # and its own height and width
 
 
 def _write(grey: np.ndarray, path: Path, network: str, image: Path) -> None:
@@ -190,8 +189,9 @@ def _mark(network: str, image: Path) -> str:
 
 def _mark_of(mask: Path) -> str | None:
     """The mark of a map that is there; empty for a file of others; None where there is no file."""
-    if not os.path.lexists(mask):
-        return None
+    mark = "" if os.path.lexists(mask) else None
     with suppress(UserError):
-        return prediction_mark(mask)
-    return ""
+        mark = prediction_mark(mask)
+        header_size(mask)
+        return mark
+    return mark and "cut off, to be drawn anew"

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -199,6 +200,46 @@ def test_masks_of_a_runtime_are_those_of_predict_and_are_kept(
     assert before != {path: path.stat().st_mtime_ns for path in (tmp_path / "onnx").iterdir()}
 
 
+def test_a_flipped_byte_in_a_file_is_noticed(exported_small, small, tmp_path):
+    model = onnx.load(exported_small)
+    kernel = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    content, at = bytearray(exported_small.read_bytes()), kernel.raw_data[1000:1040]
+    content[content.index(at) + 3] ^= 0x40
+    (tmp_path / "f.onnx").write_bytes(content)
+    with pytest.raises(UserError, match="is damaged: its weights are not those that were written"):
+        runtimes.open_runtime(tmp_path / "f.onnx")
+    export.export(small, tmp_path / "f.pt2", "torch-export")
+    content = bytearray((tmp_path / "f.pt2").read_bytes())
+    with zipfile.ZipFile(tmp_path / "f.pt2") as file:
+        largest = max(file.infolist(), key=lambda entry: entry.file_size)
+    content[largest.header_offset + largest.file_size // 2] ^= 0x40
+    (tmp_path / "f.pt2").write_bytes(content)
+    with pytest.raises(UserError, match=r"f\.pt2 is damaged"):
+        runtimes.open_runtime(tmp_path / "f.pt2", "torch")
+
+
+@pytest.mark.parametrize("value", [np.nan, -0.01, 1.01, "shape", "fails"])
+def test_what_a_graph_gives_must_be_a_probability_for_each_pixel(
+    monkeypatch, exported_small, tmp_path, value
+):
+    def run(images):
+        if value == "fails":
+            raise RuntimeError("GatherND: index out of range")
+        sides = (5, 5) if value == "shape" else images.shape[1:3]
+        return np.full((len(images), *sides), 0.5 if value == "shape" else value, np.float32)
+
+    monkeypatch.setitem(runtimes._OPENERS, "onnx", lambda *args: run)
+    opened = runtimes.open_runtime(exported_small)
+    image = tmp_path / "a.png"
+    Image.fromarray(picture((64, 80))).save(image)
+    wanted = (
+        "failed (.*index out of range)" if value == "fails" else "gives no probability for each"
+    )
+    with pytest.raises(UserError, match=wanted.replace("(", r"\(").replace(")", r"\)")):
+        runtimes.predict(opened, [image], tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
 def refused(monkeypatch, capsys, *words) -> str:
     """The sentence with which a command ends, exit code 2."""
     capsys.readouterr()
@@ -219,7 +260,7 @@ def test_a_picture_too_small_or_too_large_is_refused_before_the_first_mask(
     file = weights if runtime == "torch" else exported
     words = ["--images", tmp_path / "in", "--out", tmp_path / "out", "--runtime", runtime]
     said = refused(monkeypatch, capsys, "predict", "--weights", file, *words)
-    assert f"b.png is {side[0]}×{side[1]}; sides of 32 to 8,192 pixels are taken" in said
+    assert f"b.png is {side[0]}×{side[1]}, and sides of 32 to 8,192 pixels are taken" in said
     assert not (tmp_path / "out").exists()
     (tmp_path / "in" / "b.png").write_text("no picture")
     assert "b.png is truncated or not an image" in refused(
@@ -587,7 +628,7 @@ def test_the_benchmark_compares_what_it_timed(monkeypatch, ready, small, program
         for batch in (1, 2):
             ratio = ratios.loc["{1} against {0}".format(*pair), f"batch {batch}, threads 1"]
             assert ratio == pytest.approx(took[pair[0], batch] / took[pair[1], batch])
-    assert len(frame_of(found["layouts"])) == 3
+    assert len(frame_of(found["layouts"])) == 4
     assert frame_of(found["video"])["share"].sum() == pytest.approx(1)
     cost = frame_of(found["cost"])
     assert cost.loc["narrow", "MACs, M"] < cost.loc["student", "MACs, M"]
@@ -616,8 +657,20 @@ def test_the_command_times_files_of_one_size(
     assert "images of 2 sizes" in said
     said = refused(monkeypatch, capsys, "benchmark", small, small)
     assert "two files have one name" in said
-    said = refused(monkeypatch, capsys, *words[:-1], "none")
-    assert "whole numbers" in said
+    save_weights(
+        export.open_network(small)[0], tmp_path / "r.safetensors", size=SIZE, backbone="lcnet_035"
+    )
+    said = refused(monkeypatch, capsys, "benchmark", small, tmp_path / "r.safetensors")
+    assert "two files have one name" in said
+    for counts in ("none", "1,,8", "0", "-1", "100", "²", "1,x"):
+        said = refused(monkeypatch, capsys, *words[:-1], counts)
+        assert "numbers from 1 to 99" in said
+    before = (tmp_path / "t.csv").read_text()
+    assert kdas(monkeypatch, *words, "--csv", tmp_path / "t.csv") == 0, "ours is replaced"
+    assert (tmp_path / "t.csv").read_text() != before
+    (tmp_path / "t.csv").write_text("mine")
+    said = refused(monkeypatch, capsys, *words, "--csv", tmp_path / "t.csv")
+    assert "no table of kdas benchmark" in said and (tmp_path / "t.csv").read_text() == "mine"
 
 
 class Attention(torch.nn.Module):

@@ -149,11 +149,30 @@ def test_no_file_of_others_is_replaced(net, images, tmp_path, content):
     assert foreign.lstat() == before
 
 
+def test_a_mask_that_is_cut_off_is_drawn_anew(net, images, tmp_path):
+    predict_files(net, images, tmp_path / "out", 64)
+    first = tmp_path / "out" / f"{images[0].stem}.png"
+    whole = first.read_bytes()
+    first.write_bytes(whole[: len(whole) // 2])
+    predict_files(net, images, tmp_path / "out", 64)
+    assert first.read_bytes() == whole
+
+
 def test_masks_do_not_go_among_their_images(net, images, tmp_path):
     before = sorted(images[0].parent.iterdir())
     with pytest.raises(UserError, match="is the folder of the images; choose another --out"):
         predict_files(net, images, images[0].parent, 64)
     assert sorted(images[0].parent.iterdir()) == before
+
+
+def test_masks_do_not_go_among_links_to_images(net, images, tmp_path):
+    (tmp_path / "links").mkdir()
+    for file in images:
+        (tmp_path / "links" / file.name).symlink_to(file)
+    before = sorted((tmp_path / "links").iterdir())
+    with pytest.raises(UserError, match="is the folder of the images"):
+        predict_folder(net, tmp_path / "links", tmp_path / "links", 64)
+    assert sorted((tmp_path / "links").iterdir()) == before
 
 
 def test_the_fingerprint_is_of_the_weights_and_the_size(net):

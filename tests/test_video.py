@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -192,6 +194,69 @@ def test_a_video_cut_off_gives_what_there_is(tmp_path):
     report = predict_video(bright, source, tmp_path / "out.mp4")
     assert 10 <= report.frames <= 20 and len(frames_of(tmp_path / "out.mp4")) == report.frames
 
+    assert report.missing == 30 - report.frames - report.corrupt > 2
+    assert f", about {report.missing} missing at the end;" in str(report)
+
+
+def test_frames_without_a_time_come_one_after_another(tmp_path):
+    source = film(tmp_path / "in.h264", [disc(i) for i in range(12)], rate=25)
+    report = predict_video(bright, source, tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert report.frames == 12 and np.allclose(np.diff(times), 1 / 25, atol=2e-3)
+
+
+def test_a_video_is_turned_as_players_show_it(tmp_path):
+    """A telephone held upright stores its frames lying, and a matrix that turns them clockwise."""
+    source = film(tmp_path / "in.mp4", [disc(i) for i in range(4)])
+    content = bytearray(source.read_bytes())
+    at = content.index(b"tkhd") + 44
+    content[at : at + 36] = struct.pack(">9i", 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    source.write_bytes(content)
+    seen = []
+
+    def watch(images):
+        seen.append(images[0].copy())
+        return bright(images)
+
+    predict_video(watch, source, tmp_path / "out.mp4")
+    assert np.array_equal(seen[0], np.rot90(frames_of(source)[0], -1))
+    assert frames_of(tmp_path / "out.mp4")[0].shape == (W, H, 3)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+def test_the_shape_of_a_pixel_and_the_colours_are_kept(tmp_path):
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "1"})
+        stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        stream.codec_context.colorspace = 1  # BT.709, as of a camera in high definition
+        image = np.full((H, W, 3), (190, 60, 50), np.uint8)
+        frame = av.VideoFrame.from_ndarray(image).reformat(format="yuv420p", dst_colorspace=1)
+        container.mux([*stream.encode(frame), *stream.encode()])
+    seen = []
+
+    def watch(images):
+        seen.append(images[0])
+        return np.zeros(images.shape[:3], np.float32)
+
+    predict_video(watch, source, tmp_path / "out.mp4")
+    assert np.abs(seen[0] - image.astype(int)).max() <= 4
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == Fraction(16, 11)
+        shown = next(container.decode(stream))
+    assert shown.colorspace == 6, "BT.601, and it says so"
+    assert np.abs(shown.to_ndarray(format="rgb24").astype(int) - image).max() <= 6
+
+
+def test_a_name_with_a_colon_is_no_address(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.replace(source, "12:30.mp4")
+    assert predict_video(bright, Path("12:30.mp4"), Path("10:20.mp4")).frames == 12
+
 
 def sound(path: Path) -> Path:
     with av.open(str(path), "w") as container:
@@ -230,13 +295,38 @@ def tiny(path: Path) -> Path:
     return film(path, [disc(i)[:30, :64] for i in range(3)])
 
 
+def lines(path: Path) -> Path:
+    path = path.with_suffix(".txt")
+    path.write_text("a list, and no video\n" * 20)
+    return path
+
+
+def still(path: Path) -> Path:
+    path = path.with_suffix(".png")
+    assert cv2.imwrite(str(path), disc(0))
+    return path
+
+
+def growing(path: Path) -> Path:
+    parts = [
+        film(path.with_suffix(f".{i}.h264"), [disc(0, *side)] * 3) for i, side in enumerate(SIDES)
+    ]
+    path = path.with_suffix(".h264")
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+SIDES = [(96, 128), (128, 160)]
 MAKERS = {
     text: "is no video that FFmpeg can read",
     empty: "is no video that FFmpeg can read",
     headless: "is no video that FFmpeg can read",
     sound: "has no video in it",
     no_frames: "has no frame that can be decoded",
-    tiny: "is 64×30; sides of 32 to 8,192 pixels are taken",
+    tiny: "is 64×30, and sides of 32 to 8,192 pixels are taken",
+    lines: "is no video (FFmpeg reads it as tty)",
+    still: "is no video (FFmpeg reads it as png_pipe)",
+    growing: "has frames of several sizes, from number 4 on 160×128; convert it",
     lambda path: path: "does not exist",
 }
 
@@ -300,9 +390,9 @@ def test_a_file_of_others_stays(source, tmp_path, name):
         predict_video(bright, source, source)
 
 
-@pytest.mark.parametrize("name", ["out.xyz", "out", "out.webm", "out.gif"])
+@pytest.mark.parametrize("name", ["out.xyz", "out", "out.webm", "out.gif", "out.m3u8", "out.ts"])
 def test_a_suffix_that_is_no_such_video_is_named(source, tmp_path, name):
-    with pytest.raises(UserError, match=f"{name} names no format that takes .*; choose .mp4 or"):
+    with pytest.raises(UserError, match=f"{name} names no format that is written; choose .mp4, "):
         predict_video(bright, source, tmp_path / name)
     assert list(tmp_path.iterdir()) == [source]
 

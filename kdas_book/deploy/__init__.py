@@ -27,4 +27,4 @@ def refuse_size(what: object, width: int, height: int) -> None:
     """A UserError where an image or a frame is too small or too large for the exported graph."""
     if not LEAST <= min(width, height) <= max(width, height) <= MOST:
         rule = f"sides of {LEAST} to {MOST:,} pixels are taken"
-        raise UserError(f"{what} is {width}×{height}; {rule}.")
+        raise UserError(f"{what} is {width}×{height}, and {rule}; resize or leave it out.")

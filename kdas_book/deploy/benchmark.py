@@ -157,7 +157,7 @@ def benchmark(
         for way in (ways if path.suffix == ".onnx" else ["torch"])
     }
     sizes = {open_runtime(*file).about["size"] for file in named.values()}
-    if len(sizes) != 1 or len({path.stem + path.suffix for path in files}) < len(files):
+    if len(sizes) != 1 or len({(p.stem, p.suffix == ".onnx") for p in files}) < len(files):
         fact = f"The networks see images of {len(sizes)} sizes, or two files have one name"
         raise UserError(f"{fact}; give at least one, of one size, each of a name of its own.")
     (size,) = sizes

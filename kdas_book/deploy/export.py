@@ -16,7 +16,7 @@ from kdas_book.data.synthetic import render
 from kdas_book.deploy import LEAST, MOST, needed
 from kdas_book.deploy.graph import ImageToProbability, convolved
 from kdas_book.deploy.quantise import quantise
-from kdas_book.deploy.runtimes import IMAGE, PROBABILITY, PROGRAM, open_runtime, read_about
+from kdas_book.deploy.runtimes import IMAGE, PROBABILITY, PROGRAM, open_runtime, packed, read_about
 from kdas_book.files import refuse_foreign, staging_dir
 from kdas_core import UserError, __version__
 from kdas_core.files import atomic_write, unwritten
@@ -68,7 +68,8 @@ def export(
     about, images = describe(graph, role), list(images) or drawn_images()
     with staging_dir(out) as folder:
         draft = folder / out.name
-        (write_onnx if format == "onnx" else write_program)(graph, draft, about)
+        plain = format != "onnx"
+        (write_program if plain else write_onnx)(graph if plain else convolved(graph), draft, about)
         off = compare(graph, draft, images)
         if off["probability_off"] > PROBABILITY_OFF or off["dice_off"] > DICE_OFF:
             raise UserError(_disagreement(out, off))
@@ -151,12 +152,10 @@ def write_onnx(graph: ImageToProbability, path: Path, about: dict[str, Any]) -> 
     with _exporting():
         example, dynamic = _arguments()
         program: Any = torch.onnx.export(
-            convolved(graph), example, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET,
+            graph, example, dynamo=True, dynamic_shapes=dynamic, opset_version=OPSET,
             input_names=[IMAGE], output_names=[PROBABILITY], verbose=False,
         )  # fmt: skip
-    model = program.model_proto
-    model.metadata_props.add(key=ABOUT, value=json.dumps(about))
-    atomic_write(path, model.SerializeToString(), durable=True)
+    atomic_write(path, packed(program.model_proto, about), durable=True)
 
 
 def write_program(graph: ImageToProbability, path: Path, about: dict[str, Any]) -> None:

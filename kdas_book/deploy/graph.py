@@ -68,18 +68,16 @@ class _Convolved(nn.Module):
 
     def __init__(self, mlp: MlpWithDepthwiseConv):
         super().__init__()
-        first, last = _pointwise(mlp.fc1), _pointwise(mlp.fc2)
-        self.layers = nn.Sequential(first, mlp.relu, mlp.dwconv, mlp.act, last)
+        self.layers = nn.Sequential(_conv(mlp.fc1), mlp.relu, mlp.dwconv, mlp.act, _conv(mlp.fc2))
 
     def forward(self, tokens: Tensor, feat_size: tuple[int, int]) -> Tensor:
         maps = tokens.transpose(1, 2).unflatten(2, feat_size)
         return self.layers(maps).flatten(2).transpose(1, 2)
 
 
-def _pointwise(linear: nn.Linear) -> nn.Conv2d:
+def _conv(linear: nn.Linear) -> nn.Conv2d:
     convolution = nn.Conv2d(linear.in_features, linear.out_features, 1)
-    of_linear = {"weight": linear.weight[:, :, None, None], "bias": linear.bias}
-    convolution.load_state_dict(of_linear)
+    convolution.load_state_dict({"weight": linear.weight[..., None, None], "bias": linear.bias})
     return convolution
 
 

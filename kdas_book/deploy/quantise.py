@@ -1,6 +1,5 @@
 """Weights and activations in eight bits."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from kdas_book.deploy import needed
-from kdas_book.deploy.runtimes import IMAGE
+from kdas_book.deploy.runtimes import IMAGE, packed
+from kdas_core import UserError
 from kdas_core.data.dataset import resize_image
 from kdas_core.data.images import read_image
 from kdas_core.data.layout import index_pairs
 from kdas_core.files import atomic_write
-from kdas_core.models.weights import ABOUT
+from kdas_core.models.weights import first_line
 
 CALIBRATION_IMAGES = 64
 
@@ -38,7 +38,7 @@ def quantise(path: Path, out: Path, images: Sequence[np.ndarray], about: dict[st
     """
     onnx, tools = needed("onnx"), needed("onnxruntime.quantization")
     prepare = needed("onnxruntime.quantization.shape_inference").quant_pre_process
-    with _silent(), tempfile.TemporaryDirectory(dir=out.parent) as folder:
+    with _tools(), tempfile.TemporaryDirectory(dir=out.parent) as folder:
         whole, small = (str(Path(folder) / name) for name in ("whole.onnx", "small.onnx"))
         prepare(str(path), whole, skip_symbolic_shape=True)
         left_out = _in_float(onnx.load(whole))
@@ -48,9 +48,7 @@ def quantise(path: Path, out: Path, images: Sequence[np.ndarray], about: dict[st
             activation_type=tools.QuantType.QUInt8, weight_type=tools.QuantType.QInt8,
         )  # fmt: skip
         model = onnx.load(small)
-    del model.metadata_props[:]
-    model.metadata_props.add(key=ABOUT, value=json.dumps(about))
-    atomic_write(out, model.SerializeToString(), durable=True)
+    atomic_write(out, packed(model, about), durable=True)
 
 
 def _reader(images: Sequence[np.ndarray]):
@@ -77,9 +75,13 @@ def _in_float(model) -> list[str]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def _tools() -> Iterator[None]:
+    """Silent, and with one sentence for all that they raise, most often for a full disk."""
     logging.disable(logging.WARNING)
     try:
         yield
+    except Exception as error:
+        fact = f"The network cannot be made int8 ({first_line(error)})"
+        raise UserError(f"{fact}; make room on its disk and in {tempfile.gettempdir()}.") from None
     finally:
         logging.disable(logging.NOTSET)

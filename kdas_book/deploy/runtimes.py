@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdas_book.deploy import needed, refuse_size
+from kdas_book.deploy import LEAST, MOST, needed, refuse_size
 from kdas_book.deploy.graph import ImageToProbability
 from kdas_core import UserError
 from kdas_core.data.images import opened, read_bytes, read_image
@@ -82,7 +83,22 @@ def open_runtime(
             raise UserError(f"{path} cannot be run by {runtime} ({first_line(error)}).") from None
     if threads and runtime == "torch":
         torch.set_num_threads(threads)
-    return Runtime(runtime, path, about, run)
+    return Runtime(runtime, path, about, _checked(run, path))
+
+
+def _checked(run: Callable, path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """A UserError where a graph fails, or gives something else than a probability a pixel."""
+
+    def checked(images: np.ndarray) -> np.ndarray:
+        try:
+            maps = run(images)
+        except Exception as error:  # as when opening
+            raise UserError(f"{path} failed ({first_line(error)}); export it again.") from None
+        if maps.shape != images.shape[:3] or not (maps.min() >= 0 and maps.max() <= 1):
+            raise UserError(f"{path} gives no probability for each pixel; export it again.")
+        return maps
+
+    return checked
 
 
 def _open_weights(path: Path, role: str, backbone: str, size: int) -> tuple[dict, Callable]:
@@ -129,9 +145,10 @@ def read_about(path: Path) -> dict[str, Any]:
     more. A UserError where the file is none of its kind.
     """
     text = _about_program(path) if path.suffix == PROGRAM else _about_onnx(path)
-    with suppress(ValueError, AttributeError):
+    with suppress(ValueError, AttributeError, RecursionError):
         about = json.loads(text)
-        if all(type(about.get(name)) is kind for name, kind in _FIELDS.items()):
+        known = all(type(about.get(name)) is kind for name, kind in _FIELDS.items())
+        if known and LEAST <= about["size"] <= MOST:
             return about
     raise UserError(f"{path} does not say which network of KDAS it is; {_FOREIGN}.")
 
@@ -142,8 +159,10 @@ def _about_program(path: Path) -> str:
         read_bytes(path)
         with zipfile.ZipFile(path) as file:
             names = [name for name in file.namelist() if name.endswith(f"extra/{ABOUT}")]
+            if file.testzip():
+                raise zipfile.BadZipFile
             return file.read(names[0]).decode() if names else ""
-    except (zipfile.BadZipFile, UnicodeDecodeError):
+    except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError):
         raise UserError(f"{path} is damaged or no file of torch.export; {_FOREIGN}.") from None
 
 
@@ -166,7 +185,26 @@ def _about_onnx(path: Path) -> str:
         given = ", ".join(value[0] for value in found) or "nothing"
         rule = f"{IMAGE}, uint8 (B, H, W, 3), and {PROBABILITY}, float32 (B, H, W), are expected"
         raise UserError(f"{path} has other inputs and outputs ({given}): {rule}.")
-    return next((field.value for field in model.metadata_props if field.key == ABOUT), "")
+    text = next((field.value for field in model.metadata_props if field.key == ABOUT), "")
+    if '"role"' in text and _tensors_digest(model) not in text:
+        fact = f"{path} is damaged: its weights are not those that were written"
+        raise UserError(f"{fact}; copy it again, or export anew.")
+    return text
+
+
+def packed(model: Any, about: dict[str, Any]) -> bytes:
+    """An ONNX model's file, which says what it is, with a digest of its tensors."""
+    del model.metadata_props[:]
+    content = json.dumps(about | {"tensors": _tensors_digest(model)})
+    model.metadata_props.add(key=ABOUT, value=content)
+    return model.SerializeToString()
+
+
+def _tensors_digest(model: Any) -> str:
+    digest = blake2b(digest_size=16)
+    for tensor in _tensors(model):
+        digest.update(tensor.SerializeToString(deterministic=True))
+    return digest.hexdigest()
 
 
 def _signature(value: Any) -> tuple[str, int, int, int]:
