@@ -139,9 +139,7 @@ def _exporting() -> Iterator[None]:
 
 def _arguments() -> tuple[tuple, tuple]:
     """An example for the exporters, and which of its sides may change: all but the colours."""
-    batch = (
-        torch.export.Dim.DYNAMIC
-    )  # PyTorch 2.9 refuses min=1, and takes one image
+    batch = torch.export.Dim.DYNAMIC  # PyTorch 2.9 refuses min=1, and takes one image
     height, width = (torch.export.Dim(side, min=LEAST, max=MOST) for side in ("height", "width"))
     example = torch.zeros(2, 96, 128, 3, dtype=torch.uint8)
     return (example,), ({0: batch, 1: height, 2: width},)
