@@ -3,6 +3,7 @@
 #
 #   make book                                        smoke preset: drawn polyps, a few minutes on two cores
 #   make book PRESET=laptop DATA=path/to/polyps      real images
+#   make book PRESET=publish RUNS=runs               networks that find drawn polyps, an hour on two cores
 #   make book RUNS=runs                              keep (and reuse) the trained networks in runs/
 #   make test JOBS=1                                 the tests one after another (else two at once)
 #   make pdf                                         the last build on paper, printed by Chromium

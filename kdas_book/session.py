@@ -158,9 +158,9 @@ def begin(
     preset or hyperparameter, or no data and a preset that needs some.
 
     Args:
-        preset: ``smoke``, ``laptop``, ``colab`` or ``paper``.
+        preset: ``smoke``, ``laptop``, ``publish``, ``colab`` or ``paper``.
         data_root: folder in PraNet's layout; empty: the repository's ``data/``, or synthetic polyps
-            if nothing is there and the preset is ``smoke``.
+            if nothing is there and the preset is ``smoke`` or ``publish``.
         runs_dir: where trained networks are kept; empty: the repository's ``runs/``.
         unlabelled: a folder of images without masks, which ``use_unlabelled`` then takes as well.
         settings: the hyperparameters that differ from the preset.

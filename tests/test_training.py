@@ -76,8 +76,8 @@ def test_the_paper_preset_is_the_released_recipe():
     assert (r.teacher, r.student) == ("pvt_v2_b2", "pvt_v2_b0")
 
 
-def test_only_smoke_makes_up_its_data():
-    assert [name for name in PRESETS if preset(name).synthetic_images] == ["smoke"]
+def test_only_smoke_and_publish_make_up_their_data():
+    assert [name for name in PRESETS if preset(name).synthetic_images] == ["smoke", "publish"]
 
 
 def test_a_recipe_survives_yaml_and_any_hyperparameter_changes_the_fingerprint(tmp_path):
@@ -164,7 +164,10 @@ def test_settings_are_read_with_the_types_of_the_hyperparameters():
 @pytest.mark.parametrize(
     "make, sentence",
     [
-        (lambda: preset("toy"), 'no preset "toy"; choose one of smoke, laptop, colab, paper'),
+        (
+            lambda: preset("toy"),
+            'no preset "toy"; choose one of smoke, laptop, publish, colab, paper',
+        ),
         (lambda: preset("smoke", tau=2), "no hyperparameter tau"),
         (lambda: preset("smoke", image_size=100), "multiple of 32"),
         (lambda: preset("smoke", teacher_image_size=64), "a multiple of 32, from image_size"),

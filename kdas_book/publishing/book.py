@@ -51,7 +51,7 @@ def _pages(root: Path) -> list[str]:
 
 @app.command()
 def build(
-    preset: Annotated[str, Option(help="smoke, laptop, colab or paper")] = "smoke",
+    preset: Annotated[str, Option(help="smoke, laptop, publish, colab or paper")] = "smoke",
     data_root: Annotated[str, Option(help="folder in PraNet's layout; empty: data/")] = "",
     runs_dir: Annotated[str, Option(help="for trained networks; empty: _build/runs")] = "",
     seed: Annotated[int, Option(help="of everything random")] = 0,
