@@ -117,9 +117,9 @@ class Recipe:
         """
         plain: dict[str, Any] = {name: _DEFAULTS[name] for name in _OF_THE_STUDENT}
         plain |= {"epochs": self.teacher_epochs, "learning_rate": self.teacher_learning_rate}
-        plain |= {"image_size": self.teacher_image_size or self.image_size}
-        seed = self.seed if self.teacher_seed is None else self.teacher_seed
-        return replace(self, objective="supervised", seed=seed, **plain)
+        plain["image_size"] = self.teacher_image_size or self.image_size
+        plain["seed"] = self.seed if self.teacher_seed is None else self.teacher_seed
+        return replace(self, objective="supervised", **plain)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The rate at a step of so many: constant, or a warm-up and half a cosine down to 0."""
@@ -134,8 +134,7 @@ class Recipe:
         is added later, and left at its default, does not change them.
         """
         own = {name: value for name, value in asdict(self).items() if value != _DEFAULTS[name]}
-        text = json.dumps([own, *more], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return hashlib.sha256(json.dumps([own, *more], sort_keys=True).encode()).hexdigest()[:8]
 
     def as_yaml(self) -> str:
         """Every hyperparameter, one a line."""
@@ -145,8 +144,7 @@ class Recipe:
     def from_yaml(cls, path: str | Path) -> "Recipe":
         """Raises UserError: no such file, no mapping, or a key that is no hyperparameter."""
         if not Path(path).is_file():
-            example = "runs/<name>/recipe.yaml"
-            raise UserError(f"{path} does not exist; a recipe is a YAML file such as {example}.")
+            raise UserError(f"{path} does not exist; name a run's recipe.yaml, or one like it.")
         values = yaml.safe_load(Path(path).read_text())
         if not isinstance(values, dict):
             raise UserError(f"{path} is no recipe: hyperparameters and their values are expected.")
@@ -185,8 +183,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
     # For a rendered book: drawn polyps, networks that find them, and an hour of two cores.
     "publish": _SHORT
     | {"teacher": "tf_efficientnet_lite2", "student": "tf_efficientnet_lite0", "augment": True}
-    | {"image_size": 192, "train_images": 648}
-    | {"synthetic_images": 720, "synthetic_test_images": 24}
+    | {"image_size": 192, "train_images": 648, "synthetic_images": 720, "synthetic_test_images": 24}
     | {"epochs": 6, "teacher_epochs": 8, "learning_rate": 1e-3, "teacher_learning_rate": 1e-3}
     | {"temperature": 4.0, "attention_weight": 0.03, "guiding_weight": 0.003},
     "colab": _RELEASED_TEACHER | _SHORT | {"augment": True, "epochs": 20, "teacher_epochs": 15},
@@ -198,9 +195,6 @@ PRESETS = tuple(_PRESETS)
 def preset(name: str, **overrides: Any) -> Recipe:
     """The recipe of that name, with some hyperparameters set otherwise; UserError for an unknown
     preset or hyperparameter, or a value that the recipe refuses.
-
-    >>> preset("smoke", seed=3).seed
-    3
     """
     if name not in _PRESETS:
         raise UserError(f'There is no preset "{name}"; choose one of {", ".join(PRESETS)}.')
@@ -209,9 +203,8 @@ def preset(name: str, **overrides: Any) -> Recipe:
 
 
 def typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Hyperparameters as YAML reads them, in their own types: ``"1e-3"`` becomes 0.001; UserError
-    for an unknown hyperparameter or a value of another type.
-    """
+    """Hyperparameters as YAML reads them, in their own types (``"1e-3"``: 0.001); UserError for one
+    that is unknown or of another type."""
     _refuse_unknown(values)
     return {key: _as_type_of(key, value) for key, value in values.items()}
 
