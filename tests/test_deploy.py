@@ -673,6 +673,20 @@ def test_the_command_times_files_of_one_size(
     assert "no table of kdas benchmark" in said and (tmp_path / "t.csv").read_text() == "mine"
 
 
+def test_a_name_too_long_and_too_much_memory_are_sentences(monkeypatch, capsys, small, tmp_path):
+    long = tmp_path / f"{'a' * 300}.safetensors"
+    said = refused(monkeypatch, capsys, "export", "--weights", long, "--out", tmp_path / "o.onnx")
+    assert "File name too long" in said and "choose a shorter name" in said
+    huge = tmp_path / "huge.onnx"
+    with open(huge, "wb") as file:
+        file.truncate(1 << 42)
+    (tmp_path / "in").mkdir()
+    Image.fromarray(picture((64, 64))).save(tmp_path / "in" / "a.png")
+    words = ["--images", tmp_path / "in", "--out", tmp_path / "out", "--runtime", "onnx"]
+    said = refused(monkeypatch, capsys, "predict", "--weights", huge, *words)
+    assert "too little memory" in said
+
+
 class Attention(torch.nn.Module):
     def __init__(self):
         super().__init__()

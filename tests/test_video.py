@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ import psutil
 import pytest
 from conftest import kdas
 
-from kdas_book.deploy import video
+from kdas_book.deploy import runtimes, video
 from kdas_book.deploy.video import OUTLINE, outline, predict_video
 from kdas_core import UserError
 from kdas_core.models import build, freeze, save_weights
@@ -414,6 +415,19 @@ def test_what_stops_in_the_middle_leaves_the_old_video(source, tmp_path, error):
         predict_video(fails, source, out)
     assert "the disk is full" in str(said.value) or isinstance(error, KeyboardInterrupt)
     assert out.read_bytes() == before and sorted(tmp_path.iterdir()) == sorted([source, out])
+
+
+def test_a_request_to_stop_leaves_no_draft(monkeypatch, weights, source, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        runtimes, "_of_module", lambda module: lambda images: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    words = ["--weights", weights, "--video", source, "--out", tmp_path / "new" / "out.mp4"]
+    try:
+        assert kdas(monkeypatch, "predict", *words) == 143
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_a_full_disk_while_encoding_is_a_sentence(tmp_path):
