@@ -183,8 +183,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
     # For a rendered book: drawn polyps, networks that find them, and an hour of two cores.
     "publish": _SHORT
     | {"teacher": "tf_efficientnet_lite2", "student": "tf_efficientnet_lite0", "augment": True}
-    | {"image_size": 192, "train_images": 648, "synthetic_images": 720, "synthetic_test_images": 24}
-    | {"epochs": 6, "teacher_epochs": 8, "learning_rate": 1e-3, "teacher_learning_rate": 1e-3}
+    | {"image_size": 192, "train_images": 540, "synthetic_images": 600, "synthetic_test_images": 24}
+    | {"epochs": 4, "teacher_epochs": 5, "learning_rate": 1e-3, "teacher_learning_rate": 1e-3}
     | {"temperature": 4.0, "attention_weight": 0.03, "guiding_weight": 0.003},
     "colab": _RELEASED_TEACHER | _SHORT | {"augment": True, "epochs": 20, "teacher_epochs": 15},
     "paper": _RELEASED_TEACHER,
