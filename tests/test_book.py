@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from kdas_book import exercises, figures, records
 from kdas_book.colab import set_repository
 from kdas_book.publishing import book
-from kdas_book.publishing.run_notebook import SOLUTION, BuildError, solve
+from kdas_book.publishing.run_notebook import SOLUTION, BuildError, run_notebook, solve
 from kdas_core import UserError
 
 PARAMETERS = 'preset: str = "smoke"\ndata_root: str = ""\nruns_dir: str = ""\nseed: int = 0'
@@ -203,6 +204,34 @@ def test_a_kernel_that_dies_is_reported_with_its_cell(small_book):
     )
     with pytest.raises(BuildError, match="01_first failed in code cell 3 of 3.*its process died"):
         book.build()
+
+
+@pytest.mark.parametrize("deaths", [3, 4])
+def test_a_kernel_that_dies_before_its_first_word_is_started_again(tmp_path, monkeypatch, deaths):
+    """As if another program had taken its port; after the fourth time there is no fifth."""
+    count = tmp_path / "count"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "if 'ipykernel_launcher' in sys.orig_argv:\n"
+        f"    with open({str(count)!r}, 'a+') as file:\n"
+        "        file.write('x')\n"
+        f"        if file.tell() <= {deaths}:\n"
+        "            os._exit(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    chapter = write_chapter(tmp_path, "01_first", "assert seed == 7")
+    run = partial(run_notebook, chapter, tmp_path / "done.ipynb", {"seed": 7}, tmp_path / "home")
+    if deaths == 4:
+        with pytest.raises(RuntimeError, match="died before replying"):
+            run()
+    else:
+        assert run()[0] > 0
+        cells = nbformat.read(tmp_path / "done.ipynb", as_version=4).cells
+        injected = [
+            cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])
+        ]
+        assert len(injected) == 1 and cells[-1].execution_count == len(cells) - 1
+    assert count.read_text() == "x" * 4
 
 
 def test_recorded_times_replace_earlier_ones_of_the_same_preset_and_chapter(tmp_path):

@@ -65,7 +65,7 @@ def run_notebook(
         peak_mb = pool.submit(_peak_mb, stop)
         try:
             nbformat.write(solve(nbformat.read(notebook, as_version=4)), executed)
-            papermill.execute_notebook(str(executed), str(executed), dict(parameters), **options)
+            _execute(str(executed), dict(parameters), options)
         except (PapermillExecutionError, DeadKernelError) as error:
             raise _failure(notebook, executed, error) from error
         except OSError as error:
@@ -76,6 +76,18 @@ def run_notebook(
         finally:
             stop.set()
     return time.perf_counter() - began, peak_mb.result()
+
+
+def _execute(notebook: str, parameters: dict[str, Any], options: dict[str, Any]) -> None:
+    """Kernels that start at once may be given the same port: one of them dies before its first
+    word, when nothing has run, and is started again.
+    """
+    for tries_left in (3, 2, 1, 0):
+        try:
+            return papermill.execute_notebook(notebook, notebook, parameters, **options)
+        except RuntimeError as error:
+            if not tries_left or "died before replying" not in str(error):
+                raise
 
 
 def solve(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
