@@ -208,7 +208,7 @@ def _draw(frames: Iterator, run: Callable, write: Callable, report: VideoReport,
     bar = tqdm(desc=f"frames of {source.name}", disable="TQDM_DISABLE" in os.environ, leave=False)
     began = time.perf_counter()
     with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        coming, writing = reader.submit(decode), writer.submit(str)
+        coming, writing = reader.submit(decode), writer.submit(lambda: None)
         while found := coming.result():
             coming = reader.submit(decode)
             frame, image = found
