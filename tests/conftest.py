@@ -50,6 +50,15 @@ def pytest_collection_modifyitems(items):
         items.sort(key=lambda item: (item in of_book) - 2 * (item in of_book[:1]))
 
 
+def wait_until(page, expression: str, given=None) -> None:
+    """Until it is true; Playwright's own way evaluates a text within the page, which the pages' policy forbids."""
+    for _ in range(100):
+        if page.evaluate(expression, given):
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(f"never true: {expression} {given or ''}")
+
+
 def kdas(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run the command line in this process; returns its exit code."""
     monkeypatch.setattr(sys, "argv", ["kdas", *map(str, arguments)])

@@ -11,7 +11,7 @@ from urllib.parse import urldefrag, urljoin
 import nbformat
 import pytest
 import torch
-from conftest import CHAPTERS, ROOT
+from conftest import CHAPTERS, ROOT, wait_until
 from pypdf import PdfReader
 
 from kdas_book.publishing.pdf import print_book
@@ -35,15 +35,6 @@ def home(whole_book):
     """The site's address."""
     with served(whole_book / "_build" / "html") as address:
         yield address
-
-
-def wait_until(page, expression: str) -> None:
-    """Until it is true; Playwright's own way evaluates a text within the page, which the pages' policy forbids."""
-    for _ in range(100):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(100)
-    pytest.fail(f"never true: {expression}")
 
 
 def scroll_through(page) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import wait_until
 from PIL import Image, ImageFilter
 from small_book import FORMULAS, LONGEST
 
@@ -66,14 +67,13 @@ def test_the_menu_lists_every_page_opens_by_its_button_and_gives_the_focus_back(
         assert links.first.is_visible() and button.get_attribute("aria-expanded") == "true"
         press(page, button, how)
         links.first.wait_for(state="hidden")
-        assert page.evaluate(FOCUSED, ".primary-toggle")
+        wait_until(page, FOCUSED, ".primary-toggle")
     assert not links.first.is_visible() and button.get_attribute("aria-expanded") == "false"
     for close in ("Escape", "button"):
         press(page, button, how)
         links.first.wait_for(state="visible")
         panel = "#pst-primary-sidebar" if width == WIDE else "#pst-primary-sidebar-modal"
-        page.wait_for_timeout(100)
-        assert page.evaluate(FOCUSED, panel)
+        wait_until(page, FOCUSED, panel)
         assert button.get_attribute("aria-expanded") == "true" or width < WIDE  # behind a dialog
         if close == "Escape" or width == WIDE:
             page.keyboard.press("Escape")
@@ -81,8 +81,7 @@ def test_the_menu_lists_every_page_opens_by_its_button_and_gives_the_focus_back(
             spot = width - 10, 450
             page.touchscreen.tap(*spot) if how == "touch" else page.mouse.click(*spot)
         links.first.wait_for(state="hidden")
-        page.wait_for_timeout(100)
-        assert page.evaluate(FOCUSED, ".primary-toggle")
+        wait_until(page, FOCUSED, ".primary-toggle")
         assert button.get_attribute("aria-expanded") == "false"
     press(page, button, how)
     press(page, links.first, how)
@@ -103,11 +102,10 @@ def test_the_contents_of_a_page_open_by_their_button_and_lead_to_a_section(
     assert button.get_attribute("aria-label") == "Contents of this page" and not link.is_visible()
     press(page, button, how)
     link.wait_for(state="visible")
-    assert page.evaluate(FOCUSED, "#pst-secondary-sidebar-modal")
+    wait_until(page, FOCUSED, "#pst-secondary-sidebar-modal")
     page.keyboard.press("Escape")
     link.wait_for(state="hidden")
-    page.wait_for_timeout(100)
-    assert page.evaluate(FOCUSED, ".secondary-toggle")
+    wait_until(page, FOCUSED, ".secondary-toggle")
     press(page, button, how)
     press(page, link, how)
     link.wait_for(state="hidden")
@@ -454,8 +452,7 @@ def test_a_followed_link_marks_its_target_and_leaves_a_way_back(read, width, how
     press(page, link, how)
     back = page.get_by_role("button", name="Back to where you were")
     back.wait_for(state="visible")
-    page.wait_for_timeout(300)
-    assert page.evaluate("scrollY") > before + 300
+    wait_until(page, "least => scrollY > least", before + 300)
     assert page.locator(target).evaluate("e => getComputedStyle(e).backgroundColor") != plain
     if how == "key":  # the next stop after the target
         page.keyboard.press("Tab")
@@ -463,8 +460,8 @@ def test_a_followed_link_marks_its_target_and_leaves_a_way_back(read, width, how
         page.keyboard.press("Enter")
     else:
         press(page, back, how)
-    page.wait_for_timeout(300)
-    assert page.evaluate("scrollY") == before and back.count() == 0
+    wait_until(page, "before => scrollY === before", before)
+    assert back.count() == 0
     assert link.evaluate("e => e === document.activeElement")
 
 
@@ -605,7 +602,7 @@ def test_the_answer_waits_under_a_predict_box_until_it_is_asked_for(read, scheme
     assert [answer.bounding_box() for answer in answers] == [None, None, None]
     button.tap()
     assert all(answer.is_visible() for answer in answers) and not button.count()
-    assert page.evaluate(FOCUSED, ".cell:focus")
+    wait_until(page, FOCUSED, ".cell:focus")
 
 
 def test_on_paper_every_answer_is_there(read):

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +190,13 @@ def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
         "PYTHONPATH": str(ROOT),
     }
     words = [tmp_path / "asked.yaml", polyps, tmp_path / "runs", "never", 0]
+
+    def written() -> int:
+        """When the last checkpoint was; 0 without one, as between two renames."""
+        with suppress(FileNotFoundError):
+            return max((p.stat().st_mtime_ns for p in tmp_path.glob("runs/*/last.ckpt")), default=0)
+        return 0
+
     rng, kills = np.random.default_rng(), 0
     for _ in range(40):
         process = subprocess.Popen(
@@ -197,13 +205,9 @@ def test_kills_at_random_times_change_no_bit(tmp_path, polyps):
             env=environment,
             stderr=subprocess.PIPE,
         )
-        before = sorted(tmp_path.glob("runs/*/last.ckpt"))
-        stamp = before[0].stat().st_mtime_ns if before else 0
         # wait for the first checkpoint of this life, then a random moment
-        while process.poll() is None and not (
-            (files := sorted(tmp_path.glob("runs/*/last.ckpt")))
-            and files[0].stat().st_mtime_ns > stamp
-        ):
+        stamp = written()
+        while process.poll() is None and written() <= stamp:
             try:
                 process.wait(0.01)
             except subprocess.TimeoutExpired:
