@@ -29,6 +29,10 @@ COLOUR_OF = {
     "kdas": ORANGE,
     "released": RED,
     "channel_wise_kd": "#8C6D1F",
+    "channel_wise": "#8C6D1F",
+    "kdas_raw": "#B07000",
+    "fitnet": "#5B4A9A",
+    "supervised_0.7": "#7FA8C9",
     "attention_transfer": "#1B3A57",
     "all images": "black",
 }

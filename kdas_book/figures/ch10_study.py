@@ -57,17 +57,19 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     return figure
 
 
-def agreement_and_dice(scores: pd.DataFrame, base: str = "supervised") -> Figure:
-    """How much more like the teacher, and how much better, a run is than its seed's ``base``."""
+def agreement_and_dice(ends: pd.DataFrame, base: str = "supervised") -> Figure:
+    """How much more like the teacher, and how much better, than the ``base`` of its seed: a small
+    dot a run, a large one their mean. ``ends``: ``registered.endpoints``.
+    """
     axis = plt.figure(figsize=(WIDTH, 3.6)).subplots()
     axis.axhline(0, color="#999999", lw=1)
     axis.axvline(0, color="#999999", lw=1)
-    of = scores.set_index(["objective", "seed", "dataset"])[["agreement", "dice"]]
-    for i, label in enumerate(dict.fromkeys(scores["objective"])):
-        if label not in ("teacher", base):
-            gain, colour = of.loc[label] - of.loc[base], COLOUR_OF.get(label, f"C{i}")
-            dots = axis.scatter(gain["agreement"], gain["dice"], s=25, color=colour, label=label)
-            dots.set_alpha(0.8)
+    of = ends[["agreement", "dice"]]
+    for i, label in enumerate(of.index.unique("objective").drop(["teacher", base], "ignore")):
+        gain, colour = of.loc[label] - of.loc[base], COLOUR_OF.get(label, f"C{i}")
+        axis.plot(gain["agreement"], gain["dice"], "o", color=colour, ms=4, alpha=0.35, mew=0)
+        mean = gain.mean()
+        axis.plot(*mean, "osD^vP*Xd"[i % 9], color=colour, ms=9, mec="white", label=label)
     across = f"more like the teacher's masks than {base} (Dice)"
     return labelled(axis, across, f"better than {base} (Dice)")
 

@@ -119,6 +119,16 @@ def secondary(results: Results) -> pd.DataFrame:
     return table.assign(p_holm=holm(table["p"])) if table["p"].notna().all() else table
 
 
+def all_contrasts(results: Results) -> pd.DataFrame:
+    """The primary contrast with its ``crossed`` interval, then the :func:`secondary` ones; a
+    UserError if the study has not trained the two of the primary one.
+    """
+    if missing := set(PRIMARY) - set(results.scores["objective"]):
+        raise UserError(f"The study {results.name} has not trained {' and '.join(missing)}.")
+    first = pd.DataFrame([primary(results)], [" − ".join(PRIMARY)])
+    return pd.concat([first, secondary(results)])
+
+
 def few_masks(results: Results) -> pd.DataFrame:
     """The registered contrasts of a study of few masks, of the last epoch: what a teacher adds,
     what images without masks add, and both; ``p_holm`` corrects over all of them.
@@ -142,9 +152,7 @@ def tables(results: Results) -> dict[str, tuple[str, pd.DataFrame, str]]:
         order = [name for name in ("teacher", *results.labels) if name in texts.index]
         found["endpoints"] = "Registered endpoints, each image once", texts.loc[order], ".4f"
     if labels >= {*PRIMARY, "channel_wise"}:
-        first = pd.DataFrame([primary(results)], [" − ".join(PRIMARY)])
-        whole = pd.concat([first, secondary(results)])
-        found["contrasts"] = "Registered contrasts of mean Dice", whole, ".4f"
+        found["contrasts"] = "Registered contrasts of mean Dice", all_contrasts(results), ".4f"
     if labels >= {f"{PRIMARY[0]}_all", BASE}:
         found["few_masks"] = "Few masks: registered contrasts", few_masks(results), ".4f"
     if any("_lr" in label for label in labels):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,17 +19,13 @@ from kdas_book.reports.tables import texts_of
 from kdas_book.study import registered, seeds
 from kdas_book.study.registered import pooled
 from kdas_book.study.results import KEYS, Results
-from kdas_book.study.seeds import BASE, MEAN, by_set, seed_differences, seed_table
+from kdas_book.study.seeds import BASE, by_set, seed_differences, seed_table
 from kdas_core import UserError
-from kdas_core.losses import hyperparameters_of
 
 # Chapter 10 takes these from here, too.
 averages, detectable_table = seeds.averages, seeds.detectable_table
 detectable, power_of, seeds_for = seeds.detectable, seeds.power_of, seeds.seeds_for
-TUNED = ("alpha", "temperature", "attention_weight", "guiding_weight", "distillation_warm_up")
 CLINICDB = "CVC-ClinicDB"
-# Of Dice: a difference of no more than this, either way, counts as none when claims are judged.
-MARGIN = 0.01
 
 
 def dice_table(results: Results, column: str = "dice") -> pd.DataFrame:
@@ -106,35 +101,14 @@ def costs(results: Results) -> pd.DataFrame:
     return table
 
 
-def tries(results: Results) -> pd.DataFrame:
-    """A study made to choose hyperparameters, looked at on validation alone: a row a label; the
-    ``validation Dice`` (mean over the seeds), its difference from supervised, the objective
-    (``kind``) and the hyperparameters that it has.
-    """
-    rows = {}
-    for label in results.labels:
-        recipe = results.about["recipes"][label]
-        kind = recipe["objective"]
-        own = {*hyperparameters_of(kind), "" if kind == BASE else "distillation_warm_up"}
-        texts = {name: f"{recipe[name]:g}" if name in own else "" for name in TUNED}
-        rows[label] = {"kind": kind, **texts}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    reached = results.scores.drop_duplicates(KEYS).groupby("objective")["validation_dice"].mean()
-    gain = reached - reached.get(BASE, math.nan)
-    table.insert(0, "validation Dice", reached)
-    table.insert(1, f"minus {BASE}", gain)
-    return table
-
-
 def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.DataFrame:
     """What was claimed, and what became of it here: ``claim, source, state, number, evidence,
     caveat, difference, low, high``; ``number`` is the difference with its interval in words.
 
-    A claim that names two labels says that the first has the higher Dice. :func:`state` judges it
-    by the 95 % interval over seeds of the difference on the mean of the sets; it is *undecided
-    here* with a single seed, and *not tested* without labels, or about labels that were not
-    trained. It is judged by the first study that has trained both labels. A UserError if the CSV of
-    claims is missing or lacks a column.
+    A claim that names two labels says that the first has the higher Dice. It is judged by
+    :func:`registered.contrasts` of Dice over all images, each once, in the first study that has
+    trained both; *not tested* without labels, or about labels that were not trained. A UserError if
+    the CSV of claims is missing or lacks a column.
     """
     columns = ["claim", "source", "better", "than", "caveat"]
     try:
@@ -149,21 +123,6 @@ def claims_table(results: Results, claims: str | Path, *more: Results) -> pd.Dat
     return words.assign(caveat=table["caveat"]).join(found[names[3:]])
 
 
-def state(low: float, high: float) -> str:
-    """What an interval of a difference of Dice says: *equivalent here* if it lies within ±
-    :data:`MARGIN`, whatever its sign; else *above here* or *below here* if it leaves out 0, and
-    *undecided here* if it does not.
-
-    >>> [state(0.02, 0.04), state(0.002, 0.008), state(-0.01, 0.02), state(-0.03, -0.001)]
-    ['above here', 'equivalent here', 'undecided here', 'below here']
-    """
-    if -MARGIN < low and high < MARGIN:
-        return "equivalent here"
-    if low > 0:
-        return "above here"
-    return "below here" if high < 0 else "undecided here"
-
-
 def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple:
     """State, number and evidence of a claim, and the difference with its interval."""
     none = (np.nan,) * 3
@@ -175,22 +134,22 @@ def _judged(studies: tuple[Results, ...], better: str, than: str) -> tuple:
         missing = " and ".join(label for label in (better, than) if label not in trained)
         why = f"{missing} not trained" if missing else "not trained in one study"
         return "not tested", "", why, *none
+    ends = registered.endpoints(results)
     seen, last = (
-        seed_differences(results, than, column).loc[(better, MEAN)]
+        registered.contrasts(ends[column], [(better, than)]).iloc[0]
         for column in ("dice", "dice_last")
     )
     number = f"{seen['difference']:+.3f}"
     evidence = f"{number} Dice over {_seeds(seen['seeds'])}"
     if seen["seeds"] < 2:
-        return "undecided here", f"{number}, one seed", evidence, seen["difference"], *none[1:]
+        return seen["verdict"], f"{number}, one seed", evidence, seen["difference"], *none[1:]
     evidence += (
         f", interval {seen['low']:+.3f} to {seen['high']:+.3f}; with the last epoch "
         f"{last['difference']:+.3f}, {last['low']:+.3f} to {last['high']:+.3f}; with this spread "
         f"{detectable(seen['sd'], int(seen['seeds'])):.3f} could have been found"
     )
     number += f" [{seen['low']:+.3f}, {seen['high']:+.3f}]"
-    ends = seen["low"], seen["high"]
-    return state(*ends), number, evidence, seen["difference"], *ends
+    return seen["verdict"], number, evidence, *seen[["difference", "low", "high"]]
 
 
 def _seeds(count: float) -> str:
@@ -226,7 +185,7 @@ def write_report(results: Results, out: str | Path, claims: str | Path | None = 
         "curves_by_objective": figures.curves_by_objective(results.curves),
         "differences": figures.differences_by_set(by_image, by_seed),
         "dice_by_size": figures.lines(by_size_, "polyp's share of the image", "Dice"),
-        "agreement_and_dice": figures.agreement_and_dice(results.scores),
+        "agreement_and_dice": figures.agreement_and_dice(registered.endpoints(results)),
     }
     notes = [results.completeness] if results.completeness else []
     parts = [f"# Study {results.name}", *notes, summary(results)]
