@@ -1,9 +1,12 @@
-"""Files that are whole or not there: written beside their place, then renamed."""
+"""Files that are whole or not there: written beside their place, then renamed; and locks."""
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from kdas_core import UserError
 
@@ -36,3 +39,29 @@ def unwritten(path: Path, error: OSError, hint: str) -> UserError:
     """The sentence for a file that could not be written."""
     why = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or error
     return UserError(f"{path} cannot be written ({why}); {hint}.")
+
+
+@contextmanager
+def alone(folder: Path, other: str, hint: str, wait: bool = False) -> Iterator[None]:
+    """Inside, no second program works in this folder, which is made if needed: it waits, or gets a
+    UserError of ``other``, the folder, and ``hint``, what else it can do.
+    """
+    lock = FileLock(folder / ".lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritten(folder, error, hint) from None
+    with suppress(OSError, NotImplementedError):  # some mounted folders know no locks
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            if not wait:
+                raise UserError(f"{other} {folder}; wait for it, or {hint}.") from None
+            print(f"{other} {folder}; waiting until it ends.", flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()

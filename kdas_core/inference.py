@@ -9,14 +9,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
@@ -27,7 +26,7 @@ from kdas_core.data.dataset import normalise, resize_image
 from kdas_core.data.images import header_size, read_bytes, read_image
 from kdas_core.data.layout import first_few, list_images
 from kdas_core.data.masks import MARK, prediction_mark
-from kdas_core.files import atomic_write, unwritten
+from kdas_core.files import alone, atomic_write
 from kdas_core.models.weights import weights_digest
 
 THREADS = min(8, os.cpu_count() or 1)
@@ -111,7 +110,8 @@ def write_masks(
     todo = [file for file in files if file not in kept]
     hidden = "TQDM_DISABLE" in os.environ
     bar = tqdm(total=len(files), desc=f"masks to {out.name}", leave=False, disable=hidden)
-    with _alone(out), ThreadPoolExecutor(THREADS) as writers, bar, torch.inference_mode():
+    drawing = alone(out, "Another program draws masks into", "choose another --out")
+    with drawing, ThreadPoolExecutor(THREADS) as writers, bar, torch.inference_mode():
         bar.update(len(files) - len(todo))
         writing: deque[Future] = deque()
         for p, file in zip(maps(todo), todo):
@@ -123,28 +123,6 @@ def write_masks(
         for future in writing:
             future.result()
     return len(files)
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Inside, no other program draws masks into this folder, which is made if needed."""
-    lock, hint = FileLock(out / ".lock"), "choose another --out"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(out, error, hint) from None
-    with suppress(OSError, NotImplementedError):  # some mounted folders know no locks
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            other = f"Another program draws masks into {out}"
-            raise UserError(f"{other}; wait for it, or {hint}.") from None
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            Path(lock.lock_file).unlink()
-        lock.release()
 
 
 def fingerprint(net: nn.Module, size: int) -> str:

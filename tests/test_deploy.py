@@ -571,20 +571,21 @@ def test_int8_by_the_command_line(monkeypatch, capsys, ready, small, polyps, tmp
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def test_runtimes_take_turns_and_the_warm_up_does_not_count():
+def test_runtimes_take_turns_of_ten_passes_and_the_two_before_them_do_not_count():
     now, order = [0.0], []
 
     def takes(name: str, seconds: list[float]):
         def run(images):
             assert images.shape == (2, 32, 32, 3) and images.dtype == np.uint8
+            fresh = order[-2:] != [name, name]  # another one's turn is hardly over
             order.append(name)
-            now[0] += seconds[len(order) // 2 % len(seconds)] if len(order) > 4 else 99
+            now[0] += 99 if fresh else seconds[order.count(name) % len(seconds)]
 
         return runtimes.Runtime(name, Path(), {}, run)
 
     pair = {"a": takes("a", [1, 3]), "b": takes("b", [2])}
-    table = benchmark.measure(pair, 32, batch=2, runs=4, warm_up=2, clock=lambda: now[0])
-    assert order == ["a", "b"] * 6
+    table = benchmark.measure(pair, 32, batch=2, runs=14, clock=lambda: now[0])
+    assert "".join(order) == 12 * "a" + 12 * "b" + 6 * "a" + 6 * "b"
     rows = table.set_index("network")
     assert rows.loc["b", "median_ms"] == rows.loc["b", "p95_ms"] == 2000
     assert rows.loc["a", "median_ms"] == 2000 and rows.loc["a", "p95_ms"] == 3000
@@ -629,7 +630,9 @@ def test_the_benchmark_compares_what_it_timed(monkeypatch, ready, small, program
             ratio = ratios.loc["{1} against {0}".format(*pair), f"batch {batch}, threads 1"]
             assert ratio == pytest.approx(took[pair[0], batch] / took[pair[1], batch])
     assert len(frame_of(found["layouts"])) == 4
-    assert frame_of(found["video"])["share"].sum() == pytest.approx(1)
+    of_frame = frame_of(found["video"])["ms a frame"]
+    assert of_frame["whole"] > max(of_frame["decoding"], of_frame["network"]) > 0
+    assert of_frame["network alone"] > 0
     cost = frame_of(found["cost"])
     assert cost.loc["narrow", "MACs, M"] < cost.loc["student", "MACs, M"]
     assert any("QLinear" in name for name in found["int8, onnx: operators"]["index"])

@@ -75,11 +75,8 @@ def test_the_command_brings_both_sets_into_the_layout_and_then_leaves_them(
     body = web.files["/train.zip"].body
     assert note["sha256"] == sha256(body).hexdigest() and note["bytes"] == len(body)
     assert note["address"] == f"{web.address}/train.zip" and note["date"].startswith("20")
-    assert {p.name for p in (out / "downloads").iterdir()} == {
-        ".lock",
-        "TrainDataset.zip",
-        "TestDataset.zip",
-    }
+    archives = {"TrainDataset.zip", "TestDataset.zip"}
+    assert {p.name for p in (out / "downloads").iterdir()} == archives
 
     asked = len(web.asked + web.looked)
     assert kdas(monkeypatch, *command) == 0, "nothing is missing, so nobody is asked"
@@ -113,7 +110,7 @@ def test_a_failed_download_is_one_sentence_with_the_way_by_hand_and_leaves_nothi
     said = capsys.readouterr().err
     assert reason in said and f"save the file as {out / 'downloads' / 'TrainDataset.zip'}" in said
     assert "Traceback" not in said and not (out / "TrainDataset").exists()
-    assert all(name == ".lock" or name.endswith(".part") for name in os.listdir(out / "downloads"))
+    assert all(name.endswith(".part") for name in os.listdir(out / "downloads"))
 
 
 def test_nothing_is_fetched_before_the_terms_are_agreed_to(
@@ -168,7 +165,7 @@ def test_another_number_of_pairs_is_told_and_the_archive_is_kept(sets, tmp_path)
         UserError, match=r"TrainDataset.zip is not what it should be \(10 pairs instead of 1450\)"
     ):
         download.get(source, tmp_path / "data")
-    assert files_in(tmp_path / "data") == ["downloads/.lock", "downloads/TrainDataset.zip"]
+    assert files_in(tmp_path / "data") == ["downloads/TrainDataset.zip"]
 
 
 def test_pairs_that_do_not_fit_are_told_by_their_names_in_the_archive(web, polyps, sets, tmp_path):

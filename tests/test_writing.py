@@ -246,7 +246,7 @@ def test_two_programs_do_not_draw_masks_into_one_folder(tmp_path, monkeypatch):
     def no_locks(*_, **__):
         raise NotImplementedError
 
-    monkeypatch.setattr("kdas_core.inference.FileLock.acquire", no_locks)  # as on some drives
+    monkeypatch.setattr("kdas_core.files.FileLock.acquire", no_locks)  # as on some drives
     assert predict_files(net, images, out, 32, afresh=True) == 2
 
 

@@ -17,13 +17,12 @@ from hashlib import sha256
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 
 from kdas_book.data.fetch import browser_link, fetch
 from kdas_book.data.unpack import unpack
 from kdas_core import UserError
 from kdas_core.data.layout import index_pairs
-from kdas_core.files import atomic_write, unwritten
+from kdas_core.files import alone, atomic_write, unwritten
 
 LEDGER = "downloads.json"  # beside the data: what came from where, with its SHA-256
 
@@ -133,15 +132,12 @@ def get(source: Source, out: str | Path) -> str:
     pairs = ", ".join(counts) or "unpacked"
     if is_complete(source, out):
         return f"{folder} is complete already ({pairs}); left as it is."
+    hint = "choose another --out"
     try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(archive.parent / ".lock", timeout=0):  # two would write into the same files
+        with alone(archive.parent, 'Another "kdas data get" is at work in', hint):
             digest = _place(source, out, folder, archive)
-    except Timeout:
-        busy = f'Another "kdas data get" is at work in {archive.parent}; wait for it to end.'
-        raise UserError(busy) from None
     except OSError as error:
-        raise unwritten(archive.parent, error, "mend that, or choose another --out") from error
+        raise unwritten(archive.parent, error, f"mend that, or {hint}") from error
     noted = f"SHA-256 {digest[:12]}… noted in {out / LEDGER}"
     return f"{folder}: {pairs}, {noted}; {archive} may be removed."
 

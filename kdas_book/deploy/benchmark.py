@@ -17,7 +17,7 @@ from kdas_core.data.masks import THRESHOLD, read_prediction
 from kdas_core.evaluation import evaluate
 from kdas_core.models import open_network
 
-WARM_UP, RUNS = 5, 50
+RUNS, BLOCK = 50, 10
 
 
 def measure(
@@ -25,23 +25,24 @@ def measure(
     size: int,
     batch: int = 1,
     runs: int = RUNS,
-    warm_up: int = WARM_UP,
     clock: Callable[[], float] = time.perf_counter,
 ) -> pd.DataFrame:
-    """Time passes of images of the network's size, the runtimes taking turns, so that what else the
-    machine does meets all of them alike.
+    """Time passes of images of the network's size. The runtimes take turns, so that what else the
+    machine does meets all alike, after ten passes each: of two untimed ones before them, the first
+    meets the threads of another runtime, which wait busily for a while.
 
     Returns a row a runtime: ``network`` (its name), ``batch``, ``median_ms`` and ``p95_ms`` of so
     many runs, of a whole batch each.
     """
     images = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), dtype=np.uint8)
     times: dict[str, list[float]] = {name: [] for name in runtimes}
-    for turn in range(warm_up + runs):
+    for begun in range(0, runs, BLOCK):
         for name, runtime in runtimes.items():
-            start = clock()
-            runtime.run(images)
-            if turn >= warm_up:
-                times[name].append(1000 * (clock() - start))
+            for turn in range(-2, min(BLOCK, runs - begun)):
+                start = clock()
+                runtime.run(images)
+                if turn >= 0:
+                    times[name].append(1000 * (clock() - start))
     rows = [
         {"network": name, "batch": batch, "median_ms": np.median(took)}
         | {"p95_ms": np.percentile(took, 95)}

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -29,7 +30,8 @@ COMMENT = "Outlines by kdas predict; research and teaching, no clinical use."
 @dataclass
 class VideoReport:
     """What was done: ``frames`` drawn, ``corrupt`` ones left out, ``missing`` ones that the file
-    announces and has not, ``seconds`` spent on each part, ``smoothing`` and frames per second.
+    announces and has not, ``smoothing``, the video's ``rate`` in frames per second; ``seconds``
+    that each part took, side by side, and ``elapsed`` ones.
     """
 
     frames: int = 0
@@ -37,6 +39,7 @@ class VideoReport:
     missing: int = 0
     rate: float = 0.0
     smoothing: float = 0.0
+    elapsed: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -45,16 +48,17 @@ class VideoReport:
         return self.smoothing / (1 - self.smoothing)
 
     def __str__(self) -> str:
-        total = sum(self.seconds.values()) or 1.0
         parts = ", ".join(
-            f"{part} {1000 * took / max(1, self.frames):.1f} ms ({100 * took / total:.0f} %)"
+            f"{part} {1000 * took / self.frames:.1f} ms ({100 * took / self.elapsed:.0f} %)"
             for part, took in self.seconds.items()
         )
         lag = f"{self.delay:.1f} frames ({1000 * self.delay / self.rate:.0f} ms)"
         return (
             f"{self.frames} frames, {self.corrupt} corrupt ones left out"
             f"{f', about {self.missing} missing at the end' * bool(self.missing)}; smoothing "
-            f"{self.smoothing:g} delays the outline by {lag} on average; per frame: {parts}"
+            f"{self.smoothing:g} delays the outline by {lag} on average; "
+            f"{self.frames / self.elapsed:.1f} frames a second, and in the time of each, side by "
+            f"side: {parts}"
         )
 
 
@@ -65,7 +69,7 @@ def predict_video(
 
     Args:
         run: uint8 RGB (1, H, W, 3) → probability (1, H, W), such as `Runtime.run`.
-        source: any video that FFmpeg reads. One frame at a time is held, however long it is.
+        source: any video that FFmpeg reads. Three frames at a time are held, however long it is.
         out: the copy, without sound and turned as players show it; its suffix, one of ``FORMATS``,
             says the format.
         smoothing: weight of the past in [0, 1): a pixel's probability is so much of its last value
@@ -187,16 +191,27 @@ def _sink(av: Any, draft: Path, stream: Any) -> Iterator[Callable]:
 
 
 def _draw(frames: Iterator, run: Callable, write: Callable, report: VideoReport, source: Path):
-    """Decode, predict, smooth, outline, encode, one frame after another, and time each part."""
+    """Predict, smooth and outline one frame after another, while one thread decodes the next and
+    another encodes the last; and time each part.
+    """
+
+    def decode() -> Any:
+        with _timed(report.seconds, "decoding"):
+            frame: Any = next(frames, None)
+            return frame and (frame, _as_shown(frame))
+
+    def encode(image: np.ndarray, frame: Any) -> None:
+        with _timed(report.seconds, "encoding"):
+            write(image, frame)
+
     past: Any = None
     bar = tqdm(desc=f"frames of {source.name}", disable="TQDM_DISABLE" in os.environ, leave=False)
-    with bar:
-        while True:
-            with _timed(report.seconds, "decoding"):
-                frame: Any = next(frames, None)
-                image = frame and _as_shown(frame)
-            if frame is None:
-                break
+    began = time.perf_counter()
+    with bar, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        coming, writing = reader.submit(decode), writer.submit(str)
+        while found := coming.result():
+            coming = reader.submit(decode)
+            frame, image = found
             refuse_size(f"A frame of {source}", frame.width, frame.height)
             if past is not None and past.shape != image.shape[:2]:
                 fact = f"{source} has frames of several sizes, from number {report.frames + 1} on"
@@ -207,10 +222,12 @@ def _draw(frames: Iterator, run: Callable, write: Callable, report: VideoReport,
                 late = report.smoothing
                 past = now if past is None else late * past + (1 - late) * now
                 outline(image, past)
-            with _timed(report.seconds, "encoding"):
-                write(image, frame)
+            writing.result()
+            writing = writer.submit(encode, image, frame)
             report.frames += 1
             bar.update()
+        writing.result()
+    report.elapsed = time.perf_counter() - began
     if not report.frames:
         raise UserError(f"{source} has no frame that can be decoded; nothing was written.")
 

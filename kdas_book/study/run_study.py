@@ -16,8 +16,6 @@ from datetime import timedelta
 from pathlib import Path
 from statistics import mean
 
-from filelock import FileLock, Timeout
-
 from kdas_book.data.open_data import data_digest, open_data
 from kdas_book.paths import find_root
 from kdas_book.study import executors
@@ -25,9 +23,10 @@ from kdas_book.study.cell import MAPS
 from kdas_book.study.results import collect, keep, restore
 from kdas_book.study.spec import FAILED, Study, is_finished, open_folder, read_record, read_study
 from kdas_core import UserError
-from kdas_core.files import atomic_write, unwritten
+from kdas_core.files import alone, atomic_write
 
 TEMPLATE = Path("book") / "run_template.ipynb"
+_BUSY = "Another run of this study is under way in", "choose another --runs-dir"
 
 
 def run(
@@ -47,7 +46,7 @@ def run(
     code 0, when training runs under way have written a checkpoint.
     """
     folder = open_folder(study, runs_dir)
-    with _alone(folder), _ending_on_request():
+    with alone(folder, *_BUSY), _ending_on_request():
         if kept:
             restore(folder, kept)
         prepare(study, folder)
@@ -120,24 +119,11 @@ def status(study: Study, runs_dir: str | Path) -> str:
     for name in board.states.keys() - board.finished():
         if (board.folder / name / ".lock").exists():
             try:
-                with _alone(board.folder / name):
+                with alone(board.folder / name, *_BUSY):
                     pass
             except UserError:
                 board.states[name] = "under way"
     return board.summary()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    try:
-        lock = FileLock(folder / ".lock").acquire(blocking=False)
-    except Timeout:
-        other = f"Another run of this study is under way in {folder}"
-        raise UserError(f"{other}; wait for it, or stop it.") from None
-    except OSError as error:
-        raise unwritten(folder, error, "choose another --runs-dir") from None
-    with lock:
-        yield
 
 
 @contextmanager

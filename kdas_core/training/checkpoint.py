@@ -55,13 +55,9 @@ def run_dir(recipe: Recipe, runs_dir: str | Path, role: str, content: dict[str, 
     return Path(runs_dir) / f"{what}-seed{recipe.seed}-{digest}"
 
 
-def create_run_dir(folder: Path, recipe: Recipe, content: dict[str, str]) -> None:
-    """Make the run's folder; UserError: it cannot be written, or is that of another recipe."""
+def begin_run_dir(folder: Path, recipe: Recipe, content: dict[str, str]) -> None:
+    """Begin a run's folder; UserError: it cannot be written, or is that of another recipe."""
     other = "choose another --runs-dir"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.unwritten(folder, error, other) from None
     file = folder / "recipe.yaml"
     if file.is_file() and Recipe.from_yaml(file) != recipe:
         raise UserError(f"{folder} holds the run of another recipe (its recipe.yaml); {other}.")

@@ -21,7 +21,7 @@ from kdas_core.data.dataset import PolypDataset
 from kdas_core.losses import ON_FEATURES, objective, structure_loss
 from kdas_core.recipe import Recipe
 from kdas_core.training import batching, safety
-from kdas_core.training.checkpoint import create_run_dir, identity, run_dir, seed_everything
+from kdas_core.training.checkpoint import begin_run_dir, identity, run_dir, seed_everything
 from kdas_core.training.state import (
     TrainingState,
     frozen_teacher,
@@ -70,7 +70,7 @@ def fit(
             return folder
         data.check_masks()
         if accelerator.is_main_process:
-            create_run_dir(folder, recipe, content)
+            begin_run_dir(folder, recipe, content)
 
         seed_everything(recipe.seed)
         size = recipe.image_size

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
-from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdas_core import UserError
+from kdas_core import UserError, files
 from kdas_core.training.checkpoint import write
 from kdas_core.training.state import TrainingState
 
@@ -26,16 +25,8 @@ from kdas_core.training.state import TrainingState
 @contextmanager
 def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
     """Inside, no other program trains in this folder: a second one waits. Is the run finished?"""
-    lock = FileLock(folder / ".lock")
-    if accelerator.is_main_process:
-        with suppress(OSError, NotImplementedError):  # some mounted folders know no locks
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(blocking=False)
-            except Timeout:
-                print(f"Another program trains in {folder}; waiting until it ends.", flush=True)
-                lock.acquire()
-    try:
+    lock = files.alone(folder, "Another program trains in", "choose another --runs-dir", wait=True)
+    with lock if accelerator.is_main_process else nullcontext():
         accelerator.wait_for_everyone()
         finished = (folder / "metrics.json").exists()
         accelerator.wait_for_everyone()  # all processes have looked before one of them writes
@@ -43,11 +34,6 @@ def alone(folder: Path, accelerator: Accelerator) -> Iterator[bool]:
             fact = f"{folder} is the folder of a finished run, but its best.safetensors is gone"
             raise UserError(f"{fact}; restore it, or remove the folder to train anew.")
         yield finished
-    finally:
-        if (folder / "metrics.json").exists():  # whoever comes now has nothing to wait for
-            with suppress(OSError):
-                Path(lock.lock_file).unlink()
-        lock.release()
 
 
 def with_less_memory(
