@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from kdas_book.figures.ch10_study import contrasts_forest
+from kdas_book.figures.basics import COLOUR_OF
+from kdas_book.figures.ch10_study import contrasts_forest, dice_by_share
 from kdas_book.study import registered
 from kdas_book.study.results import Results, load, open_results
 from kdas_book.study.spec import read_study
@@ -248,3 +249,25 @@ def test_the_forest_shows_each_contrast_with_its_seeds_and_verdict():
     assert [text.get_text() for text in axis.texts] == ["above", "below"]
     dots = next(line for line in axis.lines if len(line.get_xdata()) == 10)
     assert sorted(dots.get_xdata()) == pytest.approx(sorted(gains["kdas − supervised"]))
+
+
+def test_few_masks_are_drawn_by_share_with_each_seed_and_each_mean():
+    shares = {}
+    for share, gain in (("10 %", 0.05), ("25 %", 0.02)):
+        shares[share] = registered.endpoints(few(gain))["dice_last"].drop(
+            "teacher", errors="ignore"
+        )
+    (axis,) = dice_by_share(shares, {"10 %": 0.6, "25 %": 0.65}).axes
+    drawn = {line.get_label(): line for line in axis.lines if line.get_label()[0] != "_"}
+    assert list(drawn) == ["supervised", "logit_kd", "kdas", "logit_kd_all", "kdas_all", "teacher"]
+    for label, line in list(drawn.items())[:-1]:
+        means = [dice[label].mean() for dice in shares.values()]
+        assert line.get_ydata() == pytest.approx(means)
+        of_all = label.endswith("_all")
+        assert (line.get_linestyle() == "--", line.get_mfc() == "white") == (of_all, of_all)
+        assert [round(x) for x in line.get_xdata()] == [0, 1]
+    dots = [line for line in axis.lines if line.get_marker() == "_"]
+    assert [len(line.get_ydata()) for line in dots] == [10] * 5, "five seeds of two shares"
+    level = {line.get_ydata()[0] for line in axis.lines if line.get_color() == COLOUR_OF["teacher"]}
+    assert {0.6, 0.65} <= level
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["10 %", "25 %"]

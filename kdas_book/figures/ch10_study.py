@@ -57,6 +57,30 @@ def differences_by_set(images: pd.DataFrame, seeds: pd.DataFrame) -> Figure:
     return figure
 
 
+def dice_by_share(shares: Mapping[str, pd.Series], teachers: Mapping[str, float]) -> Figure:
+    """A column a share of the masks, with one Dice a run (index ``(objective, seed)``): a dot a
+    seed, a line an objective; dashed and open where the label ends with ``_all``, that is, where
+    images without masks take part. A short line is the Dice of the share's teacher.
+    """
+    axis = plt.figure(figsize=(WIDTH, 3.8)).subplots()
+    table = pd.concat(shares, names=["share"]).rename("dice").reset_index()
+    columns = {share: x for x, share in enumerate(shares)}
+    labels = table["objective"].unique()
+    for i, label in enumerate(labels):
+        of_all, mine = label.endswith("_all"), table[table["objective"] == label]
+        colour = COLOUR_OF.get(label.removesuffix("_all"), f"C{i}")
+        x = mine["share"].map(columns) + 0.09 * (i - (len(labels) - 1) / 2)
+        axis.plot(x, mine["dice"], "_", color=colour, alpha=0.6)
+        mean, look = mine["dice"].groupby(x).mean(), {"mfc": "white" if of_all else colour}
+        axis.plot(mean.index, mean, "o--" if of_all else "o-", color=colour, label=label, **look)
+    for share, dice in teachers.items():
+        ends = columns[share] - 0.32, columns[share] + 0.32
+        axis.plot(ends, [dice, dice], color=COLOUR_OF["teacher"], lw=2)
+    axis.plot([], [], color=COLOUR_OF["teacher"], lw=2, label="teacher")
+    axis.set_xticks(list(columns.values()), list(columns))
+    return labelled(axis, "masks of the training images that are used", "Dice, last epoch")
+
+
 def agreement_and_dice(ends: pd.DataFrame, base: str = "supervised") -> Figure:
     """How much more like the teacher, and how much better, than the ``base`` of its seed: a small
     dot a run, a large one their mean. ``ends``: ``registered.endpoints``.
